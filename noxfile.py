@@ -1,0 +1,96 @@
+"""The project's tasks; `nox -l` lists them. Each sets up all that it needs."""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+PARALLEL = ("--numprocesses=4",)
+
+# Interpreters that pyenv has installed but not activated are found too.
+os.environ["PATH"] = os.pathsep.join(
+    [
+        os.environ["PATH"],
+        *sorted(glob(os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv") + "/versions/3.*/bin"))),
+    ]
+)
+
+
+def install(session: nox.Session, group: str, *extras: str) -> None:
+    """Install the project and one of its dependency groups."""
+    project = f".[{','.join(extras)}]" if extras else "."
+    session.install(project, *nox.project.dependency_groups(PROJECT, group))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every Python that is there, and on the last one under coverage."""
+    install(session, "test", "cli", "bubblewrap")
+    if session.python != PYTHONS[-1]:
+        session.run("pytest", *PARALLEL, *session.posargs)
+        return
+    data = Path(session.virtualenv.location) / "coverage"
+    env = {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}
+    for old in data.parent.glob("coverage*"):
+        old.unlink()
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs, env=env)
+    if not session.posargs:
+        session.run("coverage", "combine", "--quiet", env=env)
+        session.run("coverage", "report", env=env)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest versions that pyproject.toml allows."""
+    requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
+    for extra in PROJECT["project"]["optional-dependencies"].values():
+        requirements += extra
+    oldest = [requirement.replace(">=", "==") for requirement in requirements if ">=" in requirement]
+    session.install("--no-deps", ".")
+    session.install(*sorted(set(oldest)))
+    session.run("pytest", *PARALLEL, "--ignore=tests/docker", "--ignore=tests/kubernetes", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=PYTHONS[0])
+def typing(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install("-e", ".[cli]", *nox.project.dependency_groups(PROJECT, "typing"))
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; any warning is an error."""
+    install(session, "docs", "cli", "config")
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run a real exec hook, by a RuntimeConfig, over recorded requests in the daemonless sandbox."""
+    session.install(".[bubblewrap,config]")
+    session.run("python", "examples/pii/demo.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the alternatives, side by side."""
+    install(session, "bench")
+    session.run("python", "benchmarks/run.py", *session.posargs)

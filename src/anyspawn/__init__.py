@@ -1,0 +1,81 @@
+"""anyspawn: start other people's programs from async Python, and have nothing survive the call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyspawn._call import spawn
+from anyspawn._model import Cleanup, Command, Completed, FdArg, Launch, Sandbox
+from anyspawn._registry import (
+    Registry,
+    SandboxFactory,
+    default_registry,
+    lookup_sandbox,
+    register_sandbox,
+    replace_sandbox,
+)
+from anyspawn._sandbox import ArgvSandbox
+from anyspawn.exceptions import (
+    AnyspawnError,
+    ConfigError,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+)
+from anyspawn.sandboxes.bubblewrap import Bubblewrap
+from anyspawn.sandboxes.direct import Direct
+
+if TYPE_CHECKING:
+    from anyspawn.sandboxes.docker_exec import DockerExec
+    from anyspawn.sandboxes.docker_run import DockerRun
+    from anyspawn.sandboxes.kubectl_exec import KubectlExec
+    from anyspawn.sandboxes.kubectl_run import KubectlRun
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AnyspawnError",
+    "ArgvSandbox",
+    "Bubblewrap",
+    "Cleanup",
+    "Command",
+    "Completed",
+    "ConfigError",
+    "Direct",
+    "DockerExec",
+    "DockerRun",
+    "ExitError",
+    "FdArg",
+    "KubectlExec",
+    "KubectlRun",
+    "Launch",
+    "NotStartedError",
+    "OutputLimitError",
+    "Registry",
+    "Sandbox",
+    "SandboxFactory",
+    "SpawnError",
+    "SpawnTimeoutError",
+    "TransportError",
+    "__version__",
+    "default_registry",
+    "lookup_sandbox",
+    "register_sandbox",
+    "replace_sandbox",
+    "spawn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a sandbox when it is first asked for: most programs use one kind, and should not wait for the others."""
+    from anyspawn._registry import LATER
+
+    for module, found in LATER.values():
+        if found == name:
+            from importlib import import_module
+
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

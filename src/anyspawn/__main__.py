@@ -1,0 +1,10 @@
+"""``python -m anyspawn``: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from anyspawn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

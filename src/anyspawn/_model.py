@@ -1,0 +1,276 @@
+"""The values: what to run, what a sandbox makes of it, and how it came out. Pure: no clock, environment, disk or loop.
+
+Rules that hold throughout: every value is frozen and checked when it is made, so that a wrong argument is an error
+before anything starts; a ``repr`` never shows a variable's value or a byte of stdin.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from attrs import Attribute, field, frozen
+
+from anyspawn._env import Env, check_text
+from anyspawn.exceptions import SpawnError
+
+__all__ = ["Cleanup", "Command", "Completed", "FdArg", "Launch", "Sandbox", "StreamName"]
+
+StreamName = Literal["stdout", "stderr"]
+OnOutput = Callable[[StreamName, bytes], "Awaitable[None] | None"]
+
+
+def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"argv must be a sequence of str such as ['ls', '-l'], not {type(value).__name__}; no shell is ever started"
+        )
+    argv = tuple(
+        check_text(os.fspath(item) if isinstance(item, os.PathLike) else item, f"argv[{index}]")
+        for index, item in enumerate(value)
+    )
+    if not argv or not argv[0]:
+        raise ValueError("argv is empty; its first item must name the program to run")
+    return argv
+
+
+def _to_stdin(value: bytes | bytearray | memoryview | None) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"stdin must be bytes or None, not {type(value).__name__}; encode text first")
+
+
+def _to_path(value: str | os.PathLike[str] | None) -> str | None:
+    if value is None:
+        return None
+    path = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, "cwd")
+    if not path:
+        raise ValueError("cwd is empty; leave it None for the caller's own working directory")
+    return path
+
+
+def _to_env(value: Mapping[str, str | None] | Iterable[str]) -> Env:
+    return value if isinstance(value, Env) else Env(value)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError(f"{name} is NaN; it must be a number of seconds")
+    return float(value)
+
+
+def _to_timeout(value: float | None) -> float | None:
+    return None if value is None else _number(value, "timeout")
+
+
+def _seconds(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if not 0 <= _number(value, attribute.name) < math.inf:
+        raise ValueError(f"{attribute.name} must be a finite number of seconds, 0 or more, not {value}")
+
+
+def _limit(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be an int (bytes), not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{attribute.name} must be 0 or more bytes, not {value}")
+
+
+def _overflow(_: object, __: Attribute[Any], value: Any) -> None:
+    if value not in ("error", "truncate"):
+        raise ValueError(f"overflow must be 'error' or 'truncate', not {value!r}")
+
+
+def _callback(_: object, __: Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"on_output must be callable with (stream, chunk), not {type(value).__name__}")
+
+
+def _hex(_: object, __: Attribute[Any], value: Any) -> None:
+    if not re.fullmatch("[0-9a-f]{8,64}", check_text(value, "id")):
+        raise ValueError(f"id must be 8 to 64 lower-case hexadecimal digits, not {value!r}")
+
+
+def _size(value: bytes | None) -> str:
+    return "None" if value is None else f"<{len(value)} bytes>"
+
+
+@frozen
+class Command:
+    """What to run.
+
+    Args:
+        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no slash. Never a str:
+            no shell is involved.
+        stdin: What the program reads on its standard input, followed by end of file. Default: nothing, that is an
+            immediate end of file. ``None``: the program shares the caller's own standard input.
+        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare ``KEY`` looked up on the
+            host at call time (dropped where unset there).
+        cwd: The program's working directory. Default: the caller's.
+        timeout: Seconds from the call to the end of the program, waiting for a free place included. ``None``, 0 or
+            negative: the sandbox's ``default_timeout``. ``math.inf``: no limit.
+        wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed by whatever
+            inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
+        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL at once.
+        output_limit: Bytes kept of each output stream. Default 16 MiB.
+        overflow: ``"error"``: more output than ``output_limit`` ends the work with `OutputLimitError`;
+            ``"truncate"``: the first and last halves are kept and the program is not disturbed.
+        on_output: Called with the stream's name and each chunk, in order, as it is read; may be async, and is awaited
+            before more is read. An exception in it ends the work and reaches the caller as it is.
+        id: Names this call in labels, marks and logs. Unique hexadecimal digits unless given.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong; the message names it.
+    """
+
+    argv: tuple[str, ...] = field(converter=_to_argv)
+    stdin: bytes | None = field(default=b"", kw_only=True, converter=_to_stdin, repr=_size)
+    env: Env = field(default=Env(), kw_only=True, converter=_to_env)
+    cwd: str | None = field(default=None, kw_only=True, converter=_to_path)
+    timeout: float | None = field(default=None, kw_only=True, converter=_to_timeout)
+    wait_delay: float = field(default=0.5, kw_only=True, validator=_seconds)
+    grace: float = field(default=0.0, kw_only=True, validator=_seconds)
+    output_limit: int = field(default=16 * 2**20, kw_only=True, validator=_limit)
+    overflow: Literal["error", "truncate"] = field(default="error", kw_only=True, validator=_overflow)
+    on_output: OnOutput | None = field(default=None, kw_only=True, validator=_callback)
+    id: str = field(factory=lambda: os.urandom(16).hex(), kw_only=True, validator=_hex)
+
+
+class Cleanup(enum.Enum):
+    """What became of the work when the call returned."""
+
+    NOT_NEEDED = "not needed"
+    """The program ended by itself and left nothing."""
+    CONFIRMED = "confirmed"
+    """Something had to be ended, and was seen to be gone."""
+    UNCONFIRMED = "unconfirmed"
+    """Something had to be ended, and could not be seen to be gone within the bounds."""
+
+
+@frozen(kw_only=True)
+class Completed:
+    """How a call came out.
+
+    Args:
+        argv: What ran locally. It holds no variable's value and nothing of stdin.
+        returncode: The program's status; ``-N`` for signal N where the sandbox can tell. ``None``: it never ran, or
+            its status is unknown.
+        stdout: What was read of the program's standard output, also where the call failed.
+        stderr: The same for standard error.
+        stdout_total: Bytes read from standard output; more than ``len(stdout)`` where output was truncated.
+        stderr_total: The same for standard error.
+        output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
+        duration: Seconds that the call took.
+        error: What went wrong, or ``None``.
+        cleanup: What became of the work.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int | None = None
+    stdout: bytes = field(default=b"", repr=_size)
+    stderr: bytes = field(default=b"", repr=_size)
+    stdout_total: int = field(default=0)
+    stderr_total: int = field(default=0)
+    output_incomplete: bool = False
+    duration: float = 0.0
+    error: SpawnError | None = field(default=None, eq=False)
+    cleanup: Cleanup = Cleanup.NOT_NEEDED
+
+    def __attrs_post_init__(self) -> None:
+        if self.error is not None:
+            self.error.completed = self
+
+    def check(self) -> Completed:
+        """Return self, or raise ``error`` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self
+
+
+@frozen(kw_only=True)
+class FdArg:
+    """An argument that is the number of an open file descriptor, known only when the runner starts.
+
+    Args:
+        index: Where in ``Launch.argv`` the number goes; what stands there before is a placeholder.
+        data: What the runner reads from the descriptor: the place for values that no argv may show. ``None``: the
+            runner writes to it, and ``Launch.explain`` is given what it wrote.
+        prefix: What goes before the number. Default: nothing.
+    """
+
+    index: int
+    data: bytes | None = field(default=None, repr=_size)
+    prefix: str = ""
+
+
+@frozen(kw_only=True)
+class Launch:
+    """The local process that a sandbox makes of a command: pure data.
+
+    Args:
+        argv: The local program and its arguments.
+        env: Variables for the local process.
+        inherit_env: Merge ``env`` over the host's variables (default), or let ``env`` be all there is.
+        cwd: The local working directory. Default: the caller's.
+        stdin: What the local process reads; ``None`` shares the caller's standard input.
+        fd_args: Arguments that are file descriptors.
+        mark: Put ``ANYSPAWN_ID`` among the variables (default), by which descendants that left the process group are
+            found and ended.
+        runner: The name of the tool in between, where the local program is not the command itself: a failure to start
+            it is then a `TransportError`, and says ``install``.
+        install: What to do where the runner is missing.
+        leader: Reads, from what the runner wrote to its status descriptor so far, the number of its child that leads the
+            work: SIGTERM goes to that one's group, and the call waits for its end too.
+        explain: Reads the runner's own failures: given the outcome and what the runner wrote to its status descriptor
+            (or the supervisor's words, one a line), returns the error that it stands for, or ``None`` where the
+            program itself had its say.
+        nonce: There is a supervisor at the other end, whose frames begin with this: they are taken out of stderr, and
+            stdin stays open until the work is over or is to be ended, which its end means.
+        remote: The work is no descendant of the local process, and does not end with it.
+        stop: A local argv that sends the remote work SIGTERM.
+        end: A local argv that ends the remote work, whether it is there or not.
+        gone: A local argv that lists what is left of the remote work: none, when it prints nothing and succeeds.
+        gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of the work is gone itself.
+        guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it ends the work then.
+    """
+
+    argv: tuple[str, ...] = field(converter=_to_argv)
+    env: Env = field(default=Env(), converter=_to_env)
+    inherit_env: bool = True
+    cwd: str | None = field(default=None, converter=_to_path)
+    stdin: bytes | None = field(default=b"", converter=_to_stdin, repr=_size)
+    fd_args: tuple[FdArg, ...] = ()
+    mark: bool = True
+    runner: str | None = None
+    install: str = ""
+    leader: Callable[[bytes], int | None] | None = None
+    explain: Callable[[Completed, bytes], SpawnError | None] | None = None
+    nonce: str = field(default="", repr=False)
+    remote: bool = False
+    stop: tuple[str, ...] = ()
+    end: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    gone_words: tuple[str, ...] = ()
+    guard: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """Where commands run. `ArgvSandbox` is the easy way to write one.
+
+    A sandbox may also have ``async def aclose(self) -> None``.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the sandbox is called in messages and configuration."""
+
+    async def spawn(self, command: Command) -> Completed:
+        """Run ``command`` to its end. Failures stand in ``Completed.error``; only cancellation and bad arguments raise."""

@@ -1,0 +1,66 @@
+"""Who made a container or a pod: this host, this process, and when it started; and whether that one is dead."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+
+__all__ = ["is_dead", "owner", "owner_label"]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+@cache
+def host_id() -> str:
+    """Return what tells this boot of this host, and this pid namespace, from all others."""
+    boot = _read("/proc/sys/kernel/random/boot_id").strip() or os.uname().nodename
+    try:
+        namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        namespace = "0"
+    return f"{boot}.{namespace}"
+
+
+def start_time(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks since boot; empty where there is none."""
+    return "".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
+
+
+def owner() -> str:
+    """Return who we are, for a container's label: this host, our pid, and when we started."""
+    return f"{host_id()}/{os.getpid()}/{start_time(os.getpid()) or 0}"
+
+
+def owner_label(owner: str) -> str:
+    """Return what stands for an owner in a pod's label, which holds but 63 letters, digits and dashes."""
+    return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the process that ``owner`` names is provably gone: this host knew it, and does not know it any more."""
+    host, _, rest = owner.partition("/")
+    pid, _, started = rest.partition("/")
+    if host != host_id() or not pid.isdigit() or not started.isdigit():
+        return False
+    if not start_time(os.getpid()):  # without /proc nobody can be seen to be dead
+        return False
+    now = start_time(int(pid))
+    return now != started if now else not _exists(int(pid))
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process is there, also where /proc hides those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

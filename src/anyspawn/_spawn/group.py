@@ -1,0 +1,177 @@
+"""Signals to a program's process group and to what left it, never to a number that may have passed to someone else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+__all__ = ["MARK", "WHOLE_GROUP", "ProcessGroup", "child_is_ours", "ended", "marked", "pin"]
+
+MARK = "ANYSPAWN_ID"
+"""The variable that marks a call's processes; nested calls append theirs, separated by a colon."""
+
+WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9
+
+
+def child_is_ours(pid: int) -> bool:
+    """Whether ``pid`` is a child that nobody has waited for yet, so that its number cannot have been reused."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def ended(pid: int) -> bool:
+    """Whether the child ``pid`` has ended, waited for or not."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _in_use(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class ProcessGroup:
+    """The session and process group that a child leads; it outlives the child.
+
+    A pidfd pins the group's identity where the kernel has them (Linux >= 5.3 to watch, >= 6.9 to signal the group).
+    Elsewhere the group is signalled by number, and once its leader was waited for only while no process has that
+    number: a number is not given out again while a group bears it, so one in use means that the group is gone.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.pidfd = -1
+        if not hasattr(os, "pidfd_open"):
+            return
+        with suppress(OSError):
+            fd = os.pidfd_open(pid)
+            if child_is_ours(pid):
+                self.pidfd = fd
+            else:
+                os.close(fd)
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def send(self, signum: int) -> bool:
+        """Signal every process of the group; return whether there was one.
+
+        Raises:
+            PermissionError: None of them may be signalled by us (a set-user-ID program).
+        """
+        try:
+            if self.pidfd >= 0:
+                try:
+                    signal.pidfd_send_signal(self.pidfd, signum, None, WHOLE_GROUP)
+                except OSError as exc:
+                    if exc.errno not in (errno.EINVAL, errno.ENOSYS):
+                        raise
+                else:
+                    return True
+            if not child_is_ours(self.pid) and _in_use(self.pid):
+                return False
+            os.killpg(self.pid, signum)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def alive(self) -> bool:
+        """Whether the group has a process that is not a zombie.
+
+        In a container without an init, the zombies of orphans stay.
+        """
+        with suppress(PermissionError):
+            if not self.send(0):
+                return False
+        try:
+            members = [stat for pid in _pids() if (stat := _stat(pid))[1:] == [b"%d" % self.pid]]
+        except OSError:  # no descriptor left to look with
+            return True
+        return any(state not in (b"Z", b"X") for state, _ in members) or not os.path.isdir("/proc/self")
+
+
+def pin(pid: int, parent: int) -> int:
+    """Return a pidfd of ``pid`` if it is a child of ``parent``, else -1."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            found = int((file.read() or b"").rpartition(b")")[2].split()[1])
+    except (OSError, IndexError):
+        found = -1
+    if found == parent:
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return a process's state and group, or nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return (file.read() or b"").rpartition(b")")[2].split()[:3:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _carries(pid: int, mark: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return mark in (file.read() or b"")
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return False
+
+
+def marked(mark: bytes) -> Iterator[bool]:
+    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did.
+
+    The process is held by a pidfd before its environment is read a second time, so that the signal cannot reach
+    another that took over its number. Without /proc nothing is yielded.
+    """
+    own = os.getpid()
+    for pid in _pids():
+        found = False
+        if pid != own and _carries(pid, mark):
+            found = True
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                pass
+            except OSError as exc:
+                if exc.errno != errno.ENOSYS:  # without pidfds it can be seen to end, but not safely be signalled
+                    raise
+            else:
+                try:
+                    if _carries(pid, mark):
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+                finally:
+                    os.close(fd)
+        yield found

@@ -1,0 +1,163 @@
+"""What calls tell those who watch: log records, and OpenTelemetry's spans and durations. No value of a variable, no stdin.
+
+Nobody can be watching who has not imported ``logging`` or ``opentelemetry`` before; so neither is imported here, and
+where neither is, a call costs two look-ups in ``sys.modules``. https://opentelemetry.io/docs/specs/semconv/ names the
+attributes (``process.*``, ``error.type``).
+"""
+
+from __future__ import annotations
+
+import os.path
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from anyspawn._model import Command, Completed
+
+__all__ = ["HookWatch", "SpawnWatch", "warn", "watch_hook", "watch_spawn"]
+
+_histograms: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def warn(logger: str, message: str, *args: object) -> None:
+    """Log a warning."""
+    import logging
+
+    logging.getLogger(logger).warning(message, *args)
+
+
+def _debug_logger() -> Any:
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None
+    logger = logging.getLogger("anyspawn.spawn")
+    return logger if logger.isEnabledFor(logging.DEBUG) else None
+
+
+def _start_span(name: str, attributes: dict[str, Any], *, remote: bool) -> Any:
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None or not hasattr(trace, "get_tracer"):  # absent, or just being imported by another thread
+        return None
+    kind = trace.SpanKind.CLIENT if remote else trace.SpanKind.INTERNAL
+    return trace.get_tracer("anyspawn").start_span(name, kind=kind, attributes=attributes)
+
+
+def _end_span(span: Any, attributes: dict[str, Any], error_type: str | None, message: str) -> None:
+    span.set_attributes(attributes)
+    if error_type is not None:
+        trace = sys.modules["opentelemetry.trace"]
+        span.set_attribute("error.type", error_type)
+        span.set_status(trace.StatusCode.ERROR, message)
+    span.end()
+
+
+def _record(seconds: float, attributes: dict[str, Any]) -> None:
+    metrics = sys.modules.get("opentelemetry.metrics")
+    if metrics is None or not hasattr(metrics, "get_meter_provider"):
+        return
+    provider = metrics.get_meter_provider()
+    if provider not in _histograms:
+        _histograms[provider] = provider.get_meter("anyspawn").create_histogram(
+            "anyspawn.spawn.duration",
+            unit="s",
+            description="Duration of calls, from their start to the end of clean-up.",
+        )
+    _histograms[provider].record(seconds, attributes)
+
+
+def watch_spawn(command: Command, mode: str) -> SpawnWatch | None:
+    """Return what is to be told of a call's end; ``None`` where nobody watches."""
+    logger = _debug_logger()
+    measured = "opentelemetry.metrics" in sys.modules
+    program = os.path.basename(command.argv[0])
+    attributes = {"process.executable.name": program, "anyspawn.id": command.id, "anyspawn.mode": mode}
+    span = _start_span(program, attributes, remote=True)
+    if logger is None and span is None and not measured:
+        return None
+    if logger is not None:
+        logger.debug("start id=%s mode=%s program=%r", command.id, mode, program)
+    return SpawnWatch(command.id, mode, logger, span)
+
+
+class SpawnWatch:
+    """Tells how one call ended."""
+
+    def __init__(self, call_id: str, mode: str, logger: Any, span: Any) -> None:
+        self._id = call_id
+        self._mode = mode
+        self._logger = logger
+        self._span = span
+        self._began = time.perf_counter()
+
+    def end(self, completed: Completed | None, raised: BaseException | None, pid: int | None) -> None:
+        """Tell the outcome, or what came instead of one."""
+        seconds = time.perf_counter() - self._began
+        error = completed.error if completed is not None else raised
+        error_type = type(error).__name__ if error is not None else None
+        attributes: dict[str, Any] = {} if pid is None else {"process.pid": pid}
+        if completed is not None:
+            attributes["anyspawn.cleanup"] = completed.cleanup.value
+            if completed.returncode is not None:
+                attributes["process.exit.code"] = completed.returncode
+        if self._logger is not None:
+            self._logger.debug(
+                "end id=%s mode=%s duration=%.6f outcome=%s returncode=%s cleanup=%s",
+                self._id,
+                self._mode,
+                seconds,
+                error_type or "ok",
+                None if completed is None else completed.returncode,
+                None if completed is None else completed.cleanup.value,
+            )
+        if self._span is not None:
+            # What a caller's own callback raised may say anything; what this package raises holds no secret.
+            said = str(error) if completed is not None else ""
+            _end_span(self._span, attributes, error_type, said)
+        _record(seconds, {"anyspawn.mode": self._mode, **({"error.type": error_type} if error_type else {})})
+
+
+class HookWatch:
+    """Tells how one hook decided."""
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+        self._error: tuple[str | None, str] = (None, "")
+        self._attributes: dict[str, Any] = {}
+
+    def decided(self, *, allow: bool) -> None:
+        """Tell the verdict."""
+        self._attributes["anyspawn.hook.allow"] = allow
+
+    def failed(self, error_type: str, reason: str) -> None:
+        """Tell why there is no verdict."""
+        self._error = (error_type, reason)
+
+    def end(self) -> None:
+        """Tell that the hook is through."""
+        if self._span is not None:
+            _end_span(self._span, self._attributes, *self._error)
+
+
+@contextmanager
+def watch_hook(name: str, phase: str, mode: str) -> Iterator[HookWatch]:
+    """Give what is to be told of a hook; calls inside are parts of its span."""
+    attributes = {"anyspawn.hook.name": name, "anyspawn.hook.phase": phase, "anyspawn.hook.mode": mode}
+    span = _start_span(f"hook {name}", attributes, remote=False)
+    watch = HookWatch(span)
+    try:
+        if span is None:
+            yield watch
+        else:
+            with sys.modules["opentelemetry.trace"].use_span(
+                span, record_exception=False, set_status_on_exception=False
+            ):
+                yield watch
+    except BaseException as exc:
+        watch.failed(type(exc).__name__, "")
+        raise
+    finally:
+        watch.end()

@@ -1,0 +1,150 @@
+"""The docker command lines, which podman understands as well. https://docs.docker.com/reference/cli/docker/ has the options."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from anyspawn._model import FdArg
+from anyspawn.exceptions import ConfigError
+from anyspawn.supervisor import script
+
+if TYPE_CHECKING:
+    from anyspawn._env import Env
+    from anyspawn._model import Command
+    from anyspawn.sandboxes.docker_exec import DockerExec
+    from anyspawn.sandboxes.docker_run import DockerRun
+
+__all__ = [
+    "OWNER",
+    "container_name",
+    "docker_exec_argv",
+    "docker_run_argv",
+    "env_args",
+    "env_by_client",
+    "env_fds",
+    "is_podman",
+    "remove_argv",
+]
+
+OWNER = "io.anyspawn.owner=?"
+"""The label that says who made a container; what comes after the sign is filled in when the process starts."""
+_ENV_FILE = "/dev/fd/?"
+"""The file of variables: a descriptor, whose number is filled in when the process starts."""
+
+_LINE = 32 * 1024
+"""Characters of a variable that fit a line of the file whatever client reads it; its scanner stops at 64 KiB."""
+_CLIENTS_OWN = (
+    "DOCKER_",
+    "BUILDKIT_",
+    "BUILDX_",
+    "CONTAINER_",
+    "CONTAINERS_",
+    "LD_",
+    "GO",
+    "SSL_",
+    "XDG_",
+    "SSH_",
+    "ANYSPAWN_",
+)
+_CLIENTS_NAMES = {"PATH", "HOME", "TMPDIR", "TZ", "USER", "TERM", "NO_COLOR"}
+
+
+def container_name(command: Command) -> str:
+    """Return the name of the container that runs ``command``."""
+    return f"anyspawn-{command.id}"
+
+
+def is_podman(docker_path: str) -> bool:
+    """Whether the client is podman, by its name; the two differ in a few places."""
+    return os.path.basename(docker_path).startswith("podman")
+
+
+def remove_argv(docker_path: str, container: str) -> tuple[str, ...]:
+    """Return the arguments that remove a container at once, running or not."""
+    at_once = ("--time=0",) if is_podman(docker_path) else ()  # podman gives it 10 seconds otherwise
+    return (docker_path, "rm", "-f", "-v", *at_once, container)
+
+
+def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
+    """Return the arguments of ``docker run`` for ``command``.
+
+    The owner's label and the number in the file of variables are placeholders, filled in when the process starts.
+    """
+    argv = [config.docker_path, "run", "--rm", "-i", "--name", container_name(command)]
+    argv += ["--label", f"io.anyspawn.id={command.id}", "--label", OWNER, "--pull=never"]
+    if config.security is not None:
+        from anyspawn._security import security_options
+
+        argv += security_options(config.security).args()
+    if config.network:
+        argv.append(f"--network={config.network}")
+    if command.cwd or config.workdir:
+        argv.append(f"--workdir={command.cwd or config.workdir}")
+    if config.user:
+        argv.append(f"--user={config.user}")
+    for mount in config.mounts:
+        argv += ["-v", mount]
+    argv += env_args(command.env)
+    return (*argv, *config.extra_args, config.image, *command.argv)
+
+
+def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
+    """Return the arguments of ``docker exec`` for ``command``, with the supervisor unless the sandbox has it off.
+
+    The number in the file of variables is a placeholder, filled in when the process starts. With the supervisor the
+    variables are on stdin instead.
+    """
+    argv = [config.docker_path, "exec", "-i"]
+    if command.cwd or config.workdir:
+        argv.append(f"--workdir={command.cwd or config.workdir}")
+    if config.user:
+        argv.append(f"--user={config.user}")
+    if config.supervisor == "off":
+        argv += env_args(command.env)
+        return (*argv, *config.extra_args, config.container, *command.argv)
+    return (*argv, *config.extra_args, config.container, "sh", "-c", script(), "anyspawn", *command.argv)
+
+
+def env_args(env: Env) -> list[str]:
+    """Return the arguments by which a client hands on variables, without their values."""
+    argv = ["--env-file", _ENV_FILE] if any(_fits_file(value) for value in env.known().values()) else []
+    for name in env_by_client(env):
+        argv += ["-e", name]
+    return argv
+
+
+def _fits_file(value: str) -> bool:
+    return len(value) < _LINE and value.isprintable() and not value.endswith((" ", "\t"))
+
+
+def env_fds(argv: tuple[str, ...], env: Env) -> tuple[FdArg, ...]:
+    """Return the descriptor, if ``argv`` names it, of the file of those variables that a line can hold."""
+    if _ENV_FILE not in argv:
+        return ()
+    return (FdArg(index=argv.index(_ENV_FILE), data="".join(_lines(env)).encode(), prefix="/dev/fd/"),)
+
+
+def _lines(env: Env) -> Iterator[str]:
+    for name, value in env.known().items():
+        if _fits_file(value):
+            if name.startswith("#") or name != name.strip() or any(c.isspace() for c in name):
+                raise ConfigError(f"env: {name!r} cannot be handed to a container; use letters, digits and _")
+            yield f"{name}={value}\n"
+
+
+def env_by_client(env: Env) -> dict[str, str]:
+    """Return the variables that docker has to take from its own environment, as no line can hold them.
+
+    Raises:
+        ConfigError: One of them would change how docker itself behaves.
+    """
+    found = {name: value for name, value in env.known().items() if not _fits_file(value)}
+    for name in found:
+        if name in _CLIENTS_NAMES or name.startswith(_CLIENTS_OWN) or name.lower().endswith("_proxy"):
+            raise ConfigError(
+                f"env: the value of {name} has a line break or other control character, or is very long, "
+                "and docker would take the variable for itself; use another name"
+            )
+    return found

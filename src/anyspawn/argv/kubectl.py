@@ -1,0 +1,61 @@
+"""The kubectl command lines. https://kubernetes.io/docs/reference/kubectl/generated/kubectl_exec/ has the options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyspawn.exceptions import ConfigError
+from anyspawn.supervisor import script
+
+if TYPE_CHECKING:
+    from anyspawn._model import Command
+    from anyspawn.sandboxes.kubectl_exec import KubectlExec
+    from anyspawn.sandboxes.kubectl_run import KubectlRun
+
+__all__ = ["ANY_POD", "CONTAINER", "kubectl_argv", "kubectl_exec_argv", "kubectl_run_argv", "pod_name"]
+
+ANY_POD = "pod/?"
+"""The pod of a selector, which is chosen when the process starts."""
+CONTAINER = "main"
+"""The container of a pod that runs one command."""
+
+
+def pod_name(command: Command) -> str:
+    """Return the name of the pod that runs ``command``."""
+    return f"anyspawn-{command.id}"
+
+
+def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tuple[str, ...]:
+    """Return the arguments of a kubectl command in the cluster and the namespace that a sandbox names."""
+    argv = [config.kubectl_path]
+    argv += [f"--kubeconfig={config.kubeconfig}"] if config.kubeconfig else []
+    argv += [f"--context={config.context}"] if config.context else []
+    argv.append(verb)
+    if verb == "exec":
+        argv.append("-i")
+    argv += ["-n", config.namespace] if config.namespace else []
+    return (*argv, *args)
+
+
+def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
+    """Return the arguments of ``kubectl exec`` for ``command``, with the supervisor unless the sandbox has it off.
+
+    With a selector the pod is a placeholder, filled in when the process starts. Variables are on stdin.
+
+    Raises:
+        ConfigError: Without the supervisor there is no way to hand over variables or a working directory.
+    """
+    container = ["-c", config.container] if config.container else []
+    target = (*container, *config.extra_args, config.pod or ANY_POD, "--")
+    if config.supervisor == "off":
+        for name, value in (("env", command.env), ("cwd", command.cwd)):
+            if value:
+                raise ConfigError(f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor")
+        return kubectl_argv(config, "exec", *target, *command.argv)
+    return kubectl_argv(config, "exec", *target, "sh", "-c", script(), "anyspawn", *command.argv)
+
+
+def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
+    """Return the arguments of the ``kubectl exec`` by which a pod that was made for ``command`` runs it."""
+    target = ("-c", CONTAINER, pod_name(command), "--")
+    return kubectl_argv(config, "exec", *target, "sh", "-c", script(), "anyspawn", *command.argv)

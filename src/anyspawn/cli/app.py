@@ -1,0 +1,64 @@
+"""The ``anyspawn`` command itself: its subcommands, and how wrong usage is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from anyspawn import __version__
+from anyspawn.cli.box import box
+from anyspawn.cli.check import check
+from anyspawn.cli.doctor import doctor
+from anyspawn.cli.hook import hook
+from anyspawn.cli.modes import modes
+from anyspawn.cli.outcome import OWN_FAILURE
+from anyspawn.cli.prune import prune
+from anyspawn.cli.run import run
+from anyspawn.cli.schema import schema
+
+__all__ = ["start"]
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="anyspawn", message="%(prog)s %(version)s")
+@click.pass_context
+def anyspawn(context: click.Context) -> None:
+    """Run other people's programs so that the call returns, and nothing survives it.
+
+    \b
+    Start here:
+      anyspawn run -- echo hello                      on this host, as you
+      anyspawn run --mode bubblewrap -- ls /home      in a sandbox without a daemon
+      anyspawn run --timeout 2s -- sleep 60           ended after 2 seconds, exit status 124
+      anyspawn modes                                  where programs can run
+      anyspawn doctor                                 what of that works on this machine
+      anyspawn check agent.yaml                       what is wrong with a configuration
+
+    "anyspawn COMMAND --help" has more examples, and says what each exit status means.
+    """  # noqa: D301  click is told by that very character to leave lines as they are
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (box, check, doctor, hook, modes, prune, run, schema):
+    anyspawn.add_command(command)
+
+
+def start() -> int:
+    """Run the command line; return the exit status."""
+    try:
+        # https://no-color.org; where the output is no terminal, click leaves colors out by itself
+        color = False if os.environ.get("NO_COLOR") else None
+        status = anyspawn.main(prog_name="anyspawn", standalone_mode=False, color=color)
+    except click.ClickException as exc:
+        context = exc.ctx if isinstance(exc, click.UsageError) else None
+        path = context.command_path if context else "anyspawn"
+        message = " ".join(exc.format_message().split())
+        print(f"anyspawn: {message.rstrip('.')} (see '{path} --help')", file=sys.stderr)
+        # 2 might be the status of the program that `run` was to start.
+        return OWN_FAILURE if path in {"anyspawn run", "anyspawn box"} else 2
+    except click.Abort:
+        return 130
+    return status if isinstance(status, int) else 0

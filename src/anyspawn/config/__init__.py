@@ -1,0 +1,18 @@
+"""Configuration files: sandboxes and hooks in YAML, in the form of a Kubernetes resource. Needs the ``config`` extra."""
+
+from __future__ import annotations
+
+from anyspawn.config._hook import HookConfig
+from anyspawn.config._problems import ConfigProblem, InvalidConfigError
+from anyspawn.config._runtime import RuntimeConfig, load_config, parse_config
+from anyspawn.config._schema import json_schema
+
+__all__ = [
+    "ConfigProblem",
+    "HookConfig",
+    "InvalidConfigError",
+    "RuntimeConfig",
+    "json_schema",
+    "load_config",
+    "parse_config",
+]

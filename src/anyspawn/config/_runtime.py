@@ -1,0 +1,256 @@
+"""`RuntimeConfig`: sandboxes and hooks from a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import attrs
+from attrs import frozen
+
+from anyspawn._model import Sandbox
+from anyspawn._registry import Registry, default_registry, nearest
+from anyspawn._telemetry import warn
+from anyspawn.config._fields import build, class_in, placed
+from anyspawn.config._hook import HookConfig
+from anyspawn.config._problems import ConfigProblem, InvalidConfigError, Path, listed
+from anyspawn.config._variables import Expanded, expand
+from anyspawn.config._yaml import Document
+from anyspawn.hooks import ExecHook, HookRunner
+
+__all__ = ["API_VERSION", "KIND", "SECTIONS", "RuntimeConfig", "load_config", "parse_config"]
+
+API_VERSION = "promptkit.altairalabs.ai/v1alpha1"
+KIND = "RuntimeConfig"
+TOP = ("apiVersion", "kind", "metadata", "spec")
+SECTIONS = ("sandboxes", "hooks")
+_LEFT_ALONE = ("evals", "tools", "providers", "mcp_servers", "state_store", "logging")
+_CLOSING = 30.0
+
+
+@frozen(kw_only=True)
+class RuntimeConfig:
+    """The sandboxes and hooks that a configuration file describes, checked and ready.
+
+    Args:
+        metadata: What the file says of itself.
+        sandboxes: By name.
+        hooks: By name, in the file's order, which is that in which denials count.
+    """
+
+    metadata: Mapping[str, Any]
+    sandboxes: Mapping[str, Sandbox]
+    hooks: Mapping[str, ExecHook]
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[HookRunner]:
+        """Give a `HookRunner` with all hooks; on the way out, drain those that observe, and close the sandboxes."""
+        try:
+            async with HookRunner(self.hooks.values()) as runner:
+                yield runner
+        finally:
+            with anyio.move_on_after(_CLOSING, shield=True) as scope:
+                async with anyio.create_task_group() as tasks:
+                    for name, sandbox in self.sandboxes.items():
+                        if hasattr(sandbox, "aclose"):
+                            tasks.start_soon(_close, name, sandbox.aclose)
+            if scope.cancelled_caught:
+                warn("anyspawn.config", "closing the sandboxes took more than %g s, and was given up", _CLOSING)
+
+
+async def _close(name: str, close: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await close()
+    except Exception as exc:  # the others are closed all the same, and what the body raised is worth more
+        warn("anyspawn.config", "sandbox %r could not be closed: %s: %s", name, type(exc).__name__, exc)
+
+
+def load_config(
+    path: str | os.PathLike[str], *, registry: Registry = default_registry, environ: Mapping[str, str] | None = None
+) -> RuntimeConfig:
+    """Read a configuration file.
+
+    Args:
+        path: The file.
+        registry: Where its modes come from. Default: the one that all share.
+        environ: Where its ``${NAME}`` come from. Default: the environment.
+
+    Raises:
+        InvalidConfigError: It has problems: all of them, each with its place.
+        OSError: It cannot be read.
+    """
+    name = os.fspath(path)
+    with open(name, "rb") as file:
+        data = file.read()
+    folder = os.path.dirname(os.path.abspath(name))
+    return parse_config(data, folder=folder, source=name, registry=registry, environ=environ)
+
+
+def parse_config(
+    text: str | bytes,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    source: str = "<config>",
+    registry: Registry = default_registry,
+    environ: Mapping[str, str] | None = None,
+) -> RuntimeConfig:
+    """Read a configuration.
+
+    Args:
+        text: The configuration; bytes are UTF-8.
+        folder: Where relative paths start from. Default: the working directory.
+        source: What it is called in problems.
+        registry, environ: As for `load_config`.
+
+    Raises:
+        InvalidConfigError: It has problems: all of them, each with its place.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError as exc:
+            line = exc.object.count(b"\n", 0, exc.start) + 1
+            column = exc.start - (exc.object.rfind(b"\n", 0, exc.start) + 1) + 1
+            what = f"byte 0x{exc.object[exc.start]:02x} is no UTF-8; save the file as UTF-8"
+            raise InvalidConfigError([ConfigProblem("", what, line, column)], source) from None
+    document = Document(text)
+    reader = _Reader(
+        document, os.path.abspath(os.fspath(folder or ".")), registry, os.environ if environ is None else environ
+    )
+    config = None if document.problems and document.value is None else reader.config()
+    if document.problems or config is None:
+        raise InvalidConfigError(document.problems, source)
+    return config
+
+
+class _Reader:
+    """Turns a document's values into a RuntimeConfig, and tells the document what is wrong with them."""
+
+    def __init__(self, document: Document, folder: str, registry: Registry, environ: Mapping[str, str]) -> None:
+        self._document = document
+        self._problem = document.problem
+        self._folder = folder
+        self._registry = registry
+        self._environ = environ
+
+    def config(self) -> RuntimeConfig | None:
+        top = self._mapping(self._document.value, (), TOP)
+        if top is None:
+            return None
+        for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+            if key not in top:
+                self._problem((key,), f"is missing; it must be {wanted}")
+            elif top[key] != wanted:
+                self._problem((key,), f"must be {wanted}, not {top[key]!r}")
+        metadata = self._mapping(top.get("metadata", {}), ("metadata",)) or {}
+        spec = self._mapping(top.get("spec", {}), ("spec",)) or {}
+        for key in spec:
+            if key not in SECTIONS + _LEFT_ALONE and (hint := nearest(key, list(SECTIONS))):
+                self._problem(("spec", key), f"unknown key{hint}")
+        sandboxes = {
+            name: self._sandbox(name, entry, ("spec", "sandboxes", name))
+            for name, entry in self._section(spec, "sandboxes").items()
+        }
+        hooks = {
+            name: self._hook(name, entry, sandboxes, ("spec", "hooks", name))
+            for name, entry in self._section(spec, "hooks").items()
+        }
+        return RuntimeConfig(
+            metadata=metadata,
+            sandboxes={name: sandbox for name, sandbox in sandboxes.items() if sandbox is not None},
+            hooks={name: hook for name, hook in hooks.items() if hook is not None},
+        )
+
+    def _mapping(self, value: Any, path: Path, known: tuple[str, ...] | None = None) -> dict[str, Any] | None:
+        if value is None and path:  # a key with nothing after it
+            return {}
+        if not isinstance(value, dict):
+            self._problem(
+                path, "must be a mapping" if path else "the document must be a mapping with apiVersion, kind and spec"
+            )
+            return None
+        for key in value:
+            if known is not None and key not in known:
+                self._problem((*path, key), f"unknown key{nearest(key, list(known))} (known: {', '.join(known)})")
+        return value
+
+    def _section(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
+        path = ("spec", name)
+        section = dict(self._mapping(spec.get(name, {}), path) or {})
+        if "" in section:
+            self._problem((*path, ""), "the name is empty")
+            del section[""]
+        return dict(expand(section, path, self._environ, self._problem))
+
+    def _sandbox(self, name: str, entry: Any, path: Path) -> Sandbox | None:
+        found = self._mapping(entry, path)
+        if found is None:
+            return None
+        settings = dict(found)
+        mode = settings.pop("mode", None)
+        if not isinstance(mode, str):
+            known = ", ".join(self._registry.modes())
+            self._problem(
+                (*path, "mode"), f"is missing (known: {known})" if mode is None else f"must be a text (known: {known})"
+            )
+            return None
+        try:
+            factory = self._registry.lookup(mode)
+        except ValueError as exc:
+            known = listed(self._registry.modes())
+            hidden = f"the variable's value is no mode (known: {known})"  # it may be a secret
+            self._problem((*path, "mode"), hidden if isinstance(mode, Expanded) else str(exc))
+            return None
+        cls = getattr(factory, "sandbox", None)
+        if cls is not None:
+            return build(cls, self._absolute(cls, settings), path, self._problem, given={"name": name})
+        try:
+            made: object = factory(name, settings)
+        except Exception as exc:  # whatever somebody else's factory makes of it
+            self._problem(path, str(exc) if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}")
+            return None
+        if not isinstance(made, Sandbox):
+            self._problem(path, f"its factory gave {type(made).__name__}, which is no sandbox")
+            return None
+        return made
+
+    def _absolute(self, cls: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """Return settings whose host paths start from the file's folder."""
+        attrs.resolve_types(cls)
+        settings = dict(settings)
+        for attribute in attrs.fields(cls):
+            resolve, value = attribute.metadata.get("host_path"), settings.get(attribute.name)
+            inner = class_in(attribute.type)
+            if inner is not None and isinstance(value, dict):
+                settings[attribute.name] = self._absolute(inner, value)
+            elif resolve is not None and isinstance(value, list):
+                settings[attribute.name] = [resolve(v, self._folder) if isinstance(v, str) else v for v in value]
+            elif resolve is not None and isinstance(value, str):
+                settings[attribute.name] = resolve(value, self._folder)
+        return settings
+
+    def _hook(self, name: str, entry: Any, sandboxes: Mapping[str, Sandbox | None], path: Path) -> ExecHook | None:
+        settings = build(HookConfig, entry, path, self._problem)
+        named = entry.get("sandbox") if isinstance(entry, dict) else None
+        if isinstance(entry, dict) and "sandbox" in entry and named is None:
+            self._problem((*path, "sandbox"), "is empty; name a sandbox, or leave the key out to run on this host")
+            return None
+        if isinstance(named, str) and named not in sandboxes:
+            hint = "" if isinstance(named, Expanded) else f"{named!r}{nearest(named, list(sandboxes))}"
+            known = listed(sandboxes)
+            self._problem((*path, "sandbox"), f"no sandbox is called {hint or 'so'} (declared: {known})")
+            return None
+        sandbox = sandboxes[named] if isinstance(named, str) else None
+        if named is not None and sandbox is None:  # its problem is told already; it must never mean this host
+            return None
+        if settings is None:
+            return None
+        try:
+            return settings.make(name, sandbox, self._folder)
+        except (TypeError, ValueError) as exc:
+            where, message = placed(exc, HookConfig, ())
+            self._problem((*path, *where), message)
+            return None

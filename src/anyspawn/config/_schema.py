@@ -1,0 +1,124 @@
+"""The JSON Schema of a RuntimeConfig, made of the classes that read it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+
+from anyspawn._registry import Registry, default_registry
+from anyspawn.config._hook import HookConfig
+from anyspawn.config._runtime import API_VERSION, KIND
+from anyspawn.exceptions import ConfigError
+
+__all__ = ["json_schema"]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+_PLAIN: Mapping[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    bool: {"anyOf": [{"type": "boolean"}, _VARIABLE]},
+    int: {"anyOf": [{"type": "integer"}, _VARIABLE]},
+    float: {"anyOf": [{"type": "number"}, _VARIABLE]},
+    type(None): {"type": "null"},
+}
+
+
+def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a RuntimeConfig, with the modes of ``registry``.
+
+    Modes of plugins, and factories that are no attrs class, are known by name alone.
+    """
+    modes = {mode: _class_of(mode, registry) for mode in registry.modes()}
+    sandboxes = [
+        _object(cls, {"mode": {"const": mode}}, required=["mode"], without={"name"}) if cls is not None else _open(mode)
+        for mode, cls in modes.items()
+    ]
+    return {
+        "$schema": _DIALECT,
+        "title": KIND,
+        "type": "object",
+        "properties": {
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": KIND},
+            "metadata": {"type": ["object", "null"]},
+            "spec": {
+                "type": ["object", "null"],
+                "properties": {
+                    "sandboxes": _section({"oneOf": sandboxes}),
+                    "hooks": _section(_object(HookConfig, {}, required=[], without=set())),
+                },
+            },
+        },
+        "required": ["apiVersion", "kind"],
+        "additionalProperties": False,
+    }
+
+
+def _class_of(mode: str, registry: Registry) -> type[Any] | None:
+    try:
+        return getattr(registry.lookup(mode), "sandbox", None)
+    except ConfigError:  # a broken plugin
+        return None
+
+
+def _section(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"type": ["object", "null"], "propertyNames": {"minLength": 1}, "additionalProperties": entry}
+
+
+def _open(mode: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {"mode": {"const": mode}}, "required": ["mode"]}
+
+
+def _object(cls: type[Any], properties: dict[str, Any], required: list[str], without: set[str]) -> dict[str, Any]:
+    attrs.resolve_types(cls)
+    said = _argument_docs(cls)
+    for attribute in attrs.fields(cls):
+        if not attribute.init or attribute.name in without:
+            continue
+        schema = dict(_schema(attribute.type))
+        if attribute.name in said:
+            schema["description"] = said[attribute.name]
+        if attribute.default is attrs.NOTHING:
+            required = [*required, attribute.name]
+        properties[attribute.name] = schema
+    summary = (inspect.getdoc(cls) or "").partition("\n")[0]
+    return {
+        "type": "object",
+        "description": summary,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    origin, members = get_origin(kind), get_args(kind)
+    if origin in {Union, types.UnionType}:
+        return {"anyOf": [_schema(member) for member in members]}
+    if origin is Literal:
+        return {"enum": list(members)}
+    if origin is tuple:
+        return {"type": "array", "items": _schema(members[0])}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": _schema(members[1])}
+    if attrs.has(kind):
+        return _object(kind, {}, required=[], without=set())
+    return _PLAIN.get(kind, {})
+
+
+def _argument_docs(cls: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say of each argument."""
+    said: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        _, _, arguments = (inspect.cleandoc(base.__doc__ or "")).partition("\nArgs:\n")
+        arguments = re.split(r"\n(?=\S)", arguments, maxsplit=1)[0]
+        for entry in re.split(r"\n(?=    \S)", "\n" + arguments):
+            match = re.fullmatch(r"    (\w+): (.*)", entry.strip("\n"), re.DOTALL)
+            if match:
+                said[match[1]] = " ".join(match[2].split())
+    return said

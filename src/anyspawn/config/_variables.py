@@ -1,0 +1,51 @@
+"""``${NAME}`` and ``${NAME:-default}`` in a configuration's texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from anyspawn.config._problems import Path
+
+__all__ = ["Expanded", "expand"]
+
+_REFERENCE = re.compile(r"(\$?)\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\})?")
+
+
+class Expanded(str):
+    """A text that a variable has gone into; it may stand for a number or a boolean, too."""
+
+    __slots__ = ()
+
+
+def expand(value: Any, path: Path, host: Mapping[str, str], problem: Callable[[Path, str], None]) -> Any:
+    """Return ``value`` with the references in all its texts replaced; ``$${`` stands for ``${`` itself.
+
+    Args:
+        value: Plain values.
+        path: Where it stands.
+        host: The variables.
+        problem: Told of each reference that means nothing.
+    """
+    if isinstance(value, dict):
+        return {key: expand(item, (*path, key), host, problem) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item, (*path, index), host, problem) for index, item in enumerate(value)]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        escaped, name, default = match.groups()
+        if escaped:
+            return match[0][1:]
+        if name is None:
+            problem(path, "${ is not followed by NAME} or NAME:-default}; for the characters themselves write $${")
+            return match[0]
+        if default is not None:
+            return host.get(name) or default[2:]
+        if name not in host:
+            problem(path, f"the variable {name} is not set; set it, or give a default: ${{{name}:-...}}")
+        return host.get(name, match[0])
+
+    return Expanded(_REFERENCE.sub(replace, value))

@@ -1,0 +1,342 @@
+"""`ContainerManager`: containers with a life of their own, by way of the docker CLI."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import anyio
+import anyio.to_thread
+import attrs
+from attrs import field, frozen
+
+from anyspawn._env import Env
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._owner import owner
+from anyspawn._sandbox import ArgvSandbox, config_flag, config_text, config_texts, host_path, optional_text
+from anyspawn._security import SecurityConfig, security_options
+from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
+from anyspawn.containers._info import ContainerInfo
+from anyspawn.containers._reaper import Orphan, reap_orphans
+from anyspawn.exceptions import ConfigError, ExitError, SpawnError, SpawnTimeoutError
+from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.sandboxes.docker_exec import DockerExec
+
+__all__ = ["ContainerManager", "ContainerSpec", "running"]
+
+_log = logging.getLogger("anyspawn.docker")
+
+OnOutput = Callable[[Literal["stdout", "stderr"], bytes], "Awaitable[None] | None"]
+
+_ASK = 30.0
+_PULL = 600.0
+_TIMEOUT_LABEL = "io.anyspawn.timeout"
+_REMOVE_LABEL = "io.anyspawn.remove-on-exit"
+_IDLE = ("sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done')
+_UNDER_A_TERMINAL = ("import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])) & 255)",)
+
+
+def _texts(value: Iterable[str]) -> tuple[str, ...]:
+    return config_texts(value, "cmd")
+
+
+def _entrypoint(value: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if value is None else config_texts(value, "entrypoint")
+
+
+def _env(value: Mapping[str, str | None] | Iterable[str]) -> Env:
+    return value if isinstance(value, Env) else Env(value)
+
+
+def _workspace(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"workspace must be a path or None, not {type(value).__name__}")
+    path = os.path.abspath(value)
+    if not os.path.isdir(path):
+        raise ConfigError(f"workspace: {path!r} is not a directory")
+    if ":" in path:
+        raise ConfigError(f"workspace: {path!r} has a colon, which docker takes for the end of the path")
+    return path
+
+
+def _seconds(_: object, __: object, value: Any) -> None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf")
+    ):
+        raise ConfigError(f"timeout must be a finite number of seconds above 0, or None for no limit, not {value!r}")
+
+
+def _security(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, SecurityConfig):
+        raise ConfigError(f"security must be a SecurityConfig, not {type(value).__name__}")
+
+
+@frozen(kw_only=True)
+class ContainerSpec:
+    """What a container is made of.
+
+    Args:
+        image: The image.
+        cmd: The command and its arguments. Default: the image's.
+        entrypoint: What runs in front of the command. Default: the image's.
+        workspace: A folder of the host, which the container sees as ``mount_target`` and may write to.
+        mount_target: Where it sees it, and starts. Default ``/work``.
+        env: Variables, as for `anyspawn.Command`.
+        timeout: Seconds that it may run; then it is stopped and removed. Default: no limit.
+        remove_on_exit: Remove it when it has ended. Default false.
+        network: A docker network. Default ``none``: no network.
+        tty: Give it a terminal.
+        attach_stdin: Let its stdin be written to.
+        security: Confinement and limits. The default is strict.
+    """
+
+    image: str = field(validator=config_text)
+    cmd: tuple[str, ...] = field(default=(), converter=_texts)
+    entrypoint: tuple[str, ...] | None = field(default=None, converter=_entrypoint)
+    workspace: str | None = field(default=None, converter=_workspace, metadata={"host_path": host_path})
+    mount_target: str = field(default="/work", validator=config_text)
+    env: Env = field(default=Env(), converter=_env)
+    timeout: float | None = field(default=None, validator=_seconds)
+    remove_on_exit: bool = field(default=False, validator=config_flag)
+    network: str | None = field(default="none", validator=optional_text)
+    tty: bool = field(default=False, validator=config_flag)
+    attach_stdin: bool = field(default=False, validator=config_flag)
+    security: SecurityConfig = field(factory=SecurityConfig, validator=_security)
+
+
+@frozen(kw_only=True)
+class _Docker(ArgvSandbox):
+    """Runs docker commands that have an effect which has to be undone where they are interrupted."""
+
+    def launch(self, command: Command) -> Launch:
+        return Launch(argv=command.argv, runner="docker", install=INSTALL)
+
+
+class ContainerManager:
+    """Creates, runs, inspects and removes containers: an async context manager.
+
+    Its containers carry labels that say who made them, so that `reap_orphans` can remove them if this process dies.
+
+    Args:
+        docker_path: The client. Default: ``docker``; ``podman`` works too.
+    """
+
+    def __init__(self, *, docker_path: str = "docker") -> None:
+        if not isinstance(docker_path, str) or not docker_path:
+            raise ConfigError(f"docker_path must be the name or path of a program, not {docker_path!r}")
+        self._docker = docker_path
+        self._sandbox = _Docker(name="docker")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give back what the manager holds: nothing. Containers stay."""
+
+    async def pull_if_missing(self, image: str, *, on_progress: Callable[[str], None] | None = None) -> bool:
+        """Pull an image unless it is there; return whether it was pulled.
+
+        Args:
+            image: The image.
+            on_progress: Called with each line of docker's progress. Default: logged to ``anyspawn.docker``.
+
+        Raises:
+            SpawnError: It could not be pulled.
+        """
+        _check_id(image, "image")
+        if (await self._ask("image", "inspect", "--format={{.Id}}", image, check=False)).error is None:
+            return False
+
+        def tell(_: str, chunk: bytes) -> None:
+            for line in chunk.decode(errors="replace").splitlines():
+                if on_progress is None:
+                    _log.debug("pulling %s: %s", image, line)
+                else:
+                    on_progress(line)
+
+        await self._ask("pull", image, timeout=_PULL, on_output=tell)
+        return True
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """Create a container, and return its id.
+
+        Raises:
+            SpawnError: Docker did not create it; nothing is left of it then.
+        """
+        command = Command([self._docker, "create"], timeout=_ASK)
+        env = spec.env.look_up(os.environ)
+        name = f"anyspawn-{command.id}"
+        argv = [self._docker, "create", "--name", name, "--pull=never"]
+        argv += ["--label", f"io.anyspawn.id={command.id}", "--label", f"io.anyspawn.owner={owner()}"]
+        argv += ["--label", f"{_REMOVE_LABEL}={str(spec.remove_on_exit).lower()}"]
+        argv += ["--label", f"{_TIMEOUT_LABEL}={spec.timeout}"] if spec.timeout else []
+        argv += security_options(spec.security).args()
+        argv += [f"--network={spec.network}"] if spec.network else []
+        argv += ["--tty"] if spec.tty else []
+        argv += ["--interactive"] if spec.attach_stdin else []
+        if spec.workspace is not None:
+            argv += ["-v", f"{spec.workspace}:{spec.mount_target}", f"--workdir={spec.mount_target}"]
+        argv += env_args(env)
+        entrypoint = spec.entrypoint or ()
+        argv += [f"--entrypoint={entrypoint[0]}"] if entrypoint else []
+        argv += [spec.image, *entrypoint[1:], *spec.cmd]
+        launch = Launch(
+            argv=argv,
+            env=env_by_client(env),
+            fd_args=env_fds(tuple(argv), env),
+            runner="docker",
+            install=INSTALL,
+            remote=True,
+            end=remove_argv(self._docker, name),
+            gone=(self._docker, "ps", "-aq", "--filter", f"name=^{name}$"),
+        )
+        done = await self._sandbox.run(launch, attrs.evolve(command, argv=argv))
+        return self._checked(done).stdout.decode().split()[-1]
+
+    async def start(self, container: str) -> None:
+        """Start a container, and leave it running."""
+        await self._ask("start", _check_id(container))
+
+    async def run(self, container: str, *, stdin: bytes = b"", on_output: OnOutput | None = None) -> int:
+        """Start a container, pass on its output until it ends, and return its exit code.
+
+        Where the container's spec has a timeout, it is stopped and removed when that is over; where it says
+        ``remove_on_exit``, it is removed in any case.
+
+        Args:
+            container: The container's id or name.
+            stdin: What it reads, if its spec has ``attach_stdin``.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk; with a terminal there is stdout alone. Default:
+                written to this process's own streams.
+
+        Raises:
+            SpawnTimeoutError: Its timeout ran out.
+            SpawnError: It could not be started, or the connection to docker was lost.
+        """
+        info = await self.inspect(container)
+        timeout = float(info.labels.get(_TIMEOUT_LABEL, "inf"))
+        remove = info.labels.get(_REMOVE_LABEL) == "true"
+        argv = [self._docker, "start", "--attach", *(["--interactive"] if info.open_stdin else []), info.id]
+        if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
+            argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
+        try:
+            done = await self._sandbox.run(
+                Launch(argv=argv, stdin=stdin if info.open_stdin else b"", runner="docker", install=INSTALL),
+                Command(
+                    argv, timeout=timeout, output_limit=64 * 1024, overflow="truncate", on_output=on_output or _pass_on
+                ),
+            )
+            if isinstance(done.error, SpawnTimeoutError):
+                remove = True
+                await self.stop(info.id, grace=0)
+                raise SpawnTimeoutError(
+                    f"container {info.name} had not ended after {timeout:g} s, and was stopped and removed"
+                )
+            if done.error is not None and not isinstance(done.error, ExitError):
+                raise done.error
+            ended = await self.inspect(info.id)
+        except BaseException:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_ASK):
+                await (self.remove(info.id) if remove else self.stop(info.id, grace=0))
+            raise
+        if remove:
+            await self.remove(info.id)
+        if ended.started == info.started or (done.returncode != ended.exit_code and not ended.error):
+            raise failure(done.stderr.decode(errors="replace"), done.returncode, started=None)
+        if ended.error or ended.exit_code is None:
+            said = ended.error or done.stderr.decode(errors="replace")
+            raise failure(said, done.returncode, started=False if ended.error else None)
+        return ended.exit_code
+
+    async def stop(self, container: str, *, grace: float = 10) -> None:
+        """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds.
+
+        One that has ended already is left as it is.
+        """
+        await self._ask("stop", f"--time={round(grace)}", _check_id(container), timeout=_ASK + grace)
+
+    async def remove(self, container: str) -> None:
+        """Remove a container, running or not; one that is gone already is no error."""
+        done = await self._ask(*remove_argv(self._docker, _check_id(container))[1:], check=False)
+        if done.error is not None and b"o such container" not in done.stderr:
+            self._checked(done)
+
+    async def inspect(self, container: str) -> ContainerInfo:
+        """Return what docker knows of a container.
+
+        Raises:
+            TransportError: There is no such container, or docker cannot be asked.
+        """
+        done = await self._ask("container", "inspect", _check_id(container))
+        return ContainerInfo.of(json.loads(done.stdout)[0])
+
+    async def prune(self, *, dry_run: bool = False) -> list[Orphan]:
+        """Remove the containers of dead owners: `reap_orphans` with this manager's client."""
+        return await reap_orphans(docker_path=self._docker, dry_run=dry_run)
+
+    @asynccontextmanager
+    async def running(self, spec: ContainerSpec) -> AsyncIterator[DockerExec]:
+        """Create and start a container, give a `DockerExec` that runs commands in it, and remove it in any case.
+
+        A spec without a command gets one that does nothing until it is stopped; that takes a sh in the image.
+        """
+        idle = spec if spec.cmd or spec.entrypoint else attrs.evolve(spec, entrypoint=_IDLE)
+        container = await self.create(attrs.evolve(idle, tty=False))
+        try:
+            await self.start(container)
+            yield DockerExec(container, docker_path=self._docker)
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_ASK):
+                await self.remove(container)
+
+    async def _ask(
+        self, *args: str, timeout: float = _ASK, check: bool = True, on_output: OnOutput | None = None
+    ) -> Completed:
+        command = Command([self._docker, *args], timeout=timeout, on_output=on_output)
+        done = await self._sandbox.run(Launch(argv=command.argv, runner="docker", install=INSTALL), command)
+        return self._checked(done) if check else done
+
+    def _checked(self, done: Completed) -> Completed:
+        error: SpawnError | None = done.error
+        if isinstance(error, ExitError):
+            error = failure(done.stderr.decode(errors="replace"), done.returncode, started=False)
+            error.completed = done
+        if error is not None:
+            raise error
+        return done
+
+
+@asynccontextmanager
+async def running(spec: ContainerSpec, *, docker_path: str = "docker") -> AsyncIterator[DockerExec]:
+    """Give a `anyspawn.DockerExec` on a fresh container, and remove that in any case: `ContainerManager.running`."""
+    async with ContainerManager(docker_path=docker_path).running(spec) as sandbox:
+        yield sandbox
+
+
+def _check_id(value: object, what: str = "container") -> str:
+    if not isinstance(value, str) or not value or value.startswith("-"):
+        raise ConfigError(f"{what} must be a name or an id, not {value!r}")
+    return value
+
+
+async def _pass_on(name: str, chunk: bytes) -> None:
+    await anyio.to_thread.run_sync(_write, 1 if name == "stdout" else 2, chunk)
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,238 @@
+"""Many hooks at once: one decision of all that filter, and a place for those that only observe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import anyio
+from attrs import evolve
+
+from anyspawn._registry import nearest
+from anyspawn._spawn.core import on_asyncio
+from anyspawn._telemetry import warn
+from anyspawn.exceptions import ConfigError
+from anyspawn.hooks._decision import Decision
+from anyspawn.hooks._exec import ExecHook
+from anyspawn.hooks._phases import check_phase, parts
+
+__all__ = ["HookRunner", "run_hooks"]
+
+_MAX_CONCURRENT = 64
+_MAX_OBSERVING = 1000
+
+
+def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
+    found = tuple(hooks)
+    names = set()
+    for hook in found:
+        if not isinstance(hook, ExecHook):
+            raise ConfigError(f"hooks: {hook!r} is no ExecHook")
+        if hook.name in names:
+            raise ConfigError(f"hooks: two have the name {hook.name!r}, by which results are told apart; rename one")
+        names.add(hook.name)
+    return found
+
+
+class HookRunner:
+    """Runs hooks, and owns those that observe: an async context manager.
+
+    On the way out, observing hooks that still run have ``drain_timeout`` to end; then their work is ended. An exception
+    or a cancellation ends it at once.
+
+    Args:
+        hooks: What `run` runs, in the order in which denials count.
+        max_concurrent: How many hook processes may run at once. Default 64. The wait for a place counts for a hook's
+            timeout.
+        max_observing: How many observing hooks may run or wait to. Default 1000. Beyond, they are left out, which is
+            logged as a warning: the caller is never held.
+        drain_timeout: Seconds that observing hooks have when the runner is left. Default 10.
+    """
+
+    def __init__(
+        self,
+        hooks: Iterable[ExecHook] = (),
+        *,
+        max_concurrent: int = _MAX_CONCURRENT,
+        max_observing: int = _MAX_OBSERVING,
+        drain_timeout: float = 10.0,
+    ) -> None:
+        for name, number in (("max_concurrent", max_concurrent), ("max_observing", max_observing)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ConfigError(f"{name} must be a whole number above 0, not {number!r}")
+        if (
+            isinstance(drain_timeout, bool)
+            or not isinstance(drain_timeout, (int, float))
+            or not 0 <= drain_timeout < math.inf
+        ):
+            raise ConfigError(f"drain_timeout must be a finite number of seconds, 0 or more, not {drain_timeout!r}")
+        self.hooks = _checked(hooks)
+        self._max_concurrent = max_concurrent
+        self._max_observing = max_observing
+        self._drain_timeout = drain_timeout
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._desk: _Desk | None = None
+
+    async def __aenter__(self) -> Self:
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        self._tasks = tasks
+        self._desk = _Desk(tasks.start_soon, self._max_concurrent, self._max_observing)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None
+        tasks, self._tasks, self._desk = self._tasks, None, None
+        tasks.cancel_scope.deadline = anyio.current_time() + (self._drain_timeout if exc is None else 0)
+        await tasks.__aexit__(None, None, None)
+
+    def __iter__(self) -> Iterator[ExecHook]:
+        return iter(self.hooks)
+
+    def __getitem__(self, name: str) -> ExecHook:
+        for hook in self.hooks:
+            if hook.name == name:
+                return hook
+        raise KeyError(f"no hook is called {name!r}{nearest(name, [hook.name for hook in self.hooks])}")
+
+    async def run(self, phase: str, payload: Any, *, hooks: Iterable[ExecHook] | None = None) -> Decision:
+        """Run the hooks of ``phase``, as `run_hooks` does; ``hooks`` instead of the runner's own, where given."""
+        if self._desk is None:
+            raise RuntimeError("the HookRunner is not open; use it as 'async with HookRunner(...) as runner:'")
+        return await self._desk.run(self.hooks if hooks is None else _checked(hooks), phase, payload)
+
+
+class _Desk:
+    """Runs hooks: the filters in the caller's task, the observers in tasks of their own.
+
+    Args:
+        start: Starts such a task.
+        max_concurrent: How many processes may run at once, of either kind.
+        max_observing: How many observers there may be.
+    """
+
+    def __init__(self, start: Callable[..., object], max_concurrent: int, max_observing: int) -> None:
+        self._start = start
+        self._filter_places = anyio.CapacityLimiter(max_concurrent)
+        self._observe_places = anyio.CapacityLimiter(max_concurrent)
+        self._max_observing = max_observing
+        self._observing = 0
+
+    async def run(self, hooks: Sequence[ExecHook], phase: str, payload: Any) -> Decision:
+        parts(check_phase(phase), payload)
+        asked = [hook for hook in hooks if phase in hook.phases]
+        for hook in asked:
+            if hook.mode == "observe":
+                self._observe(hook, phase, payload)
+        return await _filter([hook for hook in asked if hook.mode == "filter"], phase, payload, self._filter_places)
+
+    def _observe(self, hook: ExecHook, phase: str, payload: Any) -> None:
+        if self._observing >= self._max_observing:
+            warn("anyspawn.hooks", "hook %r was left out: %d others observe already", hook.name, self._observing)
+            return
+        self._observing += 1
+        try:
+            self._start(self._watch, hook, hook.asking(phase, payload), name=f"anyspawn hook {hook.name}")
+        except BaseException:
+            self._observing -= 1
+            raise
+
+    async def _watch(self, hook: ExecHook, ask: Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]) -> None:
+        try:
+            await ask(self._observe_places)
+        except Exception as exc:  # nothing that goes wrong with an observer reaches anybody
+            warn("anyspawn.hooks", "hook %r failed (observe: the work goes on): %s", hook.name, type(exc).__name__)
+        finally:
+            self._observing -= 1
+
+
+async def run_hooks(hooks: Iterable[ExecHook], phase: str, payload: Any) -> Decision:
+    """Run all hooks of a phase at once, and return one decision.
+
+    Of the filters, the first denial in declaration order decides; as soon as it is certain, those that still run are
+    ended. Where none denies, the decision allows, with the metadata of all, later ones over earlier ones; and it is
+    ``enforced``, with the reason, where one enforced. Observing hooks are started and not waited for.
+
+    Args:
+        hooks: Hooks, whose names differ. Those of other phases are left out. An open `HookRunner` runs its own, and
+            owns those that observe; otherwise the event loop does: they are then ended, unfinished, when it ends.
+        phase: The moment, such as ``"before_call"``.
+        payload: As for `ExecHook.run`.
+
+    Raises:
+        ValueError, TypeError: There is no such phase, its payload is not complete, or two hooks have one name.
+    """
+    if isinstance(hooks, HookRunner):
+        return await hooks.run(phase, payload)
+    return await _loop_desk().run(_checked(hooks), phase, payload)
+
+
+async def _filter(hooks: Sequence[ExecHook], phase: str, payload: Any, places: anyio.CapacityLimiter) -> Decision:
+    finished: list[Decision | None] = [None] * len(hooks)
+
+    def decided() -> Decision | None:
+        """Return the denial that no hook before it can overrule any more."""
+        for decision in finished:
+            if decision is None:
+                return None
+            if decision.blocks:
+                return decision
+        return None
+
+    async def ask(index: int, hook: ExecHook) -> None:
+        finished[index] = await hook.run(phase, payload, places=places)
+        if decided():
+            tasks.cancel_scope.cancel()
+
+    if len(hooks) == 1:
+        finished[0] = await hooks[0].run(phase, payload, places=places)
+    else:
+        async with anyio.create_task_group() as tasks:
+            for index, hook in enumerate(hooks):
+                tasks.start_soon(ask, index, hook)
+    results = {hook.name: decision for hook, decision in zip(hooks, finished, strict=True) if decision is not None}
+    return evolve(decided() or _merged(results), results=results)
+
+
+def _merged(results: dict[str, Decision]) -> Decision:
+    metadata: dict[str, Any] = {}
+    for decision in results.values():
+        metadata.update(decision.metadata)
+    says = next((d for d in results.values() if d.enforced), None) or next(
+        (d for d in results.values() if d.reason), None
+    )
+    if says is None:
+        return Decision(allow=True, metadata=metadata)
+    return Decision(allow=True, reason=says.reason, metadata=metadata, enforced=says.enforced, hook=says.hook)
+
+
+_loops: WeakKeyDictionary[Any, _Desk] = WeakKeyDictionary()
+_tasks: set[object] = set()
+
+
+def _loop_desk() -> _Desk:
+    """Return the running loop's own desk, whose observers are tasks of the loop, ended with it."""
+    loop = anyio.lowlevel.current_token().native_token
+    if loop not in _loops:
+        _loops[loop] = _Desk(_start_on_asyncio if on_asyncio() else _start_on_trio, _MAX_CONCURRENT, _MAX_OBSERVING)
+    return _loops[loop]
+
+
+def _start_on_asyncio(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
+    import asyncio
+
+    task = asyncio.get_running_loop().create_task(work(*args), name=name)
+    _tasks.add(task)  # lest it be collected
+    task.add_done_callback(_tasks.discard)
+
+
+def _start_on_trio(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
+    import trio
+
+    trio.lowlevel.spawn_system_task(work, *args, name=name, context=copy_context())

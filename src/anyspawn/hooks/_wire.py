@@ -1,0 +1,148 @@
+"""The wire of exec hooks: one JSON object in, one JSON object out. Strict in what it reads, since a denial may hang on it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from anyspawn.hooks._decision import Decision
+from anyspawn.hooks._payloads import to_wire
+from anyspawn.hooks._phases import PHASES
+
+__all__ = ["WireError", "decode_decision", "decode_object", "encode", "envelope"]
+
+_DEEPEST = 64
+_SHOWN = 64
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
+class WireError(ValueError):
+    """What was to be sent, or came, does not fit the wire; the message says in which way."""
+
+
+def encode(payload: Any) -> bytes:
+    """Return a payload as JSON.
+
+    Raises:
+        WireError: JSON cannot hold it: a value of another type, NaN, a circular reference, a lone surrogate.
+    """
+    try:
+        return json.dumps(to_wire(payload), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise WireError("the payload has a lone surrogate in a text, which JSON cannot hold in UTF-8") from None
+    except (TypeError, ValueError, RecursionError) as exc:
+        what = "it is nested too deeply, or in a circle" if isinstance(exc, RecursionError) else str(exc)
+        raise WireError(f"the payload cannot be written as JSON: {what}") from None
+
+
+def envelope(phase: str, parts: dict[str, Any]) -> Any:
+    """Return what a hook reads: its kind, the phase and the payload's parts; an eval hook reads the result alone."""
+    if "result" in parts:
+        return parts["result"]
+    return {"hook": PHASES[phase], "phase": phase, **parts}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            shown = repr(name) if len(name) <= _SHOWN else "of an object"
+            raise WireError(f"key {shown} comes twice in its answer")
+        found[name] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise WireError(f"its answer has {name}, which is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise WireError("its answer has a number too large for any computer")
+    return number
+
+
+def _depth(text: str) -> int:
+    """Return how deeply the brackets of a JSON text nest."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        if bracket in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def decode_object(data: bytes) -> dict[str, Any]:
+    """Return the one JSON object that ``data`` is.
+
+    Raises:
+        WireError: It is empty, no UTF-8, no JSON, no object, more than one value, nested deeply, or has a key twice.
+    """
+    if not data.strip():
+        raise WireError("it answered nothing on stdout")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as exc:
+        raise WireError(f"its answer is not UTF-8 (byte {exc.start})") from None
+    try:
+        answer = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    except WireError:
+        raise
+    except json.JSONDecodeError as exc:
+        raise WireError(
+            f"its answer is not one JSON object: {exc.msg} at line {exc.lineno}, column {exc.colno}"
+        ) from None
+    except RecursionError:
+        raise WireError(f"its answer is nested more than {_DEEPEST} levels deep") from None
+    except ValueError:  # an integer of more digits than Python converts
+        raise WireError("its answer has a number too large for any computer") from None
+    if not isinstance(answer, dict):
+        raise WireError(f"its answer is {_kind(answer)}, not a JSON object")
+    if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
+        raise WireError(f"its answer is nested more than {_DEEPEST} levels deep")
+    return answer
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return kinds[type(value)]
+
+
+def decode_decision(data: bytes) -> Decision:
+    """Return the verdict that ``data`` is.
+
+    Raises:
+        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean, or another field of the
+            verdict is of the wrong type.
+    """
+    answer = decode_object(data)
+    if "allow" not in answer:
+        raise WireError("its answer has no 'allow'")
+    wanted = {"allow": bool, "reason": str, "enforced": bool, "metadata": dict}
+    for name, kind in wanted.items():
+        value = answer.get(name)
+        if value is None and name != "allow":
+            continue
+        if not isinstance(value, kind):
+            raise WireError(f"{name!r} of its answer is {_kind(value)}, not {_kind(kind())}")
+    return Decision(
+        answer["allow"],
+        reason=answer.get("reason") or "",
+        metadata=answer.get("metadata") or {},
+        enforced=bool(answer.get("enforced")),
+    )

@@ -1,0 +1,147 @@
+"""`SupervisedSandbox`: what the exec modes have in common, which run a command beside others in a place that is there already."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+from attrs import Attribute, field, frozen
+
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._sandbox import ArgvSandbox
+from anyspawn._telemetry import warn
+from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.supervisor import Frames, head, script
+
+__all__ = ["SupervisedSandbox", "explain_frames", "not_started", "supervised"]
+
+_SECRET = os.urandom(32)
+_NOT_FOUND = 127
+
+
+def _nonce(command: Command) -> str:
+    """Return what a command's frames begin with: the same for the same command, and not to be guessed from its id."""
+    import hashlib
+
+    return hashlib.blake2b(command.id.encode(), key=_SECRET, digest_size=16).hexdigest()
+
+
+def supervised(command: Command, *, cwd: str | None = None, **fields: Any) -> Launch:
+    """Return the launch of a client at whose other end the supervisor waits for its task.
+
+    Args:
+        command: The command.
+        cwd: Where it starts, if the client cannot say that.
+        fields: The launch's other fields.
+    """
+    if command.stdin is None:
+        raise ConfigError("stdin=None, the caller's own stdin, needs supervisor='off': it is the supervisor's lifeline")
+    nonce = _nonce(command)
+    told = head(command.id, nonce, command.env.known(), len(command.stdin), cwd)
+    return Launch(stdin=told + command.stdin, nonce=nonce, remote=True, **fields)
+
+
+def not_started(program: str, code: int) -> SpawnError:
+    """Return why the container could not execute a program."""
+    if code == _NOT_FOUND:
+        return NotStartedError(f"program {program!r} was not found in the container; install it in its image")
+    return NotStartedError(f"program {program!r} cannot be executed in the container; see its permissions and format")
+
+
+def explain_frames(completed: Completed, words: bytes, failure: Callable[..., TransportError]) -> SpawnError | None:
+    """Tell the client's failures from the program's by what the supervisor said.
+
+    Args:
+        completed: The outcome.
+        words: What the supervisor said, one a line.
+        failure: Makes an error of the client's own words.
+    """
+    program = completed.argv[completed.argv.index(script()) + 2]
+    frames = Frames("")
+    frames.words = words.decode().splitlines()
+    if "nocwd" in frames.words:
+        return NotStartedError(f"program {program!r} was not started: its cwd is no directory in the container")
+    if frames.unstarted is not None:
+        return not_started(program, frames.unstarted)
+    if frames.exit_status is not None:
+        if frames.lost:
+            return TransportError(
+                f"the stdin of {program!r} did not arrive whole: its reader in the container was ended", started=True
+            )
+        if not frames.started:
+            what = (
+                f"the container's shell could not start {program!r}: its variables may be too long (pass data on stdin), "
+                "or be among those that the shell keeps for itself, such as UID"
+            )
+            return NotStartedError(what)
+        if not frames.whole and not completed.output_incomplete:
+            return TransportError(
+                f"the connection was lost: the end of the output of {program!r} is missing", started=True
+            )
+        return None
+    stderr = completed.stderr.decode(errors="replace")
+    if frames.started:
+        return TransportError(
+            f"the connection was lost while {program!r} ran: {failure(stderr, completed.returncode, started=True)}",
+            started=True,
+        )
+    return failure(stderr, completed.returncode, started=None if frames.ready else False)
+
+
+def _mode(_: object, __: Attribute[Any], value: Any) -> None:
+    if value not in ("auto", "required", "off"):
+        raise ConfigError(f"supervisor must be 'auto', 'required' or 'off', not {value!r}")
+
+
+@frozen(kw_only=True)
+class SupervisedSandbox(ArgvSandbox):
+    """The base of the exec modes: with a supervisor, or without where there is no sh for it.
+
+    Args:
+        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
+            confirmed; ``required``: such a container is an error; ``off``: never.
+    """
+
+    supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
+    _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
+
+    @property
+    @abstractmethod
+    def _place(self) -> str:
+        """What to call the place that commands run in."""
+
+    def _plain_outcome(self, completed: Completed) -> Completed:
+        """Return an outcome without the supervisor, less what the client added to the program's output."""
+        return completed
+
+    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+        """See ``launch`` through; without the supervisor where the container has no sh."""
+        if self.supervisor == "off":
+            return self._plain_outcome(await super().attempt(launch, command, began=began, timeout=timeout))
+        plain = attrs.evolve(self, supervisor="off")
+        if not self._without_sh:
+            completed = await super().attempt(launch, command, began=began, timeout=timeout)
+            if not _no_sh(completed):
+                return completed
+            if self.supervisor == "required":
+                message = f"{self._place} has no sh, which supervisor='required' needs"
+                return attrs.evolve(completed, error=TransportError(message, started=False))
+        try:
+            instead = plain.launch(command)
+        except ConfigError as exc:
+            message = f"{self._place} has no sh, and so no supervisor: {exc}"
+            return Completed(argv=launch.argv, error=TransportError(message, started=False))
+        if not self._without_sh:
+            self._without_sh.append(True)
+            warn("anyspawn.supervisor", "%s has no sh: its commands run without a supervisor", self._place)
+        return await plain.attempt(instead, command, began=began, timeout=timeout)
+
+
+def _no_sh(completed: Completed) -> bool:
+    error, said = completed.error, completed.stderr
+    if not isinstance(error, TransportError) or error.started is not False:
+        return False  # what says so on stderr then is the program
+    return b'exec: "sh":' in said or b"executable file `sh` not found" in said

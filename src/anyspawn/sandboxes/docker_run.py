@@ -1,0 +1,246 @@
+"""`DockerRun`: a fresh container for each command."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import anyio
+import attrs
+from attrs import field, frozen
+
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._owner import owner
+from anyspawn._sandbox import ArgvSandbox, config_text, config_texts, host_path, optional_text
+from anyspawn._security import SecurityConfig
+from anyspawn.argv.docker import (
+    OWNER,
+    container_name,
+    docker_run_argv,
+    env_by_client,
+    env_fds,
+    is_podman,
+    remove_argv,
+)
+from anyspawn.exceptions import ConfigError, ExitError, SpawnError, TransportError
+from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.sandboxes._supervised import not_started
+
+__all__ = ["GUARD", "DockerRun"]
+
+_PULL_TIMEOUT = 600.0
+_ASK_TIMEOUT = 5.0
+_LATE_LOOKS = 5
+_RUNNER_FAILED = 125
+_UNREACHABLE = (
+    "Cannot connect to the Docker daemon",
+    "error during connect",
+    "permission denied while trying to connect",
+    "No such image",
+)
+_DOUBTFUL = {125, 126, 127, 137}
+"""Statuses that docker uses for its own failures too, or that out-of-memory looks like."""
+
+GUARD = """
+read -r _
+n=0
+while [ "$n" -lt 300 ]; do
+  if said=$("$0" container inspect "$1" 2>&1); then
+    found=1
+    "$0" rm -f -v "$1"
+  else
+    case $said in *"o such container"* | *"o such object"*) [ -z "$found" ] || exit ;; esac
+  fi
+  n=$((n + 1))
+  sleep 0.2
+done
+"""
+"""A script that removes a container, which may still have to be made, when its stdin ends."""
+
+_OWN_WORDS = ("docker: ", "Error: ", "unknown flag: ", "unknown shorthand flag: ", "invalid argument ")
+"""How lines begin in which docker and podman say why they did not run a container."""
+_OURS = {"--name", "--rm", "--detach", "--restart", "--cidfile", "--tty"}
+
+
+def _mount_path(mount: str, folder: str) -> str:
+    """Return a mount whose host path, where it is one and not a volume's name, is absolute."""
+    source, colon, rest = mount.partition(":")
+    return host_path(source, folder) + colon + rest if source.startswith((".", "~", "/")) or "/" in source else mount
+
+
+def _mounts(value: Iterable[str]) -> tuple[str, ...]:
+    mounts = config_texts(value, "mounts")
+    for mount in mounts:
+        if mount.startswith("-") or ":" not in mount[1:]:
+            raise ConfigError(f"mounts: {mount!r} is not of the form SOURCE:TARGET or SOURCE:TARGET:OPTIONS")
+    return mounts
+
+
+def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
+    args = config_texts(value, "extra_args")
+    for arg in args:
+        if arg.partition("=")[0] in _OURS or re.fullmatch("-[dit]+", arg):
+            raise ConfigError(f"extra_args: {arg!r} would take the container out of our hands; leave it out")
+    return args
+
+
+def _pull(_: object, __: object, value: Any) -> None:
+    if value not in ("never", "missing"):
+        raise ConfigError(f"pull must be 'never' or 'missing', not {value!r}")
+
+
+def _security(_: object, __: object, value: Any) -> None:
+    if value is not None and not isinstance(value, SecurityConfig):
+        raise ConfigError(f"security must be a SecurityConfig or None, not {type(value).__name__}")
+
+
+@frozen(kw_only=True)
+class DockerRun(ArgvSandbox):
+    """Run each command in a fresh container by way of the docker CLI; the container is removed afterwards in any case.
+
+    The image must be there (see ``pull``). Variables reach the program with their exact values, and stand in no argv. A
+    program ended by signal N has the return code 128 + N. If this process is killed, a guard beside it removes the
+    container.
+
+    Args:
+        image: The image.
+        network: A docker network; ``none`` for no network. Default: docker's own default.
+        mounts: Volumes as for ``docker run -v``: ``./hooks:/hooks:ro``.
+        user: The user inside, by name or number, with or without a group. Default: the image's.
+        workdir: The working directory inside for commands that have none of their own. Default: the image's.
+        extra_args: Arguments for ``docker run`` after all others.
+        docker_path: The client. Default: ``docker``; ``podman`` works too.
+        security: Confinement and limits. Default: docker's own.
+        pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled then, which does
+            not count for the command's timeout.
+    """
+
+    image: str = field(kw_only=False, validator=config_text)
+    name: str = field(default="docker_run", validator=config_text)
+    network: str | None = field(default=None, validator=optional_text)
+    mounts: tuple[str, ...] = field(default=(), converter=_mounts, metadata={"host_path": _mount_path})
+    user: str | None = field(default=None, validator=optional_text)
+    workdir: str | None = field(default=None, validator=optional_text)
+    extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
+    docker_path: str = field(default="docker", validator=config_text)
+    security: SecurityConfig | None = field(default=None, validator=_security)
+    pull: Literal["never", "missing"] = field(default="never", validator=_pull)
+
+    def launch(self, command: Command) -> Launch:
+        """Return the ``docker run`` process for ``command``."""
+        argv = docker_run_argv(self, command)
+        docker, name = self.docker_path, container_name(command)
+        return Launch(
+            argv=argv,
+            env=env_by_client(command.env),
+            stdin=command.stdin,
+            fd_args=env_fds(argv, command.env),
+            runner="docker",
+            install=INSTALL,
+            explain=_explain,
+            remote=True,
+            stop=(docker, "kill", "--signal=TERM", name),
+            end=remove_argv(docker, name),
+            gone=(docker, "ps", "-aq", "--filter", f"name=^{name}$"),
+            guard=("sh", "-c", GUARD, docker, name),
+        )
+
+    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+        """See ``launch`` through, and ask docker what became of the container where its status could mean two things."""
+        labelled = tuple(f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv)
+        completed = await super().attempt(attrs.evolve(launch, argv=labelled), command, began=began, timeout=timeout)
+        doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
+        if doubtful or (
+            isinstance(completed.error, TransportError) and completed.stderr and not completed.error.started
+        ):
+            code = completed.returncode or _RUNNER_FAILED
+            error = await self._examine(completed, command, code)
+            returncode = code if isinstance(error, ExitError) else None
+            completed = attrs.evolve(completed, error=error, returncode=returncode)
+            if self.pull == "missing" and "pull the image" in str(error):
+                failed = await self._pull_image()
+                if failed is None:
+                    again, now = attrs.evolve(self, pull="never"), anyio.current_time()
+                    return await again.attempt(launch, command, began=now, timeout=timeout)
+                completed = attrs.evolve(completed, error=failed)
+        return completed
+
+    async def _examine(self, completed: Completed, command: Command, code: int) -> SpawnError | None:
+        """Return what a status means, as the daemon's record of the container tells it."""
+        program = command.argv[0]
+        stderr = completed.stderr.decode(errors="replace")
+        record = await self._events(command)
+        for _ in range(_LATE_LOOKS):
+            if record is None or code != 137 or "oom" in {line.partition(" ")[0] for line in record}:
+                break
+            await anyio.sleep(0.1)  # the kernel's word may come after the container's end
+            record = await self._events(command)
+        if record is None:
+            return failure(stderr, code, started=None)
+        events = {line.partition(" ")[0] for line in record}
+        if events & {"start", "die"}:
+            if "oom" in events and code == 137:
+                return ExitError(f"{program!r} was ended by the kernel: the container was out of memory")
+            if f"die {code}" in record:
+                return ExitError(f"{program!r} exited with status {code}")
+            return failure(stderr, code, started=True)
+        # The daemon remembers but its last events: that there is no start proves nothing, unless docker says why.
+        own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
+        if completed.stdout or not (own or "create" in events):
+            return TransportError(
+                f"docker's status {code} may be its own or the program's; its daemon does not remember", started=None
+            )
+        if code in {126, 127} and ('exec: "' in stderr or "executable file" in stderr):
+            return not_started(program, code)
+        return failure(stderr, code, started=False)
+
+    async def _events(self, command: Command) -> list[str] | None:
+        """Return what happened to the command's container, or ``None`` where that cannot be known."""
+        podman = is_podman(self.docker_path)
+        form = "{{.Status}} {{.ContainerExitCode}}" if podman else '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
+        when = ["--since=1h", "--stream=false"] if podman else ["--since=1", f"--until={time.time():.6f}"]
+        argv = [self.docker_path, "events", *when, "--format", form, "--filter", f"container={container_name(command)}"]
+        done = await self._beside(argv, timeout=_ASK_TIMEOUT)
+        if done.error is not None:
+            return None
+        lines = done.stdout.decode(errors="replace").splitlines()
+        return [line.strip().replace("died ", "die ") for line in lines]
+
+    async def _pull_image(self) -> SpawnError | None:
+        """Pull the image; return why that failed, if it did."""
+        import logging
+
+        log = logging.getLogger("anyspawn.docker")
+        log.info("pulling %s", self.image)
+
+        def progress(_: str, chunk: bytes) -> None:
+            for line in chunk.decode(errors="replace").splitlines():
+                log.debug("pulling %s: %s", self.image, line)
+
+        done = await self._beside([self.docker_path, "pull", self.image], timeout=_PULL_TIMEOUT, on_output=progress)
+        if done.error is None:
+            return None
+        return TransportError(
+            f"the image {self.image} could not be pulled: {failure(done.stderr.decode(errors='replace'), done.returncode, started=False)}",
+            started=False,
+        )
+
+    @staticmethod
+    async def _beside(argv: list[str], **options: Any) -> Completed:
+        from anyspawn._call import spawn
+
+        return await spawn(argv, **options)
+
+
+def _explain(completed: Completed, _: bytes) -> SpawnError | None:
+    code = completed.returncode
+    if code is not None and code < 0:
+        return failure("", code, started=None)
+    said = completed.stderr.decode(errors="replace")
+    if code == _RUNNER_FAILED and any(words in said for words in _UNREACHABLE):
+        return failure(
+            said, code, started=False
+        )  # the daemon's record is asked whether it was the program that said so
+    return None

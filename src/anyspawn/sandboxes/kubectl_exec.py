@@ -1,0 +1,225 @@
+"""`KubectlExec`: commands in pods that run already."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import anyio
+import attrs
+from attrs import Attribute, field, frozen
+
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
+from anyspawn._spawn.core import run
+from anyspawn.argv.kubectl import kubectl_argv, kubectl_exec_argv
+from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.sandboxes._kubectl import GONE, INSTALL, about_the_pod, failure, is_all_there_is, pod_state
+from anyspawn.sandboxes._pods import Pod, Pods
+from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, not_started, supervised
+from anyspawn.supervisor import SWEEP, tag_of
+
+__all__ = ["KubectlExec"]
+
+_KINDS = ("pod", "pods", "po")
+_ASK_TIMEOUT = 5.0
+_MOST_PODS = 5
+_TRAILER = re.compile(rb"command terminated with exit code (\d+)\n\Z")
+_DEFAULTED = re.compile(rb"\ADefault(?:ed|ing) container .*\n(?:Use '?kubectl describe .*\n)?")
+_EVERYWHERE = {
+    "as",
+    "as-group",
+    "as-uid",
+    "certificate-authority",
+    "client-certificate",
+    "client-key",
+    "cluster",
+    "insecure-skip-tls-verify",
+    "request-timeout",
+    "server",
+    "tls-server-name",
+    "token",
+    "user",
+}
+"""The arguments that every kubectl command takes, in the form ``--name=value``."""
+
+
+def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
+    args = config_texts(value, "extra_args")
+    for arg in args:
+        found = re.match("(?:--(namespace|container|context|kubeconfig)|-([nc]))(?:=|$)", arg)
+        if found:
+            name = found[1] or {"n": "namespace", "c": "container"}[found[2]]
+            raise ConfigError(f"extra_args: {arg!r} would reach some of the commands alone; use {name} instead")
+    return args
+
+
+def _pod(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    optional_text(instance, attribute, value)
+    kind, slash, name = (value or "").rpartition("/")
+    if slash and not (kind and name):
+        raise ConfigError(f"pod must be NAME or KIND/NAME, such as deployment/hooks, not {value!r}")
+
+
+def _places(_: object, __: object, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"max_concurrent_per_pod must be an int of 1 or more, or None for no limit, not {value!r}")
+
+
+@frozen(kw_only=True)
+class KubectlExec(SupervisedSandbox):
+    """Run commands in running pods by way of kubectl, looked after by a supervisor inside.
+
+    The supervisor is a few lines of POSIX sh. It takes variables and stdin from its own stdin, so that neither stands in an argv, an
+    API request or an audit log, reports start and end, so that a lost connection is not taken for an end, and kills the
+    command's whole tree when the call is over or this process is gone. A program ended by signal N has the return code
+    128 + N.
+
+    With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod that has the fewest. A call that a pod
+    provably did not take goes to another one; no call is ever run twice.
+
+    Args:
+        pod: A pod's name, or ``KIND/NAME`` as kubectl takes it: ``deployment/hooks``, ``service/hooks``.
+        selector: A label selector, such as ``app=hooks``, instead of ``pod``.
+        namespace: The namespace. Default: the context's.
+        container: The container in the pod. Default: kubectl's choice, the first one.
+        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or ``~/.kube/config``.
+        context: A context of the kubeconfig. Default: the current one.
+        extra_args: Arguments for ``kubectl exec`` after all others, such as ``--request-timeout=5s``. Those that say how to
+            reach the cluster, and as whom, are given to other kubectl commands too, if they have the form ``--name=value``.
+        kubectl_path: The client. Default: ``kubectl``.
+        max_concurrent_per_pod: How many commands may run at once in one pod of a selector or a workload; more wait for their turn,
+            on their own timeout. ``None``: no limit.
+    """
+
+    pod: str | None = field(default=None, kw_only=False, validator=_pod)
+    name: str = field(default="kubectl_exec", validator=config_text)
+    selector: str | None = field(default=None, validator=optional_text)
+    namespace: str | None = field(default=None, validator=optional_text)
+    container: str | None = field(default=None, validator=optional_text)
+    kubeconfig: str | None = field(default=None, validator=optional_text, metadata={"host_path": host_path})
+    context: str | None = field(default=None, validator=optional_text)
+    extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
+    kubectl_path: str = field(default="kubectl", validator=config_text)
+    max_concurrent_per_pod: int | None = field(default=None, validator=_places)
+    _pods: WeakKeyDictionary[Any, Pods] = field(init=False, factory=WeakKeyDictionary, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.pod is None) == (self.selector is None):
+            raise ConfigError("pod or selector: give one of them, a pod's name or a label selector such as app=hooks")
+
+    @property
+    def _one_pod(self) -> str | None:
+        """The name of the pod, unless there is a choice."""
+        kind, _, name = (self.pod or "").rpartition("/")
+        return name if self.pod and (not kind or kind in _KINDS) else None
+
+    @property
+    def _place(self) -> str:
+        return f"pod {self._one_pod or self.pod or self.selector}"
+
+    def launch(self, command: Command) -> Launch:
+        """Return the ``kubectl exec`` process for ``command``; with a selector its pod is a placeholder."""
+        argv = kubectl_exec_argv(self, command)
+        common: dict[str, Any] = {"argv": argv, "runner": "kubectl", "install": INSTALL}
+        if self.supervisor == "off":
+            return Launch(**common, stdin=command.stdin, explain=_explain_plain, remote=True)
+        ask: dict[str, Any] = {}
+        if self._one_pod is not None:
+            container = ("-c", self.container) if self.container else ()
+            tag = str(tag_of(command.id))
+            target = (*container, *self.extra_args, self._one_pod, "--")
+            sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", tag, command.id)
+            ask = {"stop": (*sweep, "TERM"), "end": (*sweep, "KILL"), "gone": sweep, "gone_words": GONE}
+        return supervised(command, cwd=command.cwd, **common, **ask, explain=_explain)
+
+    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+        """See ``launch`` through; where there is a choice of pods, in one that takes it."""
+        if self._one_pod is not None:
+            return await self._examined(await super().attempt(launch, command, began=began, timeout=timeout))
+        pods = self._choice()
+        completed: Completed | None = None
+        for _ in range(_MOST_PODS):
+            pod: Pod | SpawnError = await pods.pick(deadline=began + timeout)
+            if isinstance(pod, SpawnError):
+                if completed is not None and not isinstance(pod, SpawnTimeoutError):
+                    return completed  # it says more of the reason
+                return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=pod)
+            one = attrs.evolve(self, pod=pod.name, selector=None)
+            if pod.without_sh:
+                one._without_sh.append(True)  # noqa: SLF001  it is one of us
+            try:
+                completed = await one.attempt(one.launch(command), command, began=began, timeout=timeout)
+            finally:
+                pod.without_sh = bool(one._without_sh)  # noqa: SLF001
+                pods.release(pod)
+            error = completed.error
+            if not isinstance(error, TransportError) or error.started is not False:
+                return completed
+            if completed.stderr and not about_the_pod(completed.stderr.decode(errors="replace")):
+                return completed
+            pods.lose(pod)
+        assert completed is not None
+        return completed
+
+    def _choice(self) -> Pods:
+        loop = anyio.lowlevel.current_token().native_token
+        if loop not in self._pods:
+            self._pods[loop] = Pods(self._ask, self.pod, self.selector, self.max_concurrent_per_pod)
+        return self._pods[loop]
+
+    async def _ask(self, *args: str, seconds: float = _ASK_TIMEOUT) -> Completed:
+        """Run a kubectl command that only asks."""
+        known = [arg for arg in self.extra_args if arg.startswith("--") and arg[2:].partition("=")[0] in _EVERYWHERE]
+        argv = kubectl_argv(self, *args, *known)
+        command = Command(argv, timeout=seconds, output_limit=64 * 2**20)
+        launch = Launch(argv=argv, runner="kubectl", install=INSTALL, explain=_explain_plain)
+        return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
+
+    async def _examined(self, completed: Completed) -> Completed:
+        """Return an outcome whose error says what became of the pod, if it was the pod."""
+        error, stderr = completed.error, completed.stderr.decode(errors="replace")
+        if not isinstance(error, TransportError) or "has no sh" in str(error) or not about_the_pod(stderr):
+            return completed
+        if "error dialing backend" in stderr or (error.started is False and not stderr):
+            return completed
+        found = await self._ask("get", "pod", str(self._one_pod), "--ignore-not-found", "-o", "json")
+        if found.error is not None:
+            return completed
+        if not found.stdout.strip():
+            words = f"there is no pod {self._one_pod}" if error.started is False else f"pod {self._one_pod} is gone"
+        else:
+            state = pod_state(json.loads(found.stdout), self.container)
+            if state.running:
+                return completed
+            words = state.text
+        return attrs.evolve(completed, error=TransportError(f"{error} ({words})", started=error.started))
+
+    def _plain_outcome(self, completed: Completed) -> Completed:
+        """Return an outcome without what kubectl added to the program's output."""
+        stderr = _TRAILER.sub(b"", completed.stderr)
+        stderr = _DEFAULTED.sub(b"", stderr)
+        total = completed.stderr_total - len(completed.stderr) + len(stderr)
+        return attrs.evolve(completed, stderr=stderr, stderr_total=total)
+
+
+def _explain(completed: Completed, words: bytes) -> SpawnError | None:
+    return explain_frames(completed, words, failure)
+
+
+def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
+    """Tell kubectl's failures from the program's by its trailer, which comes with a program's status and with nothing else."""
+    code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
+    if code == 0:
+        return None
+    trailer = _TRAILER.search(completed.stderr)
+    if code is None or code < 0 or trailer is None or int(trailer[1]) != code:
+        alone = code == 1 and not completed.stdout and is_all_there_is(stderr)
+        return failure(stderr, code, started=False if alone else None)
+    said = stderr + completed.stdout[:4096].decode(errors="replace")
+    if code in {126, 127} and (match := re.search(r'OCI runtime exec failed.*exec: "(.*?)"', said)):
+        return not_started(match[1], code)
+    return None

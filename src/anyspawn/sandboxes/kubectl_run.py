@@ -1,0 +1,392 @@
+"""`KubectlRun`: a fresh pod for each command."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import anyio
+import attrs
+from attrs import Attribute, field, frozen
+
+from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._owner import owner, owner_label
+from anyspawn._sandbox import ArgvSandbox, config_text, host_path, optional_text
+from anyspawn._spawn.core import run, see_through
+from anyspawn._telemetry import warn
+from anyspawn.argv.kubectl import CONTAINER, kubectl_argv, kubectl_run_argv, pod_name
+from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.sandboxes._kubectl import GONE, INSTALL, failure, pod_state
+from anyspawn.sandboxes._supervised import explain_frames, supervised
+from anyspawn.supervisor import SWEEP, tag_of
+
+__all__ = ["KubectlRun", "pod_manifest"]
+
+_CREATE_TIMEOUT = 5.0
+_DELETE_TIMEOUT = 5.0
+_LATE = 1.0
+"""Seconds that a pod's creation may go on after the deadline, rather than be left in doubt."""
+_LOOKS, _PAUSE = 3, 0.3
+_LONGEST = 2**31 - 1
+_SPARE = 15.0
+"""Seconds that a pod has beyond its command's own time, before the kubelet ends it."""
+_REFUSED = re.compile(
+    r"\((Invalid|BadRequest|AlreadyExists|Forbidden|NotFound|Unauthorized|TooManyRequests)\)| is invalid: |error validating|"
+    r"was refused|connection refused|no such host|context .* does not exist|context was not found|unknown (shorthand )?flag|Please enter |"
+    r"no configuration has been provided|no such file or directory|getting credentials|error loading config"
+)
+"""What kubectl says where the API server did not do what it was asked, for sure."""
+_IDLE = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done']
+
+GUARD = """
+read -r _
+n=0
+while [ "$n" -lt 20 ]; do
+  if said=$("$@" 2>/dev/null) && [ -n "$said" ]; then exit; fi
+  n=$((n + 1))
+  sleep 1
+done
+"""
+"""A script that deletes a pod, which may still have to be made, when its stdin ends; its arguments are how to delete it."""
+
+
+def _user(_: object, __: Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigError(f"user must be a number of 0 or more, or None for the image's user, not {value!r}")
+
+
+def _policy(_: object, __: Attribute[Any], value: Any) -> None:
+    if value not in ("IfNotPresent", "Never", "Always"):
+        raise ConfigError(f"image_pull_policy must be 'IfNotPresent', 'Never' or 'Always', not {value!r}")
+
+
+def _labels(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in (*value, *value.values())):
+        raise ConfigError(f"{attribute.name} must be a mapping of texts to texts, not {value!r}")
+
+
+def _resources(_: object, __: Attribute[Any], value: Any) -> None:
+    known = ("limits", "requests")
+    if not isinstance(value, Mapping) or not all(
+        kind in known
+        and isinstance(amounts, Mapping)
+        and all(isinstance(amount, (str, int, float)) for amount in amounts.values())
+        for kind, amounts in value.items()
+    ):
+        raise ConfigError(
+            "resources must be of the form {'limits': {'cpu': '1', 'memory': '256Mi'}, 'requests': {...}}"
+        )
+
+
+_OURS = {
+    "": {"apiVersion", "kind", "status"},
+    "metadata": {"name", "generateName", "namespace"},
+    "labels": {"io.anyspawn.id", "io.anyspawn.owner"},
+    "annotations": {"io.anyspawn.owner"},
+}
+
+
+def _own_fields(value: Mapping[str, Any]) -> None:
+    """Refuse overrides that would take the pod, or the container that runs the command, out of our hands."""
+    metadata = value.get("metadata", {})
+    parts = {"": value, "metadata": metadata}
+    if isinstance(metadata, Mapping):
+        parts |= {name: metadata.get(name, {}) for name in ("labels", "annotations")}
+    for name, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise ConfigError(f"overrides: {name} must be a mapping, not {type(part).__name__}")
+        for key in _OURS[name] & part.keys():
+            raise ConfigError(f"overrides: {key!r} is not to be changed; the pod is found by it")
+    spec = value.get("spec", {})
+    if not isinstance(spec, Mapping) or not _are_named(spec.get("containers", [])):
+        raise ConfigError("overrides: spec.containers must be a list of mappings with a name")
+
+
+def _overrides(_: object, __: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"overrides must be a mapping in the form of a Pod, not {type(value).__name__}")
+    _own_fields(value)
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"overrides must be a mapping that JSON can hold: {exc}") from None
+
+
+@frozen(kw_only=True)
+class KubectlRun(ArgvSandbox):
+    """Run each command in a fresh pod by way of kubectl; the pod is deleted afterwards in any case.
+
+    The pod is made from ``image``, which must have a sh, and idles; the command runs in it by ``kubectl exec``, looked after by the
+    same supervisor as with `KubectlExec`. Variables and stdin stand in no argv, in no pod's description and in no audit log. The
+    defaults are those of the restricted Pod Security Standard. The pod carries a deadline of its own, so that it ends if
+    this process and its guard are gone. The command's timeout counts from the call, so that it includes the pod's start.
+
+    Args:
+        image: The image.
+        namespace: The namespace. Default: the context's.
+        service_account: The pod's service account, whose token is then mounted. Default: the namespace's, without a token.
+        node_selector: Labels that the node must have.
+        resources: Requests and limits as in a container's description: ``{"limits": {"cpu": "1", "memory": "256Mi"}}``.
+        user: The user inside, by number. Default 65534; ``None``: the image's, which must not be root then.
+        image_pull_policy: ``IfNotPresent`` (default), ``Never`` or ``Always``.
+        overrides: What else the Pod is to say, or to say differently, merged over what stands there; the container of
+            the command is called ``main``, and others may stand beside it.
+        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or ``~/.kube/config``.
+        context: A context of the kubeconfig. Default: the current one.
+        kubectl_path: The client. Default: ``kubectl``.
+    """
+
+    image: str = field(kw_only=False, validator=config_text)
+    name: str = field(default="kubectl_run", validator=config_text)
+    namespace: str | None = field(default=None, validator=optional_text)
+    service_account: str | None = field(default=None, validator=optional_text)
+    node_selector: Mapping[str, str] = field(factory=dict, validator=_labels, hash=False)
+    resources: Mapping[str, Mapping[str, str]] = field(factory=dict, validator=_resources, hash=False)
+    user: int | None = field(default=65534, validator=_user)
+    image_pull_policy: Literal["IfNotPresent", "Never", "Always"] = field(default="IfNotPresent", validator=_policy)
+    overrides: Mapping[str, Any] = field(factory=dict, validator=_overrides, hash=False)
+    kubeconfig: str | None = field(default=None, validator=optional_text, metadata={"host_path": host_path})
+    context: str | None = field(default=None, validator=optional_text)
+    kubectl_path: str = field(default="kubectl", validator=config_text)
+
+    def launch(self, command: Command) -> Launch:
+        """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs."""
+        pod, tag = pod_name(command), str(tag_of(command.id))
+        script = ("--", "sh", "-c", SWEEP, "anyspawn", tag, command.id)
+        sweep = kubectl_argv(self, "exec", "-c", CONTAINER, pod, *script)
+        return supervised(
+            command,
+            cwd=command.cwd,
+            argv=kubectl_run_argv(self, command),
+            runner="kubectl",
+            install=INSTALL,
+            explain=_explain,
+            stop=(*sweep, "TERM"),
+            end=(*sweep, "KILL"),
+            gone=sweep,
+            gone_words=GONE,
+            guard=self._guard(pod),
+        )
+
+    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+        """Make a pod, see ``launch`` through in it, and delete it."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        deadline, pod = began + timeout, pod_name(command)
+        completed: Completed | None = None
+        error: SpawnError | None = TransportError("the API server did not answer in time", started=None)
+        gone, idle = False, True
+
+        async def make() -> None:
+            nonlocal error
+            error = (await self._make(command, deadline)).error
+            if isinstance(error, SpawnTimeoutError):
+                said = f"{command.argv[0]!r} was not started in time: the API server did not answer"
+                error = SpawnTimeoutError(said)
+
+        async def delete() -> None:
+            nonlocal gone
+            gone = never_made or await self._delete(launch, pod, sure=made, idle=idle)
+
+        made = never_made = False
+        try:
+            # Not cancelled, but seen through: a kubectl that were killed might leave a pod that is still to come.
+            try:
+                await see_through(make, _CREATE_TIMEOUT)
+            finally:
+                made = error is None
+                never_made = isinstance(error, NotStartedError) or getattr(error, "started", None) is False
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            error = error or await self._running(command, deadline)
+            if error is None:
+                idle = False
+                completed = await super().attempt(launch, command, began=began, timeout=timeout)
+                idle = completed.cleanup is not Cleanup.UNCONFIRMED
+        finally:
+            await see_through(delete, _DELETE_TIMEOUT)
+        if completed is None:
+            completed = self._not_run(launch, error, began)
+        if not gone:
+            warn("anyspawn.kubectl_run", "pod %s may still be there; anyspawn prune removes it", pod)
+            completed = attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
+        return completed
+
+    def _not_run(self, launch: Launch, error: SpawnError | None, began: float) -> Completed:
+        """Return the outcome of a call whose pod never ran the command."""
+        if isinstance(error, TransportError):
+            error = TransportError(str(error), started=False)
+        return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=error)
+
+    async def _make(self, command: Command, deadline: float) -> Completed:
+        seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
+        manifest = pod_manifest(self, command, seconds=seconds, owner=owner())
+        checked = str(bool(self.overrides)).lower()  # of what we write ourselves nothing is misspelt
+        argv = kubectl_argv(self, "create", "-f", "-", f"--validate={checked}")
+        within = min(_CREATE_TIMEOUT, max(0.0, deadline - anyio.current_time()) + _LATE)
+        data = json.dumps(manifest).encode()
+        return await self._kubectl(argv, pod_name(command), stdin=data, seconds=within, remote=True)
+
+    async def _running(self, command: Command, deadline: float) -> SpawnError | None:
+        """Wait until the pod runs; return why it does not."""
+        pod, decoder = pod_name(command), json.JSONDecoder()
+        text, state = "", None
+
+        def see(stream: str, chunk: bytes) -> None:
+            nonlocal text, state
+            if stream == "stdout":
+                text += chunk.decode(errors="replace")
+                while text.strip():
+                    try:
+                        found, end = decoder.raw_decode(text := text.lstrip())
+                    except ValueError:
+                        return
+                    text, state = text[end:], pod_state(found, CONTAINER)
+                    if state.running or state.hopeless:
+                        raise _SeenEnoughError
+
+        argv = kubectl_argv(self, "get", "pod", pod, "--watch", "-o", "json")
+        seconds = max(0.0, deadline - anyio.current_time())
+        try:
+            done = await self._kubectl(argv, pod, seconds=seconds, on_output=see)
+        except _SeenEnoughError:
+            if state is not None and state.running:
+                return None
+            return TransportError(state.text if state else "", started=False)
+        if isinstance(done.error, SpawnTimeoutError):
+            waits = f": {state.text}" if state else ""
+            return SpawnTimeoutError(f"{command.argv[0]!r} was not started in time{waits}")
+        return done.error or TransportError(f"the watch of pod {pod} ended before it ran", started=False)
+
+    async def _delete(self, launch: Launch, pod: str, *, sure: bool, idle: bool) -> bool:
+        """Delete the pod; return whether nothing can be left of it.
+
+        A pod in which nothing of the command runs is deleted at once. One of which that is not known is left to the kubelet.
+
+        Args:
+            launch: The command's.
+            pod: The pod's name.
+            sure: Whether it was made for sure; else it may be about to be.
+            idle: Whether nothing of the command runs in it for sure.
+        """
+        at_once = idle or await self._ended(launch, pod)
+        how = ("--force", "--grace-period=0") if at_once else ("--now",)
+        for _ in range(_LOOKS):
+            done = await self._kubectl(self._delete_argv(pod, *how), pod, seconds=_DELETE_TIMEOUT)
+            if done.error is None and (sure or done.stdout.strip()):
+                return at_once
+            await anyio.sleep(_PAUSE)
+        return False
+
+    async def _ended(self, launch: Launch, pod: str) -> bool:
+        """End what is left of the command; return whether nothing is."""
+        for _ in range(_LOOKS):
+            found = await self._kubectl(launch.end, pod, seconds=_DELETE_TIMEOUT / _LOOKS)
+            if found.error is None and not found.stdout.strip():
+                return True
+            if any(words.encode() in found.stderr for words in GONE):
+                return True
+        return False
+
+    def _delete_argv(self, pod: str, *how: str) -> tuple[str, ...]:
+        return kubectl_argv(self, "delete", "pod", pod, *how, "--wait=false", "--ignore-not-found")
+
+    def _guard(self, pod: str) -> tuple[str, ...]:
+        return ("sh", "-c", GUARD, "anyspawn", *self._delete_argv(pod, "--now", "--request-timeout=10s"))
+
+    async def _kubectl(
+        self, argv: tuple[str, ...], pod: str, *, seconds: float, remote: bool = False, **options: Any
+    ) -> Completed:
+        command = Command(argv, timeout=seconds, output_limit=64 * 1024, overflow="truncate", **options)
+        launch = Launch(
+            argv=argv,
+            stdin=command.stdin,
+            runner="kubectl",
+            install=INSTALL,
+            explain=_explain_other,
+            guard=self._guard(pod),
+            remote=remote,
+        )
+        return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
+
+
+class _SeenEnoughError(Exception):
+    """What was waited for has been seen."""
+
+
+def _explain(completed: Completed, words: bytes) -> SpawnError | None:
+    return explain_frames(completed, words, failure)
+
+
+def _explain_other(completed: Completed, _: bytes) -> SpawnError | None:
+    code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
+    if not code:
+        return None
+    return failure(stderr, code, started=False if code > 0 and _REFUSED.search(stderr) else None)
+
+
+def pod_manifest(config: KubectlRun, command: Command, *, seconds: float, owner: str) -> dict[str, Any]:
+    """Return the Pod that runs ``command``: pure.
+
+    Args:
+        config: The sandbox.
+        command: The command, of which the pod has nothing but the id.
+        seconds: How long the pod may live; infinite: as long as it likes.
+        owner: Who makes it.
+    """
+    security: dict[str, Any] = {"runAsNonRoot": config.user != 0}
+    if config.user is not None:
+        security |= {"runAsUser": config.user, "runAsGroup": config.user}
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": config.service_account is not None,
+        "enableServiceLinks": False,
+        "securityContext": {**security, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": config.image,
+                "imagePullPolicy": config.image_pull_policy,
+                "command": _IDLE,
+                "resources": {kind: dict(amounts) for kind, amounts in config.resources.items()},
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            }
+        ],
+    }
+    if not math.isinf(seconds):
+        spec["activeDeadlineSeconds"] = min(max(1, math.ceil(seconds)), _LONGEST)
+    if config.service_account is not None:
+        spec["serviceAccountName"] = config.service_account
+    if config.node_selector:
+        spec["nodeSelector"] = dict(config.node_selector)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(command),
+            "labels": {"io.anyspawn.id": command.id[:63], "io.anyspawn.owner": owner_label(owner)},
+            "annotations": {"io.anyspawn.owner": owner},
+        },
+        "spec": spec,
+    }
+    merged: dict[str, Any] = _merged(pod, config.overrides)
+    return merged
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """Return ``base`` with ``over`` on top: mappings by key, lists of named things by name, all else replaced; null removes."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        both = {key: _merged(base.get(key), value) for key, value in over.items() if value is not None}
+        return {**{key: value for key, value in base.items() if key not in over}, **both}
+    if _are_named(base) and _are_named(over):
+        names = {item["name"]: item for item in base}
+        for item in over:
+            names[item["name"]] = _merged(names.get(item["name"]), item)
+        return list(names.values())
+    return over
+
+
+def _are_named(items: Any) -> bool:
+    return isinstance(items, (list, tuple)) and all(isinstance(item, Mapping) and "name" in item for item in items)

@@ -1,0 +1,41 @@
+"""The supervisor: a few lines of POSIX sh that look after a command inside a container or a pod."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from anyspawn.supervisor._frames import Frames, head, tag_of
+
+__all__ = ["SWEEP", "Frames", "head", "script", "tag_of"]
+
+SWEEP = """
+{ ulimit -x "$1" || ulimit -w "$1"; } 2>/dev/null
+seen= told=
+for file in $(grep -l "^Max file locks  *$1 " /proc/[0-9]*/limits; grep -l "ANYSPAWN_ID=$2" /proc/[0-9]*/environ); do
+  process=${file%/*}
+  pid=${process#/proc/}
+  [ "$pid" != "$$" ] || { seen=1; continue; }
+  case " $told " in *" $pid "*) continue ;; esac
+  IFS= read -r state <"$process/stat" || continue
+  read -r _ _ _ parent _ <"$process/stat" || continue
+  [ "$parent" != "$$" ] || continue
+  case ${state##*) } in [ZX]*) continue ;; esac
+  told="$told $pid"
+  echo "$pid"
+  [ -z "$3" ] || kill "-$3" "$pid"
+done 2>/dev/null
+[ -n "$seen" ]
+"""
+"""A script that lists the processes of a tag and an id, and with a third argument sends them that signal.
+
+It tags itself first, and fails unless it finds itself: that nothing is found proves nothing where one cannot look.
+"""
+
+
+@cache
+def script() -> str:
+    """Return the supervisor's script."""
+    from importlib.resources import files
+
+    text = files(__name__).joinpath("supervisor.sh").read_text(encoding="ascii")
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))

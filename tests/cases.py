@@ -1,0 +1,62 @@
+"""What the tests of several sandboxes have in common: nasty variables, trees that are hard to end, a look at all argvs."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+NASTY = {
+    "A": "x",
+    "EMPTY": "",
+    "LINES": "a\n\nb\n",
+    "EQUALS": "a=b=",
+    "SPACE": " a\t",
+    "QUOTES": "'\"`$x\\n\\",
+    "OTHER": "é\udc80\x01\x7f",
+    "PATH": "/bin:/usr/bin:/x",
+    "HOME": "/h",
+    "IFS": "x",
+    "DOCKER_HOST": "tcp://1.2.3.4:5",
+    "KUBECONFIG": "/none",
+    "LD_PRELOAD": "",
+}
+
+TREES = {
+    "a shell's tree": "sleep 999 & sh -c 'sleep 999 & sleep 999' & sleep 999",
+    "setsid": "setsid sleep 999 & setsid sh -c 'setsid sleep 999' & sleep 999",
+    "env -i": "env -i sleep 999 & env -i setsid sh -c 'sleep 999 & sleep 999' & sleep 999",
+    "a fork loop": "while :; do sleep 0.05 & sleep 0.01; done",
+    "TERM ignored": "trap '' TERM INT HUP; setsid sleep 999 & while :; do sleep 1; done",
+    "streams closed": "exec >/dev/null 2>&1 </dev/null; setsid sleep 999 & sleep 999",
+}
+
+
+def command_lines():
+    """Return the argv of every process of this host, by pid; containers' processes are among them."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+    return found
+
+
+@contextmanager
+def all_command_lines():
+    """Give a list that fills with every argv of this host, until the block ends."""
+    seen, stop = [], threading.Event()
+
+    def sample():
+        while not stop.is_set():
+            seen.extend(command_lines().values())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()

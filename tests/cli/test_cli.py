@@ -1,0 +1,545 @@
+"""The command line as a user has it: real processes, their streams, signals and exit statuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CLI = [sys.executable, "-m", "anyspawn"]
+RUN = [*CLI, "run"]
+BOUND = 30
+"""Seconds after which a call that should have ended long ago is a failure."""
+
+TRY_BWRAP = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+bubblewrap = pytest.mark.skipif(
+    not shutil.which("bwrap") or subprocess.run(TRY_BWRAP, capture_output=True, check=False).returncode != 0,
+    reason="bwrap is not installed, or user namespaces are forbidden here",
+)
+
+
+def cli(*args, **options):
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": BOUND} | options
+    return subprocess.run([*CLI, *args], check=False, **options)
+
+
+def run(*args, **options):
+    return cli("run", *args, **options)
+
+
+def start(*args, **options):
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([*RUN, *args], **options)
+
+
+def is_gone(pid):
+    """Whether the process has ended; in a container without an init the zombies of orphans stay."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def most_memory(pid):
+    """Return the most memory that the process had, in KiB; not `ru_maxrss`, which begins with that of its parent."""
+    with open(f"/proc/{pid}/status") as file:
+        found = [line.split()[1] for line in file if line.startswith("VmHWM:")]
+    return int(found[0]) if found else 0
+
+
+def wait_until(condition):
+    end = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class TestExitStatus:
+    @pytest.mark.parametrize("status", [0, 1, 2, 42, 124, 125, 126, 127, 255])
+    def test_the_programs_own_status_is_passed_on_in_silence(self, status):
+        """Any exit status of the program is this command's, and nothing is added to stderr."""
+        done = run("--", "sh", "-c", f"exit {status}")
+        assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+    def test_a_signal_is_128_plus_its_number(self, number):
+        """A program ended by signal N is status 128 + N, and the line says which signal."""
+        done = run("--", "sh", "-c", f"ulimit -c 0; kill -{number.value} $$")
+        assert done.returncode == 128 + number
+        assert done.stderr.startswith(b"anyspawn: ")
+        assert number.name.encode() in done.stderr
+
+    def test_a_timeout_is_124(self):
+        """A program that takes too long is ended, with what it wrote passed on and one line that says so."""
+        done = run("--timeout", "500ms", "--", "sh", "-c", "echo early; exec sleep 1000")
+        assert done.returncode == 124
+        assert done.stdout == b"early\n"
+        assert done.stderr.startswith(b"anyspawn: 'sh' had not ended after")
+        assert done.stderr.count(b"\n") == 1
+
+    @pytest.mark.parametrize(
+        ("program", "status", "words"),
+        [
+            ("no-such-program-here", 127, b"was not found on PATH"),
+            ("./no-such-program-here", 127, b"does not exist"),
+            ("/", 126, b"is a directory"),
+            ("/etc/passwd", 126, b"is not executable"),
+        ],
+    )
+    def test_what_cannot_be_started_is_126_or_127(self, program, status, words):
+        """As in a shell: 127 for what is not there, 126 for what is there and cannot be executed."""
+        done = run("--", program)
+        assert done.returncode == status
+        assert words in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+    def test_a_missing_interpreter_is_126(self, tmp_path):
+        """A script that is there but whose interpreter is not was found: 126, as in bash."""
+        script = tmp_path / "script"
+        script.write_text("#!/no/such/interpreter\n")
+        script.chmod(0o755)
+        done = run("--", str(script))
+        assert done.returncode == 126
+        assert b"/no/such/interpreter" in done.stderr
+
+    def test_a_missing_folder_is_125(self):
+        """The working directory is an option of this command: where it is missing, the program is not to blame."""
+        done = run("--cwd", "/no/such/folder", "--", "true")
+        assert done.returncode == 125
+        assert b"/no/such/folder" in done.stderr
+
+    def test_an_ignored_sigchld_does_not_matter(self):
+        """Started by something that ignores SIGCHLD, the program's exit status is known all the same."""
+        done = subprocess.run(
+            ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *RUN, "--", "sh", "-c", "exit 7"], timeout=BOUND, check=False
+        )
+        assert done.returncode == 7
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (["--timeout", "5x", "--", "true"], b"'--timeout': '5x' is no duration"),
+            (["--timeout", "0", "--", "true"], b"'--timeout': '0' is no time at all"),
+            (["--output-limit", "ten", "--", "true"], b"'--output-limit': 'ten' is no size"),
+            (["--env", "=x", "--", "true"], b"env: "),
+            (["--no-such-option", "--", "true"], b"--no-such-option"),
+            (["--mode", "bubblewarp", "--", "true"], b"did you mean 'bubblewrap'? (known: bubblewrap, direct"),
+            (["--network", "--", "true"], b"--network is for --mode bubblewrap"),
+            (["--readonly", "/", "--", "true"], b"--readonly is for --mode bubblewrap"),
+            (["--writable", "/", "--", "true"], b"--writable is for --mode bubblewrap"),
+            ([], b"PROGRAM"),
+            (["--", ""], b"argv is empty"),
+        ],
+    )
+    def test_a_wrong_option_is_125_and_named_in_one_line(self, args, words):
+        """Wrong usage of "run" is not to be taken for the program's status 2; the line names the option and the help."""
+        done = run(*args)
+        assert done.returncode == 125
+        assert words in done.stderr
+        assert done.stderr.startswith(b"anyspawn: ")
+        assert done.stderr.endswith(b"(see 'anyspawn run --help')\n")
+        assert done.stderr.count(b"\n") == 1
+
+    def test_an_unknown_subcommand_is_2(self):
+        """Outside "run" there is no program, and wrong usage is status 2."""
+        done = cli("rnu")
+        assert done.returncode == 2
+        assert b"rnu" in done.stderr
+
+    def test_arguments_after_the_program_are_its_own(self):
+        """With or without "--", nothing that follows the program is taken for an option, a second "--" included."""
+        for args in (["--", "echo"], ["echo"]):
+            assert run(*args, "--json", "--", "-x", "--help").stdout == b"--json -- -x --help\n"
+
+    def test_arguments_that_are_not_text_arrive(self):
+        """An argument that is no UTF-8 reaches the program byte for byte."""
+        assert run("--", "printf", "%s", b"\xff\xfe").stdout == b"\xff\xfe"
+
+    def test_cwd(self, tmp_path):
+        """The program starts in the folder that --cwd names."""
+        assert run("--cwd", str(tmp_path), "--", "pwd", "-P").stdout.decode().strip() == os.path.realpath(tmp_path)
+
+    def test_env_with_a_value_and_from_the_host(self):
+        """NAME=VALUE is literal, the value may hold "="; NAME alone is the host's value, also in a mode that shares none."""
+        env = {**os.environ, "FROM_HOST": "a=b"}
+        show = 'printf "%s|%s|%s" "$GIVEN" "$FROM_HOST" "${UNSET-none}"'
+        done = run("--env", "GIVEN=x=y", "--env", "FROM_HOST", "--env", "UNSET", "--", "sh", "-c", show, env=env)
+        assert done.stdout == b"x=y|a=b|none"
+
+    def test_no_program_in_time_is_no_program_for_ever(self):
+        """With "inf" there is no limit, not even the default one of ten seconds that the help shows."""
+        assert run("--timeout", "inf", "--", "echo", "done").stdout == b"done\n"
+
+
+class TestStdin:
+    def test_a_pipe_is_passed_through(self):
+        """What is piped in is what the program reads, to the last byte and the end of file."""
+        data = bytes(range(256)) * 4096
+        assert run("--", "cat", stdin=None, input=data).stdout == data
+
+    def test_nothing_is_read_ahead(self):
+        """What the program leaves unread stays there for whoever reads next."""
+        both = ["sh", "-c", '"$@" head -c 6; exec cat', "sh", *RUN, "--"]
+        done = subprocess.run(both, input=b"first\nrest\n", capture_output=True, timeout=BOUND, check=True)
+        assert done.stdout == b"first\nrest\n"
+
+    def test_an_end_of_file_at_once(self):
+        """/dev/null is an empty input."""
+        done = run("--", "cat")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+    def test_one_that_never_ends_holds_nothing_up(self):
+        """The call ends with the program, though standard input stays open."""
+        read_end, write_end = os.pipe()
+        try:
+            assert run("--", "echo", "done", stdin=read_end).stdout == b"done\n"
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+
+    @pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
+    def test_closed_streams_are_empty_ones(self, closed, tmp_path):
+        """With standard streams closed, the program has /dev/null there, and its exit status is passed on."""
+        program = ["sh", "-c", f"cat > {tmp_path}/in && echo x && exit 5"]
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *RUN, "--", *program]
+        done = subprocess.run(shell, capture_output=True, timeout=BOUND, check=False)
+        assert (done.returncode, done.stderr) == (5, b"")
+        assert done.stdout == (b"" if ">&-" in closed else b"x\n")
+        assert (tmp_path / "in").read_bytes() == b""
+
+
+class TestOutput:
+    def test_binary_output_is_exact_and_on_its_own_stream(self):
+        """Every byte arrives, in order, on the stream that it was written to."""
+        program = "import sys, os; d = bytes(range(256)) * 8000; os.write(1, d); os.write(2, d[::-1])"
+        done = run("--", sys.executable, "-c", program)
+        data = bytes(range(256)) * 8000
+        assert done.returncode == 0
+        assert done.stdout == data
+        assert done.stderr == data[::-1]
+
+    def test_it_is_live(self):
+        """Output is there while the program still runs."""
+        talk = ["sh", "-c", "echo one; read line; echo two"]
+        with start("--timeout", "60s", "--", *talk, stdin=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"one\n"
+            process.stdin.write(b"\n")
+            process.stdin.close()
+            assert process.stdout.readline() == b"two\n"
+            assert process.wait(BOUND) == 0
+
+    def test_there_is_no_limit_unless_asked_for_and_memory_is_bounded(self):
+        """200 MB pass through without an error, in less memory than that."""
+        with start("--timeout", "60s", "--", "head", "-c", "200000000", "/dev/zero") as process:
+            total = most = 0
+            while chunk := process.stdout.read(1 << 20):
+                total += len(chunk)
+                most = max(most, most_memory(process.pid))
+        assert total == 200_000_000
+        assert process.returncode == 0
+        assert 0 < most < 120_000
+
+    def test_more_than_the_limit_ends_the_program(self):
+        """Exactly the limit is passed on, the program is ended, and the status is 125 with a line that says why."""
+        done = run("--output-limit", "10k", "--", "sh", "-c", "while :; do echo y; done")
+        assert done.returncode == 125
+        assert done.stdout == b"y\n" * 5120
+        assert b"wrote more than 10240 bytes to stdout; raise --output-limit" in done.stderr
+
+    def test_the_limit_itself_may_be_written(self):
+        """The limit is the most that is allowed, on each stream."""
+        done = run("--output-limit", "5", "--", "sh", "-c", "printf 12345; printf 12345 >&2")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"12345", b"12345")
+
+    def test_a_reader_who_leaves_ends_the_work_in_silence(self):
+        """Once nobody reads the output, the program is ended; the status is 141, and there is no message."""
+        with start("--timeout", "60s", "--", "yes") as process:
+            assert process.stdout.readline() == b"y\n"
+            process.stdout.close()
+            assert process.wait(BOUND) == 141
+            assert process.stderr.read() == b""
+
+    def test_a_reader_who_leaves_before_the_json(self):
+        """The same with --json, where all output comes at the end."""
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        try:
+            done = run("--json", "--", "true", capture_output=False, stdout=write_end, stderr=subprocess.PIPE)
+        finally:
+            os.close(write_end)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+    def test_a_reader_who_is_stuck_does_not_hold_the_timeout(self):
+        """With a pipe that nobody reads and nobody closes, the timeout ends the program and the call."""
+        with start("--timeout", "1s", "--", "yes") as process:
+            assert process.wait(BOUND) == 124
+            assert process.stderr.read().startswith(b"anyspawn: 'yes' had not ended after")
+
+    def test_a_reader_who_is_stuck_on_stderr_too(self):
+        """Nor does the line that says why hold it, where that goes into the same full pipe."""
+        with start("--timeout", "1s", "--", "yes", stderr=subprocess.STDOUT) as process:
+            assert process.wait(BOUND) == 124
+
+    def test_a_slow_reader_misses_nothing(self):
+        """The program waits for the reader, and so does the end of the call: all of it arrives."""
+        with start("--timeout", "60s", "--", "head", "-c", "3000000", "/dev/zero") as process:
+            with pytest.raises(subprocess.TimeoutExpired):  # longer than the call waits for streams that others hold
+                process.wait(1)
+            assert len(process.stdout.read()) == 3_000_000
+            assert process.wait(BOUND) == 0
+            assert process.stderr.read() == b""
+
+    def test_a_stream_that_others_made_non_blocking(self):
+        """A full pipe in non-blocking mode is waited for."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        with start("--timeout", "60s", "--", "head", "-c", "1000000", "/dev/zero", stdout=write_end) as process:
+            os.close(write_end)
+            with open(read_end, "rb") as pipe:
+                assert len(pipe.read()) == 1_000_000
+            assert process.wait(BOUND) == 0
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+    def test_a_full_disk_is_said(self):
+        """Output that cannot be written is this command's failure: 125, and why."""
+        with open("/dev/full", "wb") as full:
+            done = run("--", "echo", "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert done.returncode == 125
+        assert done.stderr == b"anyspawn: cannot write to stdout: No space left on device\n"
+
+    def test_what_the_program_leaves_behind_is_ended(self):
+        """A straggler in the background neither holds the call nor survives it."""
+        done = run("--", "sh", "-c", "sleep 1000 & echo $!")
+        assert done.returncode == 0
+        assert is_gone(int(done.stdout))
+
+
+class TestSignals:
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+    )
+    def test_a_signal_ends_the_whole_work(self, number, status):
+        """Ctrl-C and its like end the program and its children, and the status is 128 plus the signal."""
+        tree = "trap '' INT TERM HUP QUIT; sleep 1000 & a=$!; setsid sleep 1000 & echo $$ $a $!; wait"
+        with start("--timeout", "inf", "--", "sh", "-c", tree) as process:
+            pids = [int(pid) for pid in process.stdout.readline().split()]
+            process.send_signal(number)
+            assert process.wait(BOUND) == status
+            assert process.stderr.read().decode() == f"anyspawn: ended by {number.name}, and the program with it\n"
+        assert len(pids) == 3
+        assert [pid for pid in pids if not is_gone(pid)] == []
+
+    def test_one_that_the_caller_ignores_stays_ignored(self):
+        """As with nohup, or "&" in a script: a signal that was ignored at the start does not end the work."""
+        with start(
+            "--timeout", "inf", "--", "sh", "-c", "echo up; read line; exit 3", stdin=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        ) as process:  # fmt: skip
+            assert process.stdout.readline() == b"up\n"
+            process.send_signal(signal.SIGINT)
+            process.stdin.close()
+            assert process.wait(BOUND) == 3
+
+    def test_with_json_there_is_no_object(self, tmp_path):
+        """A signal leaves stdout empty rather than half an answer."""
+        started = tmp_path / "started"
+        with start("--json", "--timeout", "inf", "--", "sh", "-c", f"echo > {started}; exec sleep 1000") as process:
+            wait_until(started.exists)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(BOUND) == 143
+            assert process.stdout.read() == b""
+
+
+class TestJson:
+    def test_the_object(self):
+        """One object in one line, and the exit status as without --json."""
+        done = run("--json", "--", "sh", "-c", "printf ü; printf '\\377' >&2; exit 3")
+        assert done.returncode == 3
+        assert done.stdout.count(b"\n") == 1
+        found = json.loads(done.stdout)
+        assert found.pop("duration") > 0
+        assert found == {
+            "returncode": 3,
+            "stdout": "ü",
+            "stderr_base64": base64.b64encode(b"\xff").decode(),
+            "stdout_total": 2,
+            "stderr_total": 1,
+            "output_incomplete": False,
+            "error": {"kind": "ExitError", "message": "'sh' exited with status 3"},
+            "cleanup": "not needed",
+        }
+
+    def test_success_has_no_error(self):
+        """Where all went well, the error is null and stderr is empty."""
+        done = run("--json", "--", "echo", "x")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert json.loads(done.stdout)["error"] is None
+
+    @pytest.mark.parametrize(
+        ("args", "status", "kind", "stdout"),
+        [
+            (["--timeout", "500ms", "--", "sh", "-c", "echo x; exec sleep 1000"], 124, "SpawnTimeoutError", "x\n"),
+            (["--output-limit", "3", "--", "echo", "too long"], 125, "OutputLimitError", "too"),
+            (["--", "no-such-program-here"], 127, "NotStartedError", ""),
+            (["--", "sh", "-c", "kill -9 $$"], 137, "ExitError", ""),
+        ],
+    )
+    def test_failures_have_their_kind(self, args, status, kind, stdout):
+        """The kind is the name of the library's error; what was written before stays there; the line is on stderr too."""
+        done = run("--json", *args)
+        found = json.loads(done.stdout)
+        assert done.returncode == status
+        assert found["error"]["kind"] == kind
+        assert found["stdout"] == stdout
+        assert done.stderr.startswith(b"anyspawn: ")
+
+    def test_a_wrong_option_leaves_stdout_empty(self):
+        """Where nothing could be tried, there is no outcome to print."""
+        done = run("--json", "--mode", "nowhere", "--", "true")
+        assert (done.returncode, done.stdout) == (125, b"")
+
+
+@bubblewrap
+class TestBubblewrap:
+    def test_it_runs_inside(self, tmp_path):
+        """What is not named cannot be seen, what is read-only not written, what is writable is; paths may be relative."""
+        (tmp_path / "read").mkdir()
+        (tmp_path / "write").mkdir()
+        (tmp_path / "hidden").mkdir()
+        script = "ls hidden; echo x > write/file; echo x > read/file"
+        done = run(
+            "--mode", "bubblewrap", "--readonly", os.path.relpath(tmp_path / "read"),
+            "--writable", os.path.relpath(tmp_path / "write"), "--cwd", "/", "--", "sh", "-c", f"cd {tmp_path}; {script}",
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert (tmp_path / "write" / "file").read_text() == "x\n"
+        assert not (tmp_path / "read" / "file").exists()
+        assert b"hidden" in done.stderr
+
+    def test_network(self):
+        """Without --network there is a loopback interface alone; with it, the host's."""
+        count = "import socket; print(sorted(name for _, name in socket.if_nameindex()))"
+        host = subprocess.run([sys.executable, "-c", count], capture_output=True, timeout=BOUND, check=True).stdout
+        assert run("--mode", "bubblewrap", "--", sys.executable, "-c", count).stdout == b"['lo']\n"
+        assert run("--mode", "bubblewrap", "--network", "--", sys.executable, "-c", count).stdout == host
+
+    def test_exit_statuses(self):
+        """The statuses are those of the direct mode."""
+        for args, status in [
+            (["sh", "-c", "exit 3"], 3),
+            (["sh", "-c", "kill -9 $$"], 137),
+            (["no-such-program-here"], 127),
+            (["/etc/passwd"], 126),
+        ]:
+            assert run("--mode", "bubblewrap", "--", *args).returncode == status
+        assert run("--mode", "bubblewrap", "--readonly", "/no/such", "--", "true").returncode == 125
+
+    def test_no_other_argv_shows_a_value(self):
+        """A value is in no argv but this command's own, and with "--env NAME" not in that either."""
+        secret = f"s3cret-{os.urandom(8).hex()}"
+        wait = "echo up; read line"
+        for entry, env in ((f"TOKEN={secret}", None), ("TOKEN", {**os.environ, "TOKEN": secret})):
+            with start(
+                "--mode", "bubblewrap", "--timeout", "inf", "--env", entry, "--", "sh", "-c", wait,
+                stdin=subprocess.PIPE, env=env,
+            ) as process:  # fmt: skip
+                assert process.stdout.readline() == b"up\n"
+                shown = [pid for pid in os.listdir("/proc") if pid.isdigit() and secret in cmdline(pid)]
+                process.stdin.close()
+                assert shown == ([str(process.pid)] if env is None else [])
+                assert process.wait(BOUND) == 1
+
+
+def cmdline(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def test_a_bwrap_that_fails_is_never_a_run_outside(tmp_path):
+    """Where bwrap may not make namespaces, the status is 125, a line says what to look at, and nothing has run."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    marker = tmp_path / "ran"
+    env = {**os.environ, "PATH": str(tmp_path)}
+    done = run("--mode", "bubblewrap", "--", "/bin/sh", "-c", f"echo > {marker}", env=env)
+    assert done.returncode == 125
+    assert done.stderr.splitlines()[-1].startswith(b"anyspawn: bwrap: No permissions to create new namespace; ")
+    assert not marker.exists()
+
+
+class TestModes:
+    def test_each_mode_has_a_line_that_says_what_it_is(self):
+        """The list is sorted, one mode a line, each with its first sentence."""
+        done = cli("modes")
+        assert done.returncode == 0
+        lines = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
+        assert list(lines) == sorted(lines)
+        assert lines["direct"].startswith("Run commands on this host")
+        assert lines["bubblewrap"].startswith("Run commands in namespaces")
+
+    def test_a_broken_plugin_is_shown_as_such(self, tmp_path):
+        """A plugin that cannot be loaded is listed with its reason, and the others are listed all the same."""
+        folder = tmp_path / "broken-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text("[anyspawn.sandboxes]\nbroken = no_such_module:Sandbox\n")
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        done = cli("modes", env={**os.environ, "PYTHONPATH": path})
+        assert done.returncode == 0
+        lines = done.stdout.decode().splitlines()
+        known = ["bubblewrap", "direct", "docker_exec", "docker_run", "kubectl_exec", "kubectl_run"]
+        assert [line.split()[0] for line in lines] == ["broken", *known]
+        assert "no_such_module" in lines[0]
+        schema = cli("schema", env={**os.environ, "PYTHONPATH": path})
+        assert (schema.returncode, b'"const": "broken"' in schema.stdout) == (0, True)
+
+
+class TestHelp:
+    def test_version(self):
+        """The version is printed with the name."""
+        import anyspawn
+
+        assert cli("--version").stdout.decode() == f"anyspawn {anyspawn.__version__}\n"
+
+    def test_no_arguments_show_the_help(self):
+        """Without arguments, and with --help, there are examples to start from."""
+        shown = cli()
+        assert shown.returncode == 0
+        assert shown.stdout == cli("--help").stdout == cli("-h").stdout
+        assert b"anyspawn run -- echo hello" in shown.stdout
+        assert b"anyspawn modes" in shown.stdout
+
+    def test_the_help_of_run_teaches(self):
+        """It has examples, every exit status, and the defaults."""
+        text = " ".join(run("--help").stdout.decode().split())
+        for words in (
+            "anyspawn run [OPTIONS] -- PROGRAM [ARGS]...",
+            "Examples: anyspawn run -- sort -u < names.txt",
+            "124 it took too long",
+            "128+N it was ended by signal N",
+            "[default: direct]",
+            "[default: 10s]",
+            "[default: no limit; with --json 16MiB]",
+        ):
+            assert words in text
+
+    def test_without_click_one_line_says_what_to_install(self):
+        """Where the extra is not installed, there is no traceback, and the status is 2."""
+        program = "import sys; sys.modules['click'] = None; from anyspawn.cli import main; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=BOUND, check=False)
+        assert done.returncode == 2
+        assert b"pip install 'anyspawn[cli]'" in done.stderr
+        assert done.stderr.count(b"\n") == 1

@@ -1,0 +1,206 @@
+"""`anyspawn hook run`, `check`, `schema` and `doctor`, as a user has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from jsonschema import Draft202012Validator
+
+CLI = [sys.executable, "-m", "anyspawn"]
+CONFIG = """apiVersion: promptkit.altairalabs.ai/v1alpha1
+kind: RuntimeConfig
+spec:
+  hooks:
+    allow: {command: sh, args: [-c, 'echo "{\\"allow\\": true, \\"metadata\\": {\\"a\\": 1}}"'], hook: tool, phases: [before_execution]}
+    deny: {command: sh, args: [-c, 'cat >&2; exit 1'], hook: tool}
+    enforced: {command: sh, args: [-c, 'echo "{\\"allow\\": false, \\"enforced\\": true}"'], hook: provider, phases: [before_call]}
+    session: {command: sh, args: [-c, 'exit 1'], hook: session, phases: [session_start]}
+"""
+
+
+def cli(*args, **options):
+    options = {"input": b"{}", "capture_output": True, "timeout": 30} | options
+    return subprocess.run([*CLI, *args], check=False, **options)
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "agent.yaml"
+    file.write_text(CONFIG)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "allow"), [("allow", 0, True), ("deny", 3, False), ("enforced", 0, False), ("session", 3, False)]
+)
+def test_hook_run(config, name, status, allow):
+    """The decision is one JSON object; the exit status says whether the work may go on."""
+    phase = ["--phase", "before_execution"] if name == "deny" else []
+    done = cli("hook", "run", config, name, *phase, input=b'{"Name": "x"}')
+    assert (done.returncode, done.stderr) == (status, b"")
+    decision = json.loads(done.stdout)
+    assert (decision["allow"], decision["hook"]) == (allow, name)
+    assert set(decision) == {"allow", "reason", "enforced", "metadata", "hook"}
+    if name == "allow":
+        assert decision["metadata"] == {"a": 1}
+    if name == "deny":
+        assert '{"hook":"tool","phase":"before_execution","request":{"Name":"x"}}' in decision["reason"]
+
+
+def test_hook_run_with_a_response(config):
+    """The payload of an after phase is an object of both."""
+    done = cli("hook", "run", config, "deny", "--phase", "after_execution", input=b'{"request": 1, "response": 2}')
+    assert done.returncode == 3
+    assert '"request":1,"response":2' in json.loads(done.stdout)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "message"),
+    [
+        (["alow"], b"{}", "no hook is called 'alow' (there are: allow, deny, enforced, session)"),
+        (["deny"], b"{}", "is asked at more than one phase; choose with --phase (its phases: before_execution, after"),
+        (
+            ["allow", "--phase", "after_execution"],
+            b"{}",
+            "is not asked at 'after_execution' (its phases: before_execution)",
+        ),
+        (["allow"], b"{", "stdin is no JSON: Expecting property name"),
+        (["allow"], b"", "stdin is no JSON"),
+        (["allow"], b"\xff", "stdin is no JSON"),
+        (
+            ["deny", "--phase", "after_execution"],
+            b"{}",
+            "payload of after_execution must be a tuple (request, response)",
+        ),
+    ],
+)
+def test_hook_run_wrong_usage(config, args, stdin, message):
+    """One line on stderr, and the status of wrong usage; nothing on stdout."""
+    done = cli("hook", "run", config, *args, input=stdin)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert message in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_hook_run_without_stdin(config):
+    """A closed one is as good as an empty one."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *CLI, "hook", "run", config, "allow"], capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"stdin is no JSON" in done.stderr
+
+
+def test_hook_run_with_a_wrong_configuration(tmp_path):
+    """Its problems are told, with another status than a denial."""
+    file = tmp_path / "bad.yaml"
+    file.write_text(CONFIG.replace("hook: session", "hook: sesion"))
+    done = cli("hook", "run", str(file), "allow")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"bad.yaml:8:50: spec.hooks.session.hook: must be one of" in done.stderr
+    assert cli("hook", "run", str(tmp_path / "none.yaml"), "allow").returncode == 2
+
+
+def test_check(config, tmp_path):
+    """All problems, each in a line that begins with its place; plain where the output is no terminal."""
+    done = cli("check", config)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{config}: ok (0 sandboxes, 4 hooks)\n")
+    file = tmp_path / "bad.yaml"
+    file.write_text(CONFIG.replace("hook: session", "hook: sesion").replace("hook: provider", "hok: provider"))
+    done = cli("check", str(file))
+    assert done.returncode == 1
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 3
+    assert all(re.match(re.escape(str(file)) + r":\d+:\d+: spec\.hooks\.", line) for line in lines)
+    missing = cli("check", str(tmp_path / "none.yaml"))
+    assert missing.returncode == 2
+    assert b"cannot read" in missing.stderr
+
+
+def test_schema():
+    """A valid schema, and the one that is shipped."""
+    done = cli("schema")
+    Draft202012Validator.check_schema(json.loads(done.stdout))
+
+
+THINGS = ["anyspawn", "bwrap", "user namespaces", "docker CLI", "docker daemon", "kubectl", "Kubernetes cluster"]
+
+
+def test_doctor():
+    """A finding for each thing, in one order, as lines and as JSON."""
+    done = cli("doctor", "--json", env={"PATH": os.environ["PATH"], "DOCKER_HOST": "tcp://127.0.0.1:1"})
+    findings = json.loads(done.stdout)
+    assert (done.returncode, [finding["name"] for finding in findings]) == (0, THINGS)
+    assert all(set(finding) == {"name", "status", "detail", "advice"} for finding in findings)
+    lines = cli("doctor").stdout.decode().splitlines()
+    assert [line[4:] for line in lines if line[:2] in {"ok", "--", "!!"}]
+    assert b"\x1b" not in cli("doctor").stdout
+
+
+def test_doctor_on_a_bare_machine(tmp_path):
+    """Everything is missing, and each has its advice."""
+    findings = json.loads(cli("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)
+    status = {finding["name"]: finding["status"] for finding in findings}
+    assert {name: status[name] for name in THINGS[3:]} == dict.fromkeys(THINGS[3:], "missing")
+    advice = {finding["name"]: finding["advice"] for finding in findings}
+    assert "docs.docker.com" in advice["docker CLI"]
+    assert "kubernetes.io" in advice["kubectl"]
+
+
+def fake(folder, name, script):
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_doctor_with_broken_things(tmp_path):
+    """What a tool says of its trouble is passed on, in one line."""
+    fake(tmp_path, "docker", 'case "$*" in *Server*) echo "Cannot connect" >&2; exit 1;; *) echo 27.0;; esac')
+    fake(
+        tmp_path,
+        "kubectl",
+        'case "$*" in *--client*) echo \'{"clientVersion": {"gitVersion": "v1.30.0"}}\';; *) echo "refused" >&2; exit 1;; esac',
+    )
+    fake(tmp_path, "bwrap", "echo 'bwrap: No permissions to create a new namespace' >&2; exit 1")
+    path = f"{tmp_path}:/usr/bin:/bin"
+    findings = {finding["name"]: finding for finding in json.loads(cli("doctor", "--json", env={"PATH": path}).stdout)}
+    assert findings["docker CLI"]["detail"] == "27.0"
+    assert (findings["docker daemon"]["status"], findings["docker daemon"]["detail"]) == ("broken", "Cannot connect")
+    assert findings["kubectl"]["detail"] == "v1.30.0"
+    assert (findings["Kubernetes cluster"]["status"], findings["Kubernetes cluster"]["detail"]) == ("broken", "refused")
+    assert findings["bwrap"]["status"] == "broken"
+    assert findings["user namespaces"]["status"] == "broken"
+    assert "user.max_user_namespaces" in findings["user namespaces"]["advice"]
+
+
+def on_terminal(*args, **env):
+    """Run the command line with a terminal as its output, and return what that shows."""
+    main, side = pty.openpty()
+    done = subprocess.Popen([*CLI, *args], stdout=side, stdin=subprocess.DEVNULL, env=os.environ | env)
+    os.close(side)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(main, 4096)
+        except OSError:  # Linux's way to say that nobody has the other side open any more
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(main)
+    done.wait(30)
+    return shown
+
+
+def test_colors_on_a_terminal_alone(tmp_path):
+    """And not even there with NO_COLOR."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("kind: x\n")
+    assert b"\x1b[" in on_terminal("check", str(file))
+    assert b"\x1b[" not in on_terminal("check", str(file), NO_COLOR="1")

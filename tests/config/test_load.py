@@ -1,0 +1,454 @@
+"""Configuration files: what they become, and every way in which they can be wrong, with its place and its message."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from anyspawn import Bubblewrap, ConfigError, Direct, DockerExec, DockerRun, Registry
+from anyspawn.config import ConfigProblem, HookConfig, InvalidConfigError, json_schema, load_config, parse_config
+from anyspawn.containers import SecurityConfig
+from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook
+
+FILES = Path(__file__).parents[2] / "examples" / "config"
+HEAD = "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
+
+
+def config(sandboxes="", hooks=""):
+    return f"{HEAD}spec:\n  sandboxes: {{{sandboxes}}}\n  hooks: {{{hooks}}}\n"
+
+
+def problems(text, environ=None, **options):
+    with pytest.raises(InvalidConfigError) as caught:
+        parse_config(text, environ={} if environ is None else environ, **options)
+    assert isinstance(caught.value, ConfigError)
+    assert str(caught.value) == "\n".join(caught.value.lines())
+    return caught.value.problems
+
+
+def test_every_field():
+    """Each becomes what it says, with paths that start from the file's folder and variables looked up."""
+    loaded = load_config(FILES / "every-field.yaml", environ={"PII_LEVEL": "7"})
+    assert loaded.metadata == {"name": "every-field", "labels": {"team": "safety"}}
+    host, box = Direct(name="host", default_timeout=5, max_concurrent=4), loaded.sandboxes["box"]
+    fresh, sidecar = loaded.sandboxes["fresh"], loaded.sandboxes["sidecar"]
+    assert loaded.sandboxes == {"host": host, "box": box, "fresh": fresh, "sidecar": sidecar}
+    assert fresh == DockerRun(
+        "python:3-slim",
+        name="fresh",
+        network="none",
+        mounts=[f"{FILES / 'hooks'}:/hooks:ro", "cache:/cache"],
+        user="1000:1000",
+        workdir="/hooks",
+        extra_args=["--cpus=0.5"],
+        pull="missing",
+        security=SecurityConfig(
+            seccomp="unconfined", tmpfs=["/tmp:size=64m"], memory="256MiB", cpus=1.5, pids_limit=64, init=False
+        ),
+    )
+    assert sidecar == DockerExec(
+        "my-hooks-sidecar", name="sidecar", workdir="/app", user="hookuser", extra_args=["--privileged"]
+    )
+    assert box == Bubblewrap(
+        name="box",
+        readonly=[str(FILES / "data"), str(Path("~/models").expanduser())],
+        writable=["/tmp"],
+        share_env=["LANG"],
+        extra_args=["--hostname", "box"],
+        default_timeout=2.5,
+    )
+    assert list(loaded.hooks.values()) == [
+        ExecProviderHook(
+            name="pii_redactor",
+            command=str(FILES / "pii.py"),
+            args=["--strict", "--level=7"],
+            env=["HOME", "PII_MODE=mask"],
+            timeout=1.5,
+            phases=["before_call", "after_call"],
+            sandbox=box,
+            output_limit=65536,
+        ),
+        ExecToolHook(
+            name="audit",
+            command="logger",
+            args=["-t", "agent"],
+            env={"AUDIT_LEVEL": "full"},
+            phases=["after_execution"],
+            mode="observe",
+            sandbox=host,
+        ),
+        ExecToolHook(
+            name="no_rm",
+            command="python3",
+            args=["guard.py"],
+            phases=["before_execution"],
+            protocol="claude",
+            matcher="Bash|Edit",
+            on_failure="allow",
+        ),
+        ExecSessionHook(name="sessions", command="/usr/local/bin/track"),
+        ExecEvalHook(name="metrics", command="push-metrics", timeout=2),
+    ]
+
+
+def test_merge_keys_and_anchors():
+    """What an alias brings counts unless the entry says otherwise."""
+    hooks = load_config(FILES / "anchors.yaml").hooks
+    assert [(hook.name, Path(hook.command).name, hook.phases, hook.timeout) for hook in hooks.values()] == [
+        ("first", "first.py", ("before_call",), 0.5),
+        ("second", "second.py", ("before_call",), 0.5),
+        ("third", "third.py", ("after_call",), 0.5),
+    ]
+
+
+def test_sections_may_be_empty_and_absent():
+    """`sandboxes:` with nothing after it is no mistake."""
+    assert not parse_config(HEAD).hooks
+    assert not parse_config(f"{HEAD}spec:\n").hooks
+    assert not parse_config(f"{HEAD}spec:\n  hooks:\n  sandboxes:\nmetadata:\n").sandboxes
+    assert not parse_config(
+        json.dumps({"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig"})
+    ).hooks
+
+
+def test_a_byte_order_mark_is_no_text():
+    """As some editors write one."""
+    assert parse_config(b"\xef\xbb\xbf" + HEAD.encode()).metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message", "place"),
+    [
+        ("", "", "the file is empty; it must hold a RuntimeConfig", (1, 1)),
+        ("# nothing\n", "", "the file is empty", (1, 1)),
+        ("- a\n", "", "the document must be a mapping", (1, 1)),
+        ("just text", "", "the document must be a mapping", (1, 1)),
+        ("a: [1,\n", "", "this is no YAML: while parsing a flow node", (2, 1)),
+        ("a: b: c\n", "", "this is no YAML: mapping values are not allowed here", (1, 5)),
+        ("\ta: b\n", "", "this is no YAML: while scanning for the next token found character '\\t'", (1, 1)),
+        ("a: \0\n", "", "this is no YAML: unacceptable character", (None, None)),
+        (b"kind: x\na: \xff\n", "", "byte 0xff is no UTF-8; save the file as UTF-8", (2, 4)),
+        (HEAD + "---\na: b\n", "", "expected a single document", (3, 1)),
+        ("[" * 100_000, "", "values are nested too deeply", (None, None)),
+        (HEAD + "kind: RuntimeConfig\n", "kind", "the key comes twice, first in line 2", (3, 1)),
+        (HEAD + "spec: {hooks: {a: {hook: tool, command: x, command: y}}}", "spec.hooks.a.command", "comes twice", (3, 44)),
+        (HEAD + "? [a, b]\n: c\n", "", "a key in line 3 is no text", (1, 1)),
+        (HEAD + "metadata: &a {x: *a}\n", "metadata.x", "something that it is itself a part of", (3, 15)),
+        (HEAD + "metadata: {a: !!python/name:os.system x}\n", "metadata.a", "tags are not known here; put a text that begins with ! in quotes", (3, 12)),
+        (HEAD + f"metadata: {{x: {'9' * 5000}}}\n", "metadata.x", "more digits than can be read", (3, 12)),
+        (HEAD + "metadata: {<<: [1]}\n", "metadata", "<< takes an alias of a mapping", (3, 1)),
+        ("kind: RuntimeConfig\n", "apiVersion", "is missing; it must be promptkit.altairalabs.ai/v1alpha1", (1, 1)),
+        ("apiVersion: v2\nkind: RuntimeConfig\n", "apiVersion", "must be promptkit.altairalabs.ai/v1alpha1, not 'v2'", (1, 1)),
+        ("apiVersion: promptkit.altairalabs.ai/v1alpha1\n", "kind", "is missing; it must be RuntimeConfig", (1, 1)),
+        (HEAD + "spek: {}\n", "spek", "unknown key; did you mean 'spec'?", (3, 1)),
+        (HEAD + "spec: []\n", "spec", "must be a mapping", (3, 1)),
+        (HEAD + "spec: 3\n", "spec", "must be a mapping", (3, 1)),
+        (HEAD + "metadata: x\n", "metadata", "must be a mapping", (3, 1)),
+        (HEAD + "spec:\n  hoks: {}\n", "spec.hoks", "unknown key; did you mean 'hooks'?", (4, 3)),
+        (HEAD + "spec:\n  sandbox: {}\n", "spec.sandbox", "unknown key; did you mean 'sandboxes'?", (4, 3)),
+        (HEAD + "spec:\n  hooks: [a]\n", "spec.hooks", "must be a mapping", (4, 3)),
+        (config(sandboxes="a: 3"), "spec.sandboxes.a", "must be a mapping", (4, 15)),
+        (config(sandboxes="a: {}"), "spec.sandboxes.a.mode", "is missing (known: bubblewrap, direct, docker_exec", (4, 15)),
+        (config(sandboxes="a: {mode: [x]}"), "spec.sandboxes.a.mode", "must be a text (known: ", (4, 19)),
+        (config(sandboxes="a: {mode: dirct}"), "spec.sandboxes.a.mode", "unknown mode 'dirct'; did you mean 'direct'?", (4, 19)),
+        (config(sandboxes="a: {mode: bubblewrap, netwrk: true}"), "spec.sandboxes.a.netwrk", "unknown key; did you mean 'network'?", (4, 37)),
+        (config(sandboxes="a: {mode: bubblewrap, network: yes}"), "spec.sandboxes.a.network", "must be true or false, not a text ('yes')", (4, 37)),
+        (config(sandboxes="a: {mode: bubblewrap, readonly: /a}"), "spec.sandboxes.a.readonly", "must be a list, not a text ('/a'); put brackets around it", (4, 37)),
+        (config(sandboxes="a: {mode: bubblewrap, readonly: [1]}"), "spec.sandboxes.a.readonly[0]", "must be a text, not a number; put it in quotes", (4, 48)),
+        (config(sandboxes="a: {mode: bubblewrap, share_env: [A=b]}"), "spec.sandboxes.a.share_env", "takes names of variables alone, not 'A'", (4, 37)),
+        (config(sandboxes="a: {mode: direct, default_timeout: 1s}"), "spec.sandboxes.a.default_timeout", "must be a number, not a text ('1s')", (4, 33)),
+        (config(sandboxes="a: {mode: direct, default_timeout: -1}"), "spec.sandboxes.a.default_timeout", "must be a number of seconds above 0", (4, 33)),
+        (config(sandboxes="a: {mode: direct, max_concurrent: 1.5}"), "spec.sandboxes.a.max_concurrent", "must be a whole number, not a number (1.5)", (4, 33)),
+        (config(sandboxes="a: {mode: direct, max_concurrent: 0}"), "spec.sandboxes.a.max_concurrent", "must be an int of 1 or more", (4, 33)),
+        (config(sandboxes="a: {mode: direct, name: b}"), "spec.sandboxes.a.name", "unknown key", (4, 33)),
+        (config(sandboxes="a: {mode: docker_run}"), "spec.sandboxes.a.image", "is missing", (4, 15)),
+        (config(sandboxes="a: {mode: docker_run, image: ''}"), "spec.sandboxes.a.image", "is empty", (4, 37)),
+        (config(sandboxes="a: {mode: docker_run, image: -x}"), "spec.sandboxes.a.image", "must not start with '-'", (4, 37)),
+        (config(sandboxes="a: {mode: docker_run, image: x, mounts: [/a]}"), "spec.sandboxes.a.mounts", "'/a' is not of the form", (4, 47)),
+        (config(sandboxes="a: {mode: docker_run, image: x, security: {memry: 1g}}"), "spec.sandboxes.a.security.memry", "unknown key; did you mean 'memory'?", (4, 58)),
+        (config(sandboxes="a: {mode: docker_run, image: x, security: {memory: 1q}}"), "spec.sandboxes.a.security.memory", "'1q' is no size", (4, 58)),
+        (config(sandboxes="a: {mode: docker_run, image: x, security: {seccomp: ./no.json}}"), "spec.sandboxes.a.security.seccomp", "cannot be read", (4, 58)),
+        (config(sandboxes="a: {mode: docker_run, image: x, security: yes}"), "spec.sandboxes.a.security", "must be a mapping, not a text", (4, 47)),
+        (config(sandboxes="a: {mode: docker_exec, container: x, supervisor: of}"), "spec.sandboxes.a.supervisor", "must be one of auto, required, off, not 'of'; did you mean 'off'?", (4, 52)),
+        (config(sandboxes="-a: {mode: direct}"), "spec.sandboxes.-a.name", "must not start with '-'", (4, 15)),
+        (config(sandboxes='"": {mode: direct}'), "spec.sandboxes['']", "the name is empty", (4, 15)),
+        (config(hooks="a: x"), "spec.hooks.a", "must be a mapping, not a text ('x')", (5, 11)),
+        (config(hooks="a: {hook: tool}"), "spec.hooks.a.command", "is missing", (5, 11)),
+        (config(hooks="a: {command: x}"), "spec.hooks.a.hook", "is missing", (5, 11)),
+        (config(hooks="a: {command: x, hook: tol}"), "spec.hooks.a.hook", "must be one of provider, tool, session, eval, not 'tol'; did you mean 'tool'?", (5, 27)),
+        (config(hooks="a: {command: '', hook: tool}"), "spec.hooks.a.command", "is empty; it must name the program", (5, 15)),
+        (config(hooks="a: {command: 3, hook: tool}"), "spec.hooks.a.command", "must be a text, not a number", (5, 15)),
+        (config(hooks="a: {command: x, hook: tool, args: x}"), "spec.hooks.a.args", "must be a list", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, args: [a, {}]}"), "spec.hooks.a.args[1]", "must be a text, not a mapping", (5, 49)),
+        (config(hooks="a: {command: x, hook: tool, env: 3}"), "spec.hooks.a.env", "must be a mapping, not a number (3)", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, env: {A: 1}}"), "spec.hooks.a.env.A", "must be a text, not a number", (5, 45)),
+        (config(hooks="a: {command: x, hook: tool, env: {A=B: x}}"), "spec.hooks.a.env", "A=... is no variable name", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, timeout_ms: soon}"), "spec.hooks.a.timeout_ms", "must be a number, not a text ('soon')", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, timeout_ms: .nan}"), "spec.hooks.a.timeout_ms", "must be a number, not a number (nan)", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, phases: [before_exec]}"), "spec.hooks.a.phases[0]", "did you mean 'before_execution'?", (5, 48)),
+        (config(hooks="a: {command: x, hook: tool, phases: [before_call]}"), "spec.hooks.a.phases", "'before_call' is no phase of this hook", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, mode: filtr}"), "spec.hooks.a.mode", "did you mean 'filter'?", (5, 39)),
+        (config(hooks="a: {command: x, hook: eval, mode: filter}"), "spec.hooks.a.mode", "must be one of observe", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, sandbox: box}"), "spec.hooks.a.sandbox", "no sandbox is called 'box' (declared: none)", (5, 39)),
+        (config("boxx: {mode: direct}", "a: {command: x, hook: tool, sandbox: box}"), "spec.hooks.a.sandbox", "did you mean 'boxx'? (declared: boxx)", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, matcher: '('}"), "spec.hooks.a.matcher", "is of the claude protocol", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, protocol: claude, matcher: '('}"), "spec.hooks.a.matcher", "is neither names such as Edit|Write nor a regular expression", (5, 57)),
+        (config(hooks="a: {command: x, hook: tool, comand: y}"), "spec.hooks.a.comand", "unknown key; did you mean 'command'?", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, runtime: sever}"), "spec.hooks.a.runtime", "must be one of exec", (5, 39)),
+        (config(hooks="a: {command: '${NOPE}', hook: tool}"), "spec.hooks.a.command", "the variable NOPE is not set; set it, or give a default: ${NOPE:-...}", (5, 15)),
+        ('a: "\\U00110000"\n', "", "this is no YAML", (None, None)),
+        ('a: "\\UFFFFFFFF"\n', "", "this is no YAML", (None, None)),
+        (HEAD + "metadata: *nothing\n", "", "an alias that nothing defines", (3, 11)),
+        (HEAD + 'metadata: {"\\ud800": 1}\n', "metadata", "a key in line 3 has a lone surrogate", (3, 1)),
+        (HEAD + 'metadata: {a: "\\ud800"}\n', "metadata.a", "the text has a lone surrogate", (3, 12)),
+        (HEAD + f"metadata: {{a: 0x{'f' * 5000}}}\n", "metadata.a", "more digits than can be read", (3, 12)),
+        (HEAD + "metadata: {a: 1e999}\n", "metadata.a", "more digits than can be read", (3, 12)),
+        (HEAD + "metadata: {a: !!bool yes}\n", "metadata.a", "the value is no bool, as its tag says", (3, 12)),
+        (HEAD + "metadata: {a: !!null text}\n", "metadata.a", "the value is no null, as its tag says", (3, 12)),
+        (HEAD + "spec:\n  HOOKS: {}\n", "spec.HOOKS", "unknown key; did you mean 'hooks'?", (4, 3)),
+        (config(hooks="a: {command: x, hook: tool, sandbox: }"), "spec.hooks.a.sandbox", "is empty; name a sandbox, or leave", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, protocol: claude, matcher: ' | '}"), "spec.hooks.a.matcher", "names no tool", (5, 57)),
+        (config(hooks="a: {command: x, hook: tool, protocol: claude, matcher: '(a+)+'}"), "spec.hooks.a.matcher", "could take very long", (5, 57)),
+        (config(hooks="a: {command: '${1}', hook: tool}"), "spec.hooks.a.command", "${ is not followed by NAME}", (5, 15)),
+    ],
+)  # fmt: skip
+def test_problems(text, path, message, place):
+    """One problem, at its place, with a message that says what to do."""
+    (problem,) = problems(text)
+    assert problem.path == path
+    assert message in problem.message
+    assert (problem.line, problem.column) == place
+
+
+def test_all_problems_at_once():
+    """In the order of the file; a field that is wrong does not hide what else is wrong with its entry."""
+    text = f"""{HEAD}spec:
+  sandboxes:
+    box: {{mode: bubblewrap, network: 1, default_timeout: 0, readonly: [2]}}
+  hooks:
+    a:
+      command: [x]
+      hook: provider
+      phases: [after_cal, session_end]
+      args: x
+    b:
+      command: y
+      hook: tool
+      mode: flter
+      sandbox: bx
+      matcher: Bash
+      timeout_ms: true
+extra: 1
+"""
+    found = [(problem.path, problem.line) for problem in problems(text)]
+    assert found == [
+        ("spec.sandboxes.box.network", 5),
+        ("spec.sandboxes.box.default_timeout", 5),
+        ("spec.sandboxes.box.readonly[0]", 5),
+        ("spec.hooks.a.command", 8),
+        ("spec.hooks.a.phases[0]", 10),
+        ("spec.hooks.a.args", 11),
+        ("spec.hooks.b.mode", 15),
+        ("spec.hooks.b.sandbox", 16),
+        ("spec.hooks.b.matcher", 17),
+        ("spec.hooks.b.timeout_ms", 18),
+        ("extra", 19),
+    ]
+
+
+@pytest.mark.parametrize("bomb", ["values", "merges"])
+def test_alias_bombs_are_bounded(bomb):
+    """A few lines cannot stand for a billion values."""
+    start = "a: &a [x, x]\n" if bomb == "values" else "a: &a {x: 1}\n"
+    text = start + "".join(
+        f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n"
+        if bomb == "values"
+        else f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 9)}]}}\n"
+        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    (problem,) = problems(text)
+    assert problem.message == "there are more than 20000 values, aliases written out; write less"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${A}", "1"),
+        ("x${A}y${B}", "x1y"),
+        ("${B:-b}", "b"),
+        ("${C:-c d}", "c d"),
+        ("${C:-}", ""),
+        ("$${A}", "${A}"),
+        ("$A $$", "$A $$"),
+        ("${D}", "${A}"),
+    ],
+)
+def test_variables(text, value):
+    """An empty one takes the default, as in a shell; what comes in is not looked through again."""
+    hooks = parse_config(
+        config(hooks=f"a: {{command: x, hook: tool, args: ['{text}']}}"), environ={"A": "1", "B": "", "D": "${A}"}
+    ).hooks
+    assert hooks["a"].args == (value,)
+
+
+def test_variables_stand_for_numbers_and_booleans_too():
+    """Where one is expected; elsewhere for texts, whatever they look like."""
+    loaded = parse_config(
+        config(
+            "box: {mode: bubblewrap, network: '${N}', max_concurrent: '${M}', default_timeout: '${T}'}",
+            "a: {command: x, hook: tool, args: ['${M}'], timeout_ms: '${T}'}",
+        ),
+        environ={"N": "true", "M": "7", "T": "1.5"},
+    )
+    box, hook = loaded.sandboxes["box"], loaded.hooks["a"]
+    assert (box.network, box.max_concurrent, box.default_timeout) == (True, 7, 1.5)
+    assert (hook.args, hook.timeout) == (("7",), 0.0015)
+
+
+def test_a_variable_cannot_change_the_documents_form():
+    """Nor does its value stand in a message, as it may be a secret."""
+    hostile = "x}, b: {command: evil, hook: tool"
+    hooks = parse_config(config(hooks="a: {command: '${X}', hook: tool}"), environ={"X": hostile}).hooks
+    assert list(hooks) == ["a"]
+    for field in ("timeout_ms: '${X}'", "mode: '${X}'", "output_limit: '${X}'", "sandbox: '${X}'", "matcher: '${X}('"):
+        (problem,) = problems(config(hooks=f"a: {{command: x, hook: tool, {field}}}"), {"X": "s3cr3t"})
+        assert "s3cr3t" not in problem.message
+    (problem,) = problems(config("a: {mode: '${X}'}"), {"X": "s3cr3t"})
+    assert "s3cr3t" not in problem.message
+    for value in ("s3cr3t1", "!s3cr3t", "*s3cr3t", "3141592"):
+        assert all(
+            "s3cr3t" not in p.message and "314" not in p.message
+            for p in problems(config(hooks=f"a: {{command: x, hook: tool, env: {{P: [{value}]}}}}"))
+        )
+    assert "s3cr3t" not in repr(HookConfig(command="x", hook="tool", env={"P": "s3cr3t"}))
+
+
+def test_scalars_mean_what_they_look_like():
+    """YAML 1.1 would take these for a boolean, a number of minutes and a date."""
+    hooks = parse_config(
+        config(hooks="a: {command: x, hook: tool, args: [no, 12:30, 2026-01-01, off, ~/x, 'a']}")
+    ).hooks
+    assert hooks["a"].args == ("no", "12:30", "2026-01-01", "off", "~/x", "a")
+
+
+def test_paths(tmp_path, monkeypatch):
+    """A command with a slash starts from the file's folder, not from the working directory; a bare name is left to PATH."""
+    file = tmp_path / "sub" / "agent.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        config(
+            "box: {mode: bubblewrap, readonly: [x]}",
+            "a: {command: ../a.py, hook: tool, sandbox: box}, b: {command: b, hook: tool}",
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    loaded = load_config("sub/agent.yaml")
+    assert loaded.hooks["a"].command == str(tmp_path / "a.py")
+    assert loaded.hooks["b"].command == "b"
+    assert loaded.sandboxes["box"].readonly == (str(file.parent / "x"),)
+    with pytest.raises(FileNotFoundError):
+        load_config("no-such-file.yaml")
+
+
+def test_other_registries():
+    """A factory that is no class of ours is given the settings, and whatever it raises is a problem."""
+
+    def factory(name, settings):
+        if "key" not in settings:
+            raise KeyError("key")
+        if settings["key"] == "bad":
+            raise ConfigError("key must not be bad")
+        return Direct(name=name)
+
+    registry = Registry()
+    registry.register("cloud", factory)
+    assert parse_config(config("a: {mode: cloud, key: v}"), registry=registry).sandboxes["a"].name == "a"
+    (problem,) = problems(config("a: {mode: cloud, key: bad}"), registry=registry)
+    assert (problem.path, problem.message) == ("spec.sandboxes.a", "key must not be bad")
+    (problem,) = problems(config("a: {mode: cloud}"), registry=registry)
+    assert problem.message == "KeyError: 'key'"
+    registry.register("nothing", lambda name, settings: None)
+    text = config("a: {mode: nothing}", "h: {command: x, hook: tool, sandbox: a}")
+    (problem,) = problems(text, registry=registry)  # and the hook does not run on this host instead
+    assert (problem.path, problem.message) == (
+        "spec.sandboxes.a",
+        "its factory gave NoneType, which is no sandbox",
+    )
+    (problem,) = problems(config("a: {mode: direct}"), registry=registry)
+    assert "unknown mode 'direct' (known: cloud, nothing)" in problem.message
+
+
+def test_lines_are_what_editors_jump_to():
+    """`file:line:column:`, with what is known of it."""
+    error = InvalidConfigError([ConfigProblem("b", "two", 2, 1), ConfigProblem("", "one")], "agent.yaml")
+    assert error.lines() == ["agent.yaml: one", "agent.yaml:2:1: b: two"]
+
+
+def test_many_wrong_names_are_still_a_message_of_bounded_size():
+    """A file of hundreds of each does not take minutes, nor megabytes."""
+    sandboxes = ", ".join(f"sandbox{n}: {{mode: direct}}" for n in range(400))
+    hooks = ", ".join(f"h{n}: {{command: x, hook: tool, sandbox: snadbox{n}}}" for n in range(400))
+    found = problems(config(sandboxes, hooks))
+    assert len(found) == 400
+    assert all(len(problem.message) < 500 for problem in found)
+    assert "and 380 more" in found[0].message
+
+
+SCHEMA = Draft202012Validator(json_schema())
+
+
+@pytest.mark.parametrize("file", sorted(FILES.glob("*.yaml")), ids=lambda file: file.name)
+def test_the_schema_accepts_the_examples(file):
+    """Every file that loads is valid by the schema."""
+    import yaml
+
+    load_config(file)
+    SCHEMA.validate(yaml.safe_load(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        {"a": {"hook": "tool"}},
+        {"a": {"hook": "tol", "command": "x"}},
+        {"a": {"hook": "tool", "command": 3}},
+        {"a": {"hook": "tool", "command": "x", "args": "y"}},
+        {"a": {"hook": "tool", "command": "x", "env": {"A": 1}}},
+        {"a": {"hook": "tool", "command": "x", "phases": ["never"]}},
+        {"a": {"hook": "tool", "command": "x", "timeout_ms": "soon"}},
+        {"a": {"hook": "tool", "command": "x", "comand": "y"}},
+        {"": {"hook": "tool", "command": "x"}},
+        ["a"],
+    ],
+)
+def test_the_schema_refuses_what_loading_refuses(hooks):
+    """Both say no to the same mistakes."""
+    document = {"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig", "spec": {"hooks": hooks}}
+    assert not SCHEMA.is_valid(document)
+    assert problems(json.dumps(document))
+
+
+def test_the_schema_knows_modes_and_their_fields():
+    """With what the docstrings say of each."""
+    Draft202012Validator.check_schema(SCHEMA.schema)
+    spec = {"sandboxes": {"a": {"mode": "bubblewrap", "network": "${N}"}}}
+    head = {"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig"}
+    assert SCHEMA.is_valid(head | {"spec": spec})
+    for wrong in ({"mode": "bubblewrap", "network": "no"}, {"mode": "direct", "network": True}, {"mode": "nope"}, {}):
+        assert not SCHEMA.is_valid(head | {"spec": {"sandboxes": {"a": wrong}}})
+    kinds = SCHEMA.schema["properties"]["spec"]["properties"]["sandboxes"]["additionalProperties"]["oneOf"]
+    for kind in kinds:
+        for name, field in kind["properties"].items():
+            assert name == "mode" or field["description"].endswith("."), name
+
+
+def test_the_schema_is_shipped():
+    """The file in the package is what the classes give; `anyspawn schema` writes it anew."""
+    import anyspawn.config
+
+    shipped = Path(anyspawn.config.__file__).with_name("schema.json")
+    assert json.loads(shipped.read_text()) == json_schema(), f"{sys.executable} -m anyspawn schema > {shipped}"

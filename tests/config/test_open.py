@@ -1,0 +1,89 @@
+"""An open configuration: its hooks work, and leaving it closes everything."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from anyspawn import Command, Completed, Registry
+from anyspawn.config import parse_config
+from anyspawn.hooks import run_hooks
+
+pytestmark = pytest.mark.anyio
+
+HEAD = "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
+HOOKS = f"""{HEAD}spec:
+  hooks:
+    first: {{command: sh, args: [-c, 'echo "{{\\"allow\\": true}}"'], hook: tool}}
+    guard: {{command: ./deny.sh, hook: tool, phases: [before_execution]}}
+    watch: {{command: touch, args: [{{file}}], hook: tool, mode: observe}}
+"""
+
+
+async def test_hooks_are_ready_and_observers_are_drained(tmp_path):
+    """The file's order is that in which denials count; what observes has finished when the block is left."""
+    deny = tmp_path / "deny.sh"
+    deny.write_text('#!/bin/sh\necho \'{"allow": false, "reason": "by file"}\'\n')
+    deny.chmod(0o755)
+    config = parse_config(HOOKS.replace("{file}", str(tmp_path / "watched")), folder=tmp_path)
+    async with config.open() as hooks:
+        assert [hook.name for hook in hooks] == ["first", "guard", "watch"]
+        decision = await run_hooks(hooks, "before_execution", {"Name": "x"})
+        assert (decision.allow, decision.hook, decision.reason) == (False, "guard", "by file")
+        assert (await hooks.run("after_execution", ({}, {}))).allow
+        assert (await hooks["first"].before_execution({})).allow
+    assert (tmp_path / "watched").exists()
+
+
+class Cloud:
+    def __init__(self, name, closed, *, slow=False):
+        self.name, self._closed, self._slow = name, closed, slow
+
+    async def spawn(self, command: Command) -> Completed:
+        return Completed(argv=command.argv, stdout=b'{"allow": true}', returncode=0)
+
+    async def aclose(self):
+        await anyio.sleep(0.01)
+        self._closed.append(self.name)
+
+
+async def test_a_sandbox_that_cannot_be_closed_does_not_keep_the_others_open(caplog):
+    """It is logged; what the body raised goes on as it is."""
+    closed = []
+
+    class Bad(Cloud):
+        async def aclose(self):
+            raise OSError("no way")
+
+    registry = Registry()
+    registry.register("cloud", lambda name, settings: Cloud(name, closed))
+    registry.register("bad", lambda name, settings: Bad(name, closed))
+    config = parse_config(f"{HEAD}spec:\n  sandboxes: {{a: {{mode: bad}}, b: {{mode: cloud}}}}\n", registry=registry)
+    with pytest.raises(ZeroDivisionError):
+        async with config.open():
+            raise ZeroDivisionError
+    assert closed == ["b"]
+    assert "sandbox 'a' could not be closed: OSError: no way" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["normal", "exception", "cancellation"])
+async def test_all_sandboxes_are_closed(how):
+    """However the block is left, also those that no hook uses."""
+    closed = []
+    registry = Registry()
+    registry.register("cloud", lambda name, settings: Cloud(name, closed))
+    text = f"{HEAD}spec:\n  sandboxes: {{a: {{mode: cloud}}, b: {{mode: cloud}}}}\n  hooks: {{h: {{command: x, hook: tool, sandbox: a}}}}\n"
+    config = parse_config(text, registry=registry)
+    with anyio.CancelScope() as scope:
+        try:
+            async with config.open() as hooks:
+                assert (await hooks.run("before_execution", {})).allow
+                if how == "exception":
+                    raise ZeroDivisionError
+                if how == "cancellation":
+                    scope.cancel()
+                    await anyio.sleep_forever()
+        except ZeroDivisionError:
+            assert how == "exception"
+    assert sorted(closed) == ["a", "b"]
+    assert scope.cancelled_caught is (how == "cancellation")

@@ -1,0 +1,123 @@
+"""What every test has: its event loops, and a look at what it left behind."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import anyio
+import pytest
+import typing_extensions
+
+import anyspawn
+from machine import MARK, children, eventually, open_fds, processes_with
+
+# A shell starts what runs in the background with these ignored, and programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_signum, signal.SIG_DFL)
+
+LOOPS = [
+    pytest.param(("asyncio", {}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process whole files; one alone runs what looks at the docker daemon, of which there is one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            if "docker.md" in nodeid or "kubernetes.md" in nodeid:
+                return "docker" if "docker.md" in nodeid else "kubernetes"
+            return "docker" if "tests/docker/" in nodeid else nodeid.split("::")[0]
+
+    return ByFile(config, log)
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.fixture
+def on_trio(anyio_backend):
+    return anyio_backend[0] == "trio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_loops():
+    """Have every event loop open what it keeps for the life of the process, before anything is counted."""
+    for param in LOOPS:
+        backend, options = param.values[0]
+        anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=options)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(monkeypatch, warm_loops):
+    """After each test: descriptors as before, no child, and no process anywhere that the test's programs started."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    before = open_fds()
+    yield
+    gc.collect()
+    left = eventually(lambda: processes_with(mark))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "processes outlived the test"
+    assert not eventually(children), "children outlived the test"
+    eventually(lambda: len(open_fds()) > len(before))
+    after = open_fds()
+    assert len(after) <= len(before), {fd: what for fd, what in after.items() if before.get(fd) != what}
+
+
+class Unprivileged:
+    """An ordinary user's Python that has anyspawn, for tests that run as root."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        site = folder / "site"
+        site.mkdir()
+        for name in ("anyspawn", "anyio", "attr", "attrs", "idna", "trio", "sniffio", "outcome", "sortedcontainers"):
+            if (spec := importlib.util.find_spec(name)) is not None:
+                shutil.copytree(Path(spec.origin).parent, site / name)
+        shutil.copy(typing_extensions.__file__, site)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755)
+
+    def run(self, code, *args, **options):
+        return subprocess.run(
+            ["/usr/bin/python3", "-c", code, *args],
+            env={"PYTHONPATH": str(self.folder / "site"), "PATH": os.environ["PATH"], MARK: os.environ[MARK]},
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd="/",
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            **options,
+        )
+
+
+@pytest.fixture(scope="session")
+def unprivileged():
+    if not os.access("/usr/bin/python3", os.X_OK):
+        pytest.skip("needs a Python that every user may run, in /usr/bin")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Unprivileged(Path(folder))

@@ -1,0 +1,238 @@
+"""How programs end, and how the call ends with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import anyio
+import pytest
+
+from anyspawn import Cleanup, Direct, ExitError, SpawnTimeoutError, spawn
+from machine import alive, eventually
+
+pytestmark = pytest.mark.anyio
+WAIT = 0.5  # the default wait_delay
+
+
+@pytest.mark.parametrize("status", [1, 42, 255])
+async def test_exit_status(status):
+    """A non-zero status is an ExitError that names it."""
+    done = await spawn(["sh", "-c", f"exit {status}"])
+    assert done.returncode == status
+    assert isinstance(done.error, ExitError)
+    assert str(status) in str(done.error)
+    assert done.cleanup is Cleanup.NOT_NEEDED
+    with pytest.raises(ExitError) as caught:
+        done.check()
+    assert caught.value.completed is done
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+async def test_ended_by_a_signal(number):
+    """A signal is a negative return code, and is named."""
+    done = await spawn(["sh", "-c", f"kill -{int(number)} $$"])
+    assert done.returncode == -number
+    assert number.name in str(done.error)
+
+
+@pytest.mark.parametrize("status", [0, 4])
+async def test_a_grandchild_that_holds_stdout(status):
+    """The call waits for wait_delay, keeps what came, says so, and the program's own status counts."""
+    began = time.monotonic()
+    done = await spawn(["sh", "-c", f"echo part; sleep 100 & exit {status}"])
+    assert time.monotonic() - began >= WAIT
+    assert done.output_incomplete
+    assert (done.returncode, done.stdout, done.cleanup) == (status, b"part\n", Cleanup.CONFIRMED)
+    assert isinstance(done.error, ExitError) == bool(status)
+
+
+async def test_a_grandchild_that_lets_go_in_time_is_plain_success():
+    """Output that a grandchild writes within wait_delay belongs to the call."""
+    done = await spawn(["sh", "-c", "(sleep 0.1; echo late) & echo early"], wait_delay=20, check=True)
+    assert done.stdout == b"early\nlate\n"
+    assert not done.output_incomplete
+
+
+async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
+    """With wait_delay=0 nothing that the program itself wrote is lost."""
+    for _ in range(20):
+        done = await spawn(["sh", "-c", "head -c 60000 /dev/zero; sleep 100 & exit 0"], wait_delay=0)
+        assert done.stdout_total == 60000
+
+
+async def test_timeout_while_a_grandchild_writes():
+    """All of the group ends at the timeout, and what it wrote is kept."""
+    began = time.monotonic()
+    done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=0.3)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert isinstance(done.error, TimeoutError)
+    assert done.stdout.startswith(b"x\n")
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert 0.3 <= time.monotonic() - began < 0.3 + WAIT + 5
+
+
+async def test_a_program_that_ignores_sigterm_is_killed_after_grace():
+    """Grace is a chance, not a promise."""
+    began = time.monotonic()
+    script = "trap '' TERM INT HUP PIPE; echo ready; while :; do sleep 0.05; done"
+    done = await spawn(["sh", "-c", script], timeout=0.3, grace=0.3)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"ready\n")
+    assert time.monotonic() - began >= 0.6
+
+
+async def test_a_program_that_handles_sigterm_ends_by_itself():
+    """It is still a timeout, though the program's status is 0 and its last words are there."""
+    script = "trap 'echo bye; exit 0' TERM; echo hi; while :; do sleep 0.01; done"
+    done = await spawn(["sh", "-c", script], timeout=0.3, grace=20)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert (done.returncode, done.stdout) == (0, b"hi\nbye\n")
+    assert done.duration < 20
+
+
+async def test_an_exit_that_races_the_deadline_is_no_timeout():
+    """A program that ended in time, while the loop was busy past the deadline, has not timed out."""
+
+    def busy(stream, chunk):
+        time.sleep(0.4)
+
+    done = await spawn(["sh", "-c", "echo x"], timeout=0.3, on_output=busy)
+    assert done.error is None
+
+
+async def test_exit_near_the_deadline_is_one_or_the_other():
+    """Around the deadline the outcome is either whole: success with status 0, or a timeout."""
+    for delay in range(8):
+        done = await spawn(["sleep", "0.1"], timeout=0.097 + delay / 1000)
+        if done.error is None:
+            assert done.returncode == 0
+        else:
+            assert isinstance(done.error, SpawnTimeoutError)
+
+
+async def test_a_non_zero_exit_and_a_cancellation_at_once():
+    """The cancellation goes on; nothing else is raised."""
+    for delay in range(10):
+        with anyio.move_on_after(delay / 2000) as scope:
+            await spawn(["sh", "-c", "exit 7"])
+            await anyio.sleep_forever()
+        assert scope.cancelled_caught
+
+
+async def test_a_writer_that_never_stops_does_not_prolong_the_call():
+    """After the program's end a descendant outside the group may write on: the last reading is bounded."""
+    began = time.monotonic()
+    done = await spawn(["sh", "-c", "setsid yes & sleep 0.2"], wait_delay=0.3, overflow="truncate", output_limit=100)
+    assert done.returncode == 0
+    assert done.output_incomplete
+    assert time.monotonic() - began < 5
+
+
+async def test_a_stopped_program_is_ended():
+    """SIGSTOP does not save a program from its timeout."""
+    done = await spawn(["sh", "-c", "kill -STOP $$"], timeout=0.3)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.returncode == -signal.SIGKILL
+
+
+async def test_a_descendant_in_a_session_of_its_own_is_found_and_ended():
+    """A setsid grandchild that holds a stream: the call returns within wait_delay, and it is gone."""
+    done = await spawn(["sh", "-c", "setsid sleep 100 & exit 0"])
+    assert done.output_incomplete
+    assert done.cleanup is Cleanup.CONFIRMED
+
+
+DAEMON = (
+    "import os\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\nos.execvp('sleep', ['sleep', '100'])"
+)
+
+
+async def test_a_daemon_that_holds_a_stream_is_found_and_ended():
+    """Forking twice, as daemons do, is no way out."""
+    done = await spawn([sys.executable, "-c", DAEMON], timeout=20)
+    assert (done.returncode, done.cleanup) == (0, Cleanup.CONFIRMED)
+
+
+async def test_a_daemon_that_holds_nothing_is_ended_at_a_timeout():
+    """Where the work is ended early, all that carries its mark is looked for, whatever it closed."""
+    done = await spawn(["sh", "-c", f'{sys.executable} -c "{DAEMON}" </dev/null >/dev/null 2>&1; sleep 100'], timeout=1)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.CONFIRMED
+
+
+async def test_stragglers_of_the_group_are_ended_after_a_plain_exit():
+    """What a program leaves in its group, with all streams closed, does not outlive the call."""
+    done = await spawn(["sh", "-c", "sleep 100 <&- >&- 2>&- & echo $!"])
+    assert done.error is None
+    assert not done.output_incomplete
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert not alive(int(done.stdout))
+
+
+async def test_no_signal_goes_to_a_number_that_was_reaped(monkeypatch):
+    """Without pidfds, a group whose leader's number is in use again is left alone."""
+    from anyspawn._spawn import group
+
+    sent = []
+    monkeypatch.setattr(group.os, "killpg", lambda pid, number: sent.append(pid))
+    other = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    try:
+        ours = group.ProcessGroup(other.pid)
+        ours.close()
+        monkeypatch.setattr(group, "child_is_ours", lambda pid: False)  # reaped, and the number went to another
+        assert not ours.send(signal.SIGKILL)
+        assert sent == []
+        assert alive(other.pid)
+    finally:
+        other.kill()
+        other.wait()
+
+
+ROOT = "import os, time; os.setresuid(0, 0, 0); print(os.getpid(), flush=True); time.sleep(100)"
+SPAWN_ROOT = """
+import sys, anyio, anyspawn
+python, code, backend = sys.argv[1:]
+async def main():
+    done = await anyspawn.spawn([python, "-c", code], timeout=1)
+    print(type(done.error).__name__, done.returncode, done.cleanup.name, done.stdout.decode())
+anyio.run(main, backend=backend)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a program that an ordinary user may not signal")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_that_may_not_be_signalled_is_given_up_in_bounded_time(unprivileged, backend):
+    """A set-user-ID program refuses our signals: the call returns all the same, and says that nothing is confirmed."""
+    python = unprivileged.folder / "python"
+    shutil.copy(os.path.realpath("/usr/bin/python3"), python)
+    python.chmod(0o4755)
+    began = time.monotonic()
+    done = unprivileged.run(SPAWN_ROOT, str(python), ROOT, backend)
+    kind, returncode, cleanup, pid = done.stdout.split()
+    os.kill(int(pid), signal.SIGKILL)
+    assert (kind, returncode, cleanup) == ("SpawnTimeoutError", "None", "UNCONFIRMED")
+    assert time.monotonic() - began < 20
+
+
+async def test_own_session_and_group():
+    """The program leads its session and its process group."""
+    code = "import os; print(os.getsid(0) == os.getpgid(0) == os.getpid())"
+    assert (await spawn([sys.executable, "-c", code], check=True)).stdout == b"True\n"
+
+
+async def test_an_exact_environment_has_no_mark():
+    """With inherit_env=False the program has the variables of env, and not one more."""
+    done = await spawn(["/usr/bin/env"], sandbox=Direct(inherit_env=False), env={"A": "1"}, check=True)
+    assert done.stdout == b"A=1\n"
+
+
+async def test_without_a_mark_an_escape_is_told_as_unconfirmed():
+    """Where a descendant outside the group cannot be found, the outcome does not claim that it is gone."""
+    done = await spawn(["/bin/sh", "-c", "setsid sleep 100 & echo $!"], sandbox=Direct(inherit_env=False))
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert not eventually(lambda: alive(int(done.stdout)))

@@ -1,0 +1,196 @@
+"""What the host may lack: descriptors, threads, pidfds, a SIGCHLD that is not ignored, a status that nobody stole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import sys
+import threading
+
+import anyio
+import pytest
+
+from anyspawn import Cleanup, ExitError, NotStartedError, SpawnTimeoutError, TransportError, spawn
+from anyspawn._spawn import core, group
+from machine import MARK, eventually, processes_with
+
+pytestmark = pytest.mark.anyio
+
+
+class FullTable:
+    """A descriptor table with only so many places free."""
+
+    def __init__(self, free):
+        self._free = free
+        self._held = []
+
+    def __enter__(self):
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, self._limit[1]))
+        try:
+            while True:
+                self._held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError as exc:
+            assert exc.errno == errno.EMFILE
+        for _ in range(self._free):
+            os.close(self._held.pop())
+        return self
+
+    def __exit__(self, *exc_info):
+        for fd in self._held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
+
+
+async def test_no_descriptor_left_at_any_moment_of_the_start():
+    """Swept over 0 to 15 free places: an answer, or an error that says why, and nothing leaks (see the fixture)."""
+    outcomes = []
+    for free in range(16):
+        with FullTable(free):
+            done = await spawn(["cat"], stdin=b"x" * 100_000, timeout=20)
+        assert done.error is None or isinstance(done.error, (NotStartedError, TransportError)), done.error
+        if isinstance(done.error, NotStartedError):
+            assert "descriptor" in str(done.error)
+        else:
+            assert done.error or done.stdout == b"x" * 100_000
+        outcomes.append(done.error)
+    assert isinstance(outcomes[0], NotStartedError)
+    assert outcomes[-1] is None
+
+
+async def test_no_descriptor_left_while_the_program_runs():
+    """The table fills up under a running call: the timeout holds, the work ends, and no clean-up is made up."""
+    tables = []
+
+    def fill(stream, chunk):
+        tables.append(FullTable(0).__enter__())
+
+    try:
+        done = await spawn(["sh", "-c", "echo; setsid sleep 100 & sleep 100"], timeout=0.5, on_output=fill)
+    finally:
+        tables[0].__exit__()
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    for pid in processes_with(os.environ[MARK]):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def no_watcher(monkeypatch):
+    """asyncio can start a program, but not watch it."""
+    if sys.version_info >= (3, 12):
+        real = os.pidfd_open
+
+        def refuse(pid, flags=0):
+            if "unix_events" in sys._getframe(1).f_code.co_filename:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(pid, flags)
+
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    else:
+        real = threading.Thread.start
+
+        def refuse(thread):
+            if "waitpid" in thread.name:
+                raise RuntimeError("can't start new thread")
+            real(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+async def test_a_watcher_that_cannot_register(no_watcher):
+    """What makes asyncio lose a child that it has started does not matter here: nothing registers with its watcher."""
+    assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
+    done = await spawn(["sh", "-c", "sleep 100 & sleep 100"], timeout=0.3)
+    assert isinstance(done.error, SpawnTimeoutError)
+
+
+async def test_no_selector_for_a_started_program(monkeypatch):
+    """The same where it is our own selector that cannot be had."""
+
+    class Selectors:
+        EVENT_READ, EVENT_WRITE = core.selectors.EVENT_READ, core.selectors.EVENT_WRITE
+
+        @staticmethod
+        def DefaultSelector():  # noqa: N802  the standard library's name
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(core, "selectors", Selectors)
+    done = await spawn(["sh", "-c", "sleep 100 & sleep 100"], timeout=2)
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is True
+
+
+async def test_ignored_sigchld_is_refused():
+    """With SIGCHLD ignored no status can be known: nothing is started, and the error says what to do."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        done = await spawn(["sh", "-c", "exit 7"])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert isinstance(done.error, NotStartedError)
+    assert "signal.signal(signal.SIGCHLD, signal.SIG_DFL)" in done.error.reason
+    assert done.returncode is None
+
+
+async def test_a_status_that_someone_else_took():
+    """Where other code waits for any child, the status is lost: the call says so, and never makes one up."""
+    pids = []
+
+    def steal(stream, chunk):
+        pids.append(int(chunk))
+        os.kill(pids[0], signal.SIGKILL)
+        os.waitpid(pids[0], 0)
+
+    done = await spawn(["sh", "-c", "echo $$; sleep 100"], timeout=5, on_output=steal)
+    assert isinstance(done.error, TransportError)
+    assert "status is unknown" in str(done.error)
+    assert done.returncode is None
+    assert done.duration < 5
+
+
+@pytest.fixture(params=["no pidfd", "no group signal"])
+def old_system(request, monkeypatch):
+    """A system without pidfds (macOS, seccomp), or without signals to groups by pidfd (Linux before 6.9)."""
+
+    def refuse(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    real = signal.pidfd_send_signal
+
+    def refuse_group(fd, number, info=None, flags=0):
+        if flags:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, number, info, flags)
+
+    if request.param == "no pidfd":
+        monkeypatch.setattr(group.os, "pidfd_open", _unless_elsewhere(refuse))
+    else:
+        monkeypatch.setattr(group.signal, "pidfd_send_signal", refuse_group)
+
+
+def _unless_elsewhere(refuse):
+    real = os.pidfd_open
+
+    def choose(pid, flags=0):
+        return refuse() if "anyspawn" in sys._getframe(1).f_code.co_filename else real(pid, flags)
+
+    return choose
+
+
+async def test_older_systems_keep_the_promises(old_system):
+    """Exit, output, timeout, stragglers and cancellation are the same by older means."""
+    assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
+    assert isinstance((await spawn(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"])).error, ExitError)
+    done = await spawn(["sh", "-c", "echo x; sleep 100 & sleep 100"], timeout=0.3)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert (done.stdout, done.cleanup) == (b"x\n", Cleanup.CONFIRMED)
+    done = await spawn(["sh", "-c", "sleep 100 & exit 0"], wait_delay=0.2)
+    assert (done.returncode, done.output_incomplete) == (0, True)
+    await spawn(["sh", "-c", "sleep 100 <&- >&- 2>&- & exit 0"], check=True)
+    with anyio.move_on_after(0.2) as scope:
+        await spawn(["sh", "-c", "sleep 100 & sleep 100"])
+    assert scope.cancelled_caught
+    assert not eventually(lambda: processes_with(os.environ[MARK]))

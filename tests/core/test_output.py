@@ -1,0 +1,157 @@
+"""The bounds of output, and the callback that sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import anyio
+import pytest
+
+from anyspawn import OutputLimitError, SpawnTimeoutError, spawn
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+async def test_more_than_the_limit_is_an_error_that_ends_the_program(stream):
+    """An endless writer is ended; what is kept is the limit's worth, and the error names the stream."""
+    done = await spawn(["sh", "-c", "yes" if stream == "stdout" else "yes >&2"], output_limit=1000)
+    assert isinstance(done.error, OutputLimitError)
+    assert stream in str(done.error)
+    assert getattr(done, stream) == b"y\n" * 500
+    assert getattr(done, f"{stream}_total") > 1000
+
+
+async def test_exactly_the_limit_is_no_error():
+    """The limit itself may be reached."""
+    done = await spawn(["head", "-c", "1000", "/dev/zero"], output_limit=1000, check=True)
+    assert len(done.stdout) == 1000
+
+
+@pytest.mark.parametrize(("limit", "head", "tail"), [(0, 0, 0), (1, 1, 0), (10, 5, 5), (11, 6, 5), (200_000, 0, 0)])
+async def test_truncation_keeps_head_and_tail(limit, head, tail):
+    """The first and the last half are kept, with the totals, and the program runs to its end."""
+    whole = b"".join(b"%d\n" % number for number in range(20_000))
+    done = await spawn(["seq", "0", "19999"], output_limit=limit, overflow="truncate", check=True)
+    assert done.stdout_total == len(whole)
+    expected = whole if limit >= len(whole) else whole[:head] + (whole[-tail:] if tail else b"")
+    assert done.stdout == expected
+
+
+async def test_truncation_of_many_tiny_writes():
+    """Bytes written one by one are put together again at both ends."""
+    code = "import os\nfor i in range(30000): os.write(1, b'%05d' % i)"
+    done = await spawn([sys.executable, "-c", code], output_limit=100, overflow="truncate", timeout=60, check=True)
+    assert done.stdout == b"".join(b"%05d" % i for i in [*range(10), *range(29_990, 30_000)])
+
+
+MEASURE = """
+import sys
+import anyio, anyspawn
+def peak():  # in MiB; not ru_maxrss, which begins with that of the parent
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) // 1024
+async def main():
+    await anyspawn.spawn(["true"])
+    before = peak()
+    await anyspawn.spawn(["yes"], timeout=1, output_limit=64 * 2**20, overflow=sys.argv[2])
+    print(peak() - before)
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("overflow", ["error", "truncate"])
+def test_memory_is_the_limit_and_a_constant(anyio_backend, overflow):
+    """A program that writes without end costs the limit of memory (64 MiB here), not twice that and no more."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, anyio_backend[0], overflow], stdout=subprocess.PIPE, check=True, timeout=60
+    )
+    assert 64 - 16 < int(done.stdout) < 64 + 16
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_the_callback_gets_every_chunk_in_order(kind):
+    """What the callback saw of each stream is the stream, also beyond what is kept."""
+    seen = {"stdout": b"", "stderr": b""}
+
+    def note(stream, chunk):
+        seen[stream] += chunk
+
+    async def note_later(stream, chunk):
+        await anyio.sleep(0)
+        seen[stream] += chunk
+
+    script = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done"
+    done = await spawn(
+        ["sh", "-c", script],
+        output_limit=50,
+        overflow="truncate",
+        on_output=note if kind == "sync" else note_later,
+        check=True,
+    )
+    assert seen["stdout"] == b"".join(b"out %d\n" % i for i in range(300))
+    assert seen["stderr"] == b"".join(b"err %d\n" % i for i in range(300))
+    assert done.stdout_total == len(seen["stdout"])
+
+
+class OfTheCaller(Exception):
+    """An exception that only the caller knows."""
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_exception_of_the_callback_reaches_the_caller_as_it_is(kind):
+    """The very object arrives, in no group, and the program is gone."""
+    mine = OfTheCaller()
+
+    def fail(stream, chunk):
+        raise mine
+
+    async def fail_later(stream, chunk):
+        await anyio.sleep(0)
+        raise mine
+
+    with pytest.raises(OfTheCaller) as caught:
+        await spawn(["sh", "-c", "echo x; sleep 100"], on_output=fail if kind == "sync" else fail_later)
+    assert caught.value is mine
+
+
+async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_caller_too():
+    """Output that comes after the timeout, in the time of grace, is the callback's as well."""
+    mine = OfTheCaller()
+
+    def fail(stream, chunk):
+        if b"late" in chunk:
+            raise mine
+
+    script = "trap 'echo late; exit 0' TERM; echo early; while :; do sleep 0.01; done"
+    with pytest.raises(OfTheCaller) as caught:
+        await spawn(["sh", "-c", script], timeout=0.3, grace=10, on_output=fail)
+    assert caught.value is mine
+
+
+async def test_a_callback_that_never_returns_does_not_outlive_the_timeout():
+    """The timeout covers the callback; the work is confirmed to be gone."""
+
+    async def hang(stream, chunk):
+        await anyio.sleep_forever()
+
+    began = time.monotonic()
+    done = await spawn(["yes"], timeout=0.3, on_output=hang)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup.name == "CONFIRMED"
+    assert time.monotonic() - began < 5
+
+
+async def test_a_slow_callback_holds_the_program_and_loses_nothing():
+    """The time that the callback takes is not the time that descendants have to let go of a stream."""
+    got = []
+
+    async def slow(stream, chunk):
+        await anyio.sleep(0.2)
+        got.append(chunk)
+
+    script = "(for i in 1 2 3; do echo $i; sleep 0.02; done) & exit 0"
+    done = await spawn(["sh", "-c", script], timeout=30, wait_delay=0.3, on_output=slow, check=True)
+    assert b"".join(got) == done.stdout == b"1\n2\n3\n"

@@ -1,0 +1,85 @@
+"""A real docker daemon, containers to work in, and a look at what a test left in it."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+
+import pytest
+
+from engines import LABEL, docker, docker_works, made_by_us
+from machine import eventually
+
+LOOPS = [pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def daemon():
+    if not docker_works():
+        pytest.skip("no docker daemon answers")
+    for image in ("busybox", "python:3-slim", "distroless"):
+        if not docker("images", "-q", image):
+            pytest.skip(f"the image {image} is not here")
+
+
+@pytest.fixture(autouse=True)
+def no_container_is_left(daemon, nothing_is_left):
+    """After each test no container is there that it made."""
+    before = set(made_by_us())
+    yield
+    left = eventually(lambda: set(made_by_us()) - before)
+    if left:
+        docker("rm", "-f", *left)
+    assert not left, "containers outlived the test"
+
+
+@pytest.fixture(scope="session")
+def containers(daemon):
+    """Return a function that starts a container for tests to work in."""
+    names = []
+
+    def start(image, *args, cmd=("sh", "-c", "while :; do sleep 1000; done")):
+        name = f"anyspawn-test-{uuid.uuid4().hex[:12]}"
+        names.append(name)
+        docker("run", "-d", "--name", name, "--label", LABEL, *args, image, *cmd)
+        return name
+
+    yield start
+    docker("rm", "-f", *names, check=False)
+
+
+@pytest.fixture(scope="session")
+def busybox(containers):
+    return containers("busybox")
+
+
+@pytest.fixture(scope="session")
+def python(containers):
+    return containers("python:3-slim")
+
+
+@pytest.fixture(params=["busybox", "python"])
+def box(request):
+    """A container with busybox's sh, and one with dash."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def fake_docker(tmp_path):
+    """Return a function that makes a docker of a script; "$real" is the real one."""
+
+    def make(script):
+        file = tmp_path / "docker"
+        real = subprocess.run(
+            ["sh", "-c", "command -v docker"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        file.write_text(f"#!/bin/sh\nreal={real}\n{script}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    return make

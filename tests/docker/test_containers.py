@@ -1,0 +1,620 @@
+"""`anyspawn.containers` against a real daemon: the life of a container, its confinement seen from inside, and orphans."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+from anyspawn import Cleanup, Command, ConfigError, ExitError, SpawnError, SpawnTimeoutError, TransportError, spawn
+from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, reap_orphans, running
+from engines import docker, made_by_us
+from machine import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def manager():
+    return ContainerManager()
+
+
+def gather():
+    """Return a callback and what it was called with, joined by stream."""
+    found = {"stdout": b"", "stderr": b""}
+
+    def on_output(stream, chunk):
+        found[stream] += chunk
+
+    return on_output, found
+
+
+async def test_the_life_of_a_container(manager, tmp_path):
+    """Made, inspected, run with input, inspected again, and removed."""
+    (tmp_path / "file").write_text("from the host")
+    tmp_path.chmod(0o777)
+    spec = ContainerSpec(
+        image="busybox",
+        cmd=["sh", "-c", "cat file; cat; echo $A; echo err >&2; pwd; touch made; exit 7"],
+        env={"A": "b\nc"},
+        workspace=tmp_path,
+        attach_stdin=True,
+    )
+    on_output, found = gather()
+    before = datetime.now(UTC)
+    async with manager:
+        container = await manager.create(spec)
+        info = await manager.inspect(container)
+        assert (info.state, info.exit_code, info.started, info.finished, info.oom) == (
+            "created",
+            None,
+            None,
+            None,
+            False,
+        )
+        assert info.labels["io.anyspawn.owner"].split("/")[1] == str(os.getpid())
+        assert [(mount.type, mount.source, mount.target, mount.writable) for mount in info.mounts] == [
+            ("bind", str(tmp_path), "/work", True)
+        ]
+        assert info.raw["Config"]["Image"] == info.image == "busybox"
+        assert await manager.run(container, stdin=b"input\n", on_output=on_output) == 7
+        assert found == {"stdout": b"from the hostinput\nb c\n/work\n", "stderr": b"err\n"}
+        info = await manager.inspect(container)
+        assert (info.state, info.exit_code) == ("exited", 7)
+        assert before <= info.created <= min(info.started, info.finished)
+        assert max(info.started, info.finished) <= datetime.now(UTC)
+        assert abs(datetime.now(UTC) - info.finished) < timedelta(minutes=5)
+        await manager.remove(container)
+        await manager.remove(container)
+        with pytest.raises(TransportError, match="o such container"):
+            await manager.inspect(container)
+    assert (tmp_path / "made").exists()
+
+
+async def test_entrypoint_and_mount_target(manager, tmp_path):
+    """The entrypoint's own arguments come before the command's."""
+    spec = ContainerSpec(
+        image="busybox",
+        entrypoint=["sh", "-c", 'echo "$0 $@"; pwd'],
+        cmd=["a", "b c"],
+        workspace=tmp_path,
+        mount_target="/src",
+    )
+    on_output, found = gather()
+    container = await manager.create(spec)
+    assert await manager.run(container, on_output=on_output) == 0
+    assert found["stdout"] == b"a b c\n/src\n"
+    await manager.remove(container)
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+async def test_with_a_terminal(manager, stdin):
+    """One stream, and a terminal inside; with input attached or not."""
+    script = "tty; read x; echo got $x; exit 3" if stdin else "tty; exit 3"
+    container = await manager.create(
+        ContainerSpec(image="busybox", cmd=["sh", "-c", script], tty=True, attach_stdin=stdin)
+    )
+    on_output, found = gather()
+    assert await manager.run(container, stdin=b"input\n" if stdin else b"", on_output=on_output) == 3
+    assert b"/dev/pts/0\r\n" in found["stdout"]
+    assert (b"got input\r\n" in found["stdout"]) is stdin
+    assert (await manager.inspect(container)).tty
+    await manager.remove(container)
+
+
+async def test_output_goes_to_our_own_streams(tmp_path):
+    """Unless a callback takes it."""
+    code = """
+import anyio, sys
+from anyspawn.containers import ContainerManager, ContainerSpec
+async def main():
+    manager = ContainerManager()
+    spec = ContainerSpec(image="busybox", cmd=["sh", "-c", "echo out; echo err >&2; exit 4"], remove_on_exit=True)
+    sys.exit(await manager.run(await manager.create(spec)))
+anyio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (4, b"out\n", b"err\n")
+
+
+async def test_timeout(manager):
+    """The container is stopped and removed, whatever it does; the error says so."""
+    spec = ContainerSpec(
+        image="busybox", cmd=["sh", "-c", "trap '' TERM; echo out; while :; do sleep 1; done"], timeout=1
+    )
+    container = await manager.create(spec)
+    on_output, found = gather()
+    began = time.monotonic()
+    with pytest.raises(SpawnTimeoutError, match="had not ended after 1 s, and was stopped and removed"):
+        await manager.run(container, on_output=on_output)
+    assert time.monotonic() - began < 1 + 10
+    assert found["stdout"] == b"out\n"
+    assert container[:12] not in made_by_us()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_cancelled_while_it_runs(manager, keep):
+    """It is stopped in any case, and removed where its spec says so."""
+    container = await manager.create(ContainerSpec(image="busybox", cmd=["sleep", "1000"], remove_on_exit=not keep))
+    with anyio.move_on_after(1):
+        await manager.run(container)
+    if keep:
+        assert (await manager.inspect(container)).state == "exited"
+        await manager.remove(container)
+    assert container[:12] not in made_by_us()
+
+
+async def test_remove_on_exit(manager):
+    """Removed with its end."""
+    container = await manager.create(ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True))
+    assert await manager.run(container) == 0
+    assert not made_by_us()
+
+
+async def test_stop(manager):
+    """SIGTERM first, which an init hands on; SIGKILL after the grace; a stopped one stays stopped."""
+    spec = ContainerSpec(image="busybox", cmd=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"])
+    container = await manager.create(spec)
+    await manager.start(container)
+    await manager.stop(container)
+    assert (await manager.inspect(container)).exit_code == 9
+    await manager.stop(container)
+    await manager.remove(container)
+    container = await manager.create(
+        ContainerSpec(image="busybox", cmd=["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+    )
+    await manager.start(container)
+    began = time.monotonic()
+    await manager.stop(container, grace=1)
+    assert 1 <= time.monotonic() - began < 9
+    assert (await manager.inspect(container)).exit_code == 137
+    await manager.remove(container)
+
+
+async def test_created_at_moments_that_are_cancelled(manager):
+    """None is left, whenever it is."""
+
+    async def one(delay):
+        with anyio.move_on_after(delay):
+            await manager.remove(await manager.create(ContainerSpec(image="busybox", cmd=["true"])))
+
+    for step in range(20):
+        await one(step * 0.004)
+    for container in made_by_us():  # what `create` returned had no owner yet that could remove it
+        await manager.remove(container)
+
+
+async def test_errors(manager):
+    """Docker's own, each with its message; nothing is left of what was not made."""
+    with pytest.raises(TransportError, match="No such image: anyspawn-none:1"):
+        await manager.create(ContainerSpec(image="anyspawn-none:1"))
+    spec = ContainerSpec(image="busybox", cmd=["no-such-program"], security=SecurityConfig(init=False))
+    container = await manager.create(spec)
+    with pytest.raises(SpawnError, match="no-such-program"):
+        await manager.run(container)
+    await manager.remove(container)
+    with pytest.raises(TransportError, match="install the docker CLI"):
+        await ContainerManager(docker_path="no-such-docker").inspect("x")
+    with pytest.raises(ConfigError, match="container must be a name or an id"):
+        await manager.stop("-x")
+    assert not await manager.pull_if_missing("busybox")
+
+
+async def test_pull_if_missing(fake_docker):
+    """An image that is there is left alone; a missing one is pulled, line by line."""
+    lines = []
+    path = fake_docker(
+        'case "$1 $2" in "image inspect") exit 1;; pull*) echo "abc: Pulling fs layer"; echo "abc: Pull complete";; esac'
+    )
+    assert await ContainerManager(docker_path=path).pull_if_missing("x", on_progress=lines.append)
+    assert lines == ["abc: Pulling fs layer", "abc: Pull complete"]
+    path = fake_docker('case "$1 $2" in "image inspect") exit 1;; pull*) echo "Error: no such host" >&2; exit 1;; esac')
+    with pytest.raises(TransportError, match="no such host"):
+        await ContainerManager(docker_path=path).pull_if_missing("x")
+
+
+INSIDE = """
+grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status
+id -u
+touch /x 2>&1
+touch /tmp/x && echo tmp is writable
+ls /sys/class/net
+"""
+
+
+async def test_confinement_from_inside():
+    """By default: no capability, no new privileges, seccomp, nobody, a read-only root, no network."""
+    async with running(ContainerSpec(image="busybox")) as box:
+        done = await box.spawn(Command(["sh", "-c", INSIDE]))
+    lines = done.stdout.decode().split("\n")
+    assert [" ".join(line.split()) for line in lines[:3]] == ["CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2"]
+    assert lines[3] == "65534"
+    assert "Read-only file system" in lines[4]
+    assert lines[5:] == ["tmp is writable", "lo", ""]
+
+
+@pytest.mark.parametrize(
+    ("security", "script", "expected"),
+    [
+        ({"cap_drop": ["NET_RAW"], "user": None}, "grep CapEff /proc/self/status", "CapEff: 00000000a80405fb"),
+        ({"cap_add": ["CHOWN"], "user": None}, "grep CapEff /proc/self/status", "CapEff: 0000000000000001"),
+        ({"no_new_privileges": False}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs: 0"),
+        ({"seccomp": "unconfined"}, "grep Seccomp: /proc/self/status", "Seccomp: 0"),
+        ({"read_only": False, "user": None}, "touch /x && echo written", "written"),
+        ({"user": "1234:5678"}, "echo $(id -u) $(id -g)", "1234 5678"),
+        (
+            {"tmpfs": ["/scratch:size=1m,mode=1777"]},
+            "touch /scratch/x; touch /tmp/x 2>/dev/null || echo tmp is not",
+            "tmp is not",
+        ),
+        ({"init": False}, "cat /proc/1/comm", "sh"),
+    ],
+)
+async def test_each_setting_can_be_loosened(security, script, expected):
+    """By its name, and the others stay."""
+    async with running(ContainerSpec(image="busybox", security=SecurityConfig(**security))) as box:
+        done = await box.spawn(Command(["sh", "-c", script]))
+    assert " ".join(done.stdout.decode().split()) == expected, done.stderr
+
+
+async def test_network_can_be_had():
+    """By name."""
+    async with running(ContainerSpec(image="busybox", network="bridge")) as box:
+        done = await box.spawn(Command(["ls", "/sys/class/net"]))
+    assert "eth0" in done.stdout.decode().split()
+
+
+async def test_a_fork_bomb_meets_the_limit_of_processes():
+    """And what stands outside goes on."""
+    async with running(ContainerSpec(image="busybox", security=SecurityConfig(pids_limit=32))) as box:
+        done = await box.spawn(Command(["sh", "-c", "b() { b | b & }; b; sleep 1000"], timeout=1.5))
+        assert isinstance(done.error, (SpawnTimeoutError, ExitError))
+        script = "n=0; while [ $n -lt 60 ]; do sleep 5 & n=$((n + 1)); done"
+        done = await box.spawn(Command(["sh", "-c", script], timeout=20))
+    assert b"fork" in done.stderr, done
+
+
+async def test_the_memory_limit_ends_a_program():
+    """And the container says so."""
+    manager = ContainerManager()
+    spec = ContainerSpec(
+        image="python:3-slim",
+        cmd=["python3", "-c", "x = b'x' * 500_000_000"],
+        security=SecurityConfig(memory="24MiB", init=False),
+    )
+    container = await manager.create(spec)
+    assert await manager.run(container) == 137
+    assert (await manager.inspect(container)).oom
+    await manager.remove(container)
+
+
+async def test_a_seccomp_profile(tmp_path):
+    """Loaded from a file, and in force: a system call is really refused."""
+    profile = tmp_path / "profile.json"
+    profile.write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
+    async with running(ContainerSpec(image="busybox", security=SecurityConfig(seccomp=profile))) as box:
+        done = await box.spawn(Command(["sh", "-c", "touch /tmp/x && mkdir /tmp/y"]))
+    assert b"Operation not permitted" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("how", ["return", "exception", "cancellation"])
+async def test_running_leaves_nothing(how):
+    """However the block is left."""
+    with anyio.CancelScope() as scope:
+        try:
+            async with running(ContainerSpec(image="python:3-slim")) as box:
+                done = await box.spawn(Command(["python3", "-c", "print(1)"]))
+                assert (done.stdout, done.cleanup) == (b"1\n", Cleanup.NOT_NEEDED)
+                if how == "exception":
+                    raise ZeroDivisionError
+                if how == "cancellation":
+                    scope.cancel()
+                    await anyio.sleep_forever()
+        except ZeroDivisionError:
+            assert how == "exception"
+    assert not made_by_us()
+
+
+ORPHAN = """
+import anyio, sys
+from anyspawn.containers import ContainerManager, ContainerSpec, running
+async def main():
+    await ContainerManager().create(ContainerSpec(image="busybox", cmd=["true"]))
+    async with running(ContainerSpec(image="busybox")):
+        print("ready", flush=True)
+        await anyio.sleep_forever()
+anyio.run(main)
+"""
+
+
+def orphan():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"ready\n"
+    return parent
+
+
+async def test_orphans(manager):
+    """Running or not, those of dead owners are removed; those of the living, and other people's, never."""
+    ours = await manager.create(ContainerSpec(image="busybox", cmd=["true"]))
+    foreign = docker("create", "--label", "io.anyspawn.owner=other-boot.1/1/1", "busybox", "true")
+    parent = orphan()
+    try:
+        assert await reap_orphans() == []
+        assert len(made_by_us()) == 3
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    found = await reap_orphans(dry_run=True)
+    assert sorted(each.state for each in found) == ["created", "running"]
+    assert len(made_by_us()) == 3
+    assert {each.id for each in await manager.prune()} == {each.id for each in found}
+    assert [container[:12] for container in made_by_us()] == [ours[:12]]
+    assert docker("inspect", "--format", "{{.State.Status}}", foreign) == "created"
+    docker("rm", foreign)
+    await manager.remove(ours)
+
+
+async def test_an_owner_whose_pid_was_reused_is_dead(manager):
+    """The start time tells one process from another with its number."""
+    from anyspawn._owner import host_id, start_time
+
+    old = f"{host_id()}/{os.getpid()}/{int(start_time(os.getpid())) - 1}"
+    container = docker(
+        "create", "--label", f"io.anyspawn.owner={old}", "--label", "io.anyspawn.id=ab", "busybox", "true"
+    )
+    assert [each.id for each in await reap_orphans()] == [container]
+
+
+BOX = [sys.executable, "-m", "anyspawn", "box"]
+
+
+def box(*args, **options):
+    return subprocess.run([*BOX, *args], capture_output=True, timeout=60, check=False, **options)
+
+
+class TestBox:
+    def test_a_command_in_this_folder(self, tmp_path):
+        """The image fits the command, the folder is the workspace, secrets stay outside, and nothing is left."""
+        tmp_path.chmod(0o755)
+        (tmp_path / "app.py").write_text(
+            "import os, sys; print(sys.stdin.read(), os.getcwd(), os.environ.get('API_KEY'), os.environ['LANG']); sys.exit(3)"
+        )
+        env = os.environ | {"API_KEY": "s3cret", "LANG": "C.UTF-8"}
+        done = box("--", "python3", "app.py", cwd=tmp_path, input=b"in", env=env)
+        assert (done.returncode, done.stdout) == (3, b"in /work None C.UTF-8\n"), done.stderr
+        assert not eventually(made_by_us)
+
+    def test_options(self, tmp_path):
+        """Image, workspace, network, a variable, and a container that is kept."""
+        tmp_path.chmod(0o755)
+        env = os.environ | {"TOKEN": "t"}
+        options = [
+            "--image",
+            "busybox",
+            "--workspace",
+            str(tmp_path),
+            "--network",
+            "bridge",
+            "--env",
+            "TOKEN",
+            "--keep",
+        ]
+        done = box(*options, "--", "sh", "-c", "echo $TOKEN; ls /sys/class/net; id -u", env=env)
+        words = done.stdout.split()
+        assert words[0] == b"t"
+        assert b"eth0" in words
+        assert words[-1] != b"0"
+        (kept,) = made_by_us()
+        docker("rm", kept)
+
+    def test_failures(self, tmp_path):
+        """One line, and the status of what is not the program's doing."""
+        done = box("--image", "busybox", "--workspace", "/no/such", "--", "true")
+        assert (done.returncode, done.stderr.count(b"\n")) == (125, 1)
+        assert b"workspace: '/no/such' is not a directory" in done.stderr
+        done = box("--image", "anyspawn-none:1", "--", "true")
+        assert (done.returncode, done.stdout) == (125, b"")
+        done = box("--image", "busybox", "--docker-path", "no-such-docker", "--", "true")
+        assert b"install the docker CLI" in done.stderr
+        assert not made_by_us()
+
+    def test_killed(self):
+        """Its container goes with it."""
+        process = subprocess.Popen(
+            [*BOX, "--image", "busybox", "--", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+        )
+        assert process.stdout.readline() == b"ready\n"
+        assert made_by_us()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+        assert not eventually(made_by_us)
+
+
+def on_terminal(args, steps, size=(24, 80)):
+    """Run the command line on a terminal: for each step wait for a text, then type another; return all that was shown."""
+    import fcntl
+    import struct
+    import termios
+
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*BOX, *args])
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    shown, todo = b"", list(steps)
+    killer = threading.Timer(60, os.kill, (pid, 9))
+    killer.start()
+    try:
+        while True:
+            try:
+                chunk = os.read(fd, 4096)
+            except OSError:
+                break
+            shown += chunk
+            if todo and todo[0][0] in shown:
+                step = todo.pop(0)[1]
+                if callable(step):
+                    step(fd, pid)
+                else:
+                    os.write(fd, step)
+    finally:
+        killer.cancel()
+        os.close(fd)
+    _, status = os.waitpid(pid, 0)
+    return shown, os.waitstatus_to_exitcode(status)
+
+
+class TestTerminal:
+    def test_progress_of_a_pull(self, fake_docker):
+        """A bar on a terminal; elsewhere nothing of it."""
+        lines = "latest: Pulling from library/busybox|0123456789ab: Pulling fs layer|cdef01234567: Pulling fs layer|0123456789ab: Pull complete|Digest: sha256:0|Status: Downloaded"
+        pull = f'echo "{lines}" | tr "|" "\\n"; sleep 0.5'
+        path = fake_docker(f'case "$1 $2" in "image inspect") exit 1;; "pull "*) {pull};; *) exec $real "$@";; esac')
+        args = ["--image", "busybox", "--docker-path", path, "--", "echo", "done"]
+        shown, status = on_terminal(args, [])
+        plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown)
+        assert (status, b"pulling busybox" in plain, b"1/2 layers" in plain, b"done" in plain) == (
+            0,
+            True,
+            True,
+            True,
+        ), shown
+        plain = box(*args, stdin=subprocess.DEVNULL)
+        assert (plain.returncode, plain.stdout, plain.stderr) == (0, b"done\n", b"")
+
+    def test_there_is_one_inside(self):
+        """Where there is one outside; what is typed arrives."""
+        shown, status = on_terminal(
+            ["--image", "busybox", "--", "sh", "-c", "tty; read x; echo got $x; exit 5"], [(b"/dev/", b"typed\n")]
+        )
+        assert b"/dev/pts/0" in shown
+        assert b"got typed" in shown
+        assert status == 5
+        assert not eventually(made_by_us)
+
+    def test_resize(self):
+        """The window's new size arrives inside."""
+        import fcntl
+        import struct
+        import termios
+
+        def resize(fd, pid):
+            fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+
+        code = (
+            "import os, time\n"
+            "def until(columns):\n"
+            "    end = time.monotonic() + 30\n"
+            "    while os.get_terminal_size().columns != columns and time.monotonic() < end: time.sleep(0.05)\n"
+            "until(80)\n"  # docker has told the size it found, and begins to listen for others
+            "print('ready', flush=True)\n"
+            "until(99)\n"
+            "print('columns', os.get_terminal_size().columns)\n"
+        )
+        shown, _ = on_terminal(["--image", "python:3-slim", "--", "python3", "-c", code], [(b"ready", resize)])
+        assert b"columns 99" in shown
+
+    def test_ctrl_c(self):
+        """Reaches the program, which may do with it what it likes."""
+        script = "trap 'echo interrupted; exit 7' INT; echo ready; while :; do sleep 0.1; done"
+        shown, status = on_terminal(["--image", "busybox", "--", "sh", "-c", script], [(b"ready", b"\x03")])
+        assert b"interrupted" in shown
+        assert status == 7
+        assert not eventually(made_by_us)
+
+
+def test_prune_command():
+    """Lists with --dry-run, removes without; one line for each and a count."""
+    prune = [sys.executable, "-m", "anyspawn", "prune"]
+    parent = orphan()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    listed = subprocess.run([*prune, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    assert listed.count("busybox") == 2
+    assert listed.endswith("2 would be removed\n")
+    assert len(made_by_us()) == 2
+    assert subprocess.run(prune, capture_output=True, text=True, check=True).stdout.endswith("2 removed\n")
+    assert not made_by_us()
+    failed = subprocess.run([*prune, "--docker-path", "no-such-docker"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "no-such-docker" in failed.stderr
+
+
+def test_run_command(busybox):
+    """Both docker modes by `anyspawn run`."""
+    base = [sys.executable, "-m", "anyspawn", "run"]
+    done = subprocess.run(
+        [*base, "--mode", "docker_run", "--image", "busybox", "--", "sh", "-c", "cat; exit 3"],
+        input=b"in",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, b"in")
+    done = subprocess.run(
+        [*base, "--mode", "docker_exec", "--container", busybox, "--", "sh", "-c", "cat; exit 3"],
+        input=b"in",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, b"in")
+    done = subprocess.run([*base, "--mode", "docker_run", "--", "true"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        125,
+        [b"anyspawn: docker_run: image is missing (see 'anyspawn run --help')"],
+    )
+
+
+async def test_spawn_beside(busybox):
+    """A sandbox of containers serves where any other does."""
+    async with running(ContainerSpec(image="busybox")) as box:
+        done = await spawn(["echo", "hello"], sandbox=box, check=True)
+    assert done.stdout == b"hello\n"
+
+
+async def test_a_second_run_whose_connection_is_lost(fake_docker, tmp_path):
+    """Is not the first one's success."""
+    lost = tmp_path / "lost"
+    path = fake_docker(
+        f'[ $1 != start ] || [ ! -e {lost} ] || {{ echo "error during connect: EOF" >&2; exit 1; }}; exec $real "$@"'
+    )
+    manager = ContainerManager(docker_path=path)
+    container = await manager.create(ContainerSpec(image="busybox", cmd=["true"]))
+    assert await manager.run(container) == 0
+    lost.touch()
+    with pytest.raises(TransportError, match="error during connect"):
+        await manager.run(container)
+    await manager.remove(container)
+
+
+async def test_a_creation_whose_answer_is_lost(fake_docker):
+    """Leaves nothing, although docker made it."""
+    path = fake_docker('$real "$@" || exit; [ $1 != create ] || { echo "error during connect: EOF" >&2; exit 1; }')
+    with pytest.raises(TransportError):
+        await ContainerManager(docker_path=path).create(ContainerSpec(image="busybox", cmd=["true"]))
+    assert not made_by_us()
+
+
+def test_a_run_command_whose_input_does_not_end(busybox):
+    """Is over when its time is."""
+    base = [sys.executable, "-m", "anyspawn", "run", "--mode", "docker_exec", "--container", busybox, "--timeout", "1s"]
+    process = subprocess.Popen([*base, "--", "true"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.wait(30) == 124
+    assert b"stdin had not ended when the time was over" in process.stderr.read()
+    process.stdin.close()
+    process.stderr.close()

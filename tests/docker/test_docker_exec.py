@@ -1,0 +1,489 @@
+"""`DockerExec` against a real daemon: the supervisor inside, on busybox's sh and on dash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import (
+    Cleanup,
+    ConfigError,
+    DockerExec,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from cases import NASTY, TREES, all_command_lines, command_lines
+from engines import docker, processes_in
+from machine import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def run(box, *argv, **options):
+    sandbox = box if isinstance(box, DockerExec) else DockerExec(box, default_timeout=60)
+    return await spawn(argv, sandbox=sandbox, **options)
+
+
+async def test_stdin_and_output(box):
+    """All of it exact, both streams apart, and none of the supervisor's own words in them."""
+    done = await run(box, "sh", "-c", "cat; echo err >&2; exit 3", stdin=b"in\n\x1e\0\xff")
+    assert (done.stdout, done.stderr, done.returncode) == (b"in\n\x1e\0\xff", b"err\n", 3)
+    assert isinstance(done.error, ExitError)
+    assert done.cleanup is Cleanup.NOT_NEEDED
+
+
+async def test_variables_are_exact(box):
+    """Line breaks, empty ones, quotes, any byte; also names by which a shell or docker itself is steered."""
+    done = await run(box, "cat", "/proc/self/environ", env=NASTY)
+    found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+    assert {name: found.get(name) for name in NASTY} == NASTY
+    assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 64 * 2**20])
+async def test_stdin_of_any_size(box, size):
+    """Arrives whole, and with its end."""
+    data = os.urandom(size)
+    done = await run(box, "md5sum", stdin=data)
+    assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # how fast docker is does not depend on the loop
+async def test_a_gigabyte_of_output(python):
+    """Comes back whole, in bounded memory."""
+    digest, total = hashlib.md5(), 0
+
+    def on_output(stream, chunk):
+        nonlocal total
+        digest.update(chunk)
+        total += len(chunk)
+
+    done = await run(
+        python,
+        "sh",
+        "-c",
+        "head -c 1073741824 /dev/zero",
+        on_output=on_output,
+        overflow="truncate",
+        output_limit=1000,
+        timeout=120,
+    )
+    assert (done.error, total, done.stdout_total) == (None, 2**30, 2**30)
+    expected = hashlib.md5()
+    for _ in range(1024):
+        expected.update(bytes(2**20))
+    assert digest.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
+async def test_the_programs_own_status(box, code):
+    """Also those that docker uses for itself, with docker's own words on stderr."""
+    done = await run(box, "sh", "-c", f"echo 'Error response from daemon: No such container: x' >&2; exit {code}")
+    assert isinstance(done.error, ExitError), done
+    assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+)
+async def test_a_program_that_cannot_be_started(box, argv, words):
+    """It never ran, and both outputs are empty."""
+    done = await run(box, *argv)
+    assert isinstance(done.error, NotStartedError), done
+    assert words in done.error.reason
+    assert (done.returncode, done.stdout, done.stderr) == (None, b"", b"")
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
+async def test_nothing_is_left_in_the_container(box, how):
+    """Whatever the program did to its session, its environment and its signals."""
+    began = time.monotonic()
+
+    async def one(script):
+        if how == "timeout":
+            done = await run(box, "sh", "-c", script, timeout=1.5)
+            assert isinstance(done.error, SpawnTimeoutError)
+            assert done.cleanup is Cleanup.CONFIRMED
+        elif how == "cancel":
+            with anyio.move_on_after(1.5):
+                await run(box, "sh", "-c", script)
+        else:
+            done = await run(box, "sh", "-c", f"({script}) & yes", output_limit=100_000)
+            assert isinstance(done.error, OutputLimitError)
+            assert done.cleanup is Cleanup.CONFIRMED
+
+    async with anyio.create_task_group() as tasks:
+        for script in TREES.values():
+            tasks.start_soon(one, script)
+    assert not eventually(lambda: processes_in(box), 1)
+    assert time.monotonic() - began < 10
+
+
+async def test_what_a_program_leaves_behind_is_ended(box):
+    """At once where it holds no stream; else after `wait_delay`, and the outcome says that output may be missing."""
+    done = await run(box, "sh", "-c", "sleep 999 >/dev/null 2>&1 & echo out; exit 4")
+    assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", False)
+    assert done.duration < 5
+    done = await run(box, "sh", "-c", "setsid sleep 999 & echo out; exit 4", wait_delay=0.3)
+    assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert not eventually(lambda: processes_in(box), 1)
+
+
+async def test_grace(box):
+    """SIGTERM comes first, to all of the tree; what the program says then is read, and its status is its own."""
+    script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    done = await run(box, "sh", "-c", script, timeout=1, grace=20)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert (done.stdout, done.returncode) == (b"ready\nbye\n", 7)
+    assert done.duration < 10
+    done = await run(box, "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", timeout=0.5, grace=0.5)
+    assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
+
+
+PARENT = """
+import anyio, json, sys
+from anyspawn import DockerExec, spawn
+
+async def main():
+    box, trees, size = DockerExec(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
+    async with anyio.create_task_group() as tasks:
+        for number, script in enumerate(trees):
+            argv = ["sh", "-c", f"echo > /tmp/started{number}; {script}"]
+            tasks.start_soon(lambda argv=argv: spawn(argv, sandbox=box, timeout=1000, stdin=b"x" * size))
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("size", [0, 1_000_000], ids=["no stdin", "unread stdin"])
+async def test_the_caller_is_killed(box, size, anyio_backend):
+    """Within 2 seconds nothing is left in the container, by itself."""
+    docker("exec", box, "sh", "-c", "rm -f /tmp/started*")
+    trees = list(TREES.values())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], box, json.dumps(trees), str(size)])
+    try:
+        assert not eventually(lambda: len(docker("exec", box, "ls", "/tmp").split()) < len(trees), 30)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert not eventually(lambda: processes_in(box), 2)
+
+
+async def test_the_client_is_ended_by_someone_else(box):
+    """Whatever its status says then, it is no success; the work is ended."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        event, results = anyio.Event(), []
+
+        async def call(event=event, results=results):
+            async def on_output(stream, chunk):
+                event.set()
+
+            results.append(await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await event.wait()
+            (pid,) = clients_of(box)
+            os.kill(pid, signum)
+        (done,) = results
+        assert isinstance(done.error, TransportError), done
+        assert done.error.started is True
+        assert "the connection was lost while 'sh' ran" in str(done.error)
+        assert (done.returncode, done.stdout) == (None, b"ready\n")
+        assert done.cleanup is Cleanup.CONFIRMED
+        assert not eventually(lambda: processes_in(box), 2)
+
+
+def clients_of(box):
+    return [
+        pid for pid, words in command_lines().items() if words[:2] == [b"docker", b"exec"] and box.encode() in words
+    ]
+
+
+async def test_cancelled_at_fifty_moments(box):
+    """Nothing is left, whenever it is."""
+    limiter = anyio.CapacityLimiter(8)
+
+    async def one(delay):
+        async with limiter:
+            with anyio.move_on_after(delay):
+                await run(box, "sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3", stdin=b"x" * 100_000)
+
+    async with anyio.create_task_group() as tasks:
+        for step in range(50):
+            tasks.start_soon(one, step * 0.004)
+    assert not eventually(lambda: processes_in(box), 2)
+
+
+async def test_sixteen_at_once(box):
+    """Each has its own input, output and variables."""
+    results = {}
+
+    async def one(number):
+        results[number] = await run(box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)})
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(one, number)
+    assert {number: (done.stdout, done.returncode) for number, done in results.items()} == {
+        number: (b"%d" % number, number) for number in range(16)
+    }
+
+
+async def test_a_program_that_does_not_read_its_stdin(box):
+    """Ten megabytes of it do not hold the call."""
+    done = await run(box, "sh", "-c", "exit 3", stdin=bytes(10_000_000))
+    assert (done.returncode, done.cleanup) == (3, Cleanup.NOT_NEEDED)
+
+
+async def test_output_that_looks_like_frames(box):
+    """Forged ones, halves of them, and the nonce's own form change nothing."""
+    forged = b"\x1e" + b"0" * 32 + b" exit 0\x1e" + b"\x1e" * 5 + b"clean\x1e" + b"\x1e" + b"0" * 31
+    done = await run(box, "sh", "-c", "cat >&2; exit 9", stdin=forged)
+    assert (done.stderr, done.returncode) == (forged, 9)
+
+
+async def test_the_nonce_cannot_be_read_by_the_program(box):
+    """It stands in no argv and in no environment that a program sees, nor in its open files."""
+    script = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -E '^(ANYSPAWN_NONCE=|[0-9a-f]{32}$)'"
+    done = await run(box, "sh", "-c", script)
+    assert done.stdout == b""
+
+
+async def test_no_secret_in_any_argv(box):
+    """Sampled on the whole host, which sees the container's processes too."""
+    secret = f"s3cret-{os.getpid()}"
+    with all_command_lines() as seen:
+        done = await run(
+            box, "sh", "-c", "cat; sleep 0.5", env={"TOKEN": secret, "TWO": f"{secret}\n"}, stdin=secret.encode()
+        )
+    assert done.stdout == secret.encode()
+    assert len(seen) > 100
+    assert not any(secret.encode() in word for words in seen for word in words)
+
+
+@pytest.fixture
+def own(containers):
+    """A container that the test may do anything to."""
+    name = containers("busybox")
+    yield name
+    docker("rm", "-f", name, check=False)
+
+
+async def test_a_container_that_is_not_there():
+    """The transport broke, nothing ran, and the message says what to do."""
+    done = await run("anyspawn-no-such-container", "true")
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.started, done.returncode, done.cleanup) == (False, None, Cleanup.NOT_NEEDED)
+    assert "No such container: anyspawn-no-such-container; start the container, or correct its name" in str(done.error)
+
+
+async def test_a_container_that_is_paused_or_stopped(own):
+    """As above, each with its own words."""
+    docker("pause", own)
+    done = await run(own, "true")
+    assert isinstance(done.error, TransportError)
+    assert "is paused" in str(done.error)
+    assert "docker unpause" in str(done.error)
+    docker("unpause", own)
+    docker("kill", own)
+    done = await run(own, "true")
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "is not running; start the container" in str(done.error)
+
+
+@pytest.mark.parametrize("how", ["rm", "kill", "restart"])
+async def test_the_container_goes_away_meanwhile(own, how):
+    """The transport broke while it ran; what it wrote until then is kept."""
+    event, results = anyio.Event(), []
+
+    async def call():
+        async def on_output(stream, chunk):
+            event.set()
+
+        results.append(await run(own, "sh", "-c", "echo ready; sleep 999", on_output=on_output))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await event.wait()
+        args = {"rm": ["rm", "-f"], "kill": ["kill"], "restart": ["restart", "-t", "0"]}[how]
+        await anyio.to_thread.run_sync(lambda: docker(*args, own))
+    (done,) = results
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.started, done.returncode, done.stdout) == (True, None, b"ready\n")
+    assert done.cleanup is Cleanup.CONFIRMED
+
+
+async def test_paused_meanwhile(own):
+    """The call is bounded, and does not claim what it could not see."""
+    event, results = anyio.Event(), []
+
+    async def call():
+        async def on_output(stream, chunk):
+            event.set()
+
+        results.append(await run(own, "sh", "-c", "echo ready; sleep 999", on_output=on_output, timeout=2))
+
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await event.wait()
+        await anyio.to_thread.run_sync(lambda: docker("pause", own))
+    (done,) = results
+    docker("unpause", own)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    assert time.monotonic() - began < 2 + 15
+    assert not eventually(lambda: processes_in(own), 5)  # its lifeline was cut meanwhile
+
+
+async def test_no_daemon(monkeypatch, busybox):
+    """At once, with what to do."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    done = await run(busybox, "true")
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "start the daemon, or set DOCKER_HOST" in str(done.error)
+
+
+@pytest.fixture(scope="session")
+def bare(containers):
+    """A container without a shell."""
+    return containers("distroless", "-i", cmd=("/app/cat",))
+
+
+async def test_without_a_shell(bare, caplog):
+    """The plain layout serves, which is logged once; clean-up cannot be confirmed, and is not claimed to be."""
+    sandbox = DockerExec(bare, default_timeout=60)
+    done = await run(sandbox, "/app/cat", stdin=b"in", env={"A": "b"})
+    assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
+    done = await run(sandbox, "/app/cat", "/proc/self/environ", env={"A": " x=", "B": "c\nd"})
+    found = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if "=" in entry)
+    assert (found["A"], found["B"]) == (" x=", "c\nd")
+    done = await run(sandbox, "/app/none")
+    assert isinstance(done.error, NotStartedError), done
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"container {bare} has no sh: its commands run without a supervisor"]
+
+
+async def test_a_shell_is_required(bare):
+    """Then a container without one is refused, and nothing runs."""
+    done = await run(DockerExec(bare, supervisor="required"), "/app/cat", stdin=b"in")
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "has no sh, which supervisor='required' needs" in str(done.error)
+    assert done.stdout == b""
+
+
+async def test_supervisor_off(busybox):
+    """The plain layout: statuses and variables as before, and a timeout that cannot be confirmed."""
+    sandbox = DockerExec(busybox, supervisor="off", default_timeout=60)
+    done = await run(sandbox, "sh", "-c", "cat; echo $A; exit 3", stdin=b"in", env={"A": "b"})
+    assert (done.stdout, done.returncode) == (b"inb\n", 3)
+    assert isinstance((await run(sandbox, "no-such-program")).error, NotStartedError)
+    assert isinstance((await run(DockerExec("anyspawn-none", supervisor="off"), "true")).error, TransportError)
+    done = await run(sandbox, "sleep", "3", timeout=0.5)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    assert not eventually(lambda: processes_in(busybox))  # it ends by itself, later
+
+
+async def test_settings(busybox):
+    """User and working directory, the command's own over the sandbox's."""
+    sandbox = DockerExec(busybox, user="1234:5678", workdir="/etc")
+    assert (await run(sandbox, "sh", "-c", "id -u; id -g; pwd")).stdout == b"1234\n5678\n/etc\n"
+    assert (await run(sandbox, "pwd", cwd="/tmp")).stdout == b"/tmp\n"
+    done = await run(attrs.evolve(sandbox, user="no-such-user"), "true")
+    assert isinstance(done.error, TransportError)
+    assert "correct user" in str(done.error)
+    done = await run(sandbox, "sh", "-c", "setsid sleep 999 & sleep 999", timeout=0.7)
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert not processes_in(busybox)
+
+
+@pytest.mark.parametrize("spoil", ["rm -f /usr/bin/grep /bin/grep", "true"], ids=["without grep", "with a low limit"])
+async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, spoil):
+    """The work is still ended where that can be; that nothing was found proves nothing."""
+    name = containers("busybox", *(["--ulimit", "locks=1000"] if spoil == "true" else []))
+    docker("exec", name, "sh", "-c", spoil)
+    done = await run(name, "sh", "-c", "env -i setsid sleep 4 & sleep 4", timeout=0.5)
+    assert isinstance(done.error, SpawnTimeoutError)
+    left = processes_in(name)
+    assert not left or done.cleanup is Cleanup.UNCONFIRMED
+    assert not eventually(lambda: processes_in(name))
+
+
+async def test_input_that_is_lost_in_the_container(containers):
+    """Its reader was ended for using too much memory: the command saw less, and that is no success."""
+    name = containers("busybox", "--memory=32m", "--memory-swap=32m")
+    done = await run(name, "wc", "-c", stdin=bytes(60_000_000))
+    assert isinstance(done.error, TransportError), done
+    assert "did not arrive whole" in str(done.error)
+
+
+async def test_variables_that_are_too_long(box):
+    """The command never ran, and that is what the error says."""
+    done = await run(box, "true", env={"BIG": "x" * 131_050})
+    assert isinstance(done.error, NotStartedError), done
+    assert "its variables may be too long" in done.error.reason
+
+
+async def test_names_that_the_supervisor_uses_for_itself(box):
+    """Reach the command with their values."""
+    env = {
+        "i": "x y",
+        "n": "1",
+        "line": "2",
+        "rs": "3",
+        "nonce": "4",
+        "tag": "5",
+        "id": "6",
+        "file": "7",
+        "status": "8",
+    }
+    done = await run(box, "cat", "/proc/self/environ", env=env)
+    assert {f"{name}={value}".encode() for name, value in env.items()} <= set(done.stdout.split(b"\0"))
+    with pytest.raises(ConfigError, match="one of the supervisor's own names"):
+        await run(box, "true", env={"ANYSPAWN_i": "1"})
+
+
+async def test_errors_of_a_program_without_the_supervisor(busybox):
+    """That a line begins with Error does not make it docker's."""
+    done = await run(DockerExec(busybox, supervisor="off"), "sh", "-c", "echo 'Error: disk full' >&2; exit 3")
+    assert isinstance(done.error, ExitError)
+    assert done.returncode == 3
+
+
+async def test_max_concurrent_holds_without_a_shell(bare, caplog):
+    """Both ways together; and the warning comes once."""
+    sandbox = DockerExec(bare, max_concurrent=1, default_timeout=60)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(lambda: run(sandbox, "/app/cat", stdin=b"x"))
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
+
+
+async def test_a_container_that_shares_our_pid_namespace(containers):
+    """What the supervisor ends is the command's, and never its own client."""
+    name = containers("busybox", "--pid=host")
+    done = await run(name, "sh", "-c", "echo out; exit 3")
+    assert (done.stdout, done.returncode, done.cleanup) == (b"out\n", 3, Cleanup.NOT_NEEDED), done
+    done = await run(name, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", timeout=1)
+    assert (done.stdout, done.returncode, done.cleanup) == (b"ready\n", 137, Cleanup.CONFIRMED), done

@@ -1,0 +1,394 @@
+"""`DockerRun` against a real daemon: each end that a call can come to, and no container left after any."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import (
+    Cleanup,
+    Command,
+    ConfigError,
+    DockerRun,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from anyspawn.containers import SecurityConfig
+from cases import all_command_lines, command_lines
+from engines import docker, made_by_us
+from machine import MARK, eventually, processes_with
+
+pytestmark = pytest.mark.anyio
+
+BUSYBOX = DockerRun("busybox", default_timeout=60)
+PYTHON = DockerRun("python:3-slim", default_timeout=60)
+
+
+async def run(*argv, sandbox=BUSYBOX, **options):
+    return await spawn(argv, sandbox=sandbox, **options)
+
+
+async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it():
+    """The end of stdin closes one direction alone; stdout and stderr stay apart."""
+    done = await run("sh", "-c", "cat; sleep 0.2; echo after; echo err >&2; exit 3", stdin=b"in\n")
+    assert (done.stdout, done.stderr, done.returncode) == (b"in\nafter\n", b"err\n", 3)
+    assert isinstance(done.error, ExitError)
+    assert done.cleanup is Cleanup.NOT_NEEDED
+
+
+async def test_timeout():
+    """The container is gone within bounds, and that was seen; what it wrote until then is there."""
+    began = time.monotonic()
+    done = await run("sh", "-c", "echo out; trap '' TERM; while :; do sleep 1; done", timeout=1.5)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert (done.stdout, done.cleanup) == (b"out\n", Cleanup.CONFIRMED)
+    assert time.monotonic() - began < 1.5 + 6
+    assert not made_by_us()
+
+
+async def test_grace():
+    """SIGTERM comes first, and what the program says then is still read."""
+    script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    done = await run("sh", "-c", script, timeout=2, grace=10)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.stdout == b"ready\nbye\n"
+    assert done.duration < 10
+
+
+async def test_overflow():
+    """Too much output ends the container."""
+    done = await run("yes", output_limit=100_000)
+    assert isinstance(done.error, OutputLimitError)
+    assert (len(done.stdout), done.cleanup) == (100_000, Cleanup.CONFIRMED)
+
+
+def client_of(call_id):
+    """Return the pid of the docker client that runs a call."""
+    name = f"anyspawn-{call_id}".encode()
+    found = [pid for pid, words in command_lines().items() if words[1:2] == [b"run"] and name in words]
+    return found[0] if found else None
+
+
+async def started(command, event):
+    async def on_output(stream, chunk):
+        event.set()
+
+    return attrs.evolve(command, on_output=on_output)
+
+
+async def test_the_client_is_killed_by_someone_else():
+    """That is no exit of the program's; its container is removed."""
+    event, results = anyio.Event(), []
+    command = await started(Command(["sh", "-c", "echo ready; sleep 1000"], timeout=60), event)
+
+    async def call():
+        results.append(await BUSYBOX.spawn(command))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await event.wait()
+        os.kill(client_of(command.id), signal.SIGKILL)
+    (done,) = results
+    assert isinstance(done.error, TransportError)
+    assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
+    assert not made_by_us()
+
+
+async def test_cancelled_at_fifty_moments():
+    """From before the container is made to after its end: none is left, whenever it is."""
+
+    async def one(delay):
+        with anyio.move_on_after(delay):
+            await run("sh", "-c", "sleep 0.1; echo x")
+
+    limiter = anyio.CapacityLimiter(8)
+
+    async def limited(delay):
+        async with limiter:
+            await one(delay)
+
+    async with anyio.create_task_group() as tasks:
+        for step in range(50):
+            tasks.start_soon(limited, step * 0.012)
+    assert not made_by_us()
+
+
+async def test_sixteen_at_once():
+    """Each has its own input and output."""
+    results = {}
+
+    async def one(number):
+        results[number] = await run("sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)})
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(one, number)
+    assert {number: (done.stdout, done.returncode) for number, done in results.items()} == {
+        number: (b"%d" % number, number) for number in range(16)
+    }
+
+
+@pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
+async def test_the_programs_own_status(code):
+    """Also those that docker uses for itself: it ran, and ended with that."""
+    done = await run("sh", "-c", f"echo 'docker: Error response from daemon: No such image' >&2; exit {code}")
+    assert isinstance(done.error, ExitError), done
+    assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
+    assert "memory" not in str(done.error)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+)
+async def test_a_program_that_cannot_be_started(argv, words):
+    """It never ran, and stdout is empty."""
+    done = await run(*argv)
+    assert isinstance(done.error, NotStartedError), done
+    assert words in done.error.reason
+    assert (done.returncode, done.stdout) == (None, b"")
+
+
+async def test_out_of_memory():
+    """The kernel's doing is told from a program's own 137."""
+    sandbox = attrs.evolve(PYTHON, security=SecurityConfig(memory="24MiB"))
+    done = await run("python3", "-c", "x = b'x' * 500_000_000", sandbox=sandbox)
+    assert isinstance(done.error, ExitError)
+    assert "the container was out of memory" in str(done.error)
+    assert done.returncode == 137
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "words"),
+    [
+        (DockerRun("no-such-image:1"), "No such image: no-such-image:1; pull the image first, or set pull"),
+        (DockerRun("busybox", extra_args=["--no-such-flag"]), "correct extra_args"),
+        (DockerRun("busybox", user="no-such-user"), "correct user"),
+        (DockerRun("busybox", network="no-such-network"), "network"),
+        (DockerRun("busybox", docker_path="no-such-docker"), "install the docker CLI"),
+        (DockerRun("Not A Name"), "invalid reference format"),
+    ],
+)
+async def test_docker_cannot_run_it(sandbox, words):
+    """The transport broke before anything ran, and the message says what to do."""
+    done = await run("true", sandbox=sandbox)
+    assert isinstance(done.error, TransportError), done
+    assert words in str(done.error)
+    assert done.error.started is False
+    assert done.returncode is None
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "unix:///nowhere/docker.sock"])
+async def test_no_daemon(host, monkeypatch):
+    """At once, with what to do, and nothing in doubt."""
+    monkeypatch.setenv("DOCKER_HOST", host)
+    done = await run("true")
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert "start the daemon, or set DOCKER_HOST" in str(done.error)
+    assert done.cleanup is Cleanup.NOT_NEEDED
+
+
+async def test_a_socket_that_is_not_permitted(tmp_path, fake_docker):
+    """The client's own words, and the group to join."""
+    said = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(f'echo "docker: {said}" >&2; exit 125'))
+    done = await run("true", sandbox=sandbox)
+    assert isinstance(done.error, TransportError)
+    assert "let this user use the daemon's socket (group docker)" in str(done.error)
+
+
+@pytest.fixture
+def guards():
+    """Afterwards, the guards are ended that would go on until the daemon answers."""
+    yield
+    for pid in processes_with(os.environ[MARK]):
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_client_that_hangs(fake_docker, guards):
+    """Call and clean-up are bounded, and what could not be seen is not claimed."""
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker("exec sleep 1000"))
+    began = time.monotonic()
+    done = await run("true", sandbox=sandbox, timeout=0.5)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    assert time.monotonic() - began < 0.5 + 16
+
+
+async def test_the_daemon_goes_away_meanwhile(fake_docker, guards):
+    """A client that loses it and gives up says nothing of the program; whether it ran to its end is not known."""
+    script = 'case $1 in run) echo ready; echo "docker: unexpected EOF" >&2; exit 125;; *) echo "Cannot connect to the Docker daemon" >&2; exit 1;; esac'
+    done = await run("true", sandbox=attrs.evolve(BUSYBOX, docker_path=fake_docker(script)))
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is None
+    assert (done.returncode, done.cleanup) == (None, Cleanup.UNCONFIRMED)
+
+
+NASTY = {
+    "A": "x",
+    "EMPTY": "",
+    "LINES": "a\n\nb\n",
+    "EQUALS": "a=b=",
+    "SPACE": " a ",
+    "QUOTES": "'\"`$x\\",
+    "É": "é",
+    "HASH": "#x",
+}
+
+
+async def test_variables_are_exact(tmp_path):
+    """Line breaks, empty ones, quotes, other letters; also names by which docker itself is steered."""
+    steering = {
+        "PATH": "/bin:/x",
+        "HOME": "/h",
+        "DOCKER_HOST": "tcp://1.2.3.4:5",
+        "LD_PRELOAD": "",
+        "HTTPS_PROXY": "http://p",
+    }
+    env = NASTY | steering
+    done = await run("cat", "/proc/self/environ", env=env)
+    found = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if entry)
+    assert {name: found.get(name) for name in env} == env
+
+
+async def test_variables_are_looked_up_at_call_time(monkeypatch):
+    """A bare name is the host's value; one that is not set is left out."""
+    monkeypatch.setenv("OF_THE_HOST", "1")
+    done = await run("sh", "-c", "echo $OF_THE_HOST $A ${NOT_SET-unset}", env=["OF_THE_HOST", "A=2", "NOT_SET"])
+    assert done.stdout == b"1 2 unset\n"
+
+
+async def test_no_secret_in_any_argv():
+    """Sampled on the whole host, which sees the container's processes too."""
+    secret = f"s3cret-{os.getpid()}"
+    env = {"TOKEN": secret, "TWO": f"{secret}\n"}
+    with all_command_lines() as seen:
+        done = await run("sh", "-c", "cat; sleep 0.5", env=env, stdin=secret.encode())
+    assert done.stdout == secret.encode()
+    assert len(seen) > 100
+    assert not any(secret.encode() in word for words in seen for word in words)
+
+
+async def test_settings(tmp_path):
+    """Mounts, user, working directory, network and further arguments do what they say."""
+    (tmp_path / "file").write_text("mounted")
+    tmp_path.chmod(0o755)
+    sandbox = DockerRun(
+        "busybox",
+        mounts=[f"{tmp_path}:/data:ro"],
+        user="1234:5678",
+        workdir="/data",
+        network="none",
+        extra_args=["--hostname=box"],
+    )
+    done = await run("sh", "-c", "cat file; pwd; id -u; id -g; hostname; ls /sys/class/net; touch x", sandbox=sandbox)
+    assert done.stdout == b"mounted/data\n1234\n5678\nbox\nlo\n"
+    assert b"Read-only" in done.stderr
+    assert (await run("pwd", sandbox=sandbox, cwd="/tmp")).stdout == b"/tmp\n"
+
+
+async def test_pull_missing(fake_docker, caplog):
+    """The image is pulled once, which is logged, and does not count for the command's timeout."""
+    name = f"anyspawn-test-pulled:{os.getpid()}"
+    path = fake_docker(
+        f'case $1 in pull) sleep 2; echo "abc: Pull complete"; exec $real tag busybox {name};; *) exec $real "$@";; esac'
+    )
+    sandbox = DockerRun(name, docker_path=path, pull="missing")
+    try:
+        with caplog.at_level(logging.DEBUG, "anyspawn.docker"):
+            done = await run("echo", "hello", sandbox=sandbox, timeout=1.9)
+    finally:
+        docker("rmi", name, check=False)
+    assert (done.stdout, done.error) == (b"hello\n", None)
+    assert [record.getMessage() for record in caplog.records if record.name == "anyspawn.docker"] == [
+        f"pulling {name}",
+        f"pulling {name}: abc: Pull complete",
+    ]
+
+
+async def test_pull_fails(fake_docker):
+    """That is what the error says."""
+    path = fake_docker(
+        'case $1 in pull) echo "Error response from daemon: no such host" >&2; exit 1;; *) exec $real "$@";; esac'
+    )
+    done = await run("true", sandbox=DockerRun("no-such-image:1", docker_path=path, pull="missing"))
+    assert isinstance(done.error, TransportError)
+    assert "no-such-image:1 could not be pulled: Error response from daemon: no such host" in str(done.error)
+
+
+PARENT = """
+import anyio, sys
+from anyspawn import DockerRun, spawn
+
+async def main():
+    await spawn(["sh", "-c", "trap '' TERM INT; while :; do sleep 1; done"], sandbox=DockerRun("busybox"), timeout=1000)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("delay", [0.15, None], ids=["while it starts", "while it runs"])
+async def test_the_caller_is_killed(delay, anyio_backend):
+    """Nothing of its work is left, by itself."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0]])
+    try:
+        if delay is None:
+            assert not eventually(lambda: not docker("ps", "-q", "--filter", "label=io.anyspawn.id"))
+        else:
+            eventually(lambda: client_of_any(parent.pid) is None)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert not eventually(made_by_us)
+
+
+def client_of_any(parent):
+    children = subprocess.run(
+        ["ps", "--ppid", str(parent), "-o", "args="], capture_output=True, text=True, check=False
+    ).stdout
+    return next((line for line in children.splitlines() if line.startswith("docker run")), None)
+
+
+async def test_a_daemon_that_does_not_remember(fake_docker):
+    """It keeps but its last events: without the one that it was started, nobody knows whose status 127 is."""
+    path = fake_docker('case $1 in events) exit 0;; *) exec $real "$@";; esac')
+    done = await run("sh", "-c", "echo ran; exit 127", sandbox=attrs.evolve(BUSYBOX, docker_path=path))
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.started, done.stdout) == (None, b"ran\n")
+
+
+async def test_the_guard_goes_on_where_clean_up_was_given_up(fake_docker, tmp_path):
+    """A daemon that comes back later finds the container removed."""
+    away = tmp_path / "away"
+    script = f'[ $1 = run ] || [ ! -e {away} ] || {{ echo "Cannot connect to the Docker daemon" >&2; exit 1; }}; exec $real "$@"'
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(script))
+
+    async def on_output(stream, chunk):
+        away.touch()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await run("sh", "-c", "echo ready; sleep 1000", sandbox=sandbox, on_output=on_output)
+    assert made_by_us()
+    away.unlink()
+    assert not eventually(made_by_us)
+
+
+@pytest.mark.parametrize("arg", ["--name=x", "--rm=false", "-d", "--detach", "--restart=always", "-dit"])
+async def test_arguments_that_would_take_the_container_away(arg):
+    """Are refused: clean-up could not find it."""
+    with pytest.raises(ConfigError, match="would take the container out of our hands"):
+        DockerRun("busybox", extra_args=[arg])

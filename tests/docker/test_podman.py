@@ -1,0 +1,122 @@
+"""The same sandboxes by way of podman's CLI."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import pytest
+
+from anyspawn import (
+    Cleanup,
+    DockerExec,
+    DockerRun,
+    ExitError,
+    NotStartedError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, running
+
+pytestmark = pytest.mark.anyio
+
+RUNTIME = """#!/bin/sh
+# runc, for machines where root may not raise limits: podman asks for that whatever it is told
+for a in "$@"; do
+  case "$previous" in --bundle | -b | --process | -p) file=$a ;; esac
+  previous=$a
+done
+[ -d "$file" ] && file=$file/config.json
+[ ! -f "$file" ] || sed -i -E 's#,"rlimits": *\\[[^]]*\\]##; s#"rlimits": *\\[[^]]*\\],##' "$file"
+exec runc "$@"
+"""
+PODMAN = """#!/bin/sh
+exec {podman} --root {folder}/root --runroot {folder}/runroot --storage-driver overlay \
+  --events-backend file --runtime {folder}/runtime --cgroup-manager cgroupfs "$@"
+"""
+LOOSE = SecurityConfig(memory=None, pids_limit=None, init=False)
+
+
+@pytest.fixture(scope="session")
+def podman(daemon):
+    """A podman with a storage of its own, and busybox in it."""
+    found = shutil.which("podman")
+    if found is None or shutil.which("runc") is None:
+        pytest.skip("podman and runc are not installed")
+    folder = Path(tempfile.mkdtemp(prefix="podman-"))  # podman takes no long paths
+    for name, text in (("runtime", RUNTIME), ("podman", PODMAN.format(podman=found, folder=folder))):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    path = str(folder / "podman")
+    saved = subprocess.run(["docker", "save", "busybox:latest"], stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run([path, "load"], input=saved, capture_output=True, check=True)
+    yield path
+    subprocess.run([path, "rm", "-af", "--time=0"], stdout=subprocess.PIPE, check=False)
+    subprocess.run([path, "rmi", "-af"], stdout=subprocess.PIPE, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def left(podman):
+    return subprocess.run([podman, "ps", "-aq"], stdout=subprocess.PIPE, check=True).stdout.split()
+
+
+async def test_docker_run(podman):
+    """Input, output, variables, statuses, a missing program, a missing image, a timeout; no container is left."""
+    sandbox = DockerRun("busybox", docker_path=podman, network="none", default_timeout=60)
+    done = await spawn(
+        ["sh", "-c", "cat; echo $A; echo err >&2; exit 3"], stdin=b"in\n", env={"A": "b\nc"}, sandbox=sandbox
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (b"in\nb c\n", b"err\n", 3)
+    for code in (125, 126, 127, 137):
+        done = await spawn(["sh", "-c", f"exit {code}"], sandbox=sandbox)
+        assert isinstance(done.error, ExitError), done
+        assert done.returncode == code
+    assert isinstance((await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError)
+    done = await spawn(["true"], sandbox=attrs.evolve(sandbox, image="anyspawn-none:1"))
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    done = await spawn(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], sandbox=sandbox, timeout=1)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert not left(podman)
+
+
+async def test_docker_exec(podman):
+    """With the supervisor: nothing of a tree is left."""
+    async with running(ContainerSpec(image="busybox", security=LOOSE), docker_path=podman) as box:
+        assert isinstance(box, DockerExec)
+        done = await spawn(["sh", "-c", "cat; echo $A; exit 125"], stdin=b"in\n", env={"A": "b\nc"}, sandbox=box)
+        assert (done.stdout, done.returncode) == (b"in\nb c\n", 125)
+        assert isinstance((await spawn(["no-such-program"], sandbox=box)).error, NotStartedError)
+        done = await spawn(["sh", "-c", "env -i setsid sleep 999 & sleep 999"], sandbox=box, timeout=1)
+        assert isinstance(done.error, SpawnTimeoutError)
+        assert done.cleanup is Cleanup.CONFIRMED
+        assert (await spawn(["sh", "-c", "ps | grep -c '[s]leep 999'"], sandbox=box)).stdout == b"0\n"
+    done = await spawn(["true"], sandbox=DockerExec("anyspawn-none", docker_path=podman))
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    assert not left(podman)
+
+
+async def test_containers(podman):
+    """Made, run, inspected and removed."""
+    before = datetime.now(UTC)
+    manager = ContainerManager(docker_path=podman)
+    container = await manager.create(
+        ContainerSpec(image="busybox", cmd=["sh", "-c", "echo out; exit 7"], security=LOOSE)
+    )
+    found = []
+    assert await manager.run(container, on_output=lambda *chunk: found.append(chunk)) == 7
+    assert found == [("stdout", b"out\n")]
+    info = await manager.inspect(container)
+    assert (info.state, info.exit_code) == ("exited", 7)
+    assert before <= info.created <= min(info.started, info.finished)
+    assert max(info.started, info.finished) <= datetime.now(UTC)
+    assert await manager.prune() == []
+    await manager.remove(container)
+    assert not left(podman)

@@ -1,0 +1,86 @@
+"""Every code block of README and documentation is what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cluster import cluster_works
+from engines import docker_works
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [
+    pytest.param(
+        page, match[1].strip(), match[2], id=f"{page.relative_to(ROOT)}-{number}-{match[1].strip('{} ').split('}')[0]}"
+    )
+    for page in PAGES
+    for number, match in enumerate(re.finditer(r"^```(\S.*?)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+]
+SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder for each page: what one block writes is there for the next."""
+    return {page: tmp_path_factory.mktemp("page") for page in PAGES}
+
+
+@pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
+def test_block(page, kind, text, folders):
+    """Python runs, consoles show what is shown, set-up names real sessions and extras; nothing else may stand there."""
+    check = {"python": run_python, "console": run_console, "sh": read_setup, "toml": read_toml}.get(kind)
+    if check is None:
+        assert kind in ("{toctree}", "{eval-rst}")  # Sphinx's own, run when the documentation is built
+    elif page.name == "docker.md" and not docker_works():
+        pytest.skip("no docker daemon answers")
+    elif page.name == "kubernetes.md" and not cluster_works():
+        pytest.skip("KUBECONFIG names no cluster that answers")
+    else:
+        check(text, folders[page])
+
+
+def run_python(text, folder):
+    subprocess.run([sys.executable, "-W", "error", "-c", text], cwd=folder, check=True, timeout=60)
+
+
+def run_console(text, folder):
+    bin_folder = Path(sys.executable).parent
+    for command, shown in re.findall(r"^\$ (.*(?:\n> .*)*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        done = subprocess.run(
+            ["sh", "-c", command.replace("\n> ", "\n")],
+            cwd=folder,
+            env={"PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        pattern = ".*".join(re.escape(part) for part in shown.split("..."))
+        assert re.fullmatch(pattern, done.stdout, re.DOTALL), (command, done.stdout)
+
+
+def read_setup(text, folder):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for line in text.splitlines():
+        for name in re.findall(r"nox -s (\w+)", line):
+            assert name in SESSIONS
+        for names in re.findall(r"anyspawn\[(.*?)\]", line):
+            assert set(names.split(",")) <= set(extras)
+        assert line.startswith(("pip install ", "nox -s "))
+
+
+def read_toml(text, folder):
+    tomllib.loads(text)
+
+
+def test_every_block_was_found():
+    """The pattern that finds blocks misses none."""
+    fences = sum(page.read_text().count("\n```") for page in PAGES)
+    assert fences == 2 * len(BLOCKS)

@@ -1,0 +1,44 @@
+"""What tests ask of a docker daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+LABEL = "anyspawn-test"
+"""The label of containers that tests start themselves."""
+
+
+ENVIRON = dict(os.environ)
+
+
+def docker(*args, check=True):
+    done = subprocess.run(["docker", *args], env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def docker_works():
+    """Whether a daemon answers."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+def made_by_us():
+    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the same daemon, are no such."""
+    form = '{{.ID}} {{.Label "io.kubernetes.pod.uid"}}'
+    lines = docker("ps", "-a", "--filter", "label=io.anyspawn.id", "--format", form).splitlines()
+    return [line.split()[0] for line in lines if len(line.split()) == 1]
+
+
+def processes_in(container):
+    """Return the command lines of what runs in a container besides its own first process; zombies are left out."""
+    first = json.loads(docker("inspect", container))[0]["State"]["Pid"]
+    lines = docker("top", container, "-o", "pid,stat,args").splitlines()[1:]
+    found = [line.split(None, 2) for line in lines]
+    return [
+        args for pid, stat, args in found if int(pid) != first and not stat.startswith("Z") and args != "sleep 1000"
+    ]

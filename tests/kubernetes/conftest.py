@@ -1,0 +1,83 @@
+"""A real cluster, a namespace and pods of the tests' own in it, and a look at what a test left there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster import Space, clients, cluster_works
+from machine import eventually
+
+LOOPS = [pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster():
+    if not cluster_works():
+        pytest.skip("KUBECONFIG names no cluster that answers")
+
+
+@pytest.fixture(scope="session")
+def space(cluster):
+    space = Space()
+    yield space
+    space.close()
+
+
+@pytest.fixture(autouse=True)
+def no_pod_is_left(space, nothing_is_left):
+    """After each test no pod is there that it made."""
+    yield
+    left = eventually(space.made_by_us)
+    if left:
+        space.end(*left)
+    assert not left, "pods outlived the test"
+
+
+@pytest.fixture(scope="session")
+def busybox(space):
+    return space.start("busybox")
+
+
+@pytest.fixture(scope="session")
+def python(space):
+    return space.start("python:3-slim")
+
+
+@pytest.fixture(params=["busybox", "python"])
+def pod(request):
+    """A pod with busybox's sh, and one with dash."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def own(space):
+    """A pod that the test may do anything to."""
+    name = space.start()
+    yield name
+    space.end(name)
+
+
+@pytest.fixture(params=clients(), ids=lambda path: Path(path).name)
+def client(request):
+    return request.param
+
+
+@pytest.fixture
+def fake_kubectl(tmp_path):
+    """Return a function that makes a kubectl of a script; "$real" is the real one."""
+
+    def make(script):
+        file = tmp_path / "kubectl"
+        file.write_text(f"#!/bin/sh\nreal={shutil.which('kubectl')}\n{script}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    return make

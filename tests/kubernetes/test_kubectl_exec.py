@@ -1,0 +1,469 @@
+"""`KubectlExec` against a real cluster, with the oldest and the newest kubectl at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import (
+    Cleanup,
+    Command,
+    ConfigError,
+    ExitError,
+    KubectlExec,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from cases import NASTY, TREES, all_command_lines, command_lines
+from cluster import until
+from machine import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def box(space, pod):
+    return KubectlExec(pod, namespace=space.name, default_timeout=60)
+
+
+@pytest.fixture
+def bare_box(space, busybox):
+    return KubectlExec(busybox, namespace=space.name, default_timeout=60)
+
+
+async def run(box, *argv, **options):
+    return await spawn(argv, sandbox=box, **options)
+
+
+async def test_stdin_and_output(box, client):
+    """All of it exact, both streams apart; none of the supervisor's words in them, nor of kubectl's."""
+    box = attrs.evolve(box, kubectl_path=client)
+    done = await run(box, "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"in\n\x1e\0\xff")
+    assert (done.stdout, done.stderr, done.returncode) == (b"in\n\x1e\0\xff", b"err\n", 7)
+    assert isinstance(done.error, ExitError)
+    assert done.cleanup is Cleanup.NOT_NEEDED
+
+
+async def test_variables_and_cwd(box):
+    """Line breaks, empty ones, quotes, any byte; also names by which a shell or kubectl itself is steered."""
+    done = await run(box, "cat", "/proc/self/environ", env=NASTY, cwd="/tmp")
+    found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+    assert {name: found.get(name) for name in NASTY} == NASTY
+    assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
+    assert (await run(box, "pwd", cwd="/proc/self/..")).stdout in (b"/proc/self/..\n", b"/proc\n")
+    done = await run(box, "touch", "/tmp/never", cwd="/no/such/folder")
+    assert isinstance(done.error, NotStartedError)
+    assert "its cwd is no directory in the container" in done.error.reason
+    assert (await run(box, "test", "-e", "/tmp/never")).returncode == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_000, 65_537, 10_000_003])
+async def test_stdin_of_any_size(bare_box, size, client):
+    """Arrives whole, and with its end, whatever the client's protocol is."""
+    data = os.urandom(size)
+    done = await run(attrs.evolve(bare_box, kubectl_path=client), "md5sum", stdin=data)
+    assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
+
+
+async def test_much_output(bare_box):
+    """Comes back whole, in bounded memory, and with its end."""
+    done = await run(
+        bare_box, "head", "-c", "100000000", "/dev/zero", overflow="truncate", output_limit=1000, timeout=120
+    )
+    assert (done.error, done.stdout_total) == (None, 100_000_000)
+
+
+@pytest.mark.parametrize("code", [1, 2, 126, 127, 137, 255])
+async def test_the_programs_own_status(box, code):
+    """Also those that kubectl uses for itself, with kubectl's own words on stderr."""
+    said = 'Error from server (NotFound): pods "x" not found'
+    done = await run(box, "sh", "-c", f"echo '{said}' >&2; exit {code}")
+    assert isinstance(done.error, ExitError), done
+    assert (done.returncode, done.stderr, done.cleanup) == (code, f"{said}\n".encode(), Cleanup.NOT_NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+)
+async def test_a_program_that_cannot_be_started(box, argv, words):
+    """It never ran, and both outputs are empty."""
+    done = await run(box, *argv)
+    assert isinstance(done.error, NotStartedError), done
+    assert words in done.error.reason
+    assert (done.returncode, done.stdout, done.stderr) == (None, b"", b"")
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
+async def test_nothing_is_left_in_the_pod(space, box, how):
+    """Whatever the program did to its session, its environment and its signals."""
+
+    async def one(script):
+        if how == "timeout":
+            done = await run(box, "sh", "-c", script, timeout=2)
+            assert isinstance(done.error, SpawnTimeoutError)
+            assert done.cleanup is Cleanup.CONFIRMED
+        elif how == "cancel":
+            with anyio.move_on_after(2):
+                await run(box, "sh", "-c", script)
+        else:
+            done = await run(box, "sh", "-c", f"({script}) & yes", output_limit=100_000)
+            assert isinstance(done.error, OutputLimitError)
+            assert done.cleanup is Cleanup.CONFIRMED
+
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        for script in TREES.values():
+            tasks.start_soon(one, script)
+    assert not eventually(lambda: space.processes(box.pod), 1)
+    assert time.monotonic() - began < 15
+
+
+async def test_grace(bare_box):
+    """SIGTERM comes first; what the program says then is read, and its status is its own."""
+    script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    done = await run(bare_box, "sh", "-c", script, timeout=1, grace=20)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert (done.stdout, done.returncode) == (b"ready\nbye\n", 7)
+
+
+async def test_what_a_program_leaves_behind_is_ended(space, bare_box):
+    """After `wait_delay`, and the outcome says that output may be missing."""
+    done = await run(bare_box, "sh", "-c", "setsid sleep 999 & echo out; exit 4", wait_delay=0.3)
+    assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert not eventually(lambda: space.processes(bare_box.pod), 1)
+
+
+async def test_a_program_that_does_not_read_its_stdin(bare_box):
+    """Ten megabytes of it do not hold the call."""
+    done = await run(bare_box, "sh", "-c", "exit 3", stdin=bytes(10_000_000))
+    assert (done.returncode, done.cleanup) == (3, Cleanup.NOT_NEEDED)
+
+
+PARENT = """
+import anyio, json, sys
+from anyspawn import KubectlExec, spawn
+
+async def main():
+    box = KubectlExec(sys.argv[3], namespace=sys.argv[2])
+    async with anyio.create_task_group() as tasks:
+        for number, script in enumerate(json.loads(sys.argv[4])):
+            argv = ["sh", "-c", f"echo > /tmp/started{number}; {script}"]
+            tasks.start_soon(lambda argv=argv: spawn(argv, sandbox=box, timeout=1000, stdin=b"x" * 100_000))
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+async def test_the_caller_is_killed(space, box, anyio_backend):
+    """Soon nothing is left in the pod, by itself."""
+    space("exec", box.pod, "--", "sh", "-c", "rm -f /tmp/started*")
+    trees = list(TREES.values())
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], space.name, box.pod, json.dumps(trees)])
+    try:
+        assert until(lambda: space("exec", box.pod, "--", "ls", "/tmp").count("started") == len(trees))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert not eventually(lambda: space.processes(box.pod), 5)
+
+
+async def test_the_client_is_ended_by_someone_else(space, box):
+    """Whatever its status says then, it is no success; the work is ended."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        event, results = anyio.Event(), []
+
+        async def call(event=event, results=results):
+            async def on_output(stream, chunk):
+                event.set()
+
+            results.append(await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await event.wait()
+            (pid,) = [
+                pid
+                for pid, words in command_lines().items()
+                if words[0].endswith(b"kubectl") and box.pod.encode() in words
+            ]
+            os.kill(pid, signum)
+        (done,) = results
+        assert isinstance(done.error, TransportError), done
+        assert done.error.started is True
+        assert "the connection was lost while 'sh' ran" in str(done.error)
+        assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
+        assert not eventually(lambda: space.processes(box.pod), 2)
+
+
+async def test_cancelled_at_thirty_moments(space, bare_box):
+    """Nothing is left, whenever it is."""
+    limiter = anyio.CapacityLimiter(8)
+
+    async def one(delay):
+        async with limiter:
+            with anyio.move_on_after(delay):
+                await run(bare_box, "sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3", stdin=b"x" * 100_000)
+
+    async with anyio.create_task_group() as tasks:
+        for step in range(30):
+            tasks.start_soon(one, step * 0.01)
+    assert not eventually(lambda: space.processes(bare_box.pod), 3)
+
+
+async def test_sixteen_at_once(box):
+    """Each has its own input, output and variables."""
+    results = {}
+
+    async def one(number):
+        results[number] = await run(box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)})
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(one, number)
+    assert {number: (done.stdout, done.returncode) for number, done in results.items()} == {
+        number: (b"%d" % number, number) for number in range(16)
+    }
+
+
+async def test_no_secret_in_any_argv(box):
+    """Sampled on the whole host, which sees the pods' processes too."""
+    secret = f"s3cret-{os.getpid()}"
+    env = {"TOKEN": secret, "TWO": f"{secret}\n"}
+    with all_command_lines() as seen:
+        done = await run(box, "sh", "-c", "cat; sleep 0.5", env=env, stdin=secret.encode())
+    assert done.stdout == secret.encode()
+    assert len(seen) > 100
+    assert not any(secret.encode() in word for words in seen for word in words)
+
+
+async def test_the_same_command_twice_at_once(bare_box):
+    """Neither ends the other's work."""
+    command, results = Command(["sh", "-c", "echo out; sleep 0.5; exit 3"]), []
+
+    async def one(delay):
+        await anyio.sleep(delay)
+        results.append(await bare_box.spawn(command))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one, 0)
+        tasks.start_soon(one, 0.3)
+    assert [(done.stdout, done.returncode) for done in results] == [(b"out\n", 3)] * 2
+
+
+@pytest.mark.parametrize("arg", ["-n", "--namespace=x", "--context=x", "-c", "--kubeconfig"])
+async def test_arguments_that_have_a_field(arg):
+    """They would reach some of the commands alone."""
+    with pytest.raises(ConfigError, match=r"extra_args: .* instead"):
+        KubectlExec("pod", extra_args=[arg, "x"])
+
+
+async def test_further_arguments(bare_box):
+    """Stand before the pod and reach kubectl."""
+    box = attrs.evolve(bare_box, extra_args=["--request-timeout=5s", "--quiet"], container="main")
+    assert (await run(box, "echo", "out")).stdout == b"out\n"
+
+
+class TestTruth:
+    """Each failure has its own words, and says what to do."""
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"pod": "no-such-pod"}, 'pods "no-such-pod" not found; correct pod and namespace'),
+            ({"namespace": "no-such-space"}, "not found; correct pod and namespace"),
+            ({"container": "none"}, "container none is not valid for pod"),
+            ({"context": "none"}, 'context "none" does not exist; choose one of kubectl config get-contexts'),
+            ({"kubeconfig": "/no/such/file"}, "no such file or directory; correct kubeconfig"),
+            ({"extra_args": ["--as=somebody"]}, 'User "somebody" cannot get resource "pods"'),
+            ({"extra_args": ["--token=expired"]}, "(Unauthorized); log in again"),
+            ({"extra_args": ["--server=http://127.0.0.1:1"]}, "was refused"),
+            ({"extra_args": ["--no-such-flag"]}, "unknown flag: --no-such-flag; correct extra_args"),
+            ({"kubectl_path": "no-such-kubectl"}, "install kubectl (https://kubernetes.io/docs/tasks/tools/)"),
+            ({"pod": "deployment/none"}, 'deployments.apps "none" not found'),
+            ({"pod": None, "selector": "app=none"}, "no pod of app=none is Ready"),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    )
+    async def test_nothing_was_started(self, bare_box, fields, words, client):
+        """The transport broke before anything ran, and nothing is left to clean up."""
+        done = await run(attrs.evolve(bare_box, **{"kubectl_path": client} | fields), "true")
+        assert isinstance(done.error, TransportError), done
+        assert words in str(done.error)
+        assert (done.error.started, done.returncode, done.stdout) == (False, None, b"")
+        assert done.cleanup is Cleanup.NOT_NEEDED
+
+    async def test_kubectl_asks_for_a_password(self, bare_box, tmp_path, client):
+        """It gets none: neither a variable's value nor a byte of stdin is taken for one, and the call ends at once."""
+        config = json.loads(
+            subprocess.run(["kubectl", "config", "view", "--raw", "-o", "json"], capture_output=True, check=True).stdout
+        )
+        config["users"][0]["user"] = {}
+        (tmp_path / "config").write_text(json.dumps(config))
+        box = attrs.evolve(bare_box, kubeconfig=str(tmp_path / "config"), kubectl_path=client)
+        done = await run(box, "true", stdin=b"st4in\nst4in\n", env={"A": "s3cret"})
+        assert isinstance(done.error, TransportError), done
+        assert "the kubeconfig has no credentials for this cluster" in str(done.error)
+        assert done.error.started is False
+        assert "s3cret" not in repr(done) + str(done.stderr)
+
+    async def test_an_old_kubectl(self, bare_box, fake_kubectl):
+        """Which does not know what it is asked for."""
+        path = fake_kubectl("echo 'Error: unknown shorthand flag: \"c\" in -c' >&2; exit 1")
+        done = await run(attrs.evolve(bare_box, kubectl_path=path, container="main"), "true")
+        assert isinstance(done.error, TransportError)
+        assert "install a newer kubectl (1.20 or later)" in str(done.error)
+
+    async def test_pending(self, space):
+        """What the pod waits for is said."""
+        name = space.start(ready=False, nodeSelector={"no-such": "label"})
+        assert until(lambda: "Unschedulable" in space("get", "pod", name, "-o", "json"))
+        done = await run(KubectlExec(name, namespace=space.name), "true")
+        assert isinstance(done.error, TransportError)
+        assert "does not have a host assigned" in str(done.error)
+        assert f"pod {name} is Pending: Unschedulable" in str(done.error)
+        space.end(name)
+
+    async def test_completed(self, space):
+        """The pod has ended, and how."""
+        name = space.start(ready=False, cmd=["sh", "-c", "exit 5"])
+        assert until(lambda: space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed")
+        done = await run(KubectlExec(name, namespace=space.name), "true")
+        assert isinstance(done.error, TransportError)
+        assert f"pod {name} has completed (Failed: Error); start a new one" in str(done.error)
+        assert done.error.started is False
+        space.end(name)
+
+    async def test_crash_looping(self, space):
+        """The container's last status is said, and where to look."""
+        name = space.start(ready=False, cmd=["sh", "-c", "exit 5"], restartPolicy="Always")
+        assert until(lambda: "CrashLoopBackOff" in space("get", "pod", name, "-o", "json"))
+        done = await run(KubectlExec(name, namespace=space.name), "true")
+        assert isinstance(done.error, TransportError)
+        assert "CrashLoopBackOff" in str(done.error)
+        assert "it ended before with exit code 5: Error" in str(done.error)
+        assert "kubectl logs --previous" in str(done.error)
+        space.end(name)
+
+    async def test_no_image(self, space):
+        """The image cannot be pulled."""
+        name = space.start("anyspawn.invalid/none:1", ready=False)
+        assert until(lambda: "ImagePull" in space("get", "pod", name, "-o", "json"))
+        done = await run(KubectlExec(name, namespace=space.name), "true")
+        assert isinstance(done.error, TransportError)
+        assert "correct the image's name, or how it is pulled" in str(done.error)
+        space.end(name)
+
+    async def test_the_node_does_not_answer(self, space, busybox, fake_kubectl):
+        """As where its kubelet is gone; the real one of the only node is left in peace."""
+        said = "Error from server: error dialing backend: dial tcp 10.0.0.9:10250: connect: connection refused"
+        path = fake_kubectl(f"echo '{said}' >&2; exit 1")
+        done = await run(KubectlExec(busybox, namespace=space.name, kubectl_path=path), "true")
+        assert isinstance(done.error, TransportError)
+        assert "the pod's node does not answer: see kubectl get nodes" in str(done.error)
+        assert done.error.started is False
+
+
+@pytest.mark.parametrize("how", ["deleted", "deleted by force", "container ended"])
+async def test_the_pod_goes_away_meanwhile(space, own, how):
+    """The transport broke while it ran; what it wrote until then is kept, and the call does not wait for its timeout."""
+    event, results = anyio.Event(), []
+
+    async def call():
+        async def on_output(stream, chunk):
+            event.set()
+
+        box = KubectlExec(own, namespace=space.name)
+        results.append(await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output, timeout=60))
+
+    def end():
+        if how == "container ended":
+            space("exec", own, "--", "sh", "-c", "kill -TERM 1")
+        else:
+            args = ["--now"] if how == "deleted" else ["--force", "--grace-period=0"]
+            space("delete", "pod", own, *args, "--wait=false")
+
+    began = time.monotonic()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await event.wait()
+        await anyio.to_thread.run_sync(end)
+    (done,) = results
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.started, done.returncode, done.stdout) == (True, None, b"ready\n")
+    assert time.monotonic() - began < 30
+
+
+@pytest.fixture(scope="session")
+def without_sh(space):
+    """A pod without a shell."""
+    return space.start("distroless", cmd=["/app/cat", "/dev/zero"], ready=True)
+
+
+async def test_without_a_shell(space, without_sh, caplog):
+    """The plain layout serves, which is logged once; what cannot be handed over then is an error."""
+    box = KubectlExec(without_sh, namespace=space.name, default_timeout=60)
+    done = await run(box, "/app/cat", stdin=b"in")
+    assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
+    done = await run(box, "/app/none")
+    assert isinstance(done.error, NotStartedError), done
+    done = await run(box, "/app/cat", "/no/such/file")
+    assert isinstance(done.error, ExitError)
+    assert done.stderr.endswith(b"No such file or directory\n")
+    done = await run(box, "/app/cat", env={"A": "b"})
+    assert isinstance(done.error, TransportError)
+    assert "has no sh, and so no supervisor: env cannot be handed over" in str(done.error)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"pod {without_sh} has no sh: its commands run without a supervisor"]
+    done = await run(attrs.evolve(box, supervisor="required"), "/app/cat", stdin=b"in")
+    assert isinstance(done.error, TransportError)
+    assert "has no sh, which supervisor='required' needs" in str(done.error)
+    assert (done.error.started, done.stdout) == (False, b"")
+
+
+async def test_supervisor_off(space, bare_box, client):
+    """Statuses are told apart by kubectl's trailer, which is not in the output; a timeout cannot be confirmed."""
+    box = attrs.evolve(bare_box, supervisor="off", kubectl_path=client)
+    done = await run(box, "sh", "-c", "cat; echo err >&2; exit 1", stdin=b"in")
+    assert (done.stdout, done.stderr, done.returncode) == (b"in", b"err\n", 1)
+    assert isinstance(done.error, ExitError)
+    assert isinstance((await run(box, "no-such-program")).error, NotStartedError)
+    done = await run(attrs.evolve(box, pod="no-such-pod"), "true")
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+    with pytest.raises(ConfigError, match="env cannot be handed over by kubectl exec itself"):
+        await run(box, "true", env={"A": "b"})
+    with pytest.raises(ConfigError, match="cwd cannot be handed over"):
+        await run(box, "true", cwd="/")
+    done = await run(box, "sleep", "3", timeout=0.5)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert done.cleanup is Cleanup.UNCONFIRMED
+    assert not eventually(lambda: space.processes(bare_box.pod))  # it ends by itself, later
+
+
+async def test_a_second_container(space):
+    """Without a name kubectl takes the first, and what it says about that is not in the output."""
+    two = {"name": "other", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000"]}
+    main = {**two, "name": "main"}
+    name = space.start(containers=[main, two])
+    box = KubectlExec(name, namespace=space.name)
+    for supervisor in ("auto", "off"):
+        done = await run(attrs.evolve(box, supervisor=supervisor), "sh", "-c", "echo out; echo err >&2")
+        assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
+    done = await run(attrs.evolve(box, container="other"), "hostname")
+    assert done.stdout.decode().strip() == name
+    space.end(name)

@@ -1,0 +1,272 @@
+"""Many pods behind a selector or a workload: who takes a call, and that no call is taken twice."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import random
+import time
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import ExitError, KubectlExec, SpawnTimeoutError, TransportError, spawn
+from cluster import until
+
+pytestmark = pytest.mark.anyio
+
+CALLS = int(os.environ.get("ANYSPAWN_TEST_CALLS", "150"))
+"""How many calls the test under deletions makes; the whole 2,000 take minutes."""
+
+
+class Pods:
+    """Pods of one label."""
+
+    def __init__(self, space, many):
+        self.space = space
+        self.label = f"set-{random.randrange(10**9)}"
+        self.names = []
+        for _ in range(many):
+            self.add(ready=False)
+        for name in self.names:
+            space("wait", "--for=condition=Ready", "--timeout=30s", f"pod/{name}")
+
+    def add(self, *, ready=True, **spec):
+        name = self.space.start(labels={"set": self.label}, ready=ready, **spec)
+        self.names.append(name)
+        return name
+
+    def box(self, **fields):
+        return KubectlExec(selector=f"set={self.label}", namespace=self.space.name, default_timeout=60, **fields)
+
+    def close(self):
+        self.space.end(*self.names)
+
+
+@pytest.fixture
+def pods(space):
+    with contextlib.closing(Pods(space, 2)) as pods:
+        yield pods
+
+
+async def where(box, *argv, **options):
+    """Return the pod that took a call."""
+    done = await spawn(argv or ["hostname"], sandbox=box, check=True, **options)
+    return done.stdout.decode().split()[0]
+
+
+async def test_calls_go_to_the_pod_that_has_the_fewest(pods):
+    """One after the other they take turns; at once they spread evenly."""
+    box = pods.box()
+    assert {await where(box) for _ in range(4)} == set(pods.names)
+    found = collections.Counter()
+
+    async def one():
+        found[await where(box, "sh", "-c", "hostname; sleep 0.5")] += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(one)
+    assert found == dict.fromkeys(pods.names, 3)
+
+
+async def test_pods_that_come_and_go(pods):
+    """Are known after a moment, without a list for each call."""
+    box = pods.box()
+    await where(box)
+    new = pods.add()
+    with anyio.fail_after(20):
+        while await where(box) != new:
+            pass
+    pods.space.end(*pods.names[:2])
+    with anyio.fail_after(20):
+        assert {await where(box) for _ in range(4)} == {new}
+
+
+async def test_lists_are_not_asked_for_by_each_call(pods, fake_kubectl, tmp_path):
+    """Ten calls at once, and ten more, take one list."""
+    path = fake_kubectl(f'case "$1" in get) echo >>{tmp_path}/lists;; esac; exec "$real" "$@"')
+    box = pods.box(kubectl_path=path)
+    began = time.monotonic()
+    for _ in range(2):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(where, box)
+    lists = len((tmp_path / "lists").read_text().splitlines())
+    assert lists <= 1 + (time.monotonic() - began) / 2
+
+
+async def test_a_pod_that_does_not_take_a_call(pods):
+    """It is gone since the last list: another one takes it, and the caller sees nothing of that."""
+    box = pods.box()
+    await where(box)
+    pods.space.end(pods.names[0])
+    until(lambda: pods.space("get", "pod", pods.names[0], "--ignore-not-found") == "")
+    assert [await where(box) for _ in range(3)] == [pods.names[1]] * 3
+
+
+async def test_no_pod_is_left(pods):
+    """The error is a true one, and nothing has run."""
+    box = pods.box()
+    await where(box)
+    pods.space.end(*pods.names)
+    until(lambda: pods.space("get", "pods", "-l", f"set={pods.label}", "-o", "name") == "")
+    done = await spawn(["hostname"], sandbox=box)
+    assert isinstance(done.error, TransportError)
+    assert done.error.started is False
+
+
+async def test_a_pod_that_is_not_ready_gets_no_call(space):
+    """Though it runs."""
+    with contextlib.closing(Pods(space, 1)) as pods:
+        unready = {"exec": {"command": ["false"]}, "periodSeconds": 1}
+        idle = ["sh", "-c", "while :; do sleep 1000; done"]
+        main = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": idle}
+        pods.add(ready=False, containers=[{**main, "readinessProbe": unready}])
+        until(lambda: space("get", "pod", pods.names[1], "-o", "jsonpath={.status.phase}") == "Running")
+        box = pods.box()
+        assert {await where(box) for _ in range(3)} == {pods.names[0]}
+
+
+async def test_places_in_each_pod(pods):
+    """No more calls at once than a pod may have; the others wait, on their own timeout."""
+    box = pods.box(max_concurrent_per_pod=1)
+    running, most = collections.Counter(), collections.Counter()
+
+    async def one():
+        async def on_output(stream, chunk):
+            name = chunk.decode().split()[0]
+            running[name] += 1 if b"begin" in chunk else -1
+            most[name] = max(most[name], running[name])
+
+        done = await spawn(
+            ["sh", "-c", 'echo "$(hostname) begin"; sleep 0.3; echo "$(hostname) end"'],
+            sandbox=box,
+            on_output=on_output,
+        )
+        assert done.error is None
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(one)
+    assert most == dict.fromkeys(pods.names, 1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(lambda: spawn(["sleep", "3"], sandbox=box))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(3):
+            done = await spawn(["true"], sandbox=box, timeout=1)
+        assert isinstance(done.error, SpawnTimeoutError)
+        assert "raise max_concurrent_per_pod, or add pods" in str(done.error)
+    assert await where(box)
+
+
+async def test_a_cancelled_call_gives_its_place_back(pods):
+    """Whether it waited or ran."""
+    box = pods.box(max_concurrent_per_pod=1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(lambda: spawn(["sleep", "100"], sandbox=box))
+        await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
+    assert {await where(box, timeout=5) for _ in range(2)} == set(pods.names)
+
+
+@pytest.mark.parametrize("kind", ["deployment", "statefulset"])
+async def test_workloads(space, kind):
+    """A deployment's name stands for its pods, as kubectl has it; a service's for those that it selects."""
+    label = f"w{random.randrange(10**9)}"
+    main = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent"}
+    main["command"] = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done']
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": {"deployment": "Deployment", "statefulset": "StatefulSet"}[kind],
+        "metadata": {"name": label},
+        "spec": {
+            "replicas": 2,
+            "serviceName": label,
+            "selector": {"matchLabels": {"app": label}, "matchExpressions": [{"key": "app", "operator": "Exists"}]},
+            "template": {
+                "metadata": {"labels": {"app": label}},
+                "spec": {"containers": [main], "terminationGracePeriodSeconds": 0},
+            },
+        },
+    }
+    if kind == "deployment":
+        del workload["spec"]["serviceName"]
+    space.apply(workload)
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": label},
+        "spec": {"selector": {"app": label}, "ports": [{"port": 80}]},
+    }
+    space.apply(service)
+    try:
+        space("rollout", "status", f"{kind}/{label}", "--timeout=60s")
+        names = set(space("get", "pods", "-l", f"app={label}", "-o", "jsonpath={.items[*].metadata.name}").split())
+        assert len(names) == 2
+        for target in (f"{kind}/{label}", f"service/{label}"):
+            box = KubectlExec(target, namespace=space.name)
+            assert {await where(box) for _ in range(4)} == names
+        done = await spawn(["sleep", "100"], sandbox=box, timeout=1, grace=0.5)
+        assert isinstance(done.error, SpawnTimeoutError)
+        assert done.cleanup.value == "confirmed"
+        supervised = attrs.evolve(box, pod=f"pod/{min(names)}")
+        assert await where(supervised) == min(names)
+    finally:
+        space("delete", kind, label, "--wait=false", "--cascade=background")
+        space("delete", "service", label)
+        space.end("-l", f"app={label}")
+
+
+async def test_many_calls_while_pods_are_deleted(space):
+    """Each has the right result or a transport error that is true, and none runs twice: its mark stands once."""
+    label = f"counted-{random.randrange(10**9)}"
+    shared = {
+        "volumes": [{"name": "shared", "hostPath": {"path": f"/tmp/anyspawn-{label}", "type": "DirectoryOrCreate"}}],
+        "mounts": [{"name": "shared", "mountPath": "/shared"}],
+    }
+    outcomes, names = {}, []
+    box = KubectlExec(selector=f"set={label}", namespace=space.name, default_timeout=60)
+    places, over = anyio.CapacityLimiter(16), anyio.Event()
+
+    async def one(number):
+        async with places:
+            script = f"echo >>/shared/{number}; cat; exit {number % 5}"
+            outcomes[number] = await spawn(["sh", "-c", script], stdin=b"%d" % number, sandbox=box)
+
+    async def replace():
+        while not over.is_set():
+            with anyio.move_on_after(2.5):
+                await over.wait()
+            if not over.is_set():
+                gone = names.pop(0)
+                await anyio.to_thread.run_sync(space.end, gone)
+                names.append(await anyio.to_thread.run_sync(lambda: space.start(labels={"set": label}, **shared)))
+
+    reader = space.start(**shared)
+    try:
+        names += [space.start(labels={"set": label}, ready=index == 3, **shared) for index in range(4)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(replace)
+            async with anyio.create_task_group() as calls:
+                for number in range(CALLS):
+                    calls.start_soon(one, number)
+            over.set()
+        counted = space("exec", reader, "--", "sh", "-c", "cd /shared; wc -l * | grep -v total; rm -f *")
+    finally:
+        space.end(reader, *names)
+    ran = {int(name): int(count) for count, name in map(str.split, counted.splitlines())}
+    assert set(ran.values()) == {1}
+    lost = [number for number, done in outcomes.items() if isinstance(done.error, TransportError)]
+    for number, done in outcomes.items():
+        if number in lost:
+            assert done.error.started is not False or number not in ran, done
+        else:
+            assert (done.stdout, done.returncode) == (b"%d" % number, number % 5), done
+            assert done.error is None or isinstance(done.error, ExitError)
+            assert number in ran
+    assert len(lost) < CALLS / 4

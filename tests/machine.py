@@ -1,0 +1,74 @@
+"""What tests ask of the machine: who is alive, what is open. Linux's /proc answers; elsewhere nothing is known."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "ANYSPAWN_TEST"
+"""A variable that every program of a test inherits, so that what a test leaves behind is found."""
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the processes that have ``text`` in their environment, except this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if text.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def children() -> list[int]:
+    """Return this process's children, zombies included."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that ended since hands its children to another one
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def open_fds() -> dict[str, str]:
+    """Return this process's open descriptors and what they are."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[entry] = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+    return found
+
+
+def rss() -> int:
+    """Return this process's resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def alive(pid: int) -> bool:
+    """Return whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(check, seconds: float = 10.0):
+    """Call ``check`` until what it returns is empty or false, and return the last answer."""
+    end = time.monotonic() + seconds
+    while (answer := check()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return answer
+
+
+def bubblewrap_works() -> bool:
+    """Whether this machine has bwrap and lets us use it."""
+    try:
+        return subprocess.run(["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], check=False).returncode == 0
+    except FileNotFoundError:
+        return False

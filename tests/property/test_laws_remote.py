@@ -1,0 +1,267 @@
+"""The laws of `launch` for commands in containers; and the layouts that are fixed."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies as own
+from anyspawn import Command, ConfigError, DockerExec, DockerRun, KubectlExec, KubectlRun
+from anyspawn.argv import docker_exec_argv, docker_run_argv, kubectl_exec_argv, kubectl_run_argv
+from anyspawn.supervisor import Frames, script
+
+modes = pytest.mark.parametrize("mode", sorted(own.container_sandboxes))
+
+
+def drawn(data, mode):
+    return data.draw(own.container_sandboxes[mode]), data.draw(own.container_commands)
+
+
+@modes
+@given(data=st.data())
+def test_suffix(mode, data):
+    """CMD ARGS is always a verbatim suffix."""
+    sandbox, command = drawn(data, mode)
+    argv = sandbox.launch(command).argv
+    assert argv[len(argv) - len(command.argv) :] == command.argv
+
+
+@modes
+@given(data=st.data())
+def test_variables_once(mode, data):
+    """Every env name arrives once, with its exact value."""
+    sandbox, command = drawn(data, mode)
+    arriving = own.container_variables(sandbox.launch(command), command)
+    assert len({name for name, _ in arriving}) == len(arriving)
+    assert dict(arriving) == dict(command.env)
+
+
+@modes
+@given(data=st.data())
+def test_no_secret_in_argv(mode, data):
+    """No variable's value and no byte of stdin stands in an argv, also not in those of the clean-up."""
+    sandbox, command = drawn(data, mode)
+    launch = sandbox.launch(command)
+    words = "\0".join((*launch.argv, *launch.stop, *launch.end, *launch.gone, *launch.guard))
+    assert "s3cret-" not in words
+    assert "st4in-" not in words
+
+
+@modes
+@given(data=st.data())
+def test_stdin_whole_and_last(mode, data):
+    """What the program reads is the end of what the client reads, and all of it without a supervisor."""
+    sandbox, command = drawn(data, mode)
+    launch = sandbox.launch(command)
+    assert launch.stdin.endswith(command.stdin)
+    assert launch.nonce or launch.stdin == command.stdin
+
+
+@modes
+@given(data=st.data())
+def test_deterministic(mode, data):
+    """The same settings and command give the same launch."""
+    sandbox, command = drawn(data, mode)
+    assert sandbox.launch(command) == sandbox.launch(command)
+
+
+@modes
+@given(data=st.data())
+def test_pure(mode, data):
+    """`launch` touches neither environment nor disk."""
+    sandbox, command = drawn(data, mode)
+    script()  # read once, when the first supervisor is needed
+    with (
+        mock.patch.object(builtins, "open", side_effect=AssertionError),
+        mock.patch("os.environ", new=None),
+        mock.patch("os.stat", side_effect=AssertionError),
+    ):
+        sandbox.launch(command)
+
+
+def target_of(mode, sandbox, command):
+    return {
+        "docker_run": lambda: sandbox.image,
+        "docker_exec": lambda: sandbox.container,
+        "kubectl_exec": lambda: sandbox.pod or "pod/?",
+        "kubectl_run": lambda: f"anyspawn-{command.id}",
+    }[mode]()
+
+
+@modes
+@given(data=st.data())
+def test_no_value_becomes_an_option(mode, data):
+    """Before the image or the container there are only the flags that the settings and the variables' names call for."""
+    sandbox, command = drawn(data, mode)
+    argv = sandbox.launch(command).argv
+    head = argv[: len(argv) - len(command.argv)]
+    allowed = ("-i", "--", "-v", "-e", "-c", "-n")
+    assert target_of(mode, sandbox, command) in head
+    assert all(word.startswith(allowed) for word in head if word.startswith("-"))
+
+
+def test_layouts():
+    """Those of the reference, with what is added among the standard flags."""
+    plain = DockerExec("box", workdir="/app", user="me", extra_args=["--privileged"], supervisor="off")
+    assert docker_exec_argv(plain, Command(["cat", "-n"])) == (
+        *("docker", "exec", "-i", "--workdir=/app", "--user=me", "--privileged", "box", "cat", "-n"),
+    )
+    supervised = docker_exec_argv(DockerExec("box"), Command(["cat", "-n"], env={"A": "b"}))
+    assert supervised == ("docker", "exec", "-i", "box", "sh", "-c", script(), "anyspawn", "cat", "-n")
+    run = DockerRun(
+        "busybox", network="none", mounts=["/a:/b", "v:/c"], extra_args=["--memory=1g"], docker_path="podman"
+    )
+    command = Command(["cat"], env={"A": "b", "C": "d\ne"}, id="ab" * 8, cwd="/x")
+    assert docker_run_argv(run, command) == (
+        *(
+            "podman",
+            "run",
+            "--rm",
+            "-i",
+            "--name",
+            "anyspawn-abababababababab",
+            "--label",
+            "io.anyspawn.id=abababababababab",
+        ),
+        *(
+            "--label",
+            "io.anyspawn.owner=?",
+            "--pull=never",
+            "--network=none",
+            "--workdir=/x",
+            "-v",
+            "/a:/b",
+            "-v",
+            "v:/c",
+        ),
+        *("--env-file", "/dev/fd/?", "-e", "C", "--memory=1g", "busybox", "cat"),
+    )
+
+
+def test_kubectl_layouts():
+    """That of the reference, with the supervisor between the target and the command."""
+    plain = KubectlExec(
+        *("agent",),
+        namespace="ns",
+        container="hooks",
+        kubeconfig="/k.yaml",
+        context="prod",
+        extra_args=["--request-timeout=5s"],
+        supervisor="off",
+    )
+    head = ("kubectl", "--kubeconfig=/k.yaml", "--context=prod", "exec", "-i", "-n", "ns", "-c", "hooks")
+    assert kubectl_exec_argv(plain, Command(["cat", "-n"])) == (
+        *head,
+        "--request-timeout=5s",
+        "agent",
+        "--",
+        "cat",
+        "-n",
+    )
+    assert kubectl_exec_argv(KubectlExec("deployment/x"), Command(["cat", "-n"], env={"A": "b"}, cwd="/x")) == (
+        *("kubectl", "exec", "-i", "deployment/x", "--", "sh", "-c", script(), "anyspawn", "cat", "-n"),
+    )
+    assert kubectl_exec_argv(KubectlExec(selector="a=b"), Command(["cat"]))[:5] == (
+        *("kubectl", "exec", "-i", "pod/?", "--"),
+    )
+    run = KubectlRun("busybox", namespace="ns", kubectl_path="/bin/kubectl")
+    assert kubectl_run_argv(run, Command(["cat"], id="ab" * 8)) == (
+        *("/bin/kubectl", "exec", "-i", "-n", "ns", "-c", "main", "anyspawn-abababababababab", "--"),
+        *("sh", "-c", script(), "anyspawn", "cat"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DockerRun(""), "image is empty"),
+        (lambda: DockerRun("-it"), "image must not start with '-'"),
+        (lambda: DockerRun("a\0b"), "image contains a NUL"),
+        (lambda: DockerRun(3), "image must be a str"),
+        (lambda: DockerRun("a", network="-x"), "network must not start with '-'"),
+        (lambda: DockerRun("a", network=""), "network is empty"),
+        (lambda: DockerRun("a", mounts="x:/y"), "mounts must be a list"),
+        (lambda: DockerRun("a", mounts=["-v"]), "mounts: '-v' is not of the form"),
+        (lambda: DockerRun("a", mounts=["/a"]), "mounts: '/a' is not of the form"),
+        (lambda: DockerRun("a", user="-0"), "user must not start with '-'"),
+        (lambda: DockerRun("a", workdir=""), "workdir is empty"),
+        (lambda: DockerRun("a", extra_args="--x"), "extra_args must be a list"),
+        (lambda: DockerRun("a", docker_path=""), "docker_path is empty"),
+        (lambda: DockerRun("a", pull="always"), "pull must be 'never' or 'missing'"),
+        (lambda: DockerRun("a", security={}), "security must be a SecurityConfig or None"),
+        (lambda: DockerExec(""), "container is empty"),
+        (lambda: DockerExec("-c"), "container must not start with '-'"),
+        (KubectlExec, "pod or selector: give one of them"),
+        (lambda: KubectlExec("a", selector="b=c"), "pod or selector: give one of them"),
+        (lambda: KubectlExec(""), "pod is empty"),
+        (lambda: KubectlExec("-n"), "pod must not start with '-'"),
+        (lambda: KubectlExec("deployment/"), "pod must be NAME or KIND/NAME"),
+        (lambda: KubectlExec("a", namespace="--x"), "namespace must not start with '-'"),
+        (lambda: KubectlExec("a", max_concurrent_per_pod=0), "max_concurrent_per_pod must be an int of 1 or more"),
+        (lambda: KubectlExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
+        (lambda: DockerExec("a", supervisor="on"), "supervisor must be 'auto', 'required' or 'off'"),
+        (lambda: DockerExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
+        (lambda: DockerExec("a").launch(Command(["x"], stdin=None)), "needs supervisor='off'"),
+        (
+            lambda: DockerRun("a").launch(Command(["x"], env={"PATH": "a\nb"})),
+            "docker would take the variable for itself",
+        ),
+        (lambda: DockerRun("a").launch(Command(["x"], env={"DOCKER_HOST": "a\tb"})), "the value of DOCKER_HOST"),
+        (lambda: DockerRun("a").launch(Command(["x"], env={"#a": "c"})), "'#a' cannot be handed to a container"),
+    ],
+)
+def test_wrong_values(make, message):
+    """Each is an error that names the field, before anything starts; no value of a variable is in it."""
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+NONCE = "n" * 32
+
+
+@given(
+    pieces=st.lists(
+        st.binary(max_size=20)
+        | st.sampled_from(
+            [b"\x1e", b"\x1e" + b"n" * 10, b"\x1e" + NONCE.encode(), b"\x1e" + NONCE.encode() + b" " + b"x" * 99]
+        ),
+        max_size=6,
+    ),
+    words=st.lists(st.sampled_from(["unstarted 126", "exit 3", "clean"]), max_size=4),
+    cuts=st.lists(st.integers(0, 400), max_size=30),
+)
+def test_frames_are_taken_out_whatever_the_chunks_are(pieces, words, cuts):
+    """And nothing else is: output that looks like the beginning of a frame stays."""
+    frames = [b"\x1e" + NONCE.encode() + b" " + word.encode() + b"\x1e" for word in words]
+    output = [piece + b"." for piece in pieces]  # what would complete a frame is not output
+    opening = b"the client's own words\n\x1eanyspawn ready\nand more"
+    mixed = [opening, b"\x1e" + NONCE.encode() + b" start\x1e"] + [
+        part
+        for index in range(max(len(frames), len(output)))
+        for part in (*output[index : index + 1], *frames[index : index + 1])
+    ]
+    stream = b"".join(mixed)
+    found, parser = b"", Frames(NONCE)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for begin, end in itertools.pairwise(edges):
+        found += parser.feed(stream[begin:end])
+    found += parser.rest()
+    if not any(NONCE.encode() + b" " in piece for piece in pieces):
+        assert found == b"".join(output)
+        assert parser.words == ["ready", "start", *words]
+        assert parser.opening == b"the client's own words\nand more"
+
+
+def test_a_frame_of_another_nonce_is_output():
+    """As a program may print what it likes."""
+    parser = Frames(NONCE)
+    assert parser.feed(b"\x1e" + NONCE.encode() + b" start\x1e") == b""
+    forged = b"\x1e" + b"m" * 32 + b" exit 0\x1e"
+    assert parser.feed(forged) + parser.rest() == forged
+    assert parser.exit_status is None

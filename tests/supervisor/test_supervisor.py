@@ -1,0 +1,210 @@
+"""The supervisor's script on each shell that it may meet: dash, bash and busybox's ash. No container is needed for that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from anyspawn._env import Env
+from anyspawn.supervisor import Frames, head, script
+from machine import eventually, processes_with
+
+SHELLS = [
+    pytest.param(["dash"], id="dash"),
+    pytest.param(["bash"], id="bash"),
+    pytest.param(["busybox", "sh"], id="busybox"),
+]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request):
+    if shutil.which(request.param[0]) is None:
+        pytest.skip(f"there is no {request.param[0]}")
+    return request.param
+
+
+class Supervised:
+    """A command under the supervisor, as a client in a container would have it."""
+
+    def __init__(self, shell, argv, *, env=(), stdin=b"", cwd=None):
+        self.nonce = uuid.uuid4().hex
+        self.frames, self.out_frames = Frames(self.nonce), Frames(self.nonce)
+        words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), len(stdin), cwd) + stdin
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [*shell, "-c", script(), "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(words)
+            self.process.stdin.flush()
+
+    def end(self):
+        """Let the command end by itself; return its outputs and its status."""
+        stdout, stderr = self.process.stdout.read(), self.process.stderr.read()
+        self.process.wait(30)
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        assert self.process.returncode == 0  # the command's status is told in a frame
+        stdout = self.out_frames.feed(stdout) + self.out_frames.rest()
+        return stdout, self.frames.feed(stderr) + self.frames.rest(), self.frames.exit_status
+
+    def cut(self):
+        """Cut the lifeline, and return as `end` does."""
+        self.process.stdin.close()
+        return self.end()
+
+
+def test_a_command_that_ends(shell):
+    """Input, both outputs and the status arrive; start, end and that nothing is left are said in this order."""
+    call = Supervised(shell, ["sh", "-c", "cat; echo err >&2; exit 3"], stdin=b"in\0\xff\n")
+    assert call.end() == (b"in\0\xff\n", b"err\n", 3)
+    assert call.frames.words == ["ready", "start", "exit 3", "clean"]
+    assert call.out_frames.words == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [bytes(range(1, 256)), b"", b"\n", b"\n\n", b"'", b"a'b\n'", b" a ", b"\\n\\", b"$(id)`id`", b"\xe9", b"-n"],
+)
+def test_variables_are_exact(shell, value):
+    """Any byte but NUL."""
+    text = os.fsdecode(value)
+    stdout, _, _ = Supervised(shell, ["cat", "/proc/self/environ"], env={"A": text, "B": "b"}).end()
+    found = [entry for entry in stdout.split(b"\0") if entry.startswith((b"A=", b"B="))]
+    assert sorted(found) == [b"A=" + value, b"B=b"]
+
+
+def test_variables_do_not_steer_the_supervisor(shell):
+    """Those that a shell or a loader looks at reach the command alone."""
+    env = {
+        "PATH": "/bin:/usr/bin",
+        "IFS": "0123456789abcdef",
+        "ENV": "/no",
+        "PS4": "x",
+        "LD_PRELOAD": "",
+        "CDPATH": "/",
+        "HOME": "/h",
+    }
+    stdout, stderr, status = Supervised(shell, ["cat", "/proc/self/environ"], env=env).end()
+    assert status == 0, stderr
+    assert {f"{name}={value}".encode() for name, value in env.items()} <= set(stdout.split(b"\0"))
+
+
+@pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_executed(shell, program, status):
+    """Is told from one that exits with the same status."""
+    call = Supervised(shell, [program])
+    assert call.end()[2] == status
+    assert call.frames.unstarted == status
+    assert not call.frames.started
+    call = Supervised(shell, ["sh", "-c", f"exit {status}"])
+    assert call.end()[2] == status
+    assert call.frames.unstarted is None
+    assert call.frames.started
+
+
+@pytest.mark.parametrize("size", [0, 70_000, 5_000_000])
+def test_the_lifeline(shell, size, tmp_path, monkeypatch):
+    """When it is cut everything is killed: other sessions, empty environments, ignored signals, unread input."""
+    monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
+    started = tmp_path / "started"
+    tree = f"setsid sleep 999 & env -i setsid sleep {os.getpid()} & trap '' TERM INT HUP; echo > {started}; while :; do sleep 1; done"
+    call = Supervised(shell, ["sh", "-c", tree], stdin=bytes(size))
+    assert not eventually(lambda: not started.exists())
+    _, _, status = call.cut()
+    assert status == 137
+    assert call.frames.words == ["ready", "start", "exit 137", "clean"]
+    assert not eventually(lambda: processes_with(str(tmp_path)))
+    assert not eventually(
+        lambda: [p for p in Path("/proc").glob("[0-9]*/cmdline") if words(p) == f"sleep {os.getpid()}"]
+    )
+
+
+def words(path):
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
+    """Is killed at once where it holds no stream; else when the lifeline is cut."""
+    monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
+    call = Supervised(shell, ["sh", "-c", "setsid sleep 999 >/dev/null 2>&1 & exit 4"])
+    assert call.end() == (b"", b"", 4)
+    assert call.frames.words == ["ready", "start", "exit 4", "clean"]
+    call = Supervised(shell, ["sh", "-c", "setsid sleep 999 & echo out; exit 4"])
+    first = call.process.stderr.read1()
+    while b"exit 4" not in first:
+        first += call.process.stderr.read1()
+    assert processes_with(str(tmp_path))
+    call.frames.feed(first)
+    assert call.cut() == (b"out\n", b"", 4)
+    assert call.frames.words == ["ready", "start", "exit 4", "clean"]
+    assert not eventually(lambda: processes_with(str(tmp_path)))
+
+
+def test_input_that_is_not_read(shell):
+    """Five megabytes of it do not hold the command's end."""
+    assert Supervised(shell, ["true"], stdin=bytes(5_000_000)).end() == (b"", b"", 0)
+
+
+@pytest.mark.parametrize("folder", ["plain", "it's \n a $(folder) *", "-"])
+def test_cwd(shell, folder, tmp_path, monkeypatch):
+    """The command starts there; what the shell remembers of the way is not among its variables."""
+    cwd = tmp_path / folder
+    cwd.mkdir()
+    monkeypatch.setenv("CDPATH", str(tmp_path))
+    monkeypatch.delenv("OLDPWD", raising=False)
+    stdout, stderr, status = Supervised(shell, ["sh", "-c", "env | grep OLDPWD; pwd -P"], cwd=str(cwd)).end()
+    assert (stdout.decode(), stderr, status) == (f"{cwd}\n", b"", 0)
+    monkeypatch.chdir(tmp_path)
+    assert Supervised(shell, ["pwd", "-P"], cwd=folder if folder != "-" else "./-").end()[0].decode() == f"{cwd}\n"
+
+
+def test_a_cwd_that_is_not_there(shell, tmp_path):
+    """The command is not started."""
+    call = Supervised(shell, ["touch", str(tmp_path / "made")], cwd=str(tmp_path / "none"))
+    assert call.end() == (b"", b"", 126)
+    assert call.frames.words == ["ready", "nocwd", "exit 126", "clean"]
+    assert not (tmp_path / "made").exists()
+
+
+def test_nothing_is_taken_before_it_is_ready(shell):
+    """Its first word comes by itself, without any input."""
+    process = subprocess.Popen(
+        [*shell, "-c", script(), "anyspawn", "true"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr.readline() == b"\x1eanyspawn ready\n"
+    process.stdin.close()
+    assert process.wait(30) == 125
+    process.stderr.close()
+
+
+def test_arguments_are_verbatim(shell):
+    """Spaces, quotes, line breaks, options, and what a shell would expand."""
+    argv = ["a b", "", "-n", "--", "*", "$HOME", "'", '"', "a\nb", "\\", "é"]
+    stdout, _, _ = Supervised(shell, ["printf", "%s\\0", *argv]).end()
+    assert stdout.decode().split("\0")[:-1] == argv
+
+
+def test_the_command_leads_a_session_of_its_own(shell):
+    """As it does on this host."""
+    stdout, _, _ = Supervised(shell, ["sh", "-c", "cat /proc/self/stat; echo $$"]).end()
+    fields, pid = stdout.rsplit(b")", 1)[1].split(), stdout.split()[-1]
+    assert fields[3] == pid  # the session
+
+
+def test_signals_are_at_their_defaults(shell):
+    """A shell starts what runs in the background with SIGINT ignored; the command is not started that way."""
+    stdout, _, _ = Supervised(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
+    ignored = int(stdout.split()[1], 16)
+    assert not ignored & 0b110  # SIGINT and SIGQUIT

