@@ -18,7 +18,7 @@ import pytest
 import typing_extensions
 
 import anyspawn
-from machine import MARK, children, eventually, open_fds, processes_with
+from machine import MARK, children, eventually, kill_all, open_fds, processes_with
 
 # A shell starts what runs in the background with these ignored, and programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,8 +76,7 @@ def nothing_is_left(monkeypatch, warm_loops):
     yield
     gc.collect()
     left = eventually(lambda: processes_with(mark))
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    kill_all(left)
     assert not left, "processes outlived the test"
     assert not eventually(children), "children outlived the test"
     eventually(lambda: len(open_fds()) > len(before))

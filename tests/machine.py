@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -23,6 +24,13 @@ def processes_with(text: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def kill_all(pids) -> None:
+    """Kill processes, some of which may be gone by then."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def children() -> list[int]:

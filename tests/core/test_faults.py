@@ -14,7 +14,7 @@ import pytest
 
 from anyspawn import Cleanup, ExitError, NotStartedError, SpawnTimeoutError, TransportError, spawn
 from anyspawn._spawn import core, group
-from machine import MARK, eventually, processes_with
+from machine import MARK, eventually, kill_all, processes_with
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +73,7 @@ async def test_no_descriptor_left_while_the_program_runs():
         tables[0].__exit__()
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.UNCONFIRMED
-    for pid in processes_with(os.environ[MARK]):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(processes_with(os.environ[MARK]))
 
 
 @pytest.fixture

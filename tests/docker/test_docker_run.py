@@ -28,7 +28,7 @@ from anyspawn import (
 from anyspawn.containers import SecurityConfig
 from cases import all_command_lines, command_lines
 from engines import docker, made_by_us
-from machine import MARK, eventually, processes_with
+from machine import MARK, eventually, kill_all, processes_with
 
 pytestmark = pytest.mark.anyio
 
@@ -214,8 +214,7 @@ async def test_a_socket_that_is_not_permitted(tmp_path, fake_docker):
 def guards():
     """Afterwards, the guards are ended that would go on until the daemon answers."""
     yield
-    for pid in processes_with(os.environ[MARK]):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(processes_with(os.environ[MARK]))
 
 
 async def test_a_client_that_hangs(fake_docker, guards):

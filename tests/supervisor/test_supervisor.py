@@ -141,6 +141,8 @@ def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 >/dev/null 2>&1 & exit 4"])
     assert call.end() == (b"", b"", 4)
     assert call.frames.words == ["ready", "start", "exit 4", "clean"]
+    script = "(sleep 0.2; echo late; exec >/dev/null 2>&1; sleep 999) & exit 4"
+    assert Supervised(shell, ["sh", "-c", script]).end() == (b"late\n", b"", 4)  # once it holds none any more
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 & echo out; exit 4"])
     first = call.process.stderr.read1()
     while b"exit 4" not in first:

@@ -110,7 +110,9 @@ look_after() {
   work "$@"
   status=$?
   say "exit $status"
-  if held; then while read -r _ <&3; do :; done; fi
+  while held && kill -0 "$feeder"; do
+    sleep 0.02 || sleep 1 || while read -r _ <&3; do :; done
+  done
   sweep
   swept=$?
   printf '%s%s end%s' "$rs" "$nonce" "$rs"
