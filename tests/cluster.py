@@ -47,11 +47,11 @@ class Space:
         """Make what is described."""
         self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
-    def start(self, image="busybox", *, name=None, cmd=IDLE, ready=True, labels=None, mounts=(), **spec):
+    def start(self, image="busybox", *, name=None, cmd=IDLE, ready=True, labels=None, mounts=(), stdin=False, **spec):
         """Start a pod; return its name."""
         name = name or f"pod-{uuid.uuid4().hex[:8]}"
         container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": list(cmd)}
-        container["volumeMounts"] = list(mounts)
+        container |= {"volumeMounts": list(mounts), "stdin": stdin}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",

@@ -88,6 +88,20 @@ async def started(command, event):
     return attrs.evolve(command, on_output=on_output)
 
 
+async def test_the_daemon_keeps_no_output():
+    """What a program writes is not on the host's disk, which an endless writer would fill."""
+    found = []
+    command = Command(["sh", "-c", "echo ready; read -r _ </dev/zero"], timeout=60)
+
+    def on_output(stream, chunk):
+        found.append(docker("inspect", "--format", "{{.HostConfig.LogConfig.Type}}", f"anyspawn-{command.id}"))
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        await BUSYBOX.spawn(attrs.evolve(command, on_output=on_output))
+    assert found == ["none"]
+
+
 async def test_the_client_is_killed_by_someone_else():
     """That is no exit of the program's; its container is removed."""
     event, results = anyio.Event(), []

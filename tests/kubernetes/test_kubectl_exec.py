@@ -411,7 +411,7 @@ async def test_the_pod_goes_away_meanwhile(space, own, how):
 @pytest.fixture(scope="session")
 def without_sh(space):
     """A pod without a shell."""
-    return space.start("distroless", cmd=["/app/cat", "/dev/zero"], ready=True)
+    return space.start("distroless", cmd=["/app/cat"], stdin=True)
 
 
 async def test_without_a_shell(space, without_sh, caplog):

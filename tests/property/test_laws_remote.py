@@ -132,6 +132,7 @@ def test_layouts():
             "--label",
             "io.anyspawn.owner=?",
             "--pull=never",
+            "--log-driver=none",
             "--network=none",
             "--workdir=/x",
             "-v",

@@ -73,7 +73,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     The owner's label and the number in the file of variables are placeholders, filled in when the process starts.
     """
     argv = [config.docker_path, "run", "--rm", "-i", "--name", container_name(command)]
-    argv += ["--label", f"io.anyspawn.id={command.id}", "--label", OWNER, "--pull=never"]
+    argv += ["--label", f"io.anyspawn.id={command.id}", "--label", OWNER, "--pull=never", "--log-driver=none"]
     if config.security is not None:
         from anyspawn._security import security_options
 
