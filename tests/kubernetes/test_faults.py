@@ -152,6 +152,7 @@ async def test_a_program_that_says_there_is_no_sh(fake_kubectl, tmp_path, superv
     [
         ("echo 'dial tcp: connection refused' >&2; kill -9 $$", None),
         ("echo 'error: container not found' >&2; echo 'error: unexpected EOF' >&2; exit 1", None),
+        ("printf 'error: mine' >&2; echo 'error: unexpected EOF' >&2; exit 1", None),
         ("echo 'Error from server (NotFound): pods \"x\" not found'; exit 1", None),
         ("echo 'Error from server (NotFound): pods \"x\" not found' >&2; exit 1", False),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -27,8 +28,9 @@ from anyspawn import (
     spawn,
 )
 from anyspawn.containers import reap_orphans
+from anyspawn.sandboxes.kubectl_run import pod_manifest
 from cases import NASTY, all_command_lines, command_lines
-from cluster import until
+from cluster import Space, until
 from machine import eventually
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +221,19 @@ async def test_the_pod_has_a_deadline_of_its_own(space, box):
     assert "activeDeadlineSeconds" not in found[0]["spec"]
 
 
+async def test_a_pod_without_caller_and_guard(space):
+    """The kubelet ends it by its deadline; what ended is there to be removed."""
+    command = Command(["true"])
+    pod = pod_manifest(KubectlRun("busybox"), command, seconds=0.5, owner="another-host/1/1")
+    space.apply(pod)
+    name = pod["metadata"]["name"]
+    try:
+        assert until(lambda: space("get", "pod", name, "-o", "jsonpath={.status.reason}") == "DeadlineExceeded")
+        assert space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed"
+    finally:
+        space.end(name)
+
+
 class TestTruth:
     """What keeps a pod from running is said, and at once where waiting does not help."""
 
@@ -253,6 +268,33 @@ class TestTruth:
         assert isinstance(done.error, SpawnTimeoutError), done
         assert "was not started in time: pod" in str(done.error)
         assert "Unschedulable" in str(done.error)
+
+    async def test_a_quota(self):
+        """It is the quota's, and not the account's."""
+        with contextlib.closing(Space()) as full:
+            full("create", "quota", "none", "--hard=pods=0")
+            until(lambda: full("get", "quota", "none", "-o", "jsonpath={.status.hard.pods}"))
+            done = await run(KubectlRun("busybox", namespace=full.name), "true", timeout=40)
+        assert isinstance(done.error, TransportError), done
+        assert "exceeded quota" in str(done.error)
+        assert "raise the namespace's quota" in str(done.error)
+        assert (done.error.started, done.cleanup) == (False, Cleanup.NOT_NEEDED)
+
+    @pytest.mark.parametrize(
+        ("said", "words"),
+        [
+            ('violates PodSecurity "restricted:latest": runAsNonRoot != true', "the namespace's Pod Security level"),
+            ("unable to create new content in namespace a because it is being terminated", "choose another namespace"),
+            ('User "agent" cannot create resource "pods"', "grant this user what it names"),
+        ],
+    )
+    async def test_what_is_forbidden(self, fake_kubectl, said, words):
+        """By whom, and so what to do."""
+        path = fake_kubectl(f"echo 'Error from server (Forbidden): pods \"a\" is forbidden: {said}' >&2; exit 1")
+        done = await run(KubectlRun("busybox", kubectl_path=path), "true")
+        assert isinstance(done.error, TransportError), done
+        assert words in str(done.error)
+        assert (done.error.started, done.cleanup) == (False, Cleanup.NOT_NEEDED)
 
     async def test_the_pod_is_deleted_meanwhile(self, space, box):
         """What it wrote until then is kept."""

@@ -25,6 +25,9 @@ _CLUSTER = (
     ),
     ("Unauthorized", "log in again: the token or certificate is wrong or has expired"),
     ("getting credentials", "run the kubeconfig's credential plugin by hand to see why it fails"),
+    ("exceeded quota", "raise the namespace's quota, or have fewer pods at once (max_concurrent)"),
+    ("violates PodSecurity", "correct overrides, or the namespace's Pod Security level"),
+    ("is being terminated", "choose another namespace, or wait until this one is gone and make it anew"),
     ("(Forbidden)", "grant this user what it names: kubectl auth can-i --list"),
     ("context was not found", "choose one of kubectl config get-contexts, or set kubeconfig"),
     (" does not exist", "choose one of kubectl config get-contexts, or set kubeconfig"),
@@ -87,9 +90,12 @@ def about_the_pod(text: str) -> bool:
 
 
 def is_all_there_is(text: str) -> bool:
-    """Whether a text is one complaint of kubectl's, and nothing else, so that no program can have written any of it."""
+    """Whether a text is one complaint of kubectl's, and nothing else, so that no program can have written any of it.
+
+    A second complaint in the line may stand behind what a program wrote without a line break.
+    """
     lines = [line for line in _lines(text) if not line.startswith("See 'kubectl")]
-    return len(lines) == 1 and lines[0].startswith(_WORDS)
+    return len(lines) == 1 and lines[0].startswith(_WORDS) and lines[0].lower().count("error: ") <= 1
 
 
 def _lines(text: str) -> list[str]:
