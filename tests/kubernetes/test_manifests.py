@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import ssl
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +17,7 @@ from anyspawn import KubectlExec, KubectlRun, TransportError, spawn
 from anyspawn.config import load_config
 from anyspawn.hooks import ToolRequest
 from cluster import kubectl
+from machine import bubblewrap_works
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "kubernetes"
 pytestmark = pytest.mark.anyio
@@ -28,15 +34,18 @@ def deployed(space):
     space.end("-l", "app=hooks")
 
 
+def kubeconfig(space, account, folder):
+    """Return the path of a kubeconfig of an account, with its own token, as it has in a pod."""
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": space("create", "token", account)}
+    (folder / "kubeconfig").write_text(json.dumps(config))
+    return str(folder / "kubeconfig")
+
+
 @pytest.fixture(scope="module")
 def account(deployed, tmp_path_factory):
-    """A kubeconfig of the agent's account, as it has in a pod, with its own token."""
-    token = deployed("create", "token", "agent")
-    config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    path = tmp_path_factory.mktemp("account") / "kubeconfig"
-    path.write_text(json.dumps(config))
-    return str(path)
+    """The agent's."""
+    return kubeconfig(deployed, "agent", tmp_path_factory.mktemp("account"))
 
 
 async def test_hooks_run_in_the_sidecars(deployed, account):
@@ -47,6 +56,23 @@ async def test_hooks_run_in_the_sidecars(deployed, account):
     assert b"Read-only file system" in done.stderr
 
 
+async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
+    """The call goes on to its end; the next one goes to another pod, and the deployment makes a new one."""
+    box = KubectlExec(selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account)
+    seen = []
+
+    async def on_output(stream, chunk):
+        if not seen:
+            seen.append(chunk.decode().strip())
+            deployed("delete", "pod", seen[0], "--wait=false")
+
+    done = await spawn(["sh", "-c", "hostname; sleep 3; echo end"], sandbox=box, on_output=on_output, timeout=60)
+    assert (done.error, done.stdout) == (None, f"{seen[0]}\nend\n".encode()), done
+    done = await spawn(["hostname"], sandbox=box, check=True, timeout=60)
+    assert done.stdout.decode().strip() != seen[0]
+    deployed("rollout", "status", "deployment/hooks", "--timeout=60s")
+
+
 async def test_the_runtime_config(deployed, account, monkeypatch):
     """A hook that is named in it runs there too."""
     monkeypatch.setenv("HOOKS_NAMESPACE", deployed.name)
@@ -55,6 +81,39 @@ async def test_the_runtime_config(deployed, account, monkeypatch):
         assert (await runner.run("before_execution", ToolRequest(name="ls", args={}))).allow
         decision = await runner.run("before_execution", ToolRequest(name="ls", args={"what": "a password"}))
         assert (decision.allow, decision.reason) == (False, "no secrets")
+
+
+INSIDE = """
+import anyio
+from anyspawn import KubectlExec, spawn
+
+box = KubectlExec(selector="app=hooks", container="hooks")
+done = anyio.run(lambda: spawn(["echo", "out"], sandbox=box, timeout=30))
+print(done.stdout, done.error)
+"""
+
+
+@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here")
+def test_the_agent_in_the_cluster(deployed, account, tmp_path):
+    """With what a pod has, its account's token and two variables, kubectl finds the cluster and the pod's namespace itself."""
+    config = json.loads(Path(account).read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    server = urlsplit(cluster["server"])
+    ca = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
+    if "certificate-authority" in cluster:
+        ca = Path(cluster["certificate-authority"]).read_text()
+    (tmp_path / "ca.crt").write_text(ca or ssl.get_server_certificate((server.hostname, server.port)))
+    (tmp_path / "token").write_text(user["token"])
+    (tmp_path / "namespace").write_text(deployed.name)
+    binds = ["--dev-bind", "/", "/", "--tmpfs", "/run"]
+    binds += ["--ro-bind", str(tmp_path), "/run/secrets/kubernetes.io/serviceaccount"]
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECACHEDIR": "/run/cache"}
+    env |= {"KUBERNETES_SERVICE_HOST": server.hostname, "KUBERNETES_SERVICE_PORT": str(server.port)}
+    argv = ["bwrap", *binds, "--", sys.executable, "-c", INSIDE]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "b'out\\n' None\n", done
+    agent = json.loads(deployed("create", "--dry-run=server", "-f", str(EXAMPLE / "in-cluster.yaml"), "-o", "json"))
+    assert agent["spec"]["template"]["spec"]["serviceAccountName"] == "agent"
 
 
 @pytest.mark.parametrize(
@@ -104,8 +163,8 @@ async def test_kubectl_run_with_its_own_role(deployed, account):
         deployed("delete", "-f", str(EXAMPLE / "rbac-run.yaml"))
 
 
-def test_the_clean_up(deployed):
-    """The job is accepted; what it runs removes pods that have ended, and no others."""
+def test_the_clean_up(deployed, tmp_path):
+    """The job is accepted; what it runs, by its own account, removes pods that have ended, and no others."""
     text = (EXAMPLE / "cleanup.yaml").read_text()
     if "batch/v1\n" not in kubectl("api-versions") + "\n" or "cronjobs" not in kubectl(
         "api-resources", "--api-group=batch"
@@ -116,12 +175,12 @@ def test_the_clean_up(deployed):
     deployed("apply", "-f", "-", stdin=text)
     job = json.loads(deployed("get", "cronjob", "anyspawn-cleanup", "-o", "json"))
     command = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
-    deployed("delete", "-f", "-", stdin=text)
     label = {"io.anyspawn.id": "0" * 16}
     ended = deployed.start(labels=label, cmd=["true"], ready=False)
     runs = deployed.start(labels=label)
     deployed("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{ended}", "--timeout=30s")
-    deployed(*command[1:], "--wait=false")
+    deployed(f"--kubeconfig={kubeconfig(deployed, 'anyspawn-cleanup', tmp_path)}", *command[1:])
+    deployed("delete", "-f", "-", stdin=text)
     left = deployed("get", "pods", "-l", "io.anyspawn.id", "-o", "jsonpath={.items[*].metadata.name}").split()
     gone = deployed("get", "pod", ended, "--ignore-not-found", "-o", "jsonpath={.metadata.deletionTimestamp}")
     deployed.end(ended, runs)
