@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,13 +23,17 @@ BLOCKS = [
     for page in PAGES
     for number, match in enumerate(re.finditer(r"^```(\S.*?)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
 ]
+CLUSTER = {name: value for name, value in os.environ.items() if name == "KUBECONFIG"}
 SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder for each page: what one block writes is there for the next."""
-    return {page: tmp_path_factory.mktemp("page") for page in PAGES}
+    """A folder for each page, with the examples as in a clone: what one block writes is there for the next."""
+    found = {page: tmp_path_factory.mktemp("page") for page in PAGES}
+    for folder in found.values():
+        (folder / "examples").symlink_to(ROOT / "examples")
+    return found
 
 
 @pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
@@ -55,7 +60,7 @@ def run_console(text, folder):
         done = subprocess.run(
             ["sh", "-c", command.replace("\n> ", "\n")],
             cwd=folder,
-            env={"PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin"},
+            env={"PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin", **CLUSTER},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
