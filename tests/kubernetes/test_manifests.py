@@ -123,6 +123,7 @@ def test_the_agent_in_the_cluster(deployed, account, tmp_path):
         ("list pods", True),
         ("watch pods", True),
         ("create pods/exec", True),
+        ("get pods/exec", False),
         ("create pods", False),
         ("delete pods", False),
         ("create pods/attach", False),
@@ -135,7 +136,10 @@ def test_the_agent_in_the_cluster(deployed, account, tmp_path):
 )
 def test_the_account_may_do_no_more(deployed, account, what, may):
     """What it may is what it needs."""
-    argv = ["kubectl", f"--kubeconfig={account}", "-n", deployed.name, "auth", "can-i", *what.split()]
+    verb, _, kind = what.partition(" ")
+    kind, _, part = kind.partition("/")  # kubectl would take what is behind the slash for a name
+    argv = ["kubectl", f"--kubeconfig={account}", "-n", deployed.name, "auth", "can-i", verb, kind]
+    argv += [f"--subresource={part}"] if part else []
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == ("yes" if may else "no"), done
 

@@ -137,9 +137,9 @@ async def test_places_in_each_pod(pods):
 
     async def one():
         async def on_output(stream, chunk):
-            name = chunk.decode().split()[0]
-            running[name] += 1 if b"begin" in chunk else -1
-            most[name] = max(most[name], running[name])
+            for name, what in map(str.split, chunk.decode().splitlines()):
+                running[name] += 1 if what == "begin" else -1
+                most[name] = max(most[name], running[name])
 
         done = await spawn(
             ["sh", "-c", 'echo "$(hostname) begin"; sleep 0.3; echo "$(hostname) end"'],
@@ -152,14 +152,19 @@ async def test_places_in_each_pod(pods):
         for _ in range(6):
             tasks.start_soon(one)
     assert most == dict.fromkeys(pods.names, 1)
+    begun = anyio.Semaphore(0)
     async with anyio.create_task_group() as tasks:
+        argv = ["sh", "-c", "echo begun; sleep 999"]
         for _ in range(2):
-            tasks.start_soon(lambda: spawn(["sleep", "3"], sandbox=box))
-        await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(3):
-            done = await spawn(["true"], sandbox=box, timeout=1)
-        assert isinstance(done.error, SpawnTimeoutError)
-        assert "raise max_concurrent_per_pod, or add pods" in str(done.error)
+            tasks.start_soon(lambda: spawn(argv, sandbox=box, timeout=100, on_output=lambda *_: begun.release()))
+        for _ in range(2):
+            await begun.acquire()
+        began = time.monotonic()
+        done = await spawn(["true"], sandbox=box, timeout=1)
+        assert time.monotonic() - began < 10  # and not the hundred seconds of those that have the places
+        tasks.cancel_scope.cancel()
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert "raise max_concurrent_per_pod, or add pods" in str(done.error)
     assert await where(box)
 
 
