@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
+import uuid
 from pathlib import Path
 
 import pytest
 
-from cluster import cluster_works
+from cluster import cluster_works, kubectl
 from engines import docker_works
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ BLOCKS = [
     for page in PAGES
     for number, match in enumerate(re.finditer(r"^```(\S.*?)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
 ]
+SPACE = "hooks-demo"
 CLUSTER = {name: value for name, value in os.environ.items() if name == "KUBECONFIG"}
 SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
 
@@ -37,7 +39,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
-def test_block(page, kind, text, folders):
+def test_block(page, kind, text, folders, request):
     """Python runs, consoles show what is shown, set-up names real sessions and extras; nothing else may stand there."""
     check = {"python": run_python, "console": run_console, "sh": read_setup, "toml": read_toml}.get(kind)
     if check is None:
@@ -46,8 +48,19 @@ def test_block(page, kind, text, folders):
         pytest.skip("no docker daemon answers")
     elif page.name == "kubernetes.md" and not cluster_works():
         pytest.skip("KUBECONFIG names no cluster that answers")
+    elif page.name == "kubernetes.md":
+        check(text.replace(SPACE, request.getfixturevalue("space")), folders[page])
     else:
         check(text, folders[page])
+
+
+@pytest.fixture(scope="module")
+def space():
+    """The page's namespace under a name of this run's, so that the last run's need not be gone yet; its pods are not waited for."""
+    name = f"{SPACE}-{uuid.uuid4().hex[:8]}"
+    yield name
+    kubectl("-n", name, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false", check=False)
+    kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def run_python(text, folder):
