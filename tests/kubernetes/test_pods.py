@@ -219,8 +219,8 @@ async def test_workloads(space, kind):
         done = await spawn(["sleep", "100"], sandbox=box, timeout=1, grace=0.5)
         assert isinstance(done.error, SpawnTimeoutError)
         assert done.cleanup.value == "confirmed"
-        supervised = attrs.evolve(box, pod=f"pod/{min(names)}")
-        assert await where(supervised) == min(names)
+        for one in ("pod", "Pod", "po"):
+            assert await where(attrs.evolve(box, pod=f"{one}/{min(names)}")) == min(names)
     finally:
         space("delete", kind, label, "--wait=false", "--cascade=background")
         space("delete", "service", label)

@@ -115,7 +115,7 @@ class KubectlExec(SupervisedSandbox):
     def _one_pod(self) -> str | None:
         """The name of the pod, unless there is a choice."""
         kind, _, name = (self.pod or "").rpartition("/")
-        return name if self.pod and (not kind or kind in _KINDS) else None
+        return name if self.pod and (not kind or kind.lower() in _KINDS) else None
 
     @property
     def _place(self) -> str:
