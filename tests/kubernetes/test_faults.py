@@ -57,7 +57,7 @@ async def test_what_the_server_is_asked(served):
 async def test_the_lifeline_over_a_web_socket(served, fault):
     """A call that is over early ends the work at the other end, by the half-close alone."""
     api, box = served(fault)
-    done = await spawn(["sh", "-c", "setsid sleep 999 & echo half; sleep 999"], sandbox=box, timeout=1)
+    done = await spawn(["sh", "-c", "setsid sleep 999 & echo half; sleep 999"], sandbox=box, timeout=4)
     if fault:
         assert isinstance(done.error, TransportError), done
         assert done.error.started is True
@@ -73,7 +73,7 @@ async def test_a_server_that_never_answers(served):
     began = time.monotonic()
     done = await spawn(["true"], sandbox=box, timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert done.cleanup is Cleanup.CONFIRMED
 
 

@@ -135,7 +135,7 @@ async def test_nothing_is_left_in_the_pod(space, box, how):
 async def test_grace(bare_box):
     """SIGTERM comes first; what the program says then is read, and its status is its own."""
     script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
-    done = await run(bare_box, "sh", "-c", script, timeout=1, grace=20)
+    done = await run(bare_box, "sh", "-c", script, timeout=5, grace=20)
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.stdout, done.returncode) == (b"ready\nbye\n", 7)
 

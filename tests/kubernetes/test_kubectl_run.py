@@ -97,7 +97,9 @@ async def test_a_program_that_cannot_be_started(box):
 async def test_ended_early(box, how):
     """And nothing is left, which is known."""
     if how == "timeout":
-        done = await run(box, "sh", "-c", "trap 'echo bye' TERM; echo ready; sleep 999", timeout=5, grace=1)
+        took = (await run(box, "true", check=True)).duration
+        script = "trap 'echo bye' TERM; echo ready; sleep 999"
+        done = await run(box, "sh", "-c", script, timeout=3 * took + 2, grace=1)  # some of that is the pod's start
         assert isinstance(done.error, SpawnTimeoutError), done
         assert done.stdout.startswith(b"ready\n")
         assert done.cleanup is Cleanup.CONFIRMED
@@ -264,7 +266,7 @@ class TestTruth:
 
     async def test_no_node_takes_it(self, box):
         """That may change, and so is waited for; what it waited for is in the error."""
-        done = await run(attrs.evolve(box, node_selector={"no-such": "label"}), "true", timeout=2)
+        done = await run(attrs.evolve(box, node_selector={"no-such": "label"}), "true", timeout=5)
         assert isinstance(done.error, SpawnTimeoutError), done
         assert "was not started in time: pod" in str(done.error)
         assert "Unschedulable" in str(done.error)

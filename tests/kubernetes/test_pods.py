@@ -176,7 +176,7 @@ async def test_a_cancelled_call_gives_its_place_back(pods):
             tasks.start_soon(lambda: spawn(["sleep", "100"], sandbox=box))
         await anyio.sleep(1)
         tasks.cancel_scope.cancel()
-    assert {await where(box, timeout=5) for _ in range(2)} == set(pods.names)
+    assert {await where(box, timeout=30) for _ in range(2)} == set(pods.names)
 
 
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
