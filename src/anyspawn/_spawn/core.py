@@ -1,6 +1,6 @@
 """The course of one call, from pipes to clean-up.
 
-A call is looked after by a task of its own (`_Call.supervise`). It takes the caller's cancellation where it waits for the
+A call is looked after by a task of its own (`Call.supervise`). It takes the caller's cancellation where it waits for the
 program, and is shielded from it where it ends the program and collects what is left: so neither an anyio
 cancel scope nor a native ``asyncio.Task.cancel()`` of the caller, however often, can leave work behind. One selector
 holds both output streams, stdin and the program's end, so that a single task does all of it, in order.
@@ -40,11 +40,20 @@ from anyspawn.supervisor import Frames
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-__all__ = ["run", "see_through", "timed_out_waiting"]
+__all__ = [
+    "CLEANUP_TIMEOUT",
+    "REMOTE_TIMEOUT",
+    "Call",
+    "conduct",
+    "on_asyncio",
+    "run",
+    "see_through",
+    "timed_out_waiting",
+]
 
-_CLEANUP_TIMEOUT = 5.0
+CLEANUP_TIMEOUT = 5.0
 _SETTLE = 0.1
-_REMOTE_TIMEOUT = 2.0
+REMOTE_TIMEOUT = 2.0
 _RUNNER_FAILED = 125
 _EXIT_POLL = 0.05
 _LAST_LOOKS = 64
@@ -68,7 +77,11 @@ async def run(launch: Launch, command: Command, *, mode: str, began: float, time
         timeout: Seconds from then on that the program has.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
-    call = _Call(launch, command, began, timeout)
+    return await conduct(Call(launch, command, began, timeout), command, mode)
+
+
+async def conduct(call: Call, command: Command, mode: str) -> Completed:
+    """See ``call`` through, in a task of its own, and tell those who watch."""
     watch = watch_spawn(command, mode)
     try:
         if on_asyncio():
@@ -115,7 +128,9 @@ def on_asyncio() -> bool:
     return asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError
 
 
-class _Call:
+class Call:
+    """One call: what is to be started, what came of it, and all that has to be given back."""
+
     def __init__(self, launch: Launch, command: Command, began: float, timeout: float) -> None:
         self.raised: BaseException | None = None
         self.completed: Completed | None = None
@@ -142,6 +157,7 @@ class _Call:
         self._exit_seen = True  # by the selector; elsewhere it is asked for
         self._process: Process | None = None
         self._group: ProcessGroup | None = None
+        self._last_resort: weakref.finalize[..., Any] | None = None
         self._leader = -1  # a pidfd of the process that leads the work, where that is not the runner itself
         self._exited = False
         self._reason: Literal["timeout", "overflow", "raised", "cancelled"] | None = None
@@ -258,10 +274,10 @@ class _Call:
         """End what is left, and see that it is gone. Runs shielded, in bounded time."""
         assert self._process is not None
         if not self._exited and not self._streams_open and self._reason is None:
-            self._exited = await self._ends_within(_REMOTE_TIMEOUT)  # a supervisor's client closed its streams first
+            self._exited = await self._ends_within(REMOTE_TIMEOUT)  # a supervisor's client closed its streams first
         forced, seen_clean = not self._exited, False
         grace = self._command.grace if forced and self._reason is not None else 0.0
-        with anyio.CancelScope(deadline=anyio.current_time() + grace + _CLEANUP_TIMEOUT, shield=True) as scope:
+        with anyio.CancelScope(deadline=anyio.current_time() + grace + CLEANUP_TIMEOUT, shield=True) as scope:
             if forced:
                 await self._end(grace)
             await self._process.wait()
@@ -303,7 +319,7 @@ class _Call:
             if self._frames is not None:
                 self._close_stdin()
                 if self._frames.ready:
-                    await self._keep_raised(self._until_exit, _REMOTE_TIMEOUT)
+                    await self._keep_raised(self._until_exit, REMOTE_TIMEOUT)
             elif self._launch.end:
                 await self._end_remote()
         if not self._exited:
@@ -321,7 +337,7 @@ class _Call:
 
     async def _end_remote(self) -> None:
         """End remote work before its client: one that were killed might leave a request behind that is still to come."""
-        with anyio.CancelScope(deadline=anyio.current_time() + _REMOTE_TIMEOUT):
+        with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
             while not self._exited:
                 await self._beside(self._launch.end)
                 await self._keep_raised(self._until_exit, 0.05)
@@ -363,8 +379,8 @@ class _Call:
 
     async def _beside(self, argv: tuple[str, ...]) -> Completed:
         """Run a command of the sandbox's own while this call is being ended."""
-        command = Command(argv, timeout=_REMOTE_TIMEOUT, output_limit=_STATUS_LIMIT, overflow="truncate")
-        call = _Call(Launch(argv=argv), command, anyio.current_time(), _REMOTE_TIMEOUT)
+        command = Command(argv, timeout=REMOTE_TIMEOUT, output_limit=_STATUS_LIMIT, overflow="truncate")
+        call = Call(Launch(argv=argv), command, anyio.current_time(), REMOTE_TIMEOUT)
         await call.supervise()
         if call.raised is not None:
             raise call.raised
@@ -496,7 +512,8 @@ class _Call:
     def _watch(self) -> bool:
         """Have a selector wait for the program's streams and its end; return whether that was possible."""
         assert self._process is not None
-        self._group = self._process.group = ProcessGroup(self._process.pid)
+        if self._group is None:
+            self._group = self._process.group = ProcessGroup(self._process.pid)
         self._last_resort = weakref.finalize(self, _kill, self._group, os.getpid())
         try:
             self._selector = selectors.DefaultSelector()
@@ -614,7 +631,8 @@ class _Call:
         if self._group is not None:
             if not self._exited:
                 self._signal_group(signal.SIGKILL)
-            self._last_resort.detach()
+            if self._last_resort is not None:
+                self._last_resort.detach()
             self._group.close()
         if self._leader >= 0:
             os.close(self._leader)

@@ -85,6 +85,9 @@ class Output:
 
     No more than the limit and a constant is held: a ``BytesIO`` hands out its own buffer without copying it, and what
     is kept of the end goes round in the second half of the same buffer.
+
+    Attributes:
+        stays: The pipe is a resident's: it outlives this, which ends where the frames say so.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Output:
         self.fd = fd
         self.at_end = False
         self.frames = frames
+        self.stays = False
         self._keep_tail = keep_tail
         self.total = 0
         self.overflowed = False
@@ -125,6 +129,7 @@ class Output:
             _widen(self.fd)
         if self.frames is not None:
             data = self.frames.rest() if self.at_end else self.frames.feed(data)
+            self.at_end = self.at_end or (self.stays and self.frames.over)
         self.keep(data)
         return data
 
@@ -168,7 +173,8 @@ class Output:
 
     def close(self) -> None:
         if self.open:
-            os.close(self.fd)
+            if not self.stays:
+                os.close(self.fd)
             self.fd = -1
 
     def take(self) -> bytes:
@@ -189,10 +195,17 @@ class Feed:
         data: What it reads.
         hold: Keep the stream open when all is written.
         later: Write nothing before `begin`.
+        pipe: The ends of a resident's pipe, which outlives this. Default: a new pipe.
+
+    Attributes:
+        stays: The pipe outlives this.
     """
 
-    def __init__(self, data: bytes, *, hold: bool = False, later: bool = False) -> None:
-        self.read_end, self.fd = make_pipe()
+    def __init__(
+        self, data: bytes, *, hold: bool = False, later: bool = False, pipe: tuple[int, int] | None = None
+    ) -> None:
+        self.stays = pipe is not None
+        self.read_end, self.fd = pipe or make_pipe()
         self.hold = hold
         self.waiting = later
         self._rest = memoryview(data)
@@ -228,7 +241,7 @@ class Feed:
                 budget -= sent
 
     def close_read_end(self) -> None:
-        if self.read_end >= 0:
+        if self.read_end >= 0 and not self.stays:
             os.close(self.read_end)
             self.read_end = -1
 
@@ -237,7 +250,7 @@ class Feed:
             self.close_write_end()
 
     def close_write_end(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.stays:
             os.close(self.fd)
             self.fd = -1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyspawn._model import FdArg
 from anyspawn.exceptions import ConfigError
-from anyspawn.supervisor import script
+from anyspawn.supervisor import supervisor
 
 if TYPE_CHECKING:
     from anyspawn._env import Env
@@ -97,14 +97,25 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     variables are on stdin instead.
     """
     argv = [config.docker_path, "exec", "-i"]
-    if command.cwd or config.workdir:
-        argv.append(f"--workdir={command.cwd or config.workdir}")
+    resident = config.resident and config.supervisor != "off"
+    cwd = config.workdir if resident else command.cwd or config.workdir  # a resident goes there by itself
+    if cwd:
+        argv.append(f"--workdir={cwd}")
     if config.user:
         argv.append(f"--user={config.user}")
     if config.supervisor == "off":
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
-    return (*argv, *config.extra_args, config.container, "sh", "-c", script(), "anyspawn", *command.argv)
+    return (
+        *argv,
+        *config.extra_args,
+        config.container,
+        "sh",
+        "-c",
+        supervisor(config.resident),
+        "anyspawn",
+        *command.argv,
+    )
 
 
 def env_args(env: Env) -> list[str]:

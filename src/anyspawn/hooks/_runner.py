@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -13,7 +12,7 @@ import anyio
 from attrs import evolve
 
 from anyspawn._registry import nearest
-from anyspawn._spawn.core import on_asyncio
+from anyspawn._spawn.background import start_in_background
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision
@@ -213,26 +212,11 @@ def _merged(results: dict[str, Decision]) -> Decision:
 
 
 _loops: WeakKeyDictionary[Any, _Desk] = WeakKeyDictionary()
-_tasks: set[object] = set()
 
 
 def _loop_desk() -> _Desk:
     """Return the running loop's own desk, whose observers are tasks of the loop, ended with it."""
     loop = anyio.lowlevel.current_token().native_token
     if loop not in _loops:
-        _loops[loop] = _Desk(_start_on_asyncio if on_asyncio() else _start_on_trio, _MAX_CONCURRENT, _MAX_OBSERVING)
+        _loops[loop] = _Desk(start_in_background, _MAX_CONCURRENT, _MAX_OBSERVING)
     return _loops[loop]
-
-
-def _start_on_asyncio(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
-    import asyncio
-
-    task = asyncio.get_running_loop().create_task(work(*args), name=name)
-    _tasks.add(task)  # lest it be collected
-    task.add_done_callback(_tasks.discard)
-
-
-def _start_on_trio(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
-    import trio
-
-    trio.lowlevel.spawn_system_task(work, *args, name=name, context=copy_context())

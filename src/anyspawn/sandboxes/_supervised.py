@@ -12,11 +12,12 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.resident import Pools
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
-from anyspawn.supervisor import Frames, head, script
+from anyspawn.supervisor import Frames, head, resident_script, script, tag_of, task
 
-__all__ = ["SupervisedSandbox", "explain_frames", "not_started", "supervised"]
+__all__ = ["SupervisedSandbox", "explain_frames", "known_by", "not_started", "resident_count", "supervised"]
 
 _SECRET = os.urandom(32)
 _NOT_FOUND = 127
@@ -29,19 +30,32 @@ def _nonce(command: Command) -> str:
     return hashlib.blake2b(command.id.encode(), key=_SECRET, digest_size=16).hexdigest()
 
 
-def supervised(command: Command, *, cwd: str | None = None, **fields: Any) -> Launch:
+def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, **fields: Any) -> Launch:
     """Return the launch of a client at whose other end the supervisor waits for its task.
 
     Args:
         command: The command.
+        resident: The supervisor is one that stays; else it is the command's own.
         cwd: Where it starts, if the client cannot say that.
         fields: The launch's other fields.
     """
     if command.stdin is None:
         raise ConfigError("stdin=None, the caller's own stdin, needs supervisor='off': it is the supervisor's lifeline")
+    env = command.env.known()
+    if resident:
+        return Launch(stdin=task(command.argv, env, command.stdin, cwd), remote=True, **fields)
     nonce = _nonce(command)
-    told = head(command.id, nonce, command.env.known(), len(command.stdin), cwd)
-    return Launch(stdin=told + command.stdin, nonce=nonce, remote=True, **fields)
+    return Launch(
+        stdin=head(command.id, nonce, env, len(command.stdin), cwd) + command.stdin, nonce=nonce, remote=True, **fields
+    )
+
+
+def known_by(command: Command, *, resident: int) -> tuple[str, str]:
+    """Return the arguments of `SWEEP`: the tag and the id of what the command starts.
+
+    A resident's are placeholders, filled in when the command is its turn.
+    """
+    return ("?tag", "?id") if resident else (str(tag_of(command.id)), command.id)
 
 
 def not_started(program: str, code: int) -> SpawnError:
@@ -59,7 +73,11 @@ def explain_frames(completed: Completed, words: bytes, failure: Callable[..., Tr
         words: What the supervisor said, one a line.
         failure: Makes an error of the client's own words.
     """
-    program = completed.argv[completed.argv.index(script()) + 2]
+    program = next(
+        after
+        for arg, after in zip(completed.argv, completed.argv[2:], strict=False)
+        if arg in {script(), resident_script()}
+    )
     frames = Frames("")
     frames.words = words.decode().splitlines()
     if "nocwd" in frames.words:
@@ -96,6 +114,17 @@ def _mode(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"supervisor must be 'auto', 'required' or 'off', not {value!r}")
 
 
+def resident_count(_: object, __: Attribute[Any], value: Any) -> None:
+    """Check the field ``resident``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"resident must be an int of 0 (none) or more, not {value!r}")
+
+
+def _idle(_: object, __: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"idle_timeout must be a number of seconds above 0 (math.inf: never), not {value!r}")
+
+
 @frozen(kw_only=True)
 class SupervisedSandbox(ArgvSandbox):
     """The base of the exec modes: with a supervisor, or without where there is no sh for it.
@@ -103,9 +132,14 @@ class SupervisedSandbox(ArgvSandbox):
     Args:
         supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
             confirmed; ``required``: such a container is an error; ``off``: never.
+        resident: How many supervisors may stay and serve one command after the other. Default 0: each command has its own.
+        idle_timeout: Seconds after which one that serves nobody ends. Default 60.
     """
 
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
+    resident: int = field(default=0, validator=resident_count)
+    idle_timeout: float = field(default=60.0, validator=_idle)
+    _pools: Pools = field(factory=Pools, alias="_pools", repr=False, eq=False)
     _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
     @property
@@ -121,9 +155,14 @@ class SupervisedSandbox(ArgvSandbox):
         """See ``launch`` through; without the supervisor where the container has no sh."""
         if self.supervisor == "off":
             return self._plain_outcome(await super().attempt(launch, command, began=began, timeout=timeout))
-        plain = attrs.evolve(self, supervisor="off")
+        plain = attrs.evolve(self, supervisor="off", resident=0)
         if not self._without_sh:
-            completed = await super().attempt(launch, command, began=began, timeout=timeout)
+            if self.resident:
+                place = launch.argv[: -len(command.argv)]
+                pool = self._pools.get(place, self.resident, self.idle_timeout)
+                completed = await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
+            else:
+                completed = await super().attempt(launch, command, began=began, timeout=timeout)
             if not _no_sh(completed):
                 return completed
             if self.supervisor == "required":
@@ -138,6 +177,10 @@ class SupervisedSandbox(ArgvSandbox):
             self._without_sh.append(True)
             warn("anyspawn.supervisor", "%s has no sh: its commands run without a supervisor", self._place)
         return await plain.attempt(instead, command, began=began, timeout=timeout)
+
+    async def aclose(self) -> None:
+        """Close the residents that this event loop has here. A later call opens new ones."""
+        await self._pools.aclose()
 
 
 def _no_sh(completed: Completed) -> bool:

@@ -13,8 +13,8 @@ from anyspawn._sandbox import config_text, config_texts, optional_text
 from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
 from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
-from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, not_started, supervised
-from anyspawn.supervisor import SWEEP, tag_of
+from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, known_by, not_started, supervised
+from anyspawn.supervisor import SWEEP
 
 __all__ = ["DockerExec"]
 
@@ -46,6 +46,9 @@ class DockerExec(SupervisedSandbox):
         docker_path: The client. Default: ``docker``; ``podman`` works too.
         supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
             confirmed; ``required``: such a container is an error; ``off``: never.
+        resident: How many supervisors may stay in the container and serve one command after the other, each in a few milliseconds; more
+            commands wait for their turn, on their own timeout. Default 0: each command has a supervisor, and a client, of its own.
+        idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
     """
 
     container: str = field(kw_only=False, validator=config_text)
@@ -74,10 +77,12 @@ class DockerExec(SupervisedSandbox):
                 remote=True,
             )
         user = (f"--user={self.user}",) if self.user else ()
-        tag = str(tag_of(command.id))
-        sweep = (self.docker_path, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", tag, command.id)
+        known = known_by(command, resident=self.resident)
+        sweep = (self.docker_path, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", *known)
         return supervised(
             command,
+            resident=self.resident,
+            cwd=command.cwd if self.resident else None,
             argv=argv,
             runner="docker",
             install=INSTALL,

@@ -19,8 +19,8 @@ from anyspawn.argv.kubectl import kubectl_argv, kubectl_exec_argv
 from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError, TransportError
 from anyspawn.sandboxes._kubectl import GONE, INSTALL, about_the_pod, failure, is_all_there_is, pod_state
 from anyspawn.sandboxes._pods import Pod, Pods
-from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, not_started, supervised
-from anyspawn.supervisor import SWEEP, tag_of
+from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, known_by, not_started, supervised
+from anyspawn.supervisor import SWEEP
 
 __all__ = ["KubectlExec"]
 
@@ -130,11 +130,11 @@ class KubectlExec(SupervisedSandbox):
         ask: dict[str, Any] = {}
         if self._one_pod is not None:
             container = ("-c", self.container) if self.container else ()
-            tag = str(tag_of(command.id))
+            known = known_by(command, resident=self.resident)
             target = (*container, *self.extra_args, self._one_pod, "--")
-            sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", tag, command.id)
+            sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", *known)
             ask = {"stop": (*sweep, "TERM"), "end": (*sweep, "KILL"), "gone": sweep, "gone_words": GONE}
-        return supervised(command, cwd=command.cwd, **common, **ask, explain=_explain)
+        return supervised(command, resident=self.resident, cwd=command.cwd, **common, **ask, explain=_explain)
 
     async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
         """See ``launch`` through; where there is a choice of pods, in one that takes it."""

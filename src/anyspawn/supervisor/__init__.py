@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from anyspawn.supervisor._frames import Frames, head, tag_of
+from anyspawn.supervisor._frames import SHORT, Frames, Slot, head, tag_of, task
 
-__all__ = ["SWEEP", "Frames", "head", "script", "tag_of"]
+__all__ = ["SHORT", "SWEEP", "Frames", "Slot", "head", "resident_script", "script", "supervisor", "tag_of", "task"]
 
 SWEEP = """
 { ulimit -x "$1" || ulimit -w "$1"; } 2>/dev/null
@@ -34,8 +34,23 @@ It tags itself first, and fails unless it finds itself: that nothing is found pr
 
 @cache
 def script() -> str:
-    """Return the supervisor's script."""
+    """Return the script that looks after one command."""
+    return _script("common.sh", "supervisor.sh")
+
+
+@cache
+def resident_script() -> str:
+    """Return the script that looks after one command after the other."""
+    return _script("common.sh", "resident.sh")
+
+
+def supervisor(resident: int) -> str:
+    """Return the script for so many residents, or for none."""
+    return resident_script() if resident else script()
+
+
+def _script(*names: str) -> str:
     from importlib.resources import files
 
-    text = files(__name__).joinpath("supervisor.sh").read_text(encoding="ascii")
+    text = "".join(files(__name__).joinpath(name).read_text(encoding="ascii") for name in names)
     return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
 
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["Frames", "head", "tag_of"]
+__all__ = ["SHORT", "Frames", "Slot", "head", "tag_of", "task"]
 
 _RS = b"\x1e"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
+SHORT = 4096
+"""Bytes of stdin that a resident reads as a line, byte by byte, which starts no other process."""
 _OPENING = 64 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -34,6 +39,13 @@ def head(call_id: str, nonce: str, env: Mapping[str, str], size: int, cwd: str |
     Raises:
         ConfigError: A variable's name is not one that a shell can hand on.
     """
+    lines = _settings(env, cwd)
+    first = f"{nonce} {call_id} {tag_of(call_id)} {len(lines)} {size}".encode()
+    return b"\n".join([first, *lines]) + b"\n"
+
+
+def _settings(env: Mapping[str, str], cwd: str | None) -> list[bytes]:
+    """Return the shell's lines that set a command's working directory and variables."""
     lines = []
     if cwd is not None:
         refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
@@ -46,8 +58,48 @@ def head(call_id: str, nonce: str, env: Mapping[str, str], size: int, cwd: str |
                 f"env: {name!r} cannot be handed on by a shell; use letters, digits and _, or supervisor='off'"
             )
         lines.append(b"export %s=%s" % (name.encode(), _quoted(value)))
-    first = f"{nonce} {call_id} {tag_of(call_id)} {len(lines)} {size}".encode()
-    return b"\n".join([first, *lines]) + b"\n"
+    return lines
+
+
+@frozen
+class Slot:
+    """The words by which a resident's next command is known, told before there is one.
+
+    Args:
+        nonce: What its frames begin with.
+        id: What its processes carry.
+    """
+
+    nonce: str = field(factory=lambda: os.urandom(16).hex(), repr=False)
+    id: str = field(factory=lambda: os.urandom(16).hex())
+
+    @property
+    def tag(self) -> str:
+        """The number by which its processes are known."""
+        return str(tag_of(self.id))
+
+    def line(self, size: int = 0) -> bytes:
+        """Return the line that announces it; ``size`` is that of a stdin too large for a pipe."""
+        return f"{self.nonce} {self.id} {self.tag} {size}\n".encode()
+
+
+def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None) -> bytes:
+    """Return what a resident reads of one command.
+
+    Raises:
+        ConfigError: A variable's name is not one that a shell can hand on.
+    """
+    words = b" ".join(_quoted(word) for word in argv)
+    lines = [*_settings(env, cwd), b"set -- " + words, b""]
+    if not stdin:
+        return b"\n".join([b"0", *lines]) + b"\n"
+    if len(stdin) > SHORT:
+        return b"\n".join([b"%d" % len(stdin), *lines]) + b"\n" + stdin
+    return b"\n".join([b"f", *lines, b"".join(_FORMAT[byte] for byte in stdin)]) + b"\n"
+
+
+_FORMAT = [bytes([byte]) if 32 <= byte < 127 and byte not in b"%\\-" else b"\\%03o" % byte for byte in range(256)]
+"""How each byte stands in a printf format; the hyphen too, lest one at the beginning be an option."""
 
 
 def _quoted(value: str) -> bytes:
@@ -146,6 +198,11 @@ class Frames:
     def whole(self) -> bool:
         """Whether the end of the command's output was seen."""
         return "end" in self.words
+
+    @property
+    def over(self) -> bool:
+        """Whether a resident has said all that there is to say in this stream of the command."""
+        return "end" in self.words or "clean" in self.words or "unclean" in self.words
 
     @property
     def lost(self) -> bool:

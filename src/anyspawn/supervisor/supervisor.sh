@@ -4,9 +4,7 @@
 # before it says that it is ready: what else might read its stdin, such as a client that asks for a password, gets none.
 printf '\036anyspawn ready\n' >&2
 read -r nonce id tag count size || exit 125
-rs=$(printf '\036')
 exec 3<&0 4>&2 2>/dev/null
-say() { printf '%s%s %s%s' "$rs" "$nonce" "$1" "$rs" >&4; }
 i=0
 while [ "$i" -lt "$count" ]; do
   IFS= read -r line || exit 125
@@ -14,54 +12,6 @@ while [ "$i" -lt "$count" ]; do
   eval "ANYSPAWN_ENV_$i=\$line"
   export "ANYSPAWN_ENV_$i"
 done
-
-# The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to its environment or
-# session; what keeps its environment is known by that, too. Zombies do not count: without an init they stay.
-tagged() {
-  while read -r a b c limit _; do
-    case "$a $b $c" in "Max file locks") [ "$limit" = "$tag" ]; return ;; esac
-  done <"$1"
-  return 1
-}
-candidates() {
-  if command -v grep >/dev/null; then
-    grep -l "^Max file locks  *$tag " /proc/[0-9]*/limits
-    grep -l "ANYSPAWN_ID=$id" /proc/[0-9]*/environ
-  else
-    for file in /proc/[0-9]*/limits; do
-      if tagged "$file"; then echo "$file"; fi
-    done
-  fi
-}
-left() {
-  for file in $(candidates); do
-    process=${file%/*}
-    IFS= read -r state <"$process/stat" || continue
-    case ${state##*) } in [ZX]*) ;; *) printf '%s ' "${process#/proc/}" ;; esac
-  done
-}
-# Whether looking finds what there is to find: a process that was tagged for that.
-probe() (
-  { ulimit -x "$tag" || ulimit -w "$tag"; } >/dev/null
-  left
-)
-sweep() {
-  round=0
-  while pids=$(left) && [ -n "$pids" ]; do
-    [ "$round" -lt 300 ] || return 1
-    kill -9 $pids
-    round=$((round + 1))
-  done
-}
-held() {
-  out=$(readlink /proc/$$/fd/1) err=$(readlink /proc/$$/fd/4)
-  for pid in $(left); do
-    for fd in /proc/"$pid"/fd/*; do
-      case $(readlink "$fd") in "$out" | "$err") return 0 ;; esac
-    done
-  done
-  return 1
-}
 
 # stdin goes through the memory of dd where a pipe would not hold it all, so that a command that does not read it cannot
 # keep the end of our own stdin from being seen. The first line is the number of this process, which waits for that end
@@ -73,13 +23,6 @@ feed() {
   exec >/dev/null 4>&-
   while read -r _ <&3; do :; done
   sweep
-}
-spool() {
-  exec 3<&-
-  if dd iflag=fullblock count=0 </dev/null; then dd bs="$((size + 16))" iflag=fullblock; else cat; fi || lost "$?"
-}
-lost() {
-  case $1 in 126 | 127 | 137) say lost ;; esac
 }
 start='
 ANYSPAWN_n="
@@ -119,6 +62,5 @@ look_after() {
   if [ "$swept" = 0 ] && [ -n "$(probe)" ]; then say clean; fi
   kill -9 "$feeder"
 }
-session=$(command -v setsid)
 if [ "$size" -gt 65000 ]; then feed | spool | look_after "$@"; else feed | look_after "$@"; fi
 exit 0

@@ -1,0 +1,27 @@
+"""Tasks that belong to the event loop: nobody waits for them, and they are cancelled when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any
+
+from anyspawn._spawn.core import on_asyncio
+
+__all__ = ["start_in_background"]
+
+_tasks: set[object] = set()
+
+
+def start_in_background(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
+    """Start a task of the running event loop; it must not raise."""
+    if on_asyncio():
+        import asyncio
+
+        task = asyncio.get_running_loop().create_task(work(*args), name=name)
+        _tasks.add(task)  # lest it be collected
+        task.add_done_callback(_tasks.discard)
+    else:
+        import trio
+
+        trio.lowlevel.spawn_system_task(work, *args, name=name, context=copy_context())

@@ -1,0 +1,363 @@
+"""Residents: supervisors that stay, and the calls that they serve one after the other.
+
+A resident is opened by the first call that needs one, and kept by each call whose command was seen to be gone, with
+nothing left of it; where that cannot be seen it is closed with the call, as if it had been the call's own. So no call
+ever meets what another one left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+import anyio
+import attrs
+
+from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._spawn.background import start_in_background
+from anyspawn._spawn.core import CLEANUP_TIMEOUT, REMOTE_TIMEOUT, Call, conduct, see_through, timed_out_waiting
+from anyspawn._spawn.group import ProcessGroup, ended
+from anyspawn._spawn.pipes import Feed, Output
+from anyspawn._spawn.process import Process
+from anyspawn.supervisor import SHORT, Frames, Slot
+
+__all__ = ["Pool", "Pools"]
+
+_KILL_AGAIN = 0.3
+
+
+@attrs.define(eq=False)
+class _Holdings:
+    """What a resident holds: its client, and the pipes to that.
+
+    Args:
+        process: The client.
+        group: Its process group.
+        stdin: Both ends of its stdin; as we hold the read end too, writing never fails.
+        outputs: The read ends of its stdout and its stderr.
+        status: What the client reports, where it does.
+        leader: A pidfd of the process that leads the place where the resident is, where that is not the client.
+        guard: What ends remote work when this process vanishes, and the pipe that it waits on.
+    """
+
+    process: Process
+    group: ProcessGroup
+    stdin: tuple[int, ...]
+    outputs: tuple[int, int]
+    status: Output | None
+    guard: tuple[Process, Feed] | None
+    leader: int = -1
+
+    def close_stdin(self) -> None:
+        for fd in self.stdin:
+            os.close(fd)
+        self.stdin = ()
+
+    def close(self, host: int) -> None:
+        self.close_stdin()
+        for fd in self.outputs:
+            os.close(fd)
+        if os.getpid() == host:
+            with suppress(OSError):
+                self.group.send(signal.SIGKILL)
+            self.process.kill()
+            if self.guard is not None:
+                self.guard[0].reap_later()
+        if self.guard is not None:
+            self.guard[1].close()
+        if self.status is not None:
+            self.status.close()
+        if self.leader >= 0:
+            os.close(self.leader)
+        self.group.close()
+
+
+class _Resident:
+    """A supervisor that waits for its next command, and what that will be known by."""
+
+    def __init__(self, holdings: _Holdings) -> None:
+        self.holds = holdings
+        self.slot = Slot()
+        self.idle_since = 0.0
+        os.set_blocking(holdings.stdin[1], False)
+        self.close = finalize(self, holdings.close, os.getpid())
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.holds.stdin) and not ended(self.holds.process.pid)
+
+    def say(self, words: bytes) -> None:
+        """Write a few words to it; what does not fit is lost, as it is where nobody reads."""
+        if self.holds.stdin:
+            with suppress(BlockingIOError):
+                os.write(self.holds.stdin[1], words)
+
+    def hang_up(self) -> None:
+        """End its stdin, which ends its command's whole tree, and then itself."""
+        self.holds.close_stdin()
+
+
+class _ResidentCall(Call):
+    """A call that is served by a resident of a pool, or opens one and leaves it there."""
+
+    def __init__(self, launch: Launch, command: Command, began: float, timeout: float, pool: Pool) -> None:
+        assert launch.stdin is not None
+        self._pool = pool
+        self._resident = resident = pool.take()
+        self._kept = False
+        self._large = len(command.stdin or b"") > SHORT
+        slot = Slot() if resident is None or self._large else resident.slot
+        announced = slot.line(len(command.stdin or b"") if self._large else 0)
+        told = launch.stdin
+        if resident is None:
+            told = announced + told
+        elif self._large:
+            told = b"x\n" + announced + told
+        names = {"?id": slot.id, "?tag": slot.tag}
+
+        def named(argv: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(names.get(arg, arg) for arg in argv)
+
+        launch = attrs.evolve(
+            launch,
+            argv=launch.argv[: -len(command.argv)],
+            stdin=told,
+            nonce=slot.nonce,
+            stop=named(launch.stop),
+            end=named(launch.end),
+            gone=named(launch.gone),
+        )
+        super().__init__(launch, command, began, timeout)
+
+    # --- the course ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> bool:
+        if self._resident is not None:
+            self._adopt(self._resident.holds)
+            return True
+        if not super()._start():
+            return False
+        assert self._process is not None
+        self._group = self._process.group = ProcessGroup(self._process.pid)
+        feed, (stdout, stderr) = self._feeds[0], self._outputs
+        guard = None if self._guard is None or self._lifeline is None else (self._guard, self._lifeline)
+        self._guard = self._lifeline = None
+        self._resident = _Resident(
+            _Holdings(
+                process=self._process,
+                group=self._group,
+                stdin=(feed.read_end, feed.fd),
+                outputs=(stdout.fd, stderr.fd),
+                status=self._status,
+                guard=guard,
+            )
+        )
+        feed.stays = stdout.stays = stderr.stays = True
+        return True
+
+    def _adopt(self, held: _Holdings) -> None:
+        assert self._frames is not None
+        assert self._launch.stdin is not None
+        self._process, self._group, self._status, self._leader = held.process, held.group, held.status, held.leader
+        self._frames.words.append("ready")
+        limit, keep_tail = self._command.output_limit, self._command.overflow == "truncate"
+        stdout = Output("stdout", held.outputs[0], limit, keep_tail=keep_tail, frames=Frames(self._launch.nonce))
+        stderr = Output("stderr", held.outputs[1], limit, keep_tail=keep_tail, frames=self._frames)
+        stdout.stays = stderr.stays = True
+        self._outputs += [stdout, stderr]
+        self._feeds.append(Feed(self._launch.stdin, hold=True, pipe=(held.stdin[0], held.stdin[1])))
+
+    @property
+    def _over(self) -> bool:
+        """Whether the resident has said all that there is to say of the command."""
+        return all(output.frames is not None and output.frames.over for output in self._outputs)
+
+    async def _finish(self) -> None:
+        if self._in_order:
+            if not self._over:
+                await self._end_command()
+            elif self._reason is None and self._clean:
+                self._kept = True
+                return
+            if self._over and self._clean:
+                self._kept, self._cleanup = True, Cleanup.CONFIRMED
+                return
+        if self._over:
+            self._close_stdin()
+        await super()._finish()
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether the resident can be talked to: it lives, and is not in the middle of the command's stdin."""
+        sent = bool(self._feeds) and self._feeds[0].done
+        return sent and self._frames is not None and self._frames.ready and not self._exited and self._error is None
+
+    @property
+    def _clean(self) -> bool:
+        return self._frames is not None and self._frames.clean and not self._frames.lost
+
+    async def _end_command(self) -> None:
+        """Have the resident end the command, and not itself."""
+        assert self._resident is not None
+        grace = self._command.grace if self._reason is not None else 0.0
+        limit = anyio.current_time() + grace + CLEANUP_TIMEOUT
+        with anyio.CancelScope(deadline=limit, shield=True):
+            if grace > 0 and not self._work_ended:
+                self._resident.say(b"t\n")
+                await self._keep_raised(self._until_over, grace)
+            for _ in range(int(REMOTE_TIMEOUT / _KILL_AGAIN)):
+                if self._over or self._exited:
+                    break
+                self._resident.say(b"k\n")
+                await self._keep_raised(self._until_over, _KILL_AGAIN)
+
+    async def _until_over(self, seconds: float) -> None:
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+            while not self._over and not self._exited:
+                await self._turn()
+
+    def _close_stdin(self) -> None:
+        super()._close_stdin()
+        if self._resident is not None:
+            self._resident.hang_up()
+
+    def _outcome(self) -> Completed:
+        self._argv += self._command.argv
+        return super()._outcome()
+
+    def _release(self) -> None:
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            if self._group is not None and self._last_resort is not None:
+                self._last_resort.detach()
+            resident.holds.leader = self._leader
+            self._group, self._status, self._leader = None, None, -1
+        super()._release()
+        if resident is None:
+            return
+        if self._kept:
+            self._pool.give(resident)
+        else:
+            resident.close()
+
+
+class Pool:
+    """The residents of one place, on one event loop.
+
+    Args:
+        most: How many there may be; more calls wait for their turn, on their own timeout.
+        idle_timeout: Seconds after which one that serves nobody is closed.
+    """
+
+    def __init__(self, most: int, idle_timeout: float) -> None:
+        self._places = anyio.CapacityLimiter(most)
+        self._idle_timeout = idle_timeout
+        self._idle: list[_Resident] = []
+        self._closed = False
+        self._keeper: anyio.CancelScope | None = None
+
+    async def run(self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float) -> Completed:
+        """See ``launch`` through, whose argv begins a resident and whose stdin is its task."""
+        place = object()
+        with anyio.CancelScope(deadline=began + timeout) as scope:
+            await self._places.acquire_on_behalf_of(place)
+        if scope.cancelled_caught:
+            return timed_out_waiting(launch, command, began=began, timeout=timeout)
+        try:
+            return await conduct(_ResidentCall(launch, command, began, timeout, self), command, mode)
+        finally:
+            self._places.release_on_behalf_of(place)
+
+    def take(self) -> _Resident | None:
+        """Return a resident that waits, if there is one that is alive."""
+        while self._idle:
+            resident = self._idle.pop()
+            if resident.alive:
+                return resident
+            resident.close()
+        return None
+
+    def give(self, resident: _Resident) -> None:
+        """Take back a resident whose command is gone."""
+        if self._closed or not resident.alive:
+            resident.close()
+            return
+        resident.slot = Slot()
+        resident.say(b"x\n" + resident.slot.line())
+        resident.idle_since = anyio.current_time()
+        self._idle.append(resident)
+        if self._keeper is None:
+            self._keeper = anyio.CancelScope()
+            start_in_background(self._keep, self._keeper, name="anyspawn residents")
+
+    async def _keep(self, scope: anyio.CancelScope) -> None:
+        """Close residents that are idle for too long; all of them when the event loop ends."""
+        try:
+            with scope:
+                while self._idle:
+                    longest = self._idle[0]
+                    left = longest.idle_since + self._idle_timeout - anyio.current_time()
+                    if left > 0:
+                        await anyio.sleep(left)
+                    else:
+                        del self._idle[0]
+                        await see_through(lambda one=longest: _retire(one), CLEANUP_TIMEOUT)  # type: ignore[misc]
+        finally:
+            self._keeper = None
+            if not scope.cancel_called:
+                for resident in self._idle:
+                    resident.close()
+                self._idle.clear()
+
+    async def aclose(self) -> None:
+        """Close the residents that wait; those that serve a call are closed with it."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        idle, self._idle = self._idle, []
+
+        async def close() -> None:
+            async with anyio.create_task_group() as tasks:
+                for resident in idle:
+                    tasks.start_soon(_retire, resident)
+
+        try:
+            await see_through(close, CLEANUP_TIMEOUT)
+        finally:
+            for resident in idle:
+                resident.close()
+
+
+async def _retire(resident: _Resident) -> None:
+    """Have a resident end by itself; end it where it does not."""
+    try:
+        resident.hang_up()
+        with anyio.move_on_after(REMOTE_TIMEOUT):
+            await resident.holds.process.wait()
+    finally:
+        resident.close()
+
+
+class Pools:
+    """The pools of a sandbox: one for each place and event loop."""
+
+    def __init__(self) -> None:
+        self._loops: WeakKeyDictionary[Any, dict[Hashable, Pool]] = WeakKeyDictionary()
+
+    def get(self, place: Hashable, most: int, idle_timeout: float) -> Pool:
+        """Return the running loop's pool for a place."""
+        pools = self._loops.setdefault(anyio.lowlevel.current_token().native_token, {})
+        if place not in pools:
+            pools[place] = Pool(most, idle_timeout)
+        return pools[place]
+
+    async def aclose(self) -> None:
+        """Close the running loop's residents."""
+        pools = self._loops.pop(anyio.lowlevel.current_token().native_token, {})
+        async with anyio.create_task_group() as tasks:
+            for pool in pools.values():
+                tasks.start_soon(pool.aclose)

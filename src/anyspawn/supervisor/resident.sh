@@ -1,0 +1,81 @@
+# Looks after one command after the other inside a container. For each it is told, in a line of its own, the words by which the
+# command will be known, and then makes ready all that the command needs but itself. The task follows: how many bytes of
+# stdin there are, shell lines that set the variables and the arguments, an empty line, and stdin. While the command runs, a word a line: t, send
+# it SIGTERM; k, kill it; x, it has ended. When its own stdin ends the whole tree is killed.
+printf '\036anyspawn ready\n' >&2
+exec 3<&0 4>&2 2>/dev/null </dev/null
+
+# stdin comes as a printf format where it is short: that takes no other process.
+feed() {
+  read -r size <&3 || return
+  [ "$size" != x ] || exit
+  while IFS= read -r line <&3 || return; do
+    printf '%s\n' "$line"
+    [ -n "$line" ] || break
+  done
+  case $size in
+  0) ;;
+  f) IFS= read -r line <&3 && printf "$line" ;;
+  *) head -c "$size" <&3 || lost "$?" ;;
+  esac
+  exec >/dev/null
+  while read -r word <&3; do
+    case $word in
+    t) kill -15 $(left) ;;
+    k) kill -9 $(left) ;;
+    x) exit ;;
+    esac
+  done
+  sweep
+}
+start='
+ANYSPAWN_n="
+"
+while IFS= read -r ANYSPAWN_line || exit 125; do
+  [ -n "$ANYSPAWN_line" ] || break
+  eval "$ANYSPAWN_line"
+done
+ANYSPAWN_frame=$ANYSPAWN_NONCE
+unset ANYSPAWN_NONCE ANYSPAWN_line
+printf "%s start\036" "$ANYSPAWN_frame"
+printf "%s start\036" "$ANYSPAWN_frame" >&2
+trap "printf \"%s unstarted \$?\\036\" \"\$ANYSPAWN_frame\" >&2" EXIT
+exec "$@"'
+work() (
+  exec 2>&4 3<&- 4>&-
+  { ulimit -x "$tag" || ulimit -w "$tag" || printf '%s%s untagged%s' "$rs" "$nonce" "$rs" >&2; } 2>/dev/null
+  ANYSPAWN_ID=$id ANYSPAWN_NONCE=$rs$nonce
+  export ANYSPAWN_ID ANYSPAWN_NONCE
+  exec $session sh -c "$start" anyspawn
+)
+# The number of a process that was tagged to be found, and the files by which any process of the command was.
+look() (
+  { ulimit -x "$tag" || ulimit -w "$tag"; } >/dev/null
+  read -r me _ </proc/self/stat
+  echo "$me"
+  exec grep -l -e "^Max file locks  *$tag " -e "ANYSPAWN_ID=$id" /proc/[0-9]*/limits /proc/[0-9]*/environ
+)
+look_after() {
+  work
+  status=$?
+  say "exit $status"
+  found=$(look)
+  me=${found%%"
+"*}
+  if [ "$found" = "$me
+/proc/$me/limits" ]; then
+    ended=clean
+  else
+    round=0
+    while held && [ "$round" -lt 3000 ]; do
+      sleep 0.02 || sleep 1 || round=3000
+      round=$((round + 1))
+    done
+    if sweep && [ -n "$(probe)" ]; then ended=clean; else ended=unclean; fi
+  fi
+  printf '%s%s end%s' "$rs" "$nonce" "$rs"
+  say "$ended"
+}
+while read -r nonce id tag size <&3; do
+  if [ "$size" = 0 ]; then feed | look_after; else feed | spool | look_after; fi
+done
