@@ -63,10 +63,19 @@ def python(containers):
     return containers("python:3-slim")
 
 
-@pytest.fixture(params=["busybox", "python"])
+class Box(str):
+    """A container's name, and how many residents its sandbox has."""
+
+    resident = 0
+
+
+@pytest.fixture(params=["busybox", "python", "busybox with residents", "python with residents"])
 def box(request):
-    """A container with busybox's sh, and one with dash."""
-    return request.getfixturevalue(request.param)
+    """A container with busybox's sh, and one with dash; with a supervisor for each command, and with those that stay."""
+    image, _, residents = request.param.partition(" ")
+    box = Box(request.getfixturevalue(image))
+    box.resident = 2 if residents else 0
+    return box
 
 
 @pytest.fixture

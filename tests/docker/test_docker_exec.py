@@ -33,9 +33,34 @@ from machine import eventually
 pytestmark = pytest.mark.anyio
 
 
+SANDBOXES = {}
+
+
+@pytest.fixture(autouse=True)
+def sandboxes():
+    """Those of a test, by their container: what stays for a second command is used by one."""
+    yield
+    SANDBOXES.clear()
+
+
 async def run(box, *argv, **options):
-    sandbox = box if isinstance(box, DockerExec) else DockerExec(box, default_timeout=60)
+    sandbox = box if isinstance(box, DockerExec) else await sandbox_for(box)
     return await spawn(argv, sandbox=sandbox, **options)
+
+
+async def left_in(box):
+    """Return what a test left in a container, once nothing is to stay there."""
+    if box in SANDBOXES:
+        await SANDBOXES[box].aclose()
+    return eventually(lambda: processes_in(box), 1)
+
+
+async def sandbox_for(box):
+    if box not in SANDBOXES:
+        SANDBOXES[box] = DockerExec(box, default_timeout=60, resident=getattr(box, "resident", 0))
+        if SANDBOXES[box].resident:
+            await spawn(["true"], sandbox=SANDBOXES[box], check=True)
+    return SANDBOXES[box]
 
 
 async def test_stdin_and_output(box):
@@ -130,7 +155,7 @@ async def test_nothing_is_left_in_the_container(box, how):
     async with anyio.create_task_group() as tasks:
         for script in TREES.values():
             tasks.start_soon(one, script)
-    assert not eventually(lambda: processes_in(box), 1)
+    assert not await left_in(box)
     assert time.monotonic() - began < 10
 
 
@@ -142,7 +167,7 @@ async def test_what_a_program_leaves_behind_is_ended(box):
     done = await run(box, "sh", "-c", "setsid sleep 999 & echo out; exit 4", wait_delay=0.3)
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
     assert done.cleanup is Cleanup.CONFIRMED
-    assert not eventually(lambda: processes_in(box), 1)
+    assert not await left_in(box)
 
 
 async def test_grace(box):
@@ -161,7 +186,7 @@ import anyio, json, sys
 from anyspawn import DockerExec, spawn
 
 async def main():
-    box, trees, size = DockerExec(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
+    box, trees, size = DockerExec(sys.argv[2], resident=int(sys.argv[5])), json.loads(sys.argv[3]), int(sys.argv[4])
     async with anyio.create_task_group() as tasks:
         for number, script in enumerate(trees):
             argv = ["sh", "-c", f"echo > /tmp/started{number}; {script}"]
@@ -176,7 +201,8 @@ async def test_the_caller_is_killed(box, size, anyio_backend):
     """Within 2 seconds nothing is left in the container, by itself."""
     docker("exec", box, "sh", "-c", "rm -f /tmp/started*")
     trees = list(TREES.values())
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], box, json.dumps(trees), str(size)])
+    args = [anyio_backend[0], box, json.dumps(trees), str(size), str(box.resident * len(trees))]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, *args])
     try:
         assert not eventually(lambda: len(docker("exec", box, "ls", "/tmp").split()) < len(trees), 30)
     finally:
@@ -207,7 +233,7 @@ async def test_the_client_is_ended_by_someone_else(box):
         assert "the connection was lost while 'sh' ran" in str(done.error)
         assert (done.returncode, done.stdout) == (None, b"ready\n")
         assert done.cleanup is Cleanup.CONFIRMED
-        assert not eventually(lambda: processes_in(box), 2)
+        assert not await left_in(box)
 
 
 def clients_of(box):
@@ -228,7 +254,7 @@ async def test_cancelled_at_fifty_moments(box):
     async with anyio.create_task_group() as tasks:
         for step in range(50):
             tasks.start_soon(one, step * 0.004)
-    assert not eventually(lambda: processes_in(box), 2)
+    assert not await left_in(box)
 
 
 async def test_sixteen_at_once(box):

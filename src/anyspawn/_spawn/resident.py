@@ -23,6 +23,7 @@ from anyspawn._spawn.core import CLEANUP_TIMEOUT, REMOTE_TIMEOUT, Call, conduct,
 from anyspawn._spawn.group import ProcessGroup, ended
 from anyspawn._spawn.pipes import Feed, Output
 from anyspawn._spawn.process import Process
+from anyspawn.exceptions import TransportError
 from anyspawn.supervisor import SHORT, Frames, Slot
 
 __all__ = ["Pool", "Pools"]
@@ -40,8 +41,9 @@ class _Holdings:
         stdin: Both ends of its stdin; as we hold the read end too, writing never fails.
         outputs: The read ends of its stdout and its stderr.
         status: What the client reports, where it does.
-        leader: A pidfd of the process that leads the place where the resident is, where that is not the client.
         guard: What ends remote work when this process vanishes, and the pipe that it waits on.
+        leader: A pidfd of the process that leads the place where the resident is, where that is not the client.
+        doubtful: The client may have ended without that place.
     """
 
     process: Process
@@ -51,6 +53,7 @@ class _Holdings:
     status: Output | None
     guard: tuple[Process, Feed] | None
     leader: int = -1
+    doubtful: bool = False
 
     def close_stdin(self) -> None:
         for fd in self.stdin:
@@ -64,8 +67,11 @@ class _Holdings:
         if os.getpid() == host:
             with suppress(OSError):
                 self.group.send(signal.SIGKILL)
+            gone = self.process.returncode is not None and not self.doubtful
             self.process.kill()
-            if self.guard is not None:
+            if self.guard is not None and gone:
+                self.guard[0].kill()
+            elif self.guard is not None:
                 self.guard[0].reap_later()
         if self.guard is not None:
             self.guard[1].close()
@@ -77,11 +83,18 @@ class _Holdings:
 
 
 class _Resident:
-    """A supervisor that waits for its next command, and what that will be known by."""
+    """A supervisor that waits for its next command, and what that will be known by.
 
-    def __init__(self, holdings: _Holdings) -> None:
+    Args:
+        holdings: What it holds.
+        home: What names the container, if it has one of its own.
+    """
+
+    def __init__(self, holdings: _Holdings, home: str) -> None:
         self.holds = holdings
+        self.home = home
         self.slot = Slot()
+        self.announced = False
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
@@ -96,6 +109,12 @@ class _Resident:
             with suppress(BlockingIOError):
                 os.write(self.holds.stdin[1], words)
 
+    def announce(self) -> None:
+        """Tell it that its command has ended, and what the next one will be known by."""
+        self.slot = Slot()
+        self.say(b"x\n" + self.slot.line())
+        self.announced = True
+
     def hang_up(self) -> None:
         """End its stdin, which ends its command's whole tree, and then itself."""
         self.holds.close_stdin()
@@ -104,40 +123,59 @@ class _Resident:
 class _ResidentCall(Call):
     """A call that is served by a resident of a pool, or opens one and leaves it there."""
 
-    def __init__(self, launch: Launch, command: Command, began: float, timeout: float, pool: Pool) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        command: Command,
+        began: float,
+        timeout: float,
+        pool: Pool,
+        resident: _Resident | None,
+    ) -> None:
         assert launch.stdin is not None
         self._pool = pool
-        self._resident = resident = pool.take()
+        self._resident = resident
         self._kept = False
-        self._large = len(command.stdin or b"") > SHORT
-        slot = Slot() if resident is None or self._large else resident.slot
-        announced = slot.line(len(command.stdin or b"") if self._large else 0)
+        size = len(command.stdin or b"")
+        large = size if size > SHORT else 0
         told = launch.stdin
-        if resident is None:
-            told = announced + told
-        elif self._large:
-            told = b"x\n" + announced + told
-        names = {"?id": slot.id, "?tag": slot.tag}
+        if resident is not None and resident.announced and not large:
+            slot = resident.slot
+        else:
+            slot = Slot()
+            told = slot.line(large) + told
+            if resident is not None and resident.announced:
+                told = b"x\n" + told
+        home = slot.id if resident is None else resident.home
+        names = {
+            "?id": slot.id,
+            "?tag": slot.tag,
+            "anyspawn-?": f"anyspawn-{home}",
+            "io.anyspawn.id=?": f"io.anyspawn.id={home}",
+            "name=^anyspawn-?$": f"name=^anyspawn-{home}$",
+        }
 
         def named(argv: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(names.get(arg, arg) for arg in argv)
 
         launch = attrs.evolve(
             launch,
-            argv=launch.argv[: -len(command.argv)],
+            argv=named(launch.argv[: -len(command.argv)]),
             stdin=told,
             nonce=slot.nonce,
+            guard=named(launch.guard),
             stop=named(launch.stop),
             end=named(launch.end),
             gone=named(launch.gone),
         )
         super().__init__(launch, command, began, timeout)
+        self._home = home
 
     # --- the course ---------------------------------------------------------------------------------------------------
 
     def _start(self) -> bool:
         if self._resident is not None:
-            self._adopt(self._resident.holds)
+            self._adopt(self._resident.holds, ready=self._resident.announced)
             return True
         if not super()._start():
             return False
@@ -154,22 +192,33 @@ class _ResidentCall(Call):
                 outputs=(stdout.fd, stderr.fd),
                 status=self._status,
                 guard=guard,
-            )
+            ),
+            self._home,
         )
         feed.stays = stdout.stays = stderr.stays = True
         return True
 
-    def _adopt(self, held: _Holdings) -> None:
+    def open(self) -> _Resident | None:
+        """Start a resident for a later call; ``None`` where that fails, of which that call will tell."""
+        resident = None
+        if self._start():
+            resident, self._resident = self._resident, None
+            self._group = self._status = None
+        self._release()
+        return resident
+
+    def _adopt(self, held: _Holdings, *, ready: bool) -> None:
         assert self._frames is not None
         assert self._launch.stdin is not None
         self._process, self._group, self._status, self._leader = held.process, held.group, held.status, held.leader
-        self._frames.words.append("ready")
+        if ready:
+            self._frames.words.append("ready")
         limit, keep_tail = self._command.output_limit, self._command.overflow == "truncate"
         stdout = Output("stdout", held.outputs[0], limit, keep_tail=keep_tail, frames=Frames(self._launch.nonce))
         stderr = Output("stderr", held.outputs[1], limit, keep_tail=keep_tail, frames=self._frames)
         stdout.stays = stderr.stays = True
         self._outputs += [stdout, stderr]
-        self._feeds.append(Feed(self._launch.stdin, hold=True, pipe=(held.stdin[0], held.stdin[1])))
+        self._feeds.append(Feed(self._launch.stdin, hold=True, later=not ready, pipe=(held.stdin[0], held.stdin[1])))
 
     @property
     def _over(self) -> bool:
@@ -235,6 +284,7 @@ class _ResidentCall(Call):
             if self._group is not None and self._last_resort is not None:
                 self._last_resort.detach()
             resident.holds.leader = self._leader
+            resident.holds.doubtful = self.cleanup_failed
             self._group, self._status, self._leader = None, None, -1
         super()._release()
         if resident is None:
@@ -251,26 +301,41 @@ class Pool:
     Args:
         most: How many there may be; more calls wait for their turn, on their own timeout.
         idle_timeout: Seconds after which one that serves nobody is closed.
+        fresh: Each serves one command; this is how many are started ahead then, and calls do not wait.
     """
 
-    def __init__(self, most: int, idle_timeout: float) -> None:
-        self._places = anyio.CapacityLimiter(most)
+    def __init__(self, most: int, idle_timeout: float, *, fresh: bool) -> None:
+        self._most = most
+        self._places = None if fresh else anyio.CapacityLimiter(most)
         self._idle_timeout = idle_timeout
         self._idle: list[_Resident] = []
+        self._closing: set[anyio.Event] = set()
         self._closed = False
         self._keeper: anyio.CancelScope | None = None
 
     async def run(self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float) -> Completed:
         """See ``launch`` through, whose argv begins a resident and whose stdin is its task."""
+        if self._places is None:
+            completed = await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
+            if not isinstance(completed.error, TransportError):
+                self._start_ahead(launch, command)
+            return completed
         place = object()
         with anyio.CancelScope(deadline=began + timeout) as scope:
             await self._places.acquire_on_behalf_of(place)
         if scope.cancelled_caught:
             return timed_out_waiting(launch, command, began=began, timeout=timeout)
         try:
-            return await conduct(_ResidentCall(launch, command, began, timeout, self), command, mode)
+            return await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
         finally:
             self._places.release_on_behalf_of(place)
+
+    def _start_ahead(self, launch: Launch, command: Command) -> None:
+        while not self._closed and len(self._idle) < self._most:
+            resident = _ResidentCall(launch, command, 0.0, 0.0, self, None).open()
+            if resident is None:
+                return
+            self._keep(resident)
 
     def take(self) -> _Resident | None:
         """Return a resident that waits, if there is one that is alive."""
@@ -285,16 +350,30 @@ class Pool:
         """Take back a resident whose command is gone."""
         if self._closed or not resident.alive:
             resident.close()
-            return
-        resident.slot = Slot()
-        resident.say(b"x\n" + resident.slot.line())
+        elif self._places is None:
+            done = anyio.Event()
+            self._closing.add(done)
+            start_in_background(self._end, resident, done, name="anyspawn resident")
+        else:
+            resident.announce()
+            self._keep(resident)
+
+    def _keep(self, resident: _Resident) -> None:
         resident.idle_since = anyio.current_time()
         self._idle.append(resident)
         if self._keeper is None:
             self._keeper = anyio.CancelScope()
-            start_in_background(self._keep, self._keeper, name="anyspawn residents")
+            start_in_background(self._watch, self._keeper, name="anyspawn residents")
 
-    async def _keep(self, scope: anyio.CancelScope) -> None:
+    async def _end(self, resident: _Resident, done: anyio.Event) -> None:
+        try:
+            await see_through(lambda: _retire(resident), CLEANUP_TIMEOUT)
+        finally:
+            resident.close()
+            self._closing.discard(done)
+            done.set()
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
         """Close residents that are idle for too long; all of them when the event loop ends."""
         try:
             with scope:
@@ -324,6 +403,8 @@ class Pool:
             async with anyio.create_task_group() as tasks:
                 for resident in idle:
                     tasks.start_soon(_retire, resident)
+                for done in self._closing:
+                    tasks.start_soon(done.wait)
 
         try:
             await see_through(close, CLEANUP_TIMEOUT)
@@ -348,11 +429,11 @@ class Pools:
     def __init__(self) -> None:
         self._loops: WeakKeyDictionary[Any, dict[Hashable, Pool]] = WeakKeyDictionary()
 
-    def get(self, place: Hashable, most: int, idle_timeout: float) -> Pool:
+    def get(self, place: Hashable, most: int, idle_timeout: float, *, fresh: bool = False) -> Pool:
         """Return the running loop's pool for a place."""
         pools = self._loops.setdefault(anyio.lowlevel.current_token().native_token, {})
         if place not in pools:
-            pools[place] = Pool(most, idle_timeout)
+            pools[place] = Pool(most, idle_timeout, fresh=fresh)
         return pools[place]
 
     async def aclose(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from anyspawn.supervisor import resident_script
+
 if TYPE_CHECKING:
     from anyspawn._model import Command
     from anyspawn.sandboxes.bubblewrap import Bubblewrap
@@ -49,7 +51,8 @@ def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
         if path != "/":
             argv += [option, path, path]
     argv += ["--chdir", command.cwd or "/"]
-    return (*argv, *config.extra_args, "--", *command.argv)
+    resident = ("sh", "-c", resident_script(), "anyspawn") if config.resident else ()
+    return (*argv, *config.extra_args, "--", *resident, *command.argv)
 
 
 def _binds(config: Bubblewrap, command: Command) -> list[tuple[str, str]]:

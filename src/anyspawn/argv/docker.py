@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyspawn._model import FdArg
 from anyspawn.exceptions import ConfigError
-from anyspawn.supervisor import supervisor
+from anyspawn.supervisor import resident_script, supervisor
 
 if TYPE_CHECKING:
     from anyspawn._env import Env
@@ -70,22 +70,28 @@ def remove_argv(docker_path: str, container: str) -> tuple[str, ...]:
 def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of ``docker run`` for ``command``.
 
-    The owner's label and the number in the file of variables are placeholders, filled in when the process starts.
+    The owner's label and the number in the file of variables are placeholders, filled in when the process starts; so
+    are the names of a container that serves many commands.
     """
-    argv = [config.docker_path, "run", "--rm", "-i", "--name", container_name(command)]
-    argv += ["--label", f"io.anyspawn.id={command.id}", "--label", OWNER, "--pull=never", "--log-driver=none"]
+    call_id = "?" if config.resident or config.fresh else command.id
+    argv = [config.docker_path, "run", "--rm", "-i", "--name", f"anyspawn-{call_id}"]
+    argv += ["--label", f"io.anyspawn.id={call_id}", "--label", OWNER, "--pull=never", "--log-driver=none"]
     if config.security is not None:
         from anyspawn._security import security_options
 
         argv += security_options(config.security).args()
     if config.network:
         argv.append(f"--network={config.network}")
-    if command.cwd or config.workdir:
-        argv.append(f"--workdir={command.cwd or config.workdir}")
+    supervised = config.resident or config.fresh
+    cwd = config.workdir if supervised else command.cwd or config.workdir  # a resident goes there by itself
+    if cwd:
+        argv.append(f"--workdir={cwd}")
     if config.user:
         argv.append(f"--user={config.user}")
     for mount in config.mounts:
         argv += ["-v", mount]
+    if supervised:
+        return (*argv, *config.extra_args, config.image, "sh", "-c", resident_script(), "anyspawn", *command.argv)
     argv += env_args(command.env)
     return (*argv, *config.extra_args, config.image, *command.argv)
 

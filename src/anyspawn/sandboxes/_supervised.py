@@ -11,13 +11,12 @@ import attrs
 from attrs import Attribute, field, frozen
 
 from anyspawn._model import Command, Completed, Launch
-from anyspawn._sandbox import ArgvSandbox
-from anyspawn._spawn.resident import Pools
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.supervisor import Frames, head, resident_script, script, tag_of, task
 
-__all__ = ["SupervisedSandbox", "explain_frames", "known_by", "not_started", "resident_count", "supervised"]
+__all__ = ["SupervisedSandbox", "explain_frames", "known_by", "not_started", "supervised"]
 
 _SECRET = os.urandom(32)
 _NOT_FOUND = 127
@@ -65,7 +64,7 @@ def not_started(program: str, code: int) -> SpawnError:
     return NotStartedError(f"program {program!r} cannot be executed in the container; see its permissions and format")
 
 
-def explain_frames(completed: Completed, words: bytes, failure: Callable[..., TransportError]) -> SpawnError | None:
+def explain_frames(completed: Completed, words: bytes, failure: Callable[..., SpawnError]) -> SpawnError | None:
     """Tell the client's failures from the program's by what the supervisor said.
 
     Args:
@@ -114,32 +113,16 @@ def _mode(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"supervisor must be 'auto', 'required' or 'off', not {value!r}")
 
 
-def resident_count(_: object, __: Attribute[Any], value: Any) -> None:
-    """Check the field ``resident``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"resident must be an int of 0 (none) or more, not {value!r}")
-
-
-def _idle(_: object, __: Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"idle_timeout must be a number of seconds above 0 (math.inf: never), not {value!r}")
-
-
 @frozen(kw_only=True)
-class SupervisedSandbox(ArgvSandbox):
+class SupervisedSandbox(ResidentSandbox):
     """The base of the exec modes: with a supervisor, or without where there is no sh for it.
 
     Args:
         supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
             confirmed; ``required``: such a container is an error; ``off``: never.
-        resident: How many supervisors may stay and serve one command after the other. Default 0: each command has its own.
-        idle_timeout: Seconds after which one that serves nobody ends. Default 60.
     """
 
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
-    resident: int = field(default=0, validator=resident_count)
-    idle_timeout: float = field(default=60.0, validator=_idle)
-    _pools: Pools = field(factory=Pools, alias="_pools", repr=False, eq=False)
     _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
     @property
@@ -158,9 +141,7 @@ class SupervisedSandbox(ArgvSandbox):
         plain = attrs.evolve(self, supervisor="off", resident=0)
         if not self._without_sh:
             if self.resident:
-                place = launch.argv[: -len(command.argv)]
-                pool = self._pools.get(place, self.resident, self.idle_timeout)
-                completed = await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
+                completed = await self.serve(launch, command, began=began, timeout=timeout)
             else:
                 completed = await super().attempt(launch, command, began=began, timeout=timeout)
             if not _no_sh(completed):
@@ -177,10 +158,6 @@ class SupervisedSandbox(ArgvSandbox):
             self._without_sh.append(True)
             warn("anyspawn.supervisor", "%s has no sh: its commands run without a supervisor", self._place)
         return await plain.attempt(instead, command, began=began, timeout=timeout)
-
-    async def aclose(self) -> None:
-        """Close the residents that this event loop has here. A later call opens new ones."""
-        await self._pools.aclose()
 
 
 def _no_sh(completed: Completed) -> bool:

@@ -12,13 +12,17 @@ from attrs import field, frozen
 
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
-from anyspawn._sandbox import ArgvSandbox, config_flag, config_text, config_texts, host_path
+from anyspawn._sandbox import config_flag, config_text, config_texts, host_path
 from anyspawn.argv.bubblewrap import ARGS_INDEX, STATUS_INDEX, bubblewrap_args_data, bubblewrap_argv, plain
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._supervised import explain_frames
+from anyspawn.supervisor import resident_script, task
 
 __all__ = ["Bubblewrap"]
 
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, or pip install 'anyspawn[bubblewrap]')"
+_HAS = "the sandbox has the system's folders, the program's own folder and its cwd"
 _NAMESPACES = (
     "this system may forbid user namespaces to this user: see the sysctls kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"
@@ -54,7 +58,7 @@ def _names(value: Iterable[str]) -> tuple[str, ...]:
 
 
 @frozen(kw_only=True)
-class Bubblewrap(ArgvSandbox):
+class Bubblewrap(ResidentSandbox):
     """Run commands in namespaces of their own by way of bwrap (Linux).
 
     The program sees the system's folders read-only (/usr, /bin, /lib, /etc, /opt and the like), the running Python's
@@ -71,6 +75,9 @@ class Bubblewrap(ArgvSandbox):
         network: Share the host's network. Default: only a loopback interface of its own.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
+        resident: How many sandboxes may be kept and run one command after the other; more commands wait for their turn, on their own
+            timeout. Those of one sandbox see what others wrote to its /tmp. Default 0: a sandbox for each command.
+        idle_timeout: Seconds after which a sandbox that runs nothing ends. Default 60.
     """
 
     name: str = field(default="bubblewrap", validator=config_text)
@@ -82,17 +89,31 @@ class Bubblewrap(ArgvSandbox):
 
     def launch(self, command: Command) -> Launch:
         """Return the bwrap process for ``command``."""
+        fields: dict[str, Any] = {"stdin": command.stdin, "explain": _explain}
+        begun_with = command
+        if self.resident:
+            if command.stdin is None:
+                raise ConfigError(
+                    "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
+                )
+            fields = {"stdin": task(command.argv, command.env.known(), command.stdin), "explain": _explain_resident}
+            begun_with = attrs.evolve(command, env=Env())
         return Launch(
             argv=bubblewrap_argv(self, command),
             inherit_env=False,
             cwd=command.cwd,
-            stdin=command.stdin,
-            fd_args=(FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(command)), FdArg(index=STATUS_INDEX)),
+            fd_args=(FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(begun_with)), FdArg(index=STATUS_INDEX)),
             runner="bwrap",
             install=_INSTALL,
             leader=_leader,
-            explain=_explain,
+            **fields,
         )
+
+    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+        """See ``launch`` through, in a sandbox of its own or in one that is kept."""
+        if self.resident:
+            return await self.serve(launch, command, began=began, timeout=timeout)
+        return await super().attempt(launch, command, began=began, timeout=timeout)
 
     async def spawn(self, command: Command) -> Completed:
         """Run ``command`` to its end; its working directory, if it names none, is this process's."""
@@ -145,15 +166,28 @@ def _explain(completed: Completed, status: bytes) -> SpawnError | None:
     reports = _reports(status)
     if "exit-code" in reports:
         return None
-    said = [line for line in completed.stderr.decode(errors="replace").splitlines() if line.startswith("bwrap: ")]
-    message = said[-1] if said else f"bwrap ended with status {completed.returncode} and no word"
+    return _failure(completed.stderr.decode(errors="replace"), completed.returncode, started=False)
+
+
+def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
+    error = explain_frames(completed, words, _failure)
+    if isinstance(error, NotStartedError) and b"unstarted" in words:
+        program = completed.argv[completed.argv.index(resident_script()) + 2]
+        return NotStartedError(f"program {program!r} cannot be executed; {_HAS}")
+    return error
+
+
+def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:
+    """Return bwrap's failure, as its stderr tells it."""
+    said = [line for line in stderr.splitlines() if line.startswith("bwrap: ")]
+    message = said[-1] if said else f"bwrap ended with status {code} and no word"
     if "execvp" in message:
-        return NotStartedError(f"{message}; the sandbox has the system's folders, the program's own folder and its cwd")
+        return NotStartedError(f"{message}; {_HAS}")
     if "maximum number of arguments" in message:
         return NotStartedError(f"{message}; bwrap takes no more arguments and variables: pass data on stdin")
     if "Can't find source path" in message or "Can't chdir" in message:
         return NotStartedError(f"{message}; correct readonly, writable or cwd")
-    if completed.returncode is not None and completed.returncode < 0:
-        return TransportError(f"bwrap was ended from outside by signal {-completed.returncode}", started=None)
+    if code is not None and code < 0:
+        return TransportError(f"bwrap was ended from outside by signal {-code}", started=started or None)
     hint = _NAMESPACES if "namespace" in message or "uid map" in message or "Operation not permitted" in message else ""
-    return TransportError(f"{message}; {hint}" if hint else message, started=False)
+    return TransportError(f"{message}; {hint}" if hint else message, started=started)

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
-from anyspawn._sandbox import ArgvSandbox, config_text, config_texts, host_path, optional_text
+from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn._security import SecurityConfig
 from anyspawn.argv.docker import (
     OWNER,
@@ -26,7 +26,9 @@ from anyspawn.argv.docker import (
 )
 from anyspawn.exceptions import ConfigError, ExitError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
-from anyspawn.sandboxes._supervised import not_started
+from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._supervised import explain_frames, not_started
+from anyspawn.supervisor import SWEEP, task
 
 __all__ = ["GUARD", "DockerRun"]
 
@@ -97,7 +99,7 @@ def _security(_: object, __: object, value: Any) -> None:
 
 
 @frozen(kw_only=True)
-class DockerRun(ArgvSandbox):
+class DockerRun(ResidentSandbox):
     """Run each command in a fresh container by way of the docker CLI; the container is removed afterwards in any case.
 
     The image must be there (see ``pull``). Variables reach the program with their exact values, and stand in no argv. A
@@ -115,6 +117,10 @@ class DockerRun(ArgvSandbox):
         security: Confinement and limits. Default: docker's own.
         pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled then, which does
             not count for the command's timeout.
+        resident: How many containers may be kept and run one command after the other; more commands wait for their turn, on their own
+            timeout. Those of one container see what others wrote to it. Default 0: a container for each command.
+        fresh: Start containers ahead (``resident`` of them, or one), each for one command; a supervisor waits in them.
+        idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
     """
 
     image: str = field(kw_only=False, validator=config_text)
@@ -127,11 +133,14 @@ class DockerRun(ArgvSandbox):
     docker_path: str = field(default="docker", validator=config_text)
     security: SecurityConfig | None = field(default=None, validator=_security)
     pull: Literal["never", "missing"] = field(default="never", validator=_pull)
+    fresh: bool = field(default=False, validator=config_flag)
 
     def launch(self, command: Command) -> Launch:
         """Return the ``docker run`` process for ``command``."""
         argv = docker_run_argv(self, command)
         docker, name = self.docker_path, container_name(command)
+        if self.resident or self.fresh:
+            return self._resident_launch(command, argv)
         return Launch(
             argv=argv,
             env=env_by_client(command.env),
@@ -147,10 +156,31 @@ class DockerRun(ArgvSandbox):
             guard=("sh", "-c", GUARD, docker, name),
         )
 
+    def _resident_launch(self, command: Command, argv: tuple[str, ...]) -> Launch:
+        if command.stdin is None:
+            raise ConfigError("stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline")
+        docker, name = self.docker_path, "anyspawn-?"
+        return Launch(
+            argv=argv,
+            stdin=task(command.argv, command.env.known(), command.stdin, command.cwd),
+            runner="docker",
+            install=INSTALL,
+            explain=_explain_resident,
+            remote=True,
+            stop=(docker, "exec", name, "sh", "-c", SWEEP, "anyspawn", "?tag", "?id", "TERM"),
+            end=remove_argv(docker, name),
+            gone=(docker, "ps", "-aq", "--filter", f"name=^{name}$"),
+            guard=("sh", "-c", GUARD, docker, name),
+        )
+
     async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
         """See ``launch`` through, and ask docker what became of the container where its status could mean two things."""
         labelled = tuple(f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv)
-        completed = await super().attempt(attrs.evolve(launch, argv=labelled), command, began=began, timeout=timeout)
+        launch = attrs.evolve(launch, argv=labelled)
+        if self.resident or self.fresh:
+            completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=self.fresh)
+            return await self._pulled(completed, launch, command, timeout)
+        completed = await super().attempt(launch, command, began=began, timeout=timeout)
         doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
         if doubtful or (
             isinstance(completed.error, TransportError) and completed.stderr and not completed.error.started
@@ -159,13 +189,18 @@ class DockerRun(ArgvSandbox):
             error = await self._examine(completed, command, code)
             returncode = code if isinstance(error, ExitError) else None
             completed = attrs.evolve(completed, error=error, returncode=returncode)
-            if self.pull == "missing" and "pull the image" in str(error):
-                failed = await self._pull_image()
-                if failed is None:
-                    again, now = attrs.evolve(self, pull="never"), anyio.current_time()
-                    return await again.attempt(launch, command, began=now, timeout=timeout)
-                completed = attrs.evolve(completed, error=failed)
-        return completed
+        return await self._pulled(completed, launch, command, timeout)
+
+    async def _pulled(self, completed: Completed, launch: Launch, command: Command, timeout: float) -> Completed:
+        """Return the outcome of a second try, if the first one failed for want of an image that is to be pulled then."""
+        if self.pull != "missing" or "pull the image" not in str(completed.error):
+            return completed
+        failed = await self._pull_image()
+        if failed is not None:
+            return attrs.evolve(completed, error=failed)
+        again = attrs.evolve(self, pull="never")
+        self.share_with(again)
+        return await again.attempt(launch, command, began=anyio.current_time(), timeout=timeout)
 
     async def _examine(self, completed: Completed, command: Command, code: int) -> SpawnError | None:
         """Return what a status means, as the daemon's record of the container tells it."""
@@ -232,6 +267,10 @@ class DockerRun(ArgvSandbox):
         from anyspawn._call import spawn
 
         return await spawn(argv, **options)
+
+
+def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
+    return explain_frames(completed, words, failure)
 
 
 def _explain(completed: Completed, _: bytes) -> SpawnError | None:

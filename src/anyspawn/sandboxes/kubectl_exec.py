@@ -91,6 +91,9 @@ class KubectlExec(SupervisedSandbox):
         extra_args: Arguments for ``kubectl exec`` after all others, such as ``--request-timeout=5s``. Those that say how to
             reach the cluster, and as whom, are given to other kubectl commands too, if they have the form ``--name=value``.
         kubectl_path: The client. Default: ``kubectl``.
+        resident: How many supervisors may stay in each pod and serve one command after the other, each in a few milliseconds; more
+            commands wait for their turn, on their own timeout. Default 0: each command has a supervisor, and a client, of its own.
+        idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
         max_concurrent_per_pod: How many commands may run at once in one pod of a selector or a workload; more wait for their turn,
             on their own timeout. ``None``: no limit.
     """
@@ -149,6 +152,7 @@ class KubectlExec(SupervisedSandbox):
                     return completed  # it says more of the reason
                 return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=pod)
             one = attrs.evolve(self, pod=pod.name, selector=None)
+            self.share_with(one)
             if pod.without_sh:
                 one._without_sh.append(True)  # noqa: SLF001  it is one of us
             try:

@@ -1,0 +1,62 @@
+"""`ResidentSandbox`: what the sandboxes have in common in which a supervisor may stay for the next command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.resident import Pools
+from anyspawn.exceptions import ConfigError
+
+__all__ = ["ResidentSandbox"]
+
+
+def _count(_: object, __: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"resident must be an int of 0 (none) or more, not {value!r}")
+
+
+def _idle(_: object, __: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"idle_timeout must be a number of seconds above 0 (math.inf: never), not {value!r}")
+
+
+@frozen(kw_only=True)
+class ResidentSandbox(ArgvSandbox):
+    """The base of sandboxes that can keep supervisors.
+
+    Args:
+        resident: How many supervisors may stay and serve one command after the other. Default 0: each command has its own.
+        idle_timeout: Seconds after which one that serves nobody ends. Default 60.
+    """
+
+    resident: int = field(default=0, validator=_count)
+    idle_timeout: float = field(default=60.0, validator=_idle)
+    _pools: Pools = field(init=False, factory=Pools, repr=False, eq=False)
+
+    async def serve(
+        self, launch: Launch, command: Command, *, began: float, timeout: float, fresh: bool = False
+    ) -> Completed:
+        """See ``launch`` through, with a supervisor that stays.
+
+        Args:
+            launch: Its argv without the command's begins a supervisor; its stdin is the command's task.
+            command: What it stands for.
+            began: When the call began, on the event loop's clock.
+            timeout: Seconds from then on that the program has.
+            fresh: The supervisor does not stay, and the next one is started ahead.
+        """
+        place = launch.argv[: -len(command.argv)]
+        pool = self._pools.get(place, self.resident or 1, self.idle_timeout, fresh=fresh)
+        return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
+
+    def share_with(self, other: ResidentSandbox) -> None:
+        """Have ``other``, a copy of this sandbox for one call, use the same supervisors."""
+        object.__setattr__(other, "_pools", self._pools)
+
+    async def aclose(self) -> None:
+        """Close the supervisors that this event loop keeps here, in bounded time. A later call opens new ones."""
+        await self._pools.aclose()
