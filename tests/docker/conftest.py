@@ -66,7 +66,7 @@ def python(containers):
 class Box(str):
     """A container's name, and how many residents its sandbox has."""
 
-    resident = 0
+    __slots__ = ("resident",)
 
 
 @pytest.fixture(params=["busybox", "python", "busybox with residents", "python with residents"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 from hypothesis import strategies as st
 
 from anyspawn import Bubblewrap, Command, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.containers import SecurityConfig
+from anyspawn.supervisor import resident_script
 
 NASTY = [
     "",
@@ -126,12 +128,31 @@ container_sandboxes |= {
     | st.builds(KubectlExec, selector=st.sampled_from(["app=hooks", "a in (b,c)"]), **where),
     "kubectl_run": st.builds(KubectlRun, st.sampled_from(["busybox", "localhost:5000/a@sha256:0"]), **where),
 }
+container_sandboxes |= {
+    "docker_run with residents": st.builds(DockerRun, st.just("busybox"), resident=st.just(2), fresh=st.booleans()),
+    "docker_exec with residents": st.builds(DockerExec, st.just("box"), workdir=st.just("/app"), resident=st.just(2)),
+    "kubectl_exec with residents": st.builds(KubectlExec, st.just("agent"), resident=st.just(2), **where),
+    "bubblewrap with residents": st.builds(Bubblewrap, writable=st.lists(folders, max_size=1), resident=st.just(2)),
+}
+
+
+def resident_stdin(launch):
+    """Return what a program reads, of a resident's task."""
+    size, *lines = launch.stdin.split(b"\n")
+    if size == b"0":
+        return b""
+    *_, line, end = lines
+    assert (size, end) == (b"f", b"")
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line)
 
 
 def container_variables(launch, command):
     """Return the name and value of each variable that a container's program gets by a launch, in order."""
-    if launch.nonce:
-        count = int(launch.stdin.split(b"\n", 1)[0].split()[3])
+    resident = resident_script() in launch.argv
+    if launch.nonce or resident:
+        count = (
+            launch.stdin.split(b"\n").index(b"") - 1 if resident else int(launch.stdin.split(b"\n", 1)[0].split()[3])
+        )
         lines = [line for line in launch.stdin.split(b"\n")[1 : 1 + count] if line.startswith(b"export ")]
         pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
         return [(name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'")) for name, value in pairs]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import strategies as own
 from anyspawn import Command, ConfigError, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.argv import docker_exec_argv, docker_run_argv, kubectl_exec_argv, kubectl_run_argv
-from anyspawn.supervisor import Frames, script
+from anyspawn.supervisor import Frames, resident_script, script
 
 modes = pytest.mark.parametrize("mode", sorted(own.container_sandboxes))
 
@@ -58,6 +58,9 @@ def test_stdin_whole_and_last(mode, data):
     """What the program reads is the end of what the client reads, and all of it without a supervisor."""
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
+    if resident_script() in launch.argv:
+        assert own.resident_stdin(launch) == command.stdin
+        return
     assert launch.stdin.endswith(command.stdin)
     assert launch.nonce or launch.stdin == command.stdin
 
@@ -75,7 +78,7 @@ def test_deterministic(mode, data):
 def test_pure(mode, data):
     """`launch` touches neither environment nor disk."""
     sandbox, command = drawn(data, mode)
-    script()  # read once, when the first supervisor is needed
+    script(), resident_script()  # read once, when the first supervisor is needed
     with (
         mock.patch.object(builtins, "open", side_effect=AssertionError),
         mock.patch("os.environ", new=None),
@@ -85,12 +88,16 @@ def test_pure(mode, data):
 
 
 def target_of(mode, sandbox, command):
+    if mode == "bubblewrap with residents":
+        return "--"
+    if mode == "docker_run with residents":
+        return "busybox"
     return {
         "docker_run": lambda: sandbox.image,
         "docker_exec": lambda: sandbox.container,
         "kubectl_exec": lambda: sandbox.pod or "pod/?",
         "kubectl_run": lambda: f"anyspawn-{command.id}",
-    }[mode]()
+    }[mode.removesuffix(" with residents")]()
 
 
 @modes

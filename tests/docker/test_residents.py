@@ -1,0 +1,384 @@
+"""Residents in containers: what is theirs alone. That a call's outcome is the same, `test_docker_exec` proves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from anyspawn import (
+    Cleanup,
+    ConfigError,
+    DockerExec,
+    DockerRun,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from cases import NASTY, TREES, command_lines
+from engines import docker, made_by_us, processes_in
+from machine import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+def clients(place):
+    """Return the docker clients that talk to a container, or run an image."""
+    found = command_lines().items()
+    return [
+        pid for pid, argv in found if argv[0].endswith(b"docker") and argv[1] in (b"exec", b"run") and place in argv
+    ]
+
+
+async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
+    """Start a call in the task group that is returned with it, and wait until its program runs."""
+    event, results = anyio.Event(), []
+
+    async def call(options):
+        def on_output(stream, chunk):
+            event.set()
+
+        results.append(await spawn(argv, sandbox=sandbox, on_output=on_output, **options))
+
+    return event, results, lambda: call(options)
+
+
+async def test_one_client_serves_many_calls(busybox):
+    """None before the first call; the same for those that follow; none once the sandbox is closed."""
+    place = busybox.encode()
+    async with DockerExec(busybox, resident=3) as sandbox:
+        assert not clients(place)
+        for number in range(5):
+            done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in", env={"A": str(number)})
+            assert (done.stdout, done.returncode, done.cleanup) == (b"in", number, Cleanup.NOT_NEEDED)
+        assert len(clients(place)) == 1
+    assert not clients(place)
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+async def test_calls_share_nothing_but_their_container(busybox):
+    """Each has its own process, session, variables, working directory and input."""
+    script = "cat; echo $A; pwd; cat /proc/$$/stat; A=changed; cd /"
+    async with DockerExec(busybox, resident=1) as sandbox:
+        first = await spawn(["sh", "-c", script], sandbox=sandbox, stdin=b"x", env={"A": "1"}, cwd="/tmp")
+        second = await spawn(["sh", "-c", script], sandbox=sandbox, cwd="/etc")
+        third = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox, env=NASTY)
+        fourth = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox)
+    told = [done.stdout.decode().split("\n") for done in (first, second)]
+    assert (told[0][:2], told[1][:2]) == (["x1", "/tmp"], ["", "/etc"])
+    pids, sessions = zip(*((words[2].split()[0], words[2].split()[5]) for words in told), strict=True)
+    assert pids == sessions
+    assert pids[0] != pids[1]
+    found = dict(entry.split("=", 1) for entry in os.fsdecode(third.stdout).split("\0") if "=" in entry)
+    assert {name: found.get(name) for name in NASTY} == NASTY
+    assert not {name for name in NASTY if name not in ("PATH", "HOME") and f"{name}=".encode() in fourth.stdout}
+
+
+async def test_calls_beyond_their_number_wait(busybox):
+    """A slow one does not hold others while a resident is free; with none free a call waits, on its own timeout."""
+    async with DockerExec(busybox, resident=2) as sandbox, anyio.create_task_group() as tasks:
+        event, _, slow = await ready(sandbox)
+        tasks.start_soon(slow)
+        await event.wait()
+        for _ in range(3):
+            assert (await spawn(["true"], sandbox=sandbox)).error is None
+        event, _, slow = await ready(sandbox)
+        tasks.start_soon(slow)
+        await event.wait()
+        assert len(clients(busybox.encode())) == 2
+        done = await spawn(["true"], sandbox=sandbox, timeout=0.3)
+        assert isinstance(done.error, SpawnTimeoutError)
+        assert "no place was free" in str(done.error)
+        tasks.cancel_scope.cancel()
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
+async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
+    """Its own tree ends, and the next call finds the same client."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+        for tree in TREES.values():
+            await spawn(["true"], sandbox=sandbox, check=True)
+            before = clients(busybox.encode())
+            if how == "timeout":
+                done = await spawn(["sh", "-c", tree], sandbox=sandbox, timeout=0.3)
+                assert isinstance(done.error, SpawnTimeoutError)
+                assert done.cleanup is Cleanup.CONFIRMED
+            elif how == "cancel":
+                event, _, call = await ready(sandbox, ["sh", "-c", f"echo ready; {tree}"])
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call)
+                    await event.wait()
+                    tasks.cancel_scope.cancel()
+            else:
+                done = await spawn(["sh", "-c", f"({tree}) & yes"], sandbox=sandbox, output_limit=100_000)
+                assert isinstance(done.error, OutputLimitError)
+                assert done.cleanup is Cleanup.CONFIRMED
+            assert not [words for words in processes_in(busybox) if "sleep" in words.split()[0]]
+            assert clients(busybox.encode()) == before
+
+
+@pytest.mark.parametrize("who", ["the client", "the supervisor"])
+async def test_a_resident_that_dies_between_calls(busybox, who):
+    """The next call has another one, and does not notice."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        (client,) = clients(busybox.encode())
+        if who == "the client":
+            os.kill(client, signal.SIGKILL)
+        else:
+            docker(
+                "exec",
+                busybox,
+                "sh",
+                "-c",
+                "kill -9 $(grep -l anyspawn /proc/[0-9]*/cmdline | cut -d/ -f3 | grep -v $$)",
+            )
+        assert not eventually(lambda: client in clients(busybox.encode()))
+        assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_resident_that_dies_during_a_call(busybox, signum):
+    """The transport broke while the program ran, which is ended and not run again; the next call has another one."""
+    docker("exec", busybox, "rm", "-f", "/tmp/ran")
+    async with DockerExec(busybox, resident=1) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        event, results, call = await ready(sandbox, ["sh", "-c", "echo >> /tmp/ran; echo ready; sleep 999"])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await event.wait()
+            os.kill(clients(busybox.encode())[0], signum)
+        (done,) = results
+        assert isinstance(done.error, TransportError), done
+        assert (done.error.started, done.stdout, done.cleanup) == (True, b"ready\n", Cleanup.CONFIRMED)
+        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+async def test_idle_residents_end(busybox):
+    """After `idle_timeout`, while the loop goes on with something else; a later call opens another."""
+    sandbox = DockerExec(busybox, resident=2, idle_timeout=0.2)
+    await spawn(["true"], sandbox=sandbox, check=True)
+    with anyio.fail_after(10):
+        while clients(busybox.encode()):
+            await anyio.sleep(0.01)
+    await spawn(["true"], sandbox=sandbox, check=True)
+    await sandbox.aclose()
+
+
+async def test_cancelled_at_fifty_moments(busybox):
+    """Nothing of any call is left, and the residents serve on."""
+    async with DockerExec(busybox, resident=4, default_timeout=60) as sandbox:
+
+        async def one(delay):
+            with anyio.move_on_after(delay):
+                await spawn(
+                    ["sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3"], sandbox=sandbox, stdin=b"x" * 100_000
+                )
+
+        async with anyio.create_task_group() as tasks:
+            for step in range(50):
+                tasks.start_soon(one, step * 0.004)
+        assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
+        assert not [words for words in processes_in(busybox) if "sleep" in words.split()[0]]
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 70_000, 64 * 2**20])
+async def test_input_of_any_size_that_is_read_or_not(busybox, size):
+    """Arrives whole; and what is not read does not reach the next command."""
+    data = os.urandom(size)
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
+        done = await spawn(["md5sum"], sandbox=sandbox, stdin=data)
+        assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
+        assert (await spawn(["sh", "-c", "exit 3"], sandbox=sandbox, stdin=data)).returncode == 3
+        assert (await spawn(["cat"], sandbox=sandbox, check=True)).stdout == b""
+        assert len(clients(busybox.encode())) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_much_output(python):
+    """Comes back whole, and leaves the resident as it was."""
+    async with DockerExec(python, resident=1, default_timeout=120) as sandbox:
+        script = "head -c 268435456 /dev/zero"
+        done = await spawn(["sh", "-c", script], sandbox=sandbox, overflow="truncate", output_limit=1000)
+        assert (done.error, done.stdout_total) == (None, 2**28)
+        assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
+
+
+async def test_a_read_only_root(containers):
+    """No file is needed in the container, and none is left."""
+    name = containers("busybox", "--read-only")
+    async with DockerExec(name, resident=1) as sandbox:
+        for size in (10, 100_000):
+            assert len((await spawn(["cat"], sandbox=sandbox, stdin=bytes(size), check=True)).stdout) == size
+
+
+async def test_frames_that_a_program_forges_for_the_next(busybox):
+    """It knows no nonce but its own is used up; what it writes is output, and stays with its call."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+        script = r"printf '\036%032d exit 0\036\036%032d clean\036' 0 0 | tee /dev/stderr; exit 9"
+        done = await spawn(["sh", "-c", script], sandbox=sandbox)
+        assert (done.returncode, done.stdout, done.stderr) == (9, done.stderr, done.stdout)
+        assert (await spawn(["cat"], sandbox=sandbox, stdin=b"x")).stdout == b"x"
+
+
+async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
+    """Also where it holds a stream: then after `wait_delay`."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+        done = await spawn(
+            ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"], sandbox=sandbox, wait_delay=0.3
+        )
+        assert (done.returncode, done.output_incomplete, done.cleanup) == (4, True, Cleanup.CONFIRMED)
+        assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
+        assert (await spawn(["cat"], sandbox=sandbox, stdin=b"x")).stdout == b"x"
+        assert len(clients(busybox.encode())) == 1
+
+
+PARENT = """
+import anyio, sys
+from anyspawn import DockerExec, DockerRun, spawn
+
+async def main():
+    if sys.argv[2] == "exec":
+        sandbox = DockerExec(sys.argv[3], resident=2)
+    else:
+        sandbox = DockerRun("busybox", resident=2, fresh=sys.argv[2] == "fresh")
+    await spawn(["true"], sandbox=sandbox, check=True)
+    await spawn(["sh", "-c", "echo ready; setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=1000,
+                on_output=lambda *_: print("ready", flush=True))
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("mode", ["exec", "run", "fresh"])
+async def test_the_caller_is_killed(busybox, mode, anyio_backend):
+    """Nothing is left of its call, of its residents, nor of those that were started ahead."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], mode, busybox], stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout.readline() == b"ready\n"
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(made_by_us, 20)
+
+
+async def test_a_container_that_is_kept():
+    """`docker run` once: commands come after one another in it, and see what others wrote; it goes with the sandbox."""
+    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
+        first = await spawn(["sh", "-c", "hostname; echo x > /tmp/x"], sandbox=sandbox, check=True)
+        second = await spawn(["sh", "-c", "hostname; cat /tmp/x"], sandbox=sandbox, check=True)
+        assert second.stdout == first.stdout + b"x\n"
+        assert len(made_by_us()) == 1
+        done = await spawn(["sh", "-c", "setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=0.5)
+        assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
+        assert isinstance((await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError)
+        assert (await spawn(["hostname"], sandbox=sandbox)).stdout == first.stdout
+    assert not made_by_us()
+
+
+async def test_containers_started_ahead():
+    """Each serves one command; the next is there already, and none is left in the end."""
+    async with DockerRun("busybox", fresh=True, resident=2, default_timeout=60) as sandbox:
+        assert not made_by_us()
+        names = set()
+        for _ in range(4):
+            done = await spawn(["sh", "-c", "ls /tmp; touch /tmp/x; hostname"], sandbox=sandbox, check=True)
+            assert len(done.stdout.split()) == 1  # what an earlier one touched is not there
+            names.add(done.stdout)
+        assert len(names) == 4
+        with anyio.fail_after(20):
+            while len(docker("ps", "-q", "--filter", "label=io.anyspawn.id").split()) != 2:
+                await anyio.sleep(0.05)
+    assert not made_by_us()
+
+
+async def test_a_kept_container_that_goes_away():
+    """During a call: the transport broke. Before one: the call has another."""
+    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        docker("rm", "-f", *made_by_us())
+        assert not eventually(lambda: clients(b"busybox"))
+        event, results, call = await ready(sandbox)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await event.wait()
+            await anyio.to_thread.run_sync(lambda: docker("rm", "-f", *made_by_us()))
+        (done,) = results
+        assert isinstance(done.error, TransportError)
+        assert (done.error.started, done.cleanup) == (True, Cleanup.CONFIRMED)
+    assert not made_by_us()
+
+
+async def test_an_image_that_is_not_there():
+    """As without residents."""
+    async with DockerRun("anyspawn-no-such-image", resident=1) as sandbox:
+        done = await spawn(["true"], sandbox=sandbox)
+        assert isinstance(done.error, TransportError)
+        assert (done.error.started, done.returncode) == (False, None)
+        assert "pull the image first" in str(done.error)
+
+
+async def test_an_image_without_a_shell():
+    """Has no place for a supervisor, and that is what the error says."""
+    async with DockerRun("distroless", resident=1, default_timeout=60) as sandbox:
+        done = await spawn(["/app/cat"], sandbox=sandbox)
+        assert isinstance(done.error, TransportError)
+        assert 'exec: "sh"' in str(done.error)
+
+
+async def test_the_event_loop_ends(busybox, anyio_backend):
+    """And the residents of a sandbox that nobody closed with it."""
+    code = (
+        "import anyio, sys\n"
+        "from anyspawn import DockerExec, spawn\n"
+        "sandbox = DockerExec(sys.argv[2], resident=2)\n"
+        "for _ in range(2):\n"
+        "    anyio.run(lambda: spawn(['true'], sandbox=sandbox, check=True), backend=sys.argv[1])\n"
+        "print(open('/proc/self/task/%d/children' % __import__('os').getpid()).read() or 'none')\n"
+    )
+    argv = [sys.executable, "-X", "dev", "-W", "error", "-c", code, anyio_backend[0], busybox]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("none\n", "")
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
+def test_settings():
+    """What cannot be is refused, by name."""
+    for fields in ({"resident": -1}, {"resident": True}, {"resident": "2"}, {"idle_timeout": 0}):
+        with pytest.raises(ConfigError, match=next(iter(fields))):
+            DockerExec("x", **fields)
+
+
+async def test_the_callers_own_stdin(busybox):
+    """Cannot be shared with the supervisor."""
+    for sandbox in (DockerExec(busybox, resident=1), DockerRun("busybox", resident=1)):
+        with pytest.raises(ConfigError, match="lifeline"):
+            await spawn(["cat"], sandbox=sandbox, stdin=None)
+
+
+def test_launches_differ_by_nothing_but_the_command():
+    """What begins a resident is the same for all its commands: that is how it is found."""
+    argvs = set()
+    for sandbox in (DockerExec("c", resident=1, user="u", workdir="/w"), DockerRun("i", resident=1, fresh=True)):
+        from anyspawn import Command
+
+        for command in (Command(["a", "b"], cwd="/x", env={"A": "1"}), Command(["c"], stdin=b"x")):
+            argv = sandbox.launch(command).argv
+            assert argv[-len(command.argv) :] == command.argv
+            argvs.add(argv[: -len(command.argv)])
+    assert len(argvs) == 2
+    assert "secret" not in json.dumps([list(argv) for argv in argvs])
