@@ -74,7 +74,7 @@ def box(request):
     """A container with busybox's sh, and one with dash; with a supervisor for each command, and with those that stay."""
     image, _, residents = request.param.partition(" ")
     box = Box(request.getfixturevalue(image))
-    box.resident = 2 if residents else 0
+    box.resident = 8 if residents else 0
     return box
 
 

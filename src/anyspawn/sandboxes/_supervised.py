@@ -61,7 +61,10 @@ def not_started(program: str, code: int) -> SpawnError:
     """Return why the container could not execute a program."""
     if code == _NOT_FOUND:
         return NotStartedError(f"program {program!r} was not found in the container; install it in its image")
-    return NotStartedError(f"program {program!r} cannot be executed in the container; see its permissions and format")
+    return NotStartedError(
+        f"program {program!r} cannot be executed in the container; see its permissions and format, "
+        "or pass data on stdin where arguments and variables are too long"
+    )
 
 
 def explain_frames(completed: Completed, words: bytes, failure: Callable[..., SpawnError]) -> SpawnError | None:
