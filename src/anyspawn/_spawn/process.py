@@ -70,6 +70,11 @@ class Process:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, 0.05)
 
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether the child has ended, and not by a signal."""
+        return self._reap() and self.returncode is not None and self.returncode >= 0
+
     def kill(self) -> None:
         """End the child, and wait for that."""
         if not self._reap():

@@ -65,9 +65,9 @@ class _Holdings:
         for fd in self.outputs:
             os.close(fd)
         if os.getpid() == host:
+            gone = self.process.ended_by_itself and not self.doubtful
             with suppress(OSError):
                 self.group.send(signal.SIGKILL)
-            gone = self.process.returncode is not None and not self.doubtful
             self.process.kill()
             if self.guard is not None and gone:
                 self.guard[0].kill()

@@ -5,8 +5,10 @@
 printf '\036anyspawn ready\n' >&2
 exec 3<&0 4>&2 2>/dev/null </dev/null
 
-# stdin comes as a printf format where it is short: that takes no other process.
+# stdin comes as a printf format where it is short: that takes no other process. A command that does not read it must not end
+# this one by a broken pipe.
 feed() {
+  trap '' PIPE
   read -r size <&3 || return
   [ "$size" != x ] || exit
   while IFS= read -r line <&3 || return; do
@@ -77,5 +79,6 @@ look_after() {
   say "$ended"
 }
 while read -r nonce id tag size <&3; do
+  [ -n "$size" ] || continue
   if [ "$size" = 0 ]; then feed | look_after; else feed | spool | look_after; fi
 done
