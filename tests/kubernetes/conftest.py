@@ -51,12 +51,6 @@ def python(space):
     return space.start("python:3-slim")
 
 
-@pytest.fixture(params=["busybox", "python"])
-def pod(request):
-    """A pod with busybox's sh, and one with dash."""
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture
 def own(space):
     """A pod that the test may do anything to."""

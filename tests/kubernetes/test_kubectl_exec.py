@@ -34,9 +34,18 @@ from machine import eventually
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def box(space, pod):
-    return KubectlExec(pod, namespace=space.name, default_timeout=60)
+@pytest.fixture(params=["busybox", "python", "busybox with residents"])
+def box(request, space):
+    """busybox's sh, and dash; with a supervisor for each command, and with those that stay."""
+    image, _, residents = request.param.partition(" ")
+    pod = request.getfixturevalue(image)
+    return KubectlExec(pod, namespace=space.name, default_timeout=60, resident=8 if residents else 0)
+
+
+async def left_in(box, space, seconds):
+    """Return what a test left in a pod, once nothing is to stay there."""
+    await box.aclose()
+    return eventually(lambda: space.processes(box.pod), seconds)
 
 
 @pytest.fixture
@@ -128,7 +137,7 @@ async def test_nothing_is_left_in_the_pod(space, box, how):
     async with anyio.create_task_group() as tasks:
         for script in TREES.values():
             tasks.start_soon(one, script)
-    assert not eventually(lambda: space.processes(box.pod), 1)
+    assert not await left_in(box, space, 1)
     assert time.monotonic() - began < 15
 
 
@@ -159,7 +168,7 @@ import anyio, json, sys
 from anyspawn import KubectlExec, spawn
 
 async def main():
-    box = KubectlExec(sys.argv[3], namespace=sys.argv[2])
+    box = KubectlExec(sys.argv[3], namespace=sys.argv[2], resident=int(sys.argv[5]))
     async with anyio.create_task_group() as tasks:
         for number, script in enumerate(json.loads(sys.argv[4])):
             argv = ["sh", "-c", f"echo > /tmp/started{number}; {script}"]
@@ -173,13 +182,14 @@ async def test_the_caller_is_killed(space, box, anyio_backend):
     """Soon nothing is left in the pod, by itself."""
     space("exec", box.pod, "--", "sh", "-c", "rm -f /tmp/started*")
     trees = list(TREES.values())
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], space.name, box.pod, json.dumps(trees)])
+    args = [anyio_backend[0], space.name, box.pod, json.dumps(trees), str(box.resident)]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, *args])
     try:
         assert until(lambda: space("exec", box.pod, "--", "ls", "/tmp").count("started") == len(trees))
     finally:
         parent.kill()
         parent.wait()
-    assert not eventually(lambda: space.processes(box.pod), 5)
+    assert not await left_in(box, space, 5)
 
 
 async def test_the_client_is_ended_by_someone_else(space, box):
@@ -207,7 +217,7 @@ async def test_the_client_is_ended_by_someone_else(space, box):
         assert done.error.started is True
         assert "the connection was lost while 'sh' ran" in str(done.error)
         assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
-        assert not eventually(lambda: space.processes(box.pod), 2)
+        assert not await left_in(box, space, 2)
 
 
 async def test_cancelled_at_thirty_moments(space, bare_box):
