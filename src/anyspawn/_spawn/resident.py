@@ -417,7 +417,7 @@ async def _retire(resident: _Resident) -> None:
     """Have a resident end by itself; end it where it does not."""
     try:
         resident.hang_up()
-        with anyio.move_on_after(REMOTE_TIMEOUT):
+        with anyio.move_on_after(CLEANUP_TIMEOUT - 1):
             await resident.holds.process.wait()
     finally:
         resident.close()
