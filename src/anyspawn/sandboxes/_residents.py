@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Attribute, field, frozen
 
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._sandbox import ArgvSandbox
-from anyspawn._spawn.resident import Pools
 from anyspawn.exceptions import ConfigError
 
+if TYPE_CHECKING:
+    from anyspawn._spawn.resident import Pools
+
 __all__ = ["ResidentSandbox"]
+
+
+def _no_pools() -> Pools:
+    from anyspawn._spawn.resident import Pools
+
+    return Pools()
 
 
 def _count(_: object, __: Attribute[Any], value: Any) -> None:
@@ -35,7 +43,7 @@ class ResidentSandbox(ArgvSandbox):
 
     resident: int = field(default=0, validator=_count)
     idle_timeout: float = field(default=60.0, validator=_idle)
-    _pools: Pools = field(init=False, factory=Pools, repr=False, eq=False)
+    _pools: Pools = field(init=False, factory=_no_pools, repr=False, eq=False)
 
     async def serve(
         self, launch: Launch, command: Command, *, began: float, timeout: float, fresh: bool = False

@@ -6,8 +6,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import field, frozen
-
 from anyspawn.exceptions import ConfigError
 
 __all__ = ["SHORT", "Frames", "Slot", "head", "tag_of", "task"]
@@ -61,17 +59,17 @@ def _settings(env: Mapping[str, str], cwd: str | None) -> list[bytes]:
     return lines
 
 
-@frozen
 class Slot:
     """The words by which a resident's next command is known, told before there is one.
 
-    Args:
+    Attributes:
         nonce: What its frames begin with.
         id: What its processes carry.
     """
 
-    nonce: str = field(factory=lambda: os.urandom(16).hex(), repr=False)
-    id: str = field(factory=lambda: os.urandom(16).hex())
+    def __init__(self) -> None:
+        self.nonce = os.urandom(16).hex()
+        self.id = os.urandom(16).hex()
 
     @property
     def tag(self) -> str:
