@@ -91,6 +91,13 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the alternatives, side by side."""
-    install(session, "bench")
-    session.run("python", "benchmarks/run.py", *session.posargs)
+    """Measure against the alternatives, side by side, and write docs/benchmarks.md; --quick and --only PLACE for less."""
+    install(session, "bench", "bubblewrap")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Make thousands of calls of every kind, see that nothing grows, and write docs/soak.md; --calls N for fewer."""
+    install(session, "bench", "bubblewrap")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)

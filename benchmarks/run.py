@@ -1,162 +1,167 @@
-"""Measure anyspawn beside what one would use instead: all in one run, in interleaved rounds, as ratios.
-
-Each event loop is one process. In each round every peer takes its turn; a ratio is taken within a round, so that a
-machine whose speed drifts does not favour anyone. Printed are the median ratio and its spread.
-"""
+"""Starts the processes that measure and probe, counts what programs leave behind, and removes what a run has made."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import functools
-import gc
+import contextlib
 import json
+import os
+import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.to_thread
+from attrs import asdict, frozen
 
-import anyspawn
+from benchmarks import machine
+from benchmarks.measure import Settings
+from benchmarks.peer import Loop, NotHereError, Peer, Place, Target
+from benchmarks.probe import HELD, SETTLE
 
-KIB = bytes(range(256)) * 4
-GIB = 2**30
-Run = Callable[[list[str], bytes], Awaitable[bytes]]
+ROOT = Path(__file__).parents[1]
 
+PROCESSES = 3
+"""So many sleeping processes has the program of a probe whose call is to end early."""
 
-async def by_anyspawn(argv: list[str], stdin: bytes) -> bytes:
-    return (await anyspawn.spawn(argv, stdin=stdin, timeout=300, output_limit=2 * GIB, check=True)).stdout
-
-
-async def by_run_process(argv: list[str], stdin: bytes) -> bytes:
-    return (await anyio.run_process(argv, input=stdin)).stdout
+_START, _BEYOND = 60.0, 10.0
+"""So long a program may take to be seen, and so many seconds after its timeout a call is said not to return."""
 
 
-async def by_asyncio(argv: list[str], stdin: bytes) -> bytes:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
-    return (await process.communicate(stdin))[0]
+def run_place(place: Place, settings: Settings, run: str) -> dict[str, Any]:
+    """Return all that was seen in a place, or why nothing was."""
+    found: dict[str, Any] = {"rows": [], "missing": {}, "probes": {}, "settings": asdict(settings)}
+    with contextlib.ExitStack() as stack:
+        stack.callback(_clean, place, run)
+        try:
+            target = stack.enter_context(place.start(run))
+        except NotHereError as error:
+            return {"missing": {place.title: str(error)}}
+        for loop in place.loops:
+            if not settings.loops or loop in settings.loops:
+                print(f"{place.name}, {loop} ...", flush=True)
+                seen = _measure(place, loop, target, settings)
+                found["rows"] += seen["rows"]
+                found["missing"] |= seen["missing"]
+        if settings.probes:
+            print(f"{place.name}, memory and behaviour ...", flush=True)
+            found["probes"] = _probe_all(place, target, settings, found["missing"])
+    return found
 
 
-async def by_trio(argv: list[str], stdin: bytes) -> bytes:
-    import trio
-
-    return (await trio.run_process(argv, stdin=stdin, capture_stdout=True, capture_stderr=True)).stdout
-
-
-async def by_thread(argv: list[str], stdin: bytes) -> bytes:
-    def run() -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(argv, input=stdin, capture_output=True, check=True)
-
-    return (await anyio.to_thread.run_sync(run)).stdout
+def _clean(place: Place, run: str) -> None:
+    with contextlib.suppress(NotHereError):
+        place.clean(run)
 
 
-def peers(loop: str) -> dict[str, Run]:
-    """Return the peers on a loop; the first is what the others are measured against."""
-    native = {"trio.run_process": by_trio} if loop == "trio" else {"asyncio + communicate": by_asyncio}
-    return {
-        "anyio.run_process": by_run_process,
-        "anyspawn": by_anyspawn,
-        **native,
-        "subprocess.run in a thread": by_thread,
-    }
+@frozen
+class Child:
+    """A process at work."""
+
+    process: subprocess.Popen[bytes]
+    answer: Path
+
+    def wait(self, seconds: float) -> dict[str, Any] | None:
+        """Return what it reports within so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            ended = self.process.poll() is not None
+            if self.answer.exists():
+                return dict(json.loads(self.answer.read_text()))
+            if ended:
+                return {"missing": f"its process ended with status {self.process.returncode}"}
+            time.sleep(0.02)
+        return None
 
 
-async def sequential(run: Run, calls: int) -> float:
-    began = time.perf_counter()
-    for _ in range(calls):
-        assert await run(["cat"], KIB) == KIB
-    return (time.perf_counter() - began) / calls
+@contextlib.contextmanager
+def child(**order: Any) -> Iterator[Child]:
+    """Start a process with an order, and end it and all that it started on the host."""
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "said", "wb") as said:
+        file = Path(folder) / "order.json"
+        file.write_text(json.dumps(order))
+        argv = [sys.executable, "-m", "benchmarks.child", str(file)]
+        process = subprocess.Popen(argv, start_new_session=True, stdout=said, stderr=said, cwd=ROOT)
+        try:
+            yield Child(process, file.with_suffix(".out"))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-async def in_flight(run: Run, calls: int, width: int = 32) -> float:
-    left = calls
-
-    async def work() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            assert await run(["cat"], KIB) == KIB
-
-    began = time.perf_counter()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(width):
-            tasks.start_soon(work)
-    return (time.perf_counter() - began) / calls
+def _measure(place: Place, loop: Loop, target: Target, settings: Settings) -> dict[str, Any]:
+    order = {"place": place.name, "loop": loop, "target": asdict(target), "settings": asdict(settings)}
+    longest = 4 * place.budget * settings.share + 300
+    with child(**order) as process:
+        seen = process.wait(longest) or {"missing": f"it had not ended after {longest:.0f} s"}
+    return seen if "rows" in seen else {"rows": [], "missing": {f"{place.title}, {loop}": seen["missing"]}}
 
 
-async def gibibyte(run: Run, _: int) -> float:
-    began = time.perf_counter()
-    assert len(await run(["head", "-c", str(GIB), "/dev/zero"], b"")) == GIB
-    return time.perf_counter() - began
+def _probe_all(place: Place, target: Target, settings: Settings, missing: dict[str, str]) -> dict[str, Any]:
+    """Return what each peer's probes saw, by peer and case; behaviour does not depend on speed, so a few run at once."""
+    peers = [peer for peer in place.peers if peer.name not in missing]
+    probes: dict[str, Any] = {peer.name: {} for peer in peers}
+    memory = [case for case in settings.probes if case == "flight" or (case == "output" and place.output)]
+    for case in memory:
+        for peer in peers:
+            probes[peer.name][case] = _probe(case, place, peer, target)
+    behaviour = [(case, peer) for case in settings.probes if case not in {"flight", "output"} for peer in peers]
+    with ThreadPoolExecutor(4) as threads:
+        seen = threads.map(lambda pair: _probe(pair[0], place, pair[1], target), behaviour)
+        for (case, peer), found in zip(behaviour, seen, strict=True):
+            probes[peer.name][case] = found
+    return probes
 
 
-CASES: dict[str, Callable[[Run, int], Awaitable[float]]] = {
-    "sequential": sequential,
-    "32 in flight": in_flight,
-    "1 GiB of output": gibibyte,
-}
-TARGETS = {
-    ("asyncio", "32 in flight"): 1.35,
-    ("trio", "32 in flight"): 1.25,
-    ("asyncio", "sequential"): 1 / 1.05,
-    ("trio", "sequential"): 1 / 1.05,
-    ("asyncio", "1 GiB of output"): 1.0,
-    ("trio", "1 GiB of output"): 1.0,
-}
+def _probe(case: str, place: Place, peer: Peer, target: Target) -> dict[str, Any]:
+    seconds = random.randrange(10**6, 10**7)
+    loop = "asyncio" if "asyncio" in peer.loops else peer.loops[0]
+    order = {"place": place.name, "peer": peer.name, "loop": loop, "target": asdict(target)}
+    try:
+        with child(**order, probe=case, seconds=seconds) as process:
+            if case == "killed":
+                return _killed(process, seconds)
+            _seen(process, seconds, 1)
+            limit = {"held": max(HELD, place.patience), "timeout": place.patience}.get(case, _START)
+            found = process.wait(limit + _BEYOND) or {"outcome": "did not return"}
+            if "outcome" in found:
+                time.sleep(SETTLE)
+                found["left"] = len(machine.sleepers(seconds))
+            return found
+    finally:
+        for pid in machine.sleepers(seconds):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
 
-async def measure(loop: str, case: str, rounds: int, calls: int) -> dict[str, list[float]]:
-    """Return, for each peer, its seconds a call, round by round."""
-    times: dict[str, list[float]] = {}
-    for number in range(rounds + 1):
-        for name, run in peers(loop).items():
-            gc.collect()
-            seconds = await CASES[case](run, calls)
-            if number:  # the first round warms up
-                times.setdefault(name, []).append(seconds)
-    return times
+def _seen(process: Child, seconds: int, many: int) -> bool:
+    """Wait until so many of the program's processes are seen, and return whether they were."""
+    end = time.monotonic() + _START
+    while len(machine.sleepers(seconds)) < many:
+        if time.monotonic() > end or process.process.poll() is not None or process.answer.exists():
+            return False
+        time.sleep(0.05)
+    return True
 
 
-def report(loop: str, case: str, times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    rows = []
-    base, *_ = times.values()
-    for name, seconds in times.items():
-        ratios = [one / other for one, other in zip(base, seconds, strict=True)]
-        speed = statistics.median(ratios)
-        row = {
-            "loop": loop,
-            "case": case,
-            "peer": name,
-            "ms": statistics.median(seconds) * 1000,
-            "speed": speed,
-            "least": min(ratios),
-            "most": max(ratios),
-        }
-        target = TARGETS.get((loop, case)) if name == "anyspawn" else None
-        mark = "" if target is None else f"  target {target:.2f}: {'met' if speed >= target else 'NOT met'}"
-        spread = f"({row['least']:.2f} .. {row['most']:.2f})"
-        print(f"{loop:<8} {case:<16} {name:<27} {row['ms']:>9.3f} ms  {speed:>5.2f} {spread}{mark}", flush=True)
-        rows.append(row)
-    return rows
+def _killed(process: Child, seconds: int) -> dict[str, Any]:
+    """Kill a caller whose program runs, and return how much of that is left."""
+    if not _seen(process, seconds, PROCESSES):
+        return process.wait(1) or {"missing": "the program's processes cannot be seen from here"}
+    process.process.kill()
+    end = time.monotonic() + 5
+    while (left := len(machine.sleepers(seconds))) and time.monotonic() < end:
+        time.sleep(0.05)
+    return {"left": left}
 
 
-def run_loop(loop: str, rounds: int, calls: int) -> list[dict[str, Any]]:
-    options = {"use_uvloop": True} if loop == "uvloop" else {}
-    backend = "trio" if loop == "trio" else "asyncio"
-    rows = []
-    for case in CASES:
-        measured = functools.partial(measure, loop, case, min(rounds, 5) if "GiB" in case else rounds, calls)
-        rows += report(loop, case, anyio.run(measured, backend=backend, backend_options=options))
-    return rows
-
-
-def import_time(rounds: int) -> dict[str, Any]:
+def import_time(rounds: int) -> dict[str, float]:
     """Return what `import anyspawn` takes over its two dependencies, in ms, in fresh interpreters."""
     code = "import time; t = time.perf_counter(); import {}; print((time.perf_counter() - t) * 1000)"
     extra = []
@@ -166,33 +171,4 @@ def import_time(rounds: int) -> dict[str, Any]:
             for names in ("anyio, attrs", "anyio, attrs, anyspawn")
         ]
         extra.append(both[1] - both[0])
-    middle = statistics.median(extra[1:])
-    print(f"import anyspawn over anyio and attrs: {middle:.1f} ms  target 15: {'met' if middle <= 15 else 'NOT met'}")
-    return {"case": "import", "ms": middle, "least": min(extra[1:]), "most": max(extra[1:])}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--calls", type=int, default=200, help="calls in each round of the small cases")
-    parser.add_argument("--loops", nargs="*", default=["asyncio", "uvloop", "trio"])
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        rows = run_loop(given.one, given.rounds, given.calls)
-    else:
-        print("speed: how many times as fast as anyio.run_process on the same loop; median (least .. most) of rounds")
-        rows = [import_time(given.rounds)]
-        for loop in given.loops:
-            with tempfile.NamedTemporaryFile() as file:
-                more = ["--rounds", str(given.rounds), "--calls", str(given.calls), "--json", file.name]
-                subprocess.run([sys.executable, __file__, "--one", loop, *more], check=True)
-                rows += json.load(file)
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump(rows, file, indent=1)
-
-
-if __name__ == "__main__":
-    main()
+    return {"ms": statistics.median(extra[1:]), "least": min(extra[1:]), "most": max(extra[1:])}

@@ -1,0 +1,9 @@
+"""Every place that is measured, by name."""
+
+from __future__ import annotations
+
+from benchmarks import containers, local, pods
+
+PLACES = {
+    place.name: place for place in (local.LOCAL, local.BUBBLEWRAP, containers.EXEC, containers.RUN, pods.EXEC, pods.RUN)
+}

@@ -1,0 +1,219 @@
+"""The page and the plots, made of what a run has found; nothing is measured here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from benchmarks import plots, targets
+from benchmarks.probe import HELD
+
+Row = dict[str, Any]
+Found = dict[str, Any]
+
+OURS = "anyspawn"
+_MIB = 2**20
+_NONE = "-"
+_STDIN = {"closed": "", "open": " ¹", "none": " ²"}
+_INTRO = """\
+# Benchmarks
+
+`nox -s bench` measures anyspawn beside what one would use instead, all in one run, and writes this page, its plots and
+[the figures as JSON](benchmarks/results.json). Give it `-- --quick` for a few minutes' look, `-- --only local` (or another place, or
+several) for a part, `-- --render` to write the page again from the JSON. A place that this machine does not have is left out, and named.
+
+How it is measured:
+
+- Each place and event loop is a process of its own. In each round every peer takes its turn, each round begins with another
+  one, and ratios are taken within a round: a machine whose speed drifts favours nobody. "x" is how many times the calls/s of the
+  table's first peer a peer makes: the median (least .. most) of the rounds.
+- A call is 1 KiB through `cat`. ¹ This peer can send stdin but not close it: `head -c 1024` of 1 KiB stands for `cat`. ² This peer sends no stdin:
+  the program writes 1 KiB by itself, which is less work.
+- Blocking libraries run in threads, 64 at most, as an async program has to run them.
+- Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
+- Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
+  started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
+"""
+_BEHAVIOUR = """\
+What each does with a program that misbehaves. *Timeout*: three processes that do not end, one of them in a session of its own, with a timeout of
+{patience:g} s. *Held*: a program that ends at once and leaves a child that holds its stdout, with a timeout of {held:g} s. *Killed*: the
+caller gets SIGKILL while the three processes run; they are counted 5 s later at most. "n left" are processes that were still there.
+"""
+
+
+def render(found: Found) -> str:
+    """Return the page in Markdown."""
+    return "\n".join(_page(found))
+
+
+def render_plots(found: Found) -> dict[str, str]:
+    """Return the plots by their files' names."""
+    files = {}
+    for name, place in found["places"].items():
+        if place.get("rows"):
+            rows = [row for row in place["rows"] if row["loop"] == place["rows"][0]["loop"] and "rounds" in row]
+            rates: dict[str, list[tuple[float, float]]] = {}
+            for row in rows:
+                if row["case"] != "output":
+                    rates.setdefault(row["peer"], []).append((float(row["case"]), statistics.median(row["rounds"])))
+            title = f"{place['title']}: calls/s ({rows[0]['loop']})" if rows else place["title"]
+            files[f"{name}.svg"] = plots.lines(title, "calls in flight", "calls/s", rates)
+    return files
+
+
+def _page(found: Found) -> Iterator[str]:
+    about = found["about"]
+    yield _INTRO
+    yield f"Seen on {about['day']}: {about['cores']} cores, {about['system']}, Python {about['python']}, docker {about['docker'] or _NONE}, "
+    yield f"Kubernetes {about['kubernetes'] or _NONE}, load at the start {about['load']}; {found['minutes']:.0f} minutes. {_extent(found)}"
+    yield "Versions: " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".\n"
+    yield "## Aims\n"
+    yield from _table(["aim", "seen", ""], _aims(found))
+    yield "## Where anyspawn is behind\n"
+    yield from _behind(found)
+    for name, place in found["places"].items():
+        yield from _place(name, place)
+
+
+def _extent(found: Found) -> str:
+    settings = found["settings"]
+    rounds = f"at most {settings['rounds']} round{'s' if settings['rounds'] > 1 else ''} of {settings['seconds']:g} s"
+    more = " A quick look: take the figures for an order of magnitude." if settings["rounds"] == 1 else ""
+    return f"{rounds.capitalize()} for each peer and case.{more}"
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    if not lines:
+        yield "Nothing was measured.\n"
+        return
+    yield "| " + " | ".join(head) + " |"
+    yield "| --- " * len(head) + "|"
+    yield from lines
+    yield ""
+
+
+def _aims(found: Found) -> Iterator[list[str]]:
+    for aim in targets.AIMS:
+        place = found["places"].get(aim.place, {})
+        seen = targets.seen(aim, place.get("rows", []))
+        what = "large output" if aim.case == "output" else f"{aim.case} in flight"
+        limit = "at most" if aim.figure == "ms" else "at least"
+        name = f"{aim.peer}, {what}, {aim.loop}: {limit} {aim.bound:.3g} {targets.WORDS[aim.figure]}"
+        reason = place.get("missing", {}).get(aim.peer, "not measured in this run")
+        yield [
+            name,
+            f"{seen:.3g}" if seen is not None else _NONE,
+            _verdict(aim.met(seen)) if seen is not None else reason,
+        ]
+    if "import" in found:
+        ms = found["import"]["ms"]
+        name = f"`import anyspawn` over `import anyio, attrs`: at most {targets.IMPORT_MS:g} ms"
+        yield [name, f"{ms:.1f}", _verdict(ms <= targets.IMPORT_MS)]
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def _ratios(row: Row, other: Row) -> list[float]:
+    return [one / two for one, two in zip(row["rounds"], other["rounds"], strict=False)]
+
+
+def _behind(found: Found) -> Iterator[str]:
+    lost = []
+    for place in found["places"].values():
+        rows = [row for row in place.get("rows", []) if "rounds" in row]
+        for own in rows:
+            if own["peer"].startswith(OURS):
+                same = [
+                    (statistics.median(_ratios(row, own)), row["peer"])
+                    for row in rows
+                    if not row["peer"].startswith(OURS) and (row["loop"], row["case"]) == (own["loop"], own["case"])
+                ]
+                ahead = sorted((ratio, peer) for ratio, peer in same if ratio > 1)[::-1]
+                if ahead:
+                    names = ", ".join(f"{peer} ({ratio:.2f}x)" for ratio, peer in ahead)
+                    lost.append([place["title"], own["peer"], own["loop"], own["case"], names])
+    yield "Every case in which another peer made more calls/s than this mode of anyspawn in the same rounds, and by how much.\n"
+    yield from _table(["where", "mode", "loop", "in flight", "faster, by"], lost)
+
+
+def _place(name: str, place: Found) -> Iterator[str]:
+    yield f"## {place['title']}\n"
+    loops = list(dict.fromkeys(row["loop"] for row in place.get("rows", [])))
+    if loops:
+        yield f"![{place['title']}: calls/s by calls in flight](benchmarks/{name}.svg)\n"
+    for loop in loops:
+        yield f"{loop}:\n"
+        yield from _speed(place, [row for row in place["rows"] if row["loop"] == loop])
+    probes = {peer: seen for peer, seen in place.get("probes", {}).items() if seen}
+    if probes:
+        cases = [
+            case
+            for case in ("timeout", "held", "killed", "flight", "output")
+            if any(case in s for s in probes.values())
+        ]
+        yield _BEHAVIOUR.format(patience=place["patience"], held=max(HELD, place["patience"]))
+        heads = {"flight": "memory, 16 in flight", "output": "memory, large output"}
+        yield from _table(
+            ["", *(heads.get(case, case) for case in cases)],
+            ([peer, *(_probe(case, seen.get(case)) for case in cases)] for peer, seen in probes.items()),
+        )
+    if place["missing"]:
+        yield "Not measured:\n"
+        yield "\n".join(f"- {peer}: {why}" for peer, why in place["missing"].items()) + "\n"
+
+
+def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    by_peer: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_peer.setdefault(row["peer"], {})[row["case"]] = row
+    size = (place["settings"]["output"] or place["output"]) / _MIB
+    heads = [f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {case} in flight" for case in cases]
+    table = []
+    for peer, seen in by_peer.items():
+        one = seen.get("1", {})
+        latency = f"{one['p50'] * 1000:.1f}, {one['p99'] * 1000:.1f}" if "p50" in one else _NONE
+        mark = _STDIN[place.get("stdin", {}).get(peer, "closed")]
+        table.append(
+            [peer + mark, latency, *(_rate(seen.get(case), size if case == "output" else 1) for case in cases)]
+        )
+    yield from _table(["", "ms p50, p99", *heads], table)
+    failed = [(row["peer"], row["case"], row["failed"]) for row in rows if "failed" in row]
+    if failed:
+        yield "\n".join(
+            f"- {peer}, {case if case == 'output' else case + ' in flight'}: {why}" for peer, case, why in failed
+        )
+        yield ""
+
+
+def _rate(row: Row | None, unit: float) -> str:
+    if row is None:
+        return _NONE
+    if "rounds" not in row:
+        return "**failed**"
+    rate = statistics.median(row["rounds"]) * unit
+    shown = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+    if "ratio" not in row:
+        return shown
+    middle, least, most = row["ratio"]
+    spread = f" ({least:.2f} .. {most:.2f})" if len(row["rounds"]) > 1 and (least, most) != (1, 1) else ""
+    return f"{shown}, {middle:.2f}x{spread}"
+
+
+def _probe(case: str, seen: Found | None) -> str:
+    if seen is None:
+        return _NONE
+    if "missing" in seen:
+        return f"not seen: {seen['missing']}"
+    if "bytes" in seen:
+        return f"{seen['bytes'] / _MIB:.0f} MiB"
+    left = f"**{seen['left']} left**" if seen["left"] else "0 left"
+    if case == "killed":
+        return left
+    said = " ".join(seen["outcome"].split())
+    after = f" after {seen['seconds']:.1f} s" if "seconds" in seen else ""
+    return f"{said}{after}, {left}"

@@ -1,0 +1,73 @@
+"""The page and the plot of a soak, made of what it has found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.mixture import KINDS
+from benchmarks.plots import panels
+
+LABELS = {
+    "fds": "descriptors",
+    "threads": "threads",
+    "children": "children",
+    "programs": "programs left",
+    "containers": "containers",
+    "pods": "pods",
+    "rss_mib": "memory, MiB",
+}
+"""What is counted, and what the page calls it."""
+
+
+def plot(found: dict[str, Any]) -> str:
+    """Return the samples of all loops as SVG."""
+    rows = {
+        words: {
+            loop: [(sample["calls"], sample[name]) for sample in seen["samples"]]
+            for loop, seen in found["loops"].items()
+            if "samples" in seen
+        }
+        for name, words in LABELS.items()
+    }
+    return panels(f"{found['calls']} calls: what this process and its engines hold", "calls made", rows)
+
+
+def render(found: dict[str, Any]) -> str:
+    """Return the page in Markdown."""
+    about = found["about"]
+    text = [
+        "# Soak\n",
+        "`nox -s soak` makes 20,000 calls (`-- --calls N` for another number) at every sandbox that this machine has, drawn at random: programs that",
+        "end well, fail, get a signal, do not exist, write too much, hold their streams, do not end, or are cancelled at any moment. Each outcome",
+        "must be the right one. Between batches, with nothing in flight, it counts what the process holds and what is left on the machine, in",
+        "containers and pods too; it fails if anything grew, or is still there when everything is closed.\n",
+        f"Seen on {about['day']}: {found['calls']} calls in {found['minutes']:.1f} minutes, {about['cores']} cores, Python {about['python']}, seed {found['seed']}.\n",
+        "![What was held, over the calls](benchmarks/soak.svg)\n",
+        "| | " + " | ".join(LABELS.values()) + " | calls that ended otherwise than they should |",
+        "| --- " * (len(LABELS) + 2) + "|",
+    ]
+    for loop, seen in found["loops"].items():
+        if "samples" in seen:
+            for when, sample in (
+                ("before", seen["before"]),
+                ("last batch", seen["samples"][-1]),
+                ("closed", seen["final"]),
+            ):
+                wrong = str(sum(seen["wrong"].values())) if when == "closed" else ""
+                text.append(
+                    f"| {loop}, {when} | " + " | ".join(f"{sample[name]:g}" for name in LABELS) + f" | {wrong} |"
+                )
+    problems = [f"- {loop}: {problem}" for loop, seen in found["loops"].items() for problem in seen["problems"]]
+    text += ["", "Not as it should be:\n" if problems else "Nothing grew and nothing was left.", *problems, ""]
+    missing = found["missing"] | {k: v for seen in found["loops"].values() for k, v in seen.get("missing", {}).items()}
+    text += ["Left out:\n", *(f"- {name}: {why}" for name, why in missing.items()), ""] if missing else []
+    text += ["| sandbox | " + " | ".join(kind.name for kind in KINDS) + " |", "| --- " * (len(KINDS) + 1) + "|"]
+    for way in dict.fromkeys(
+        name.partition(": ")[0] for seen in found["loops"].values() for name in seen.get("calls", {})
+    ):
+        many = [
+            sum(seen.get("calls", {}).get(f"{way}: {kind.name}", 0) for seen in found["loops"].values())
+            for kind in KINDS
+        ]
+        text.append(f"| {way} | " + " | ".join(map(str, many)) + " |")
+    return "\n".join(text) + "\n"
