@@ -81,7 +81,7 @@ WAYS = (
     _way("DockerRun(resident=4)", 6, "docker_run", DockerRun, **_FRESH, resident=4),
     _way("KubectlExec", 1.5, "kubectl_exec", KubectlExec, **_POD),
     _way("KubectlExec(resident=4)", 10, "kubectl_exec", KubectlExec, **_POD, resident=4),
-    _way("KubectlRun", 0.05, "kubectl_run", KubectlRun, image=_name, namespace=_namespace),
+    _way("KubectlRun", 0.1, "kubectl_run", KubectlRun, image=_name, namespace=_namespace),
 )
 
 

@@ -11,7 +11,7 @@ import anyio
 
 from benchmarks.cases import in_flight, large, parent, small, stubborn, why
 from benchmarks.machine import Peak
-from benchmarks.measure import backend, reason, warm
+from benchmarks.measure import attempt, backend, reason
 from benchmarks.peer import Call, Loop, Peer, Place, Target
 
 MEMORY_FLIGHT = 16
@@ -30,7 +30,7 @@ async def probe(case: str, place: Place, peer: Peer, target: Target, seconds: in
     """Report what was seen, as plain data; ``seconds`` is the number by which the program's processes are known."""
     try:
         async with peer.connect(target) as call:
-            await warm(peer, call)
+            await attempt(peer, call)
             if case in {"flight", "output"}:
                 report(await _memory(case, place, peer, call))
                 return

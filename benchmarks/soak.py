@@ -198,9 +198,9 @@ def run_all(calls: int, loops: tuple[Loop, ...], only: list[str], seed: int) -> 
                 targets[place.name] = _start(stack, place, run, targets)
             except NotHereError as error:
                 found["missing"][place.title] = str(error)
-        for loop in loops:
+        for number, loop in enumerate(loops):
             print(f"{loop} ...", flush=True)
-            plan = Plan(loop=loop, calls=calls // len(loops), seed=seed, sleep=sleep, targets=targets)
+            plan = Plan(loop=loop, calls=calls // len(loops), seed=seed + number, sleep=sleep, targets=targets)
             found["loops"][loop] = _in_process(plan)
     found["minutes"] = (time.monotonic() - began) / 60
     return found

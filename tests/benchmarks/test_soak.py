@@ -1,0 +1,88 @@
+"""The soak runs, and sees what grows."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import anyio
+import pytest
+from benchmarks.mixture import KINDS, WAYS, perform
+from benchmarks.peer import Target
+from benchmarks.places import PLACES
+
+from anyspawn import Direct
+from benchmarks import soak, soak_report
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are counted in /proc")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_each_kind_ends_as_the_mixture_says(anyio_backend, kind):
+    """Every kind of call has the outcome by which the soak judges it."""
+    rng = random.Random(1)
+    rng.uniform = lambda low, high: high
+    with anyio.fail_after(30):
+        assert await perform(kind, Direct(), 1_234_567, rng) in kind.ends
+
+
+def test_ways_name_places_that_there_are():
+    """Each sandbox of the mixture has its target from a place of the benchmarks."""
+    assert {way.place for way in WAYS} <= PLACES.keys()
+
+
+@pytest.fixture
+def local_alone(monkeypatch):
+    """Direct alone, so that neither an engine nor bwrap is needed."""
+    monkeypatch.setattr(soak, "WAYS", tuple(way for way in WAYS if way.name == "Direct"))
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_short_soak_is_flat(local_alone, loop):
+    """Forty calls of all kinds leave nothing; what is held between batches is counted."""
+    plan = soak.Plan(
+        loop=loop, calls=40, seed=1, sleep=random.randrange(10**6, 10**7), targets={"local": Target(run="r")}
+    )
+    found = soak.run_loop(plan)
+    assert found["problems"] == []
+    assert sum(found["calls"].values()) == 40
+    assert [sample["calls"] for sample in found["samples"]] == list(range(1, 41))
+    about = {"day": "today", "cores": 2, "python": "3"}
+    page = soak_report.render(
+        {"about": about, "calls": 40, "seed": 1, "minutes": 0.1, "missing": {"pods": "none"}, "loops": {loop: found}}
+    )
+    assert "Nothing grew and nothing was left." in page
+    assert "- pods: none" in page
+    assert "<svg" in soak_report.plot({"calls": 40, "loops": {loop: found}})
+
+
+def sample(**more):
+    names = dict.fromkeys(soak_report.LABELS, 3.0)
+    return {"calls": 1, **names, **more}
+
+
+@pytest.mark.parametrize(
+    ("samples", "final", "wrong", "said"),
+    [
+        ([sample()] * 8, sample(), {}, []),
+        ([sample()] * 7 + [sample(fds=9.0)], sample(), {}, ["descriptors: from at most 3 in the first half to 9"]),
+        ([sample()] * 8, sample(containers=4.0), {}, ["containers: 4 after everything was closed, 3 before"]),
+        ([sample()] * 6 + [sample(rss_mib=8.0)] * 2, sample(), {}, ["memory, MiB: from 3 to 8"]),
+        ([sample()] * 8, sample(), {"Direct: cat: ExitError": 2}, ["Direct: cat: ExitError: 2 calls"]),
+    ],
+)
+def test_what_grew_or_was_left_is_told(samples, final, wrong, said):
+    """A count that is higher at the end, memory that grew, something left when closed, a wrong outcome: each is a problem."""
+    seen = soak.Seen(samples=samples, final=final, wrong=wrong)
+    assert soak.judge(seen, sample()) == said
+
+
+def test_a_problem_is_the_exit_status(monkeypatch, tmp_path):
+    """The command ends with 1 if anything was not as it should be, and the page says what."""
+    found = {"about": {"day": "today", "cores": 2, "python": "3"}, "calls": 1, "seed": 1, "minutes": 0.1, "missing": {}}
+    found["loops"] = {"asyncio": {"problems": ["children: grew"]}}
+    monkeypatch.setattr(soak, "run_all", lambda *_: found)
+    assert soak.main(["--out", str(tmp_path)]) == 1
+    assert "- asyncio: children: grew" in (tmp_path / "soak.md").read_text()
+    found["loops"]["asyncio"]["problems"] = []
+    assert soak.main(["--out", str(tmp_path)]) == 0
