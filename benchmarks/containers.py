@@ -35,7 +35,7 @@ def label(target: Target) -> str:
 @contextlib.contextmanager
 def image(run: str) -> Iterator[Target]:
     if not docker("images", "-q", IMAGE):
-        raise NotHereError(f"the image {IMAGE} is not here")
+        raise NotHereError(f"the image {IMAGE} is not here: docker pull {IMAGE}")
     yield Target(run=run, name=IMAGE)
 
 
@@ -214,7 +214,7 @@ RUN = Place(
     start=image,
     clean=clean,
     widths=(1, 4, 16),
-    budget=100.0,
+    budget=80.0,
     output=0,
     peers=(
         command_line(

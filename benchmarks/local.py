@@ -125,7 +125,7 @@ LOCAL = Place(
     loops=EVERY_LOOP,
     widths=(1, 4, 16, 32, 64),
     output=GIB,
-    budget=100.0,
+    budget=80.0,
     peers=(
         peer("anyio.run_process", by_run_process),
         sandboxed("anyspawn Direct", Direct, lambda _: {}),

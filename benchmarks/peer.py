@@ -81,7 +81,7 @@ class Place:
     loops: tuple[Loop, ...] = ("asyncio", "trio")
     widths: tuple[int, ...] = (1, 4, 16, 64)
     output: int = 64 * 2**20
-    budget: float = 120.0
+    budget: float = 100.0
     patience: float = 2.0
     slow: float = 3.0
 

@@ -104,17 +104,14 @@ def _measure(place: Place, loop: Loop, target: Target, settings: Settings) -> di
 
 
 def _probe_all(place: Place, target: Target, settings: Settings, missing: dict[str, str]) -> dict[str, Any]:
-    """Return what each peer's probes saw, by peer and case; behaviour does not depend on speed, so a few run at once."""
+    """Return what each peer's probes saw, by peer and case; none depends on speed, so a few run at once."""
     peers = [peer for peer in place.peers if peer.name not in missing]
+    cases = [case for case in settings.probes if case != "output" or place.output]
+    pairs = [(case, peer) for case in cases for peer in peers]
     probes: dict[str, Any] = {peer.name: {} for peer in peers}
-    memory = [case for case in settings.probes if case == "flight" or (case == "output" and place.output)]
-    for case in memory:
-        for peer in peers:
-            probes[peer.name][case] = _probe(case, place, peer, target)
-    behaviour = [(case, peer) for case in settings.probes if case not in {"flight", "output"} for peer in peers]
     with ThreadPoolExecutor(4) as threads:
-        seen = threads.map(lambda pair: _probe(pair[0], place, pair[1], target), behaviour)
-        for (case, peer), found in zip(behaviour, seen, strict=True):
+        seen = threads.map(lambda pair: _probe(pair[0], place, pair[1], target), pairs)
+        for (case, peer), found in zip(pairs, seen, strict=True):
             probes[peer.name][case] = found
     return probes
 

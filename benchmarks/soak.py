@@ -158,9 +158,11 @@ def judge(seen: Seen, before: Sample) -> list[str]:
             if (last - first) * 2**20 > RSS_SLACK:
                 problems.append(f"{words}: from {first:g} to {last:g}")
             continue
-        first, last = max(sample[name] for sample in seen.samples[: 2 * quarter]), seen.samples[-1][name]
+        first, last = max(sample[name] for sample in seen.samples[: 2 * quarter]), min(sample[name] for sample in late)
         if last > first:
-            problems.append(f"{words}: from at most {first:g} in the first half to {last:g}")
+            problems.append(
+                f"{words}: from at most {first:g} in the first half to at least {last:g} in the last quarter"
+            )
         if seen.final[name] > before[name]:
             problems.append(f"{words}: {seen.final[name]:g} after everything was closed, {before[name]:g} before")
     return problems

@@ -65,7 +65,13 @@ def sample(**more):
     ("samples", "final", "wrong", "said"),
     [
         ([sample()] * 8, sample(), {}, []),
-        ([sample()] * 7 + [sample(fds=9.0)], sample(), {}, ["descriptors: from at most 3 in the first half to 9"]),
+        (
+            [sample()] * 6 + [sample(fds=8.0), sample(fds=9.0)],
+            sample(),
+            {},
+            ["descriptors: from at most 3 in the first half to at least 8 in the last quarter"],
+        ),
+        ([sample(), sample(fds=9.0)] + [sample()] * 5 + [sample(fds=9.0)], sample(), {}, []),
         ([sample()] * 8, sample(containers=4.0), {}, ["containers: 4 after everything was closed, 3 before"]),
         ([sample()] * 6 + [sample(rss_mib=8.0)] * 2, sample(), {}, ["memory, MiB: from 3 to 8"]),
         ([sample()] * 8, sample(), {"Direct: cat: ExitError": 2}, ["Direct: cat: ExitError: 2 calls"]),
