@@ -104,7 +104,7 @@ def sandboxed(name: str, kind: Callable[..., Sandbox], fields: Callable[[Target]
         try:
             sandbox = kind(**fields(target))
         except TypeError as error:
-            raise NotHereError(f"this version of anyspawn does not have it: {error}") from None
+            raise NotHereError(not_yet(error)) from None
 
         async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
             options: dict[str, Any] = {"stdin": stdin, "timeout": timeout, "output_limit": 2 * GIB}
@@ -116,6 +116,14 @@ def sandboxed(name: str, kind: Callable[..., Sandbox], fields: Callable[[Target]
             yield call
 
     return Peer(name=name, connect=connect)
+
+
+def not_yet(error: TypeError) -> str:
+    """Return which field this version of a sandbox does not have; raise what has another cause."""
+    if "unexpected keyword argument" not in str(error):
+        raise error
+    _, name, _ = str(error).split("'")
+    return f"this version of anyspawn does not have `{name}`"
 
 
 def command_line(prefix: Callable[[Target], list[str]], name: str) -> Peer:

@@ -17,6 +17,7 @@ from anyspawn import KubectlExec, KubectlRun
 from benchmarks.peer import Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
 
 IMAGE = "busybox"
+LABEL = "anyspawn-bench"
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"]
 POD = "one"
 
@@ -37,8 +38,9 @@ def kubectl(*args: str, stdin: str = "", seconds: float = 90) -> str:
 def namespace(run: str) -> Iterator[Target]:
     if not os.environ.get("KUBECONFIG"):
         raise NotHereError("KUBECONFIG names no cluster; the one that a user's own kubectl points to is left alone")
-    target = Target(run=run, name=IMAGE, namespace=f"anyspawn-bench-{run}")
+    target = Target(run=run, name=IMAGE, namespace=f"{LABEL}-{run}-{uuid.uuid4().hex[:4]}")
     kubectl("create", "namespace", target.namespace)
+    kubectl("label", "namespace", target.namespace, f"{LABEL}={run}")
     yield target
 
 
@@ -57,10 +59,19 @@ def pod(run: str) -> Iterator[Target]:
 
 
 def clean(run: str) -> None:
-    name = f"anyspawn-bench-{run}"
-    if kubectl("get", "namespace", name, "--ignore-not-found", "-o", "name"):
-        kubectl("-n", name, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
-        kubectl("delete", "namespace", name, "--wait=false")
+    if os.environ.get("KUBECONFIG"):
+        for name in kubectl("get", "namespaces", "-l", f"{LABEL}={run}", "-o", "name").split():
+            kubectl(
+                "-n",
+                name.removeprefix("namespace/"),
+                "delete",
+                "pods",
+                "--all",
+                "--force",
+                "--grace-period=0",
+                "--wait=false",
+            )
+            kubectl("delete", name, "--wait=false")
 
 
 @contextlib.asynccontextmanager

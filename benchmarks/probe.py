@@ -19,7 +19,7 @@ MEMORY_SECONDS = 1.5
 SETTLE = 1.0
 """How long after a call what is left of it is counted."""
 
-HELD = 5.0
+HELD = 4.0
 """The timeout of the call whose program leaves a child that holds its stdout."""
 
 

@@ -34,12 +34,11 @@ How it is measured:
 - Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
 - Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
   started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
+- *Timeout*: three processes that do not end, one of them in a session of its own. *Held*: a program that ends at once and leaves a child
+  that holds its stdout. *Killed*: the caller gets SIGKILL while the three processes run; they are counted when 5 s are over, or none is left.
+  "n left" are processes that still ran after the call had ended. A call that has not ended 5 s after its timeout "did not return".
 """
-_BEHAVIOUR = """\
-What each does with a program that misbehaves. *Timeout*: three processes that do not end, one of them in a session of its own, with a timeout of
-{patience:g} s. *Held*: a program that ends at once and leaves a child that holds its stdout, with a timeout of {held:g} s. *Killed*: the
-caller gets SIGKILL while the three processes run; they are counted 5 s later at most. "n left" are processes that were still there.
-"""
+"""What a page begins with."""
 
 
 def render(found: Found) -> str:
@@ -155,8 +154,13 @@ def _place(name: str, place: Found) -> Iterator[str]:
             for case in ("timeout", "held", "killed", "flight", "output")
             if any(case in s for s in probes.values())
         ]
-        yield _BEHAVIOUR.format(patience=place["patience"], held=max(HELD, place["patience"]))
-        heads = {"flight": "memory, 16 in flight", "output": "memory, large output"}
+        held = max(HELD, place["patience"])
+        heads = {
+            "timeout": f"timeout of {place['patience']:g} s",
+            "held": f"held, timeout of {held:g} s",
+            "flight": "memory, 16 in flight",
+            "output": "memory, large output",
+        }
         yield from _table(
             ["", *(heads.get(case, case) for case in cases)],
             ([peer, *(_probe(case, seen.get(case)) for case in cases)] for peer, seen in probes.items()),

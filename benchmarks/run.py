@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PROCESSES = 3
 """So many sleeping processes has the program of a probe whose call is to end early."""
 
-_START, _BEYOND = 60.0, 6.0
+_START, _BEYOND = 60.0, 5.0
 """So long a program may take to be seen, and so many seconds after its timeout a call is said not to return."""
 
 

@@ -29,7 +29,7 @@ from attrs import asdict, define, field, frozen
 
 from benchmarks import containers, machine, pods
 from benchmarks.mixture import KINDS, WAYS, Kind, Way, perform
-from benchmarks.peer import EVERY_LOOP, Loop, NotHereError, Target
+from benchmarks.peer import EVERY_LOOP, Loop, NotHereError, Target, not_yet
 from benchmarks.run import ROOT
 from benchmarks.soak_report import LABELS, plot, render
 
@@ -119,7 +119,7 @@ async def batches(plan: Plan, seen: Seen) -> None:
                 try:
                     ways.append((way, await stack.enter_async_context(way.open(plan.targets[way.place]))))
                 except TypeError as error:
-                    seen.missing[way.name] = f"this version of anyspawn does not have it: {error}"
+                    seen.missing[way.name] = not_yet(error)
         shares = [way.share for way, _ in ways]
 
         async def work(many: list[None]) -> None:
