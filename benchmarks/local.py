@@ -80,15 +80,25 @@ async def inspect_ai(_: Target) -> AsyncIterator[Call]:
 
 @contextlib.asynccontextmanager
 async def llm_sandbox(_: Target) -> AsyncIterator[Call]:
+    """A session runs one command at a time, and its limit is one for all commands: each call has its own."""
     from llm_sandbox import SandboxSession
+    from llm_sandbox.exceptions import SandboxTimeoutError
 
     places = anyio.CapacityLimiter(64)
-    with SandboxSession(backend="bubblewrap", lang="python", skip_environment_setup=True) as session:
 
-        async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-            return str((await in_thread(lambda: session.execute_command(shlex.join(argv)), timeout, places)).stdout)
+    async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
+        options: dict[str, Any] = {"lang": "python", "skip_environment_setup": True, "execution_timeout": timeout}
 
-        yield call
+        def run() -> str:
+            with SandboxSession(backend="bubblewrap", **options) as session:
+                return str(session.execute_command(shlex.join(argv)).stdout)
+
+        try:
+            return await in_thread(run, timeout + 60, places)
+        except SandboxTimeoutError:
+            raise TimeoutError from None
+
+    yield call
 
 
 def bwrap(_: Target) -> list[str]:

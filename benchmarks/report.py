@@ -30,7 +30,8 @@ How it is measured:
   table's first peer a peer makes: the median (least .. most) of the rounds.
 - A call is 1 KiB through `cat`. ¹ This peer can send stdin but not close it: `head -c 1024` of 1 KiB stands for `cat`. ² This peer sends no stdin:
   the program writes 1 KiB by itself, which is less work.
-- Blocking libraries run in threads, 64 at most, as an async program has to run them.
+- Blocking libraries run in threads, 64 at most, as an async program has to run them. A time limit for a command is the peer's own, if it has one;
+  if not, the caller gives up waiting, which is all that an async program can do.
 - Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
 - Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
   started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
