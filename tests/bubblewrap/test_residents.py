@@ -13,8 +13,9 @@ import anyio
 import pytest
 
 from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTimeoutError, TransportError, spawn
+from anyspawn._spawn.group import ended
 from cases import NASTY, TREES
-from machine import MARK, alive, children, eventually, processes_with
+from machine import MARK, children, eventually, processes_with
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +83,7 @@ async def test_a_sandbox_that_dies():
         await spawn(["true"], sandbox=sandbox, check=True)
         (bwrap,) = bwraps()
         os.kill(bwrap, signal.SIGKILL)
-        assert not eventually(lambda: alive(bwrap))
+        assert not eventually(lambda: not ended(bwrap))
         await spawn(["true"], sandbox=sandbox, check=True)
 
         def kill(stream, chunk):

@@ -23,9 +23,10 @@ from anyspawn import (
     TransportError,
     spawn,
 )
+from anyspawn._spawn.group import ended
 from cases import NASTY, TREES, command_lines
 from engines import docker, made_by_us, processes_in
-from machine import alive, eventually
+from machine import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -137,7 +138,7 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
         else:
             script = "kill -9 $(grep -l anyspawn /proc/[0-9]*/cmdline | cut -d/ -f3)"  # and this one itself
             docker("exec", busybox, "sh", "-c", script, check=False)
-        assert not eventually(lambda: alive(client))
+        assert not eventually(lambda: not ended(client))
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
     assert not eventually(lambda: processes_in(busybox), 5)
 
@@ -307,7 +308,7 @@ async def test_a_kept_container_that_goes_away():
         await spawn(["true"], sandbox=sandbox, check=True)
         (client,) = clients(b"busybox")
         docker("rm", "-f", *made_by_us())
-        assert not eventually(lambda: alive(client))
+        assert not eventually(lambda: not ended(client))
         event, results, call = await ready(sandbox)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)

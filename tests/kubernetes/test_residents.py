@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from anyspawn import Cleanup, KubectlExec, SpawnTimeoutError, TransportError, spawn
+from anyspawn._spawn.group import ended
 from cases import command_lines
-from machine import alive, eventually
+from machine import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ async def test_a_resident_that_dies(space, own):
         await spawn(["true"], sandbox=box, check=True)
         (first,) = clients(own.encode())
         os.kill(first, signal.SIGKILL)
-        assert not eventually(lambda: alive(first))
+        assert not eventually(lambda: not ended(first))
         await spawn(["true"], sandbox=box, check=True)
         event, results = anyio.Event(), []
 

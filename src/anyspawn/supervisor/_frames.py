@@ -14,7 +14,9 @@ _RS = b"\x1e"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
 SHORT = 4096
-"""Bytes of stdin that a resident reads as a line, byte by byte, which starts no other process."""
+"""Bytes that any pipe takes; of a longer stdin a resident is told before the task."""
+_LINE = 256
+"""Bytes of stdin that it reads as a line: byte by byte, but without starting another process."""
 _OPENING = 64 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -91,7 +93,7 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
     lines = [*_settings(env, cwd), b"set -- " + words, b""]
     if not stdin:
         return b"\n".join([b"0", *lines]) + b"\n"
-    if len(stdin) > SHORT:
+    if len(stdin) > _LINE:
         return b"\n".join([b"%d" % len(stdin), *lines]) + b"\n" + stdin
     return b"\n".join([b"f", *lines, b"".join(_FORMAT[byte] for byte in stdin)]) + b"\n"
 

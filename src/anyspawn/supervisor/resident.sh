@@ -5,8 +5,8 @@
 printf '\036anyspawn ready\n' >&2
 exec 3<&0 4>&2 2>/dev/null </dev/null
 
-# stdin comes as a printf format where it is short: that takes no other process. A command that does not read it must not end
-# this one by a broken pipe.
+# stdin comes as a printf format where it is short: that takes no other process. Otherwise this one reads the pipe too, so that a
+# command which does not is no broken pipe, and what is left of stdin is not taken for words.
 feed() {
   trap '' PIPE
   read -r size <&3 || return
@@ -18,7 +18,11 @@ feed() {
   case $size in
   0) ;;
   f) IFS= read -r line <&3 && printf "$line" ;;
-  *) head -c "$size" <&3 || lost "$?" ;;
+  *)
+    exec 5</proc/self/fd/1
+    head -c "$size" <&3 || lost "$?"
+    exec 5<&-
+    ;;
   esac
   exec >/dev/null
   while read -r word <&3; do
@@ -50,22 +54,26 @@ work() (
   export ANYSPAWN_ID ANYSPAWN_NONCE
   exec $session sh -c "$start" anyspawn
 )
-# The number of a process that was tagged to be found, and the files by which any process of the command was.
-look() (
-  { ulimit -x "$tag" || ulimit -w "$tag"; } >/dev/null
-  read -r me _ </proc/self/stat
-  echo "$me"
-  exec grep -l -e "^Max file locks  *$tag " -e "ANYSPAWN_ID=$id" /proc/[0-9]*/limits /proc/[0-9]*/environ
-)
+# Whether nothing is left of the command, by one look: what it started has higher numbers than what was there before, unless it
+# ran for so long that they may have begun anew.
+alone() {
+  read -r _ _ _ _ last </proc/loadavg || return 1
+  read -r now _ </proc/uptime || return 1
+  if [ "$((${now%.*}${now#*.} - ${began%.*}${began#*.}))" -gt "$soon" ] || [ "$last" -lt "$first" ]; then first=0; fi
+  set --
+  for process in /proc/[0-9]*; do
+    [ "${process#/proc/}" -le "$first" ] || set -- "$@" "$process/limits" "$process/environ"
+  done
+  [ "$#" -gt 0 ] || return 0
+  [ -z "$(grep -l -e "^Max file locks  *$tag " -e "ANYSPAWN_ID=$id" "$@")" ]
+}
 look_after() {
+  read -r _ _ _ _ first </proc/loadavg
+  read -r began _ </proc/uptime
   work
   status=$?
   say "exit $status"
-  found=$(look)
-  me=${found%%"
-"*}
-  if [ "$found" = "$me
-/proc/$me/limits" ]; then
+  if [ "$able" ] && alone; then
     ended=clean
   else
     round=0
@@ -78,6 +86,10 @@ look_after() {
   printf '%s%s end%s' "$rs" "$nonce" "$rs"
   say "$ended"
 }
+able=$(command -v grep)
+read -r most </proc/sys/kernel/pid_max || able=
+# Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.
+soon=$((most / 3300))
 while read -r nonce id tag size <&3; do
   [ -n "$size" ] || continue
   if [ "$size" = 0 ]; then feed | look_after; else feed | spool | look_after; fi
