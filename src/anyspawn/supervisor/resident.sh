@@ -87,7 +87,7 @@ look_after() {
   say "$ended"
 }
 able=$(command -v grep)
-read -r most </proc/sys/kernel/pid_max || able=
+most=$(cat /proc/sys/kernel/pid_max) || able=
 # Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.
 soon=$((most / 3300))
 while read -r nonce id tag size <&3; do
