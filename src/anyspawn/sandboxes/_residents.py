@@ -43,7 +43,8 @@ class ResidentSandbox(ArgvSandbox):
 
     resident: int = field(default=0, validator=_count)
     idle_timeout: float = field(default=60.0, validator=_idle)
-    _pools: Pools = field(init=False, factory=_no_pools, repr=False, eq=False)
+    # A type that is loaded only where there are some could not be resolved.
+    _pools: Any = field(init=False, factory=_no_pools, repr=False, eq=False)
 
     async def serve(
         self, launch: Launch, command: Command, *, began: float, timeout: float, fresh: bool = False
