@@ -54,7 +54,12 @@ def lowest(session: nox.Session) -> None:
     requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
     for extra in PROJECT["project"]["optional-dependencies"].values():
         requirements += extra
-    oldest = [requirement.replace(">=", "==") for requirement in requirements if ">=" in requirement]
+    # An MCP client asks for newer versions of what else the tests use than the project does; without it its tests skip.
+    oldest = [
+        requirement.replace(">=", "==")
+        for requirement in requirements
+        if ">=" in requirement and not requirement.startswith("mcp")
+    ]
     session.install("--no-deps", ".")
     session.install(*sorted(set(oldest)))
     session.run("pytest", *PARALLEL, "--ignore=tests/docker", "--ignore=tests/kubernetes", *session.posargs)

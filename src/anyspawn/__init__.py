@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyspawn._call import spawn
 from anyspawn._model import Cleanup, Command, Completed, FdArg, Launch, Sandbox
+from anyspawn._open import open  # noqa: A004  it stands beside spawn, as os.open does beside os.spawnv
 from anyspawn._registry import (
     Registry,
     SandboxFactory,
@@ -29,6 +30,7 @@ from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
     from anyspawn.sandboxes.docker_exec import DockerExec
     from anyspawn.sandboxes.docker_run import DockerRun
     from anyspawn.sandboxes.kubectl_exec import KubectlExec
@@ -54,6 +56,7 @@ __all__ = [
     "Launch",
     "NotStartedError",
     "OutputLimitError",
+    "Process",
     "Registry",
     "Sandbox",
     "SandboxFactory",
@@ -63,6 +66,7 @@ __all__ = [
     "__version__",
     "default_registry",
     "lookup_sandbox",
+    "open",
     "register_sandbox",
     "replace_sandbox",
     "spawn",
@@ -73,7 +77,7 @@ def __getattr__(name: str) -> Any:
     """Import a sandbox when it is first asked for: most programs use one kind, and should not wait for the others."""
     from anyspawn._registry import LATER
 
-    for module, found in LATER.values():
+    for module, found in [*LATER.values(), ("anyspawn._spawn.live", "Process")]:
         if found == name:
             from importlib import import_module
 

@@ -10,9 +10,9 @@ import attrs
 from anyspawn._model import Command, Completed, Sandbox
 from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["spawn"]
+__all__ = ["DIRECT", "spawn"]
 
-_DIRECT = Direct()
+DIRECT = Direct()
 
 
 async def spawn(
@@ -69,5 +69,5 @@ async def spawn(
         command = Command(argv, **fields)
     if sandbox is not None and not isinstance(sandbox, Sandbox):
         raise TypeError(f"sandbox must have a name and an async spawn(command), as {type(sandbox).__name__} has not")
-    completed = await (_DIRECT if sandbox is None else sandbox).spawn(command)
+    completed = await (DIRECT if sandbox is None else sandbox).spawn(command)
     return completed.check() if check else completed

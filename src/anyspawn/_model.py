@@ -234,7 +234,8 @@ class Launch:
         nonce: There is a supervisor at the other end, whose frames begin with this: they are taken out of stderr, and
             stdin stays open until the work is over or is to be ended, which its end means.
         remote: The work is no descendant of the local process, and does not end with it.
-        stop: A local argv that sends the remote work SIGTERM.
+        stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place another signal's name may stand.
+        running: A local argv that prints something as soon as the remote work runs. Asked where a live process is opened.
         end: A local argv that ends the remote work, whether it is there or not.
         gone: A local argv that lists what is left of the remote work: none, when it prints nothing and succeeds.
         gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of the work is gone itself.
@@ -255,6 +256,7 @@ class Launch:
     nonce: str = field(default="", repr=False)
     remote: bool = False
     stop: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
     end: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     gone_words: tuple[str, ...] = ()

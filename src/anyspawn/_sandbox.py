@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -17,6 +19,9 @@ from anyspawn._env import check_text
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._spawn.core import run, timed_out_waiting
 from anyspawn.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["ArgvSandbox"]
 
@@ -109,6 +114,24 @@ class ArgvSandbox(ABC):
         Raises:
             ConfigError, TypeError, ValueError: The command cannot be launched in this sandbox; nothing was started.
         """
+        with self._call_of(command) as call:
+            return await self.run(self.launch(call), call)
+
+    @asynccontextmanager
+    async def open(self, command: Command) -> AsyncIterator[Process]:
+        """Start ``command``, and give the live process; `anyspawn.open` says the rest."""
+        alone = self._alone()
+        with self._call_of(command) as call:
+            async with alone.opened(alone.launch(call), call) as process:
+                yield process
+
+    def _alone(self) -> Self:
+        """Return the sandbox whose launch is for one command alone, as a live process needs it."""
+        return self
+
+    @contextmanager
+    def _call_of(self, command: Command) -> Iterator[Command]:
+        """Give the command with its variables looked up, and an id that no other call has meanwhile."""
         env = command.env.look_up(os.environ)
         if env is not command.env:
             command = attrs.evolve(command, env=env)
@@ -117,7 +140,7 @@ class ArgvSandbox(ABC):
             command = attrs.evolve(command, id=os.urandom(16).hex())
             _calls[command.id] = call
         try:
-            return await self.run(self.launch(command), command)
+            yield command
         finally:
             del _calls[command.id]
 
@@ -148,6 +171,46 @@ class ArgvSandbox(ABC):
             timeout: Seconds from then on that the program has.
         """
         return await run(launch, command, mode=self.name, began=began, timeout=timeout)
+
+    @asynccontextmanager
+    async def opened(self, launch: Launch, command: Command) -> AsyncIterator[Process]:
+        """Start ``launch`` for ``command``, with this sandbox's limits, and give the live process: the second half of `open`."""
+        began = anyio.current_time()
+        timeout = command.timeout if command.timeout is not None and command.timeout > 0 else self.default_timeout
+        async with AsyncExitStack() as stack:
+            if self.max_concurrent is not None:
+                limiter, place = self._limiter(self.max_concurrent), object()
+                with anyio.CancelScope(deadline=began + timeout) as scope:
+                    await limiter.acquire_on_behalf_of(place)
+                if scope.cancelled_caught:
+                    timed_out_waiting(launch, command, began=began, timeout=timeout).check()
+                stack.callback(limiter.release_on_behalf_of, place)
+            yield await stack.enter_async_context(self.opening(launch, command, began=began, timeout=timeout))
+
+    def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AbstractAsyncContextManager[Process]:
+        """Start ``launch``, for which there is a place now. Where a first try may not be the last, this is overridden.
+
+        Args:
+            launch: The local process.
+            command: What it stands for.
+            began: When the call began, on the event loop's clock.
+            timeout: Seconds from then on that the program has to start.
+        """
+        from anyspawn._spawn.live import open_process
+
+        examine = partial(self.judged, command)
+        return open_process(launch, command, mode=self.name, began=began, timeout=timeout, examine=examine)
+
+    async def judged(self, command: Command, completed: Completed) -> Completed:
+        """Return an outcome with the right error. Where it takes a question to somebody to know that, this is overridden.
+
+        Args:
+            command: What was run.
+            completed: How the local process came out.
+        """
+        return completed
 
     def _limiter(self, places: int) -> anyio.CapacityLimiter:
         loop = anyio.lowlevel.current_token().native_token

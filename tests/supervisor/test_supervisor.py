@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from anyspawn._env import Env
-from anyspawn.supervisor import Frames, head, script
+from anyspawn.supervisor import CHUNK, CLOSE, RUNNING, TAKEN, TOOK, Frames, head, line_of, script, streaming
 from machine import eventually, processes_with
 
 SHELLS = [
@@ -32,10 +32,11 @@ def shell(request):
 class Supervised:
     """A command under the supervisor, as a client in a container would have it."""
 
-    def __init__(self, shell, argv, *, env=(), stdin=b"", cwd=None):
+    def __init__(self, shell, argv, *, env=(), stdin=b"", cwd=None, live=False):
         self.nonce = uuid.uuid4().hex
         self.frames, self.out_frames = Frames(self.nonce), Frames(self.nonce)
         words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), len(stdin), cwd) + stdin
+        words = streaming(words) if live else words
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [*shell, "-c", script(), "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe
@@ -210,3 +211,108 @@ def test_signals_are_at_their_defaults(shell):
     stdout, _, _ = Supervised(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
     ignored = int(stdout.split()[1], 16)
     assert not ignored & 0b110  # SIGINT and SIGQUIT
+
+
+class Live(Supervised):
+    """A live program under the supervisor."""
+
+    def __init__(self, shell, argv):
+        super().__init__(shell, argv, live=True)
+        self.stderr = b""
+
+    def until(self, word):
+        """Read stderr until the supervisor says a word."""
+        while word not in self.frames.words:
+            data = self.process.stderr.read1()
+            assert data, (self.stderr, self.frames.words)
+            self.stderr += self.frames.feed(data)
+
+    def write(self, chunk):
+        self.say(line_of(chunk))
+
+    def say(self, line):
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def send(self, chunk):
+        """Write a chunk, and wait until it was taken."""
+        self.write(chunk)
+        self.until(TOOK)
+        self.frames.words.remove(TOOK)
+        self.say(TAKEN)
+
+
+def test_a_live_program(shell):
+    """Is said to run; what is sent reaches it at once, any byte of it; the end of its stdin is not that of the lifeline."""
+    call = Live(shell, ["cat"])
+    call.until(RUNNING)
+    for chunk in (bytes(range(256)), b"-", b".", b"-n %s %% \\n \\\\\n", b"\n", os.urandom(CHUNK)):
+        call.send(chunk)
+        got = b""
+        while len(got) < len(chunk):
+            got += call.out_frames.feed(call.process.stdout.read1())
+        assert got == chunk
+    call.say(CLOSE)
+    assert call.end()[1:] == (b"", 0)
+    assert call.frames.words == ["ready", "start", RUNNING, "exit 0", "clean"]
+
+
+def test_a_live_program_leaves_no_process_behind(shell):
+    """What writes its stdin is waited for: there is no zombie for each chunk."""
+    call = Live(shell, ["cat"])
+    call.until(RUNNING)
+    for _ in range(20):
+        call.send(b"x")
+    below = [p for p in Path("/proc").glob("[0-9]*/stat") if is_zombie_of(p, call.process.pid)]
+    assert len(below) <= 1  # the last one, which was not heard of yet
+    call.say(CLOSE)
+    assert call.end()[2] == 0
+
+
+def is_zombie_of(path, session):
+    try:
+        fields = path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[0] == "Z" and int(fields[2]) == os.getpgid(session)
+
+
+def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
+    """When it is cut the program is killed, also with its stdin full and unread, and half a line sent."""
+    monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
+    call = Live(shell, ["sh", "-c", "trap '' TERM; setsid sleep 999 & sleep 999"])
+    call.until(RUNNING)
+    for _ in range(4):
+        call.send(bytes(CHUNK))
+    call.write(bytes(CHUNK))
+    call.say(b"half a l")
+    call.cut()
+    assert not eventually(lambda: processes_with(str(tmp_path)))
+
+
+def test_a_live_program_that_ended(shell):
+    """Does not hold its status back, whether it was seen to run or not, nor a chunk that it never read."""
+    call = Live(shell, ["sh", "-c", "exit 5"])
+    call.until("exit 5")
+    assert call.end()[2] == 5
+    call = Live(shell, ["sh", "-c", "read -r line; exit 6"])
+    call.until(RUNNING)
+    call.send(b"x" * CHUNK)
+    call.write(b"\n")
+    call.until("exit 6")
+    assert call.end()[2] == 6
+
+
+@pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
+def test_a_live_program_that_cannot_be_executed(shell, program, status):
+    """Is not said to run."""
+    call = Live(shell, [program])
+    assert call.end()[2] == status
+    assert call.frames.unstarted == status
+    assert RUNNING not in call.frames.words
+
+
+def test_signals_of_a_live_program_are_at_their_defaults(shell):
+    """SIGINT, SIGQUIT and SIGPIPE are not ignored."""
+    stdout, _, _ = Live(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
+    assert not int(stdout.split()[1], 16) & 0x1006

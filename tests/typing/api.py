@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, assert_type
 
+import anyspawn
 from anyspawn import (
     ArgvSandbox,
     Bubblewrap,
@@ -22,6 +23,7 @@ from anyspawn import (
     KubectlRun,
     Launch,
     NotStartedError,
+    Process,
     Registry,
     Sandbox,
     SandboxFactory,
@@ -62,6 +64,19 @@ async def calls(chunks: list[bytes]) -> None:
     await spawn(["true"], stdin="text")  # type: ignore[arg-type]
     await spawn(["true"], 5)  # type: ignore[call-arg, arg-type]
     await spawn(["true"], on_output=print_number)  # type: ignore[arg-type]
+
+
+async def live(command: Command) -> None:
+    async with anyspawn.open(["cat"], sandbox=Bubblewrap(), env={"A": "1"}, timeout=5, grace=1) as process:
+        assert_type(process, Process)
+        assert_type(process.returncode, int | None)
+        assert_type(process.completed, Completed | None)
+        await process.stdin.send(b"x")
+        assert_type(await process.stdout.receive(), bytes)
+        assert_type(await process.wait(), int)
+    async with Direct().open(command) as process:
+        await process.send_signal(2)
+    anyspawn.open(["cat"], stdin=b"x")  # type: ignore[call-arg]
 
 
 def print_number(number: int) -> None: ...
@@ -144,4 +159,7 @@ async def hooks(guard: ExecToolHook, config: RuntimeConfig) -> None:
         assert_type(await run_hooks(runner, "before_execution", ToolRequest(name="x")), Decision)
         assert_type(runner["guard"], ExecHook)
     assert_type(load_config("agent.yaml"), RuntimeConfig)
+    async with ExecToolHook(name="x", command="y", runtime="server") as server:
+        assert_type(server, ExecToolHook)
+    ExecToolHook(name="x", command="y", runtime="worker")  # type: ignore[arg-type]
     ExecToolHook(name="x", command="y", mode="maybe")  # type: ignore[arg-type]

@@ -131,6 +131,9 @@ def on_asyncio() -> bool:
 class Call:
     """One call: what is to be started, what came of it, and all that has to be given back."""
 
+    _stdin_type = Feed
+    _output_type = Output
+
     def __init__(self, launch: Launch, command: Command, began: float, timeout: float) -> None:
         self.raised: BaseException | None = None
         self.completed: Completed | None = None
@@ -160,7 +163,7 @@ class Call:
         self._last_resort: weakref.finalize[..., Any] | None = None
         self._leader = -1  # a pidfd of the process that leads the work, where that is not the runner itself
         self._exited = False
-        self._reason: Literal["timeout", "overflow", "raised", "cancelled"] | None = None
+        self._reason: Literal["timeout", "overflow", "raised", "cancelled", "closed"] | None = None
         self._error: SpawnError | None = None
         self._incomplete = False
         self._cleanup = Cleanup.NOT_NEEDED
@@ -456,7 +459,7 @@ class Call:
         launch, command = self._launch, self._command
         stdin: int | None = None
         if launch.stdin is not None:
-            feed = Feed(launch.stdin, hold=bool(launch.nonce), later=bool(launch.nonce))
+            feed = self._stdin_type(launch.stdin, hold=bool(launch.nonce), later=bool(launch.nonce))
             self._feeds.append(feed)
             stdin = feed.read_end
         keep_tail = command.overflow == "truncate"
@@ -480,7 +483,7 @@ class Call:
     ) -> int:
         read_end, write_end = make_pipe()
         self._child_fds.append(write_end)
-        output = Output(name, read_end, limit, keep_tail=keep_tail, frames=frames)
+        output = self._output_type(name, read_end, limit, keep_tail=keep_tail, frames=frames)
         self._outputs.append(output)
         return write_end
 

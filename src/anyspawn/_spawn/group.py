@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["MARK", "WHOLE_GROUP", "ProcessGroup", "child_is_ours", "ended", "marked", "pin"]
+__all__ = ["MARK", "WHOLE_GROUP", "ProcessGroup", "child_is_ours", "ended", "marked", "pin", "replaced"]
 
 MARK = "ANYSPAWN_ID"
 """The variable that marks a call's processes; nested calls append theirs, separated by a colon."""
@@ -120,6 +120,25 @@ def pin(pid: int, parent: int) -> int:
         return fd
     os.close(fd)
     return -1
+
+
+def replaced(parent: int) -> bool:
+    """Whether a child of ``parent`` has become another program than its parent is."""
+    try:
+        with open(f"/proc/{parent}/task/{parent}/children", "rb", buffering=0) as file:
+            children = [int(pid) for pid in (file.read() or b"").split()]
+    except OSError:  # it is gone, or this kernel does not tell
+        return False
+    own = _command_line(parent)
+    return any(_command_line(child) not in (b"", own) for child in children)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read() or b""
+    except OSError:
+        return b""
 
 
 def _pids() -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Feed", "Output", "make_pipe"]
+__all__ = ["Feed", "Output", "make_pipe", "write_quietly"]
 
 _CHUNK = 64 * 1024
 _PIPE_LEAST = 4096
@@ -78,6 +79,26 @@ def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
         else:
             begin += right
             left -= right
+
+
+def write_quietly(fd: int, data: memoryview) -> int:
+    """Write to a pipe whose reader may be gone, also in a host that SIGPIPE would end.
+
+    Raises:
+        BlockingIOError: The pipe is full.
+        BrokenPipeError: Nobody reads it any more.
+    """
+    if not hasattr(signal, "SIGPIPE") or signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+        return os.write(fd, data)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        if signal.SIGPIPE not in blocked:
+            signal.sigwait({signal.SIGPIPE})  # it is pending, as it was meant for this thread
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Output:

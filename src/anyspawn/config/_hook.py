@@ -60,7 +60,8 @@ class HookConfig:
         matcher: With protocol ``claude``, the tools that it is asked about: names such as ``Edit|Write``, a regular
             expression, or ``*`` (default) for all.
         output_limit: Bytes that its answer may have. Default 1048576.
-        runtime: ``exec`` (default): a process for each call.
+        runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and answers by JSON-RPC 2.0, a line
+            each.
     """
 
     command: str
@@ -75,7 +76,7 @@ class HookConfig:
     protocol: Literal["exec", "claude"] = "exec"
     matcher: str = "*"
     output_limit: int = field(default=2**20)
-    runtime: Literal["exec"] = "exec"
+    runtime: Literal["exec", "server"] = "exec"
 
     def __attrs_post_init__(self) -> None:
         self.make("hook", None, "/")
@@ -106,5 +107,6 @@ class HookConfig:
             protocol=self.protocol,
             matcher=self.matcher,
             output_limit=self.output_limit,
+            runtime=self.runtime,
             **{key: value for key, value in optional.items() if value is not None},
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import attrs
@@ -19,7 +21,8 @@ from anyspawn.exceptions import AnyspawnError, ConfigError, ExitError
 from anyspawn.hooks import _claude
 from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._phases import KINDS, PHASES, check_phase, parts
-from anyspawn.hooks._wire import WireError, decode_decision, encode, envelope
+from anyspawn.hooks._server import CallError, Server
+from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = ["ExecEvalHook", "ExecHook", "ExecProviderHook", "ExecSessionHook", "ExecToolHook", "HookError"]
@@ -32,6 +35,8 @@ _HIDDEN = "***"
 _SECRET_NAME = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
 _SHORT = 6
 _PREFIX = 4
+
+_T = TypeVar("_T")
 
 
 class HookError(AnyspawnError):
@@ -104,6 +109,8 @@ class ExecHook:
         matcher: With the claude protocol, which tools it is asked about: ``Edit|Write``, a regular expression, or
             ``*`` (default) for all.
         output_limit: Bytes that its answer may have; more is a failure. Default 1 MiB.
+        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays and answers by JSON-RPC 2.0, a
+            line each. The first call starts it; it ends with `aclose`, with the `HookRunner`, or with the event loop.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
@@ -123,6 +130,8 @@ class ExecHook:
     protocol: Literal["exec", "claude"] = field(default="exec", validator=_one_of("exec", "claude"))
     matcher: str = "*"
     output_limit: int = field(default=2**20, validator=_positive)
+    runtime: Literal["exec", "server"] = field(default="exec", validator=_one_of("exec", "server"))
+    _servers: WeakKeyDictionary[Any, Server] = field(init=False, factory=WeakKeyDictionary, repr=False, eq=False)
     _matches: Callable[[str], bool] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -142,6 +151,13 @@ class ExecHook:
         object.__setattr__(self, "_matches", _claude.matcher(self.matcher))
         if not isinstance(self.sandbox, Sandbox):
             raise ConfigError(f"sandbox must have a name and an async spawn(command), as {self.sandbox!r} has not")
+        if self.runtime == "server":
+            if self.protocol != "exec":
+                raise ConfigError("runtime 'server' goes with protocol 'exec' alone; leave one of them out")
+            if not hasattr(self.sandbox, "open"):
+                raise ConfigError(
+                    f"runtime 'server' needs a sandbox that can open a process, as {self.sandbox!r} cannot"
+                )
         for value, name in ((self.command, "command"), *((arg, f"args[{i}]") for i, arg in enumerate(self.args))):
             check_text(value, name)
         if not self.command:
@@ -219,6 +235,8 @@ class ExecHook:
         Raises:
             _NoVerdictError: There is none.
         """
+        if self.runtime == "server":
+            return await self._ask_server(phase, question, places)
         completed = await self._spawn(question.command, places)
         error, code, message = completed.error, completed.returncode, question.message
         hidden = _Hidden(question.env)
@@ -243,13 +261,58 @@ class ExecHook:
         argv = [self.command, *self.args]
         return Command(argv, stdin=stdin, env=env, timeout=self.timeout, output_limit=self.output_limit)
 
-    async def _spawn(self, command: Command, places: anyio.CapacityLimiter | None) -> Completed:
+    async def _ask_server(self, phase: str, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
+        hidden = _Hidden(question.env)
+        loop = anyio.lowlevel.current_token().native_token
+        if loop not in self._servers:
+            self._servers[loop] = Server(self.name, self.sandbox, self.output_limit)
+        server, began, timeout = self._servers[loop], anyio.current_time(), self._seconds()
+        command = Command([self.command, *self.args], env=question.env, timeout=self.timeout)
+
+        async def ask(_: float) -> dict[str, Any]:
+            params = question.command.stdin or b"null"
+            return await server.call(command, params, deadline=began + timeout, timeout=timeout)
+
+        try:
+            answer = await self._in_turn(ask, timeout, places)
+            if PHASES[phase] in {"session", "eval"} or self.mode == "observe":
+                return Decision(allow=True, hook=self.name)
+            decision = decision_of(answer["result"])
+        except CallError as exc:
+            stderr = "" if exc.completed is None else hidden.stderr(exc.completed)
+            raise _NoVerdictError(hidden.in_text(str(exc)), exc.cause, stderr) from None
+        except WireError as exc:
+            raise _NoVerdictError(f"failed: {hidden.in_text(str(exc))}", exc) from None
+        return attrs.evolve(decision, hook=self.name, reason=decision.reason[:_REASON_LIMIT])
+
+    async def aclose(self) -> None:
+        """End the server that this event loop has of the hook, if it runs one. A later call starts another."""
+        server = self._servers.get(anyio.lowlevel.current_token().native_token)
+        if server is not None:
+            await server.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _seconds(self) -> float:
+        """Return how long a call may take."""
         timeout = self.timeout or 0
-        if timeout <= 0:
-            timeout = getattr(self.sandbox, "default_timeout", 10.0)
+        return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
+
+    async def _spawn(self, command: Command, places: anyio.CapacityLimiter | None) -> Completed:
+        timeout = self._seconds()
+
+        async def ask(left: float) -> Completed:
+            return await self.sandbox.spawn(attrs.evolve(command, timeout=left) if places is not None else command)
+
         try:
             with anyio.fail_after(timeout + _BACKSTOP):
-                completed = await self._spawn_in_turn(command, timeout, places)
+                completed = await self._in_turn(ask, timeout, places)
             if not isinstance(completed, Completed):
                 raise TypeError(f"the sandbox gave {type(completed).__name__}, not a Completed")
         except _NoVerdictError:
@@ -258,9 +321,12 @@ class ExecHook:
             raise _NoVerdictError(f"failed: {type(exc).__name__}: {exc}", exc) from exc
         return completed
 
-    async def _spawn_in_turn(self, command: Command, timeout: float, places: anyio.CapacityLimiter | None) -> Completed:
+    async def _in_turn(
+        self, ask: Callable[[float], Awaitable[_T]], timeout: float, places: anyio.CapacityLimiter | None
+    ) -> _T:
+        """Ask when there is a place, in the time that is left then."""
         if places is None:
-            return await self.sandbox.spawn(command)
+            return await ask(timeout)
         began, place = anyio.current_time(), object()
         with anyio.CancelScope(deadline=began + timeout) as scope:
             await places.acquire_on_behalf_of(place)
@@ -268,7 +334,7 @@ class ExecHook:
             raise _NoVerdictError(f"was not asked: no place was free within {timeout:g} s", TimeoutError())
         try:
             left = max(began + timeout - anyio.current_time(), 0.001)
-            return await self.sandbox.spawn(attrs.evolve(command, timeout=left))
+            return await ask(left)
         finally:
             places.release_on_behalf_of(place)
 

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from anyspawn._registry import nearest
 from anyspawn._spawn.background import start_in_background
+from anyspawn._spawn.core import see_through
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision
@@ -23,6 +24,7 @@ __all__ = ["HookRunner", "run_hooks"]
 
 _MAX_CONCURRENT = 64
 _MAX_OBSERVING = 1000
+_CLOSING = 30.0
 
 
 def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
@@ -41,7 +43,7 @@ class HookRunner:
     """Runs hooks, and owns those that observe: an async context manager.
 
     On the way out, observing hooks that still run have ``drain_timeout`` to end; then their work is ended. An exception
-    or a cancellation ends it at once.
+    or a cancellation ends it at once. Then the servers of its hooks are ended.
 
     Args:
         hooks: What `run` runs, in the order in which denials count.
@@ -89,7 +91,16 @@ class HookRunner:
         assert self._tasks is not None
         tasks, self._tasks, self._desk = self._tasks, None, None
         tasks.cancel_scope.deadline = anyio.current_time() + (self._drain_timeout if exc is None else 0)
-        await tasks.__aexit__(None, None, None)
+        try:
+            await tasks.__aexit__(None, None, None)
+        finally:
+            if any(hook.runtime == "server" for hook in self.hooks):
+                await see_through(self._close_servers, _CLOSING)
+
+    async def _close_servers(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            for hook in self.hooks:
+                tasks.start_soon(hook.aclose)
 
     def __iter__(self) -> Iterator[ExecHook]:
         return iter(self.hooks)

@@ -11,7 +11,7 @@ from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._payloads import to_wire
 from anyspawn.hooks._phases import PHASES
 
-__all__ = ["WireError", "decode_decision", "decode_object", "encode", "envelope"]
+__all__ = ["WireError", "decision_of", "decode_decision", "decode_object", "encode", "envelope"]
 
 _DEEPEST = 64
 _SHOWN = 64
@@ -130,7 +130,17 @@ def decode_decision(data: bytes) -> Decision:
         WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean, or another field of the
             verdict is of the wrong type.
     """
-    answer = decode_object(data)
+    return decision_of(decode_object(data))
+
+
+def decision_of(answer: Any) -> Decision:
+    """Return the verdict that a JSON value is.
+
+    Raises:
+        WireError: As for `decode_decision`.
+    """
+    if not isinstance(answer, dict):
+        raise WireError(f"its answer is {_kind(answer)}, not a JSON object")
     if "allow" not in answer:
         raise WireError("its answer has no 'allow'")
     wanted = {"allow": bool, "reason": str, "enforced": bool, "metadata": dict}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import attrs
 from attrs import Attribute, field, frozen
 
 from anyspawn._model import Command, Completed, Launch
@@ -65,6 +66,17 @@ class ResidentSandbox(ArgvSandbox):
     def share_with(self, other: ResidentSandbox) -> None:
         """Have ``other``, a copy of this sandbox for one call, use the same supervisors."""
         object.__setattr__(other, "_pools", self._pools)
+
+    def _alone(self) -> Self:
+        return self._changed(resident=0) if self.resident else self
+
+    def _changed(self, **changes: Any) -> Self:
+        """Return a copy of this sandbox with its places, and what it knows of its containers or pods."""
+        changed = attrs.evolve(self, **changes)
+        for attribute in attrs.fields(type(self)):
+            if not attribute.init:
+                object.__setattr__(changed, attribute.name, getattr(self, attribute.name))
+        return changed
 
     async def aclose(self) -> None:
         """Close the supervisors that this event loop keeps here, in bounded time. A later call opens new ones."""

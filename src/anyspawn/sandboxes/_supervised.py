@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -15,6 +16,9 @@ from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.supervisor import Frames, head, resident_script, script, tag_of, task
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["SupervisedSandbox", "explain_frames", "known_by", "not_started", "supervised"]
 
@@ -153,14 +157,47 @@ class SupervisedSandbox(ResidentSandbox):
                 message = f"{self._place} has no sh, which supervisor='required' needs"
                 return attrs.evolve(completed, error=TransportError(message, started=False))
         try:
-            instead = plain.launch(command)
+            instead = self._instead(command)
+        except TransportError as exc:
+            return Completed(argv=launch.argv, error=exc)
+        return await plain.attempt(instead, command, began=began, timeout=timeout)
+
+    @asynccontextmanager
+    async def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AsyncIterator[Process]:
+        """Start ``launch``; without the supervisor where the container has no sh."""
+        when = {"began": began, "timeout": timeout}
+        async with AsyncExitStack() as stack:
+            process: Process | None = None
+            if self.supervisor == "off" or not self._without_sh:
+                try:
+                    process = await stack.enter_async_context(super().opening(launch, command, **when))
+                except TransportError as exc:
+                    if self.supervisor == "off" or exc.completed is None or not _no_sh(exc.completed):
+                        raise
+                    if self.supervisor == "required":
+                        message = f"{self._place} has no sh, which supervisor='required' needs"
+                        raise TransportError(message, started=False) from None
+            if process is None:
+                plain, instead = attrs.evolve(self, supervisor="off"), self._instead(command)
+                process = await stack.enter_async_context(plain.opening(instead, command, **when))
+            yield process
+
+    def _instead(self, command: Command) -> Launch:
+        """Return how to launch without a supervisor, as there is no sh.
+
+        Raises:
+            TransportError: The command cannot be had that way.
+        """
+        try:
+            instead = attrs.evolve(self, supervisor="off").launch(command)
         except ConfigError as exc:
-            message = f"{self._place} has no sh, and so no supervisor: {exc}"
-            return Completed(argv=launch.argv, error=TransportError(message, started=False))
+            raise TransportError(f"{self._place} has no sh, and so no supervisor: {exc}", started=False) from None
         if not self._without_sh:
             self._without_sh.append(True)
             warn("anyspawn.supervisor", "%s has no sh: its commands run without a supervisor", self._place)
-        return await plain.attempt(instead, command, began=began, timeout=timeout)
+        return instead
 
 
 def _no_sh(completed: Completed) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import field, frozen
@@ -18,6 +18,9 @@ from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, Transp
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames
 from anyspawn.supervisor import resident_script, task
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["Bubblewrap"]
 
@@ -117,18 +120,35 @@ class Bubblewrap(ResidentSandbox):
 
     async def spawn(self, command: Command) -> Completed:
         """Run ``command`` to its end; its working directory, if it names none, is this process's."""
-        command = attrs.evolve(
+        command = self._here(command)
+        launch = self.launch(command)
+        try:
+            launch = _with_bwrap(launch)
+        except TransportError as exc:
+            return Completed(argv=launch.argv, error=exc)
+        return await self.run(launch, command)
+
+    @asynccontextmanager
+    async def open(self, command: Command) -> AsyncIterator[Process]:
+        """Start ``command``, and give the live process; its working directory, if it names none, is this process's."""
+        alone, command = self._alone(), self._here(command)
+        async with alone.opened(_with_bwrap(alone.launch(command)), command) as process:
+            yield process
+
+    def _here(self, command: Command) -> Command:
+        """Return the command with what of this process it takes: its working directory, and variables."""
+        return attrs.evolve(
             command,
-            cwd=os.path.abspath(command.cwd or "."),  # noqa: ASYNC240  a look at this process's own directory, no I/O
+            cwd=os.path.abspath(command.cwd or "."),
             env=Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ),
         )
-        launch = self.launch(command)
-        bwrap = _find_bwrap()
-        if bwrap is None:
-            return Completed(
-                argv=launch.argv, error=TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
-            )
-        return await self.run(attrs.evolve(launch, argv=(bwrap, *launch.argv[1:])), command)
+
+
+def _with_bwrap(launch: Launch) -> Launch:
+    bwrap = _find_bwrap()
+    if bwrap is None:
+        raise TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
+    return attrs.evolve(launch, argv=(bwrap, *launch.argv[1:]))
 
 
 def _find_bwrap() -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import attrs
@@ -29,6 +30,9 @@ from anyspawn.sandboxes._docker import INSTALL, failure
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames, not_started
 from anyspawn.supervisor import SWEEP, task
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["GUARD", "DockerRun"]
 
@@ -150,7 +154,8 @@ class DockerRun(ResidentSandbox):
             install=INSTALL,
             explain=_explain,
             remote=True,
-            stop=(docker, "kill", "--signal=TERM", name),
+            stop=(docker, "kill", name, "--signal=TERM"),
+            running=(docker, "ps", "-q", "--filter", f"name=^{name}$"),
             end=remove_argv(docker, name),
             gone=(docker, "ps", "-aq", "--filter", f"name=^{name}$"),
             guard=("sh", "-c", GUARD, docker, name),
@@ -175,20 +180,12 @@ class DockerRun(ResidentSandbox):
 
     async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
         """See ``launch`` through, and ask docker what became of the container where its status could mean two things."""
-        labelled = tuple(f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv)
-        launch = attrs.evolve(launch, argv=labelled)
+        launch = _labelled(launch)
         if self.resident or self.fresh:
             completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=self.fresh)
-            return await self._pulled(completed, launch, command, timeout)
-        completed = await super().attempt(launch, command, began=began, timeout=timeout)
-        doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
-        if doubtful or (
-            isinstance(completed.error, TransportError) and completed.stderr and not completed.error.started
-        ):
-            code = completed.returncode or _RUNNER_FAILED
-            error = await self._examine(completed, command, code)
-            returncode = code if isinstance(error, ExitError) else None
-            completed = attrs.evolve(completed, error=error, returncode=returncode)
+        else:
+            done = await super().attempt(launch, command, began=began, timeout=timeout)
+            completed = await self.judged(command, done)
         return await self._pulled(completed, launch, command, timeout)
 
     async def _pulled(self, completed: Completed, launch: Launch, command: Command, timeout: float) -> Completed:
@@ -201,6 +198,41 @@ class DockerRun(ResidentSandbox):
         again = attrs.evolve(self, pull="never")
         self.share_with(again)
         return await again.attempt(launch, command, began=anyio.current_time(), timeout=timeout)
+
+    @asynccontextmanager
+    async def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AsyncIterator[Process]:
+        """Start ``launch``, and pull the image first where that is to be done and it is not there."""
+        async with AsyncExitStack() as stack:
+            try:
+                live = super().opening(_labelled(launch), command, began=began, timeout=timeout)
+                process = await stack.enter_async_context(live)
+            except TransportError as exc:
+                if self.pull != "missing" or "pull the image" not in str(exc):
+                    raise
+                failed = await self._pull_image()
+                if failed is not None:
+                    raise failed from None
+                again = attrs.evolve(self, pull="never")
+                live = again.opening(launch, command, began=anyio.current_time(), timeout=timeout)
+                process = await stack.enter_async_context(live)
+            yield process
+
+    def _alone(self) -> Self:
+        return self._changed(resident=0, fresh=False) if self.resident or self.fresh else self
+
+    async def judged(self, command: Command, completed: Completed) -> Completed:
+        """Return an outcome with the right error: docker is asked where the client's status could mean two things."""
+        doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
+        if not doubtful and not (
+            isinstance(completed.error, TransportError) and completed.stderr and not completed.error.started
+        ):
+            return completed
+        code = completed.returncode or _RUNNER_FAILED
+        error = await self._examine(completed, command, code)
+        returncode = code if isinstance(error, ExitError) else None
+        return attrs.evolve(completed, error=error, returncode=returncode)
 
     async def _examine(self, completed: Completed, command: Command, code: int) -> SpawnError | None:
         """Return what a status means, as the daemon's record of the container tells it."""
@@ -271,6 +303,11 @@ class DockerRun(ResidentSandbox):
 
 def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
     return explain_frames(completed, words, failure)
+
+
+def _labelled(launch: Launch) -> Launch:
+    """Return the launch with this process as the container's owner."""
+    return attrs.evolve(launch, argv=[f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv])
 
 
 def _explain(completed: Completed, _: bytes) -> SpawnError | None:

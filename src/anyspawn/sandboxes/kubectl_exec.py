@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -21,6 +22,9 @@ from anyspawn.sandboxes._kubectl import GONE, INSTALL, about_the_pod, failure, i
 from anyspawn.sandboxes._pods import Pod, Pods
 from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, known_by, not_started, supervised
 from anyspawn.supervisor import SWEEP
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["KubectlExec"]
 
@@ -142,7 +146,7 @@ class KubectlExec(SupervisedSandbox):
     async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
         """See ``launch`` through; where there is a choice of pods, in one that takes it."""
         if self._one_pod is not None:
-            return await self._examined(await super().attempt(launch, command, began=began, timeout=timeout))
+            return await self.judged(command, await super().attempt(launch, command, began=began, timeout=timeout))
         pods = self._choice()
         completed: Completed | None = None
         for _ in range(_MOST_PODS):
@@ -151,23 +155,56 @@ class KubectlExec(SupervisedSandbox):
                 if completed is not None and not isinstance(pod, SpawnTimeoutError):
                     return completed  # it says more of the reason
                 return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=pod)
-            one = attrs.evolve(self, pod=pod.name, selector=None)
-            self.share_with(one)
-            if pod.without_sh:
-                one._without_sh.append(True)  # noqa: SLF001  it is one of us
+            one = self._in(pod)
             try:
                 completed = await one.attempt(one.launch(command), command, began=began, timeout=timeout)
             finally:
-                pod.without_sh = bool(one._without_sh)  # noqa: SLF001
+                pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
                 pods.release(pod)
-            error = completed.error
-            if not isinstance(error, TransportError) or error.started is not False:
-                return completed
-            if completed.stderr and not about_the_pod(completed.stderr.decode(errors="replace")):
+            if not _refused_by_pod(completed.error, completed):
                 return completed
             pods.lose(pod)
         assert completed is not None
         return completed
+
+    @asynccontextmanager
+    async def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AsyncIterator[Process]:
+        """Start ``launch``; where there is a choice of pods, in one that takes it."""
+        when = {"began": began, "timeout": timeout}
+        async with AsyncExitStack() as stack:
+            if self._one_pod is not None:
+                yield await stack.enter_async_context(super().opening(launch, command, **when))
+                return
+            process = None
+            for tries_left in reversed(range(_MOST_PODS)):
+                pod = await self._choice().pick(deadline=began + timeout)
+                if isinstance(pod, SpawnError):
+                    raise pod
+                one, held = self._in(pod), AsyncExitStack()
+                held.callback(self._choice().release, pod)
+                try:
+                    process = await held.enter_async_context(one.opening(one.launch(command), command, **when))
+                except BaseException as exc:
+                    await held.aclose()  # gives the pod back, without a wait
+                    if not tries_left or not isinstance(exc, SpawnError) or not _refused_by_pod(exc, exc.completed):
+                        raise
+                    self._choice().lose(pod)
+                else:
+                    stack.push_async_exit(held)
+                    break
+                finally:
+                    pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
+            assert process is not None
+            yield process
+
+    def _in(self, pod: Pod) -> Self:
+        one = attrs.evolve(self, pod=pod.name, selector=None)
+        self.share_with(one)
+        if pod.without_sh:
+            one._without_sh.append(True)  # noqa: SLF001  it is one of us
+        return one
 
     def _choice(self) -> Pods:
         loop = anyio.lowlevel.current_token().native_token
@@ -183,10 +220,15 @@ class KubectlExec(SupervisedSandbox):
         launch = Launch(argv=argv, runner="kubectl", install=INSTALL, explain=_explain_plain)
         return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
 
-    async def _examined(self, completed: Completed) -> Completed:
+    async def judged(self, command: Command, completed: Completed) -> Completed:
         """Return an outcome whose error says what became of the pod, if it was the pod."""
         error, stderr = completed.error, completed.stderr.decode(errors="replace")
-        if not isinstance(error, TransportError) or "has no sh" in str(error) or not about_the_pod(stderr):
+        if (
+            self._one_pod is None
+            or not isinstance(error, TransportError)
+            or "has no sh" in str(error)
+            or not about_the_pod(stderr)
+        ):
             return completed
         if "error dialing backend" in stderr or (error.started is False and not stderr):
             return completed
@@ -208,6 +250,13 @@ class KubectlExec(SupervisedSandbox):
         stderr = _DEFAULTED.sub(b"", stderr)
         total = completed.stderr_total - len(completed.stderr) + len(stderr)
         return attrs.evolve(completed, stderr=stderr, stderr_total=total)
+
+
+def _refused_by_pod(error: SpawnError | None, completed: Completed | None) -> bool:
+    """Whether the pod provably did not take a call, which another one may then have."""
+    if completed is None or not isinstance(error, TransportError) or error.started is not False:
+        return False
+    return not completed.stderr or about_the_pod(completed.stderr.decode(errors="replace"))
 
 
 def _explain(completed: Completed, words: bytes) -> SpawnError | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import attrs
-from attrs import Attribute, field, frozen
+from attrs import Attribute, define, field, frozen
 
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._owner import owner, owner_label
@@ -22,6 +23,9 @@ from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, SpawnT
 from anyspawn.sandboxes._kubectl import GONE, INSTALL, failure, pod_state
 from anyspawn.sandboxes._supervised import explain_frames, supervised
 from anyspawn.supervisor import SWEEP, tag_of
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
 
 __all__ = ["KubectlRun", "pod_manifest"]
 
@@ -173,22 +177,48 @@ class KubectlRun(ArgvSandbox):
 
     async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
         """Make a pod, see ``launch`` through in it, and delete it."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        deadline, pod = began + timeout, pod_name(command)
         completed: Completed | None = None
-        error: SpawnError | None = TransportError("the API server did not answer in time", started=None)
-        gone, idle = False, True
+        async with self._pod(launch, command, began + timeout) as pod:
+            if pod.error is None:
+                pod.idle = False
+                completed = await super().attempt(launch, command, began=began, timeout=timeout)
+                pod.idle = completed.cleanup is not Cleanup.UNCONFIRMED
+        if completed is None:
+            completed = self._not_run(launch, pod.error, began)
+        return completed if pod.gone else attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
+
+    @asynccontextmanager
+    async def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AsyncIterator[Process]:
+        """Make a pod, start ``launch`` in it, and delete the pod on the way out."""
+        async with self._pod(launch, command, began + timeout) as pod:
+            if pod.error is not None:
+                self._not_run(launch, pod.error, began).check()
+            pod.idle = False
+            process: Process | None = None
+            try:
+                async with super().opening(launch, command, began=began, timeout=timeout) as process:
+                    yield process
+            finally:
+                completed = process.completed if process is not None else None
+                pod.idle = completed is not None and completed.cleanup is not Cleanup.UNCONFIRMED
+
+    @asynccontextmanager
+    async def _pod(self, launch: Launch, command: Command, deadline: float) -> AsyncIterator[_Pod]:
+        """Make a pod, wait until it runs, and delete it on the way out."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        name, pod = pod_name(command), _Pod()
+        pod.error = TransportError("the API server did not answer in time", started=None)
 
         async def make() -> None:
-            nonlocal error
-            error = (await self._make(command, deadline)).error
-            if isinstance(error, SpawnTimeoutError):
+            pod.error = (await self._make(command, deadline)).error
+            if isinstance(pod.error, SpawnTimeoutError):
                 said = f"{command.argv[0]!r} was not started in time: the API server did not answer"
-                error = SpawnTimeoutError(said)
+                pod.error = SpawnTimeoutError(said)
 
         async def delete() -> None:
-            nonlocal gone
-            gone = never_made or await self._delete(launch, pod, sure=made, idle=idle)
+            pod.gone = never_made or await self._delete(launch, name, sure=made, idle=pod.idle)
 
         made = never_made = False
         try:
@@ -196,22 +226,15 @@ class KubectlRun(ArgvSandbox):
             try:
                 await see_through(make, _CREATE_TIMEOUT)
             finally:
-                made = error is None
-                never_made = isinstance(error, NotStartedError) or getattr(error, "started", None) is False
+                made = pod.error is None
+                never_made = isinstance(pod.error, NotStartedError) or getattr(pod.error, "started", None) is False
             await anyio.lowlevel.checkpoint_if_cancelled()
-            error = error or await self._running(command, deadline)
-            if error is None:
-                idle = False
-                completed = await super().attempt(launch, command, began=began, timeout=timeout)
-                idle = completed.cleanup is not Cleanup.UNCONFIRMED
+            pod.error = pod.error or await self._running(command, deadline)
+            yield pod
         finally:
             await see_through(delete, _DELETE_TIMEOUT)
-        if completed is None:
-            completed = self._not_run(launch, error, began)
-        if not gone:
-            warn("anyspawn.kubectl_run", "pod %s may still be there; anyspawn prune removes it", pod)
-            completed = attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
-        return completed
+            if not pod.gone:
+                warn("anyspawn.kubectl_run", "pod %s may still be there; anyspawn prune removes it", name)
 
     def _not_run(self, launch: Launch, error: SpawnError | None, began: float) -> Completed:
         """Return the outcome of a call whose pod never ran the command."""
@@ -309,6 +332,21 @@ class KubectlRun(ArgvSandbox):
             remote=remote,
         )
         return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
+
+
+@define
+class _Pod:
+    """The pod of one command.
+
+    Args:
+        error: Why it does not run the command.
+        idle: Whether nothing of the command runs in it for sure.
+        gone: Whether it was deleted, and nothing can be left of it.
+    """
+
+    error: SpawnError | None = None
+    idle: bool = True
+    gone: bool = False
 
 
 class _SeenEnoughError(Exception):

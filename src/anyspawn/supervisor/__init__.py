@@ -5,8 +5,28 @@ from __future__ import annotations
 from functools import cache
 
 from anyspawn.supervisor._frames import SHORT, Frames, Slot, head, tag_of, task
+from anyspawn.supervisor._stream import BROKE, CHUNK, CLOSE, RUNNING, TAKEN, TOOK, line_of, streaming
 
-__all__ = ["SHORT", "SWEEP", "Frames", "Slot", "head", "resident_script", "script", "supervisor", "tag_of", "task"]
+__all__ = [
+    "BROKE",
+    "CHUNK",
+    "CLOSE",
+    "RUNNING",
+    "SHORT",
+    "SWEEP",
+    "TAKEN",
+    "TOOK",
+    "Frames",
+    "Slot",
+    "head",
+    "line_of",
+    "resident_script",
+    "script",
+    "streaming",
+    "supervisor",
+    "tag_of",
+    "task",
+]
 
 SWEEP = """
 { ulimit -x "$1" || ulimit -w "$1"; } 2>/dev/null

@@ -13,13 +13,43 @@ while [ "$i" -lt "$count" ]; do
   export "ANYSPAWN_ENV_$i"
 done
 
+# The stdin of a live program comes in lines, each a format for printf, written by a process beside, so that a program that
+# does not read cannot keep the end of our own stdin from being seen. "." lets the shell forget that process, "-" is the end.
+stream() {
+  trap '' PIPE
+  writer=
+  while IFS= read -r line <&3; do
+    case $line in
+      .) wait; writer= ;;
+      -) exec >/dev/null ;;
+      *) { if printf "$line"; then say took; else say broke; fi; } & writer=$! ;;
+    esac
+  done
+  if [ -n "$writer" ]; then kill -9 "$writer"; wait; fi
+}
+# Says that a live program has taken the place of the shell that starts it, as its environment shows; where one cannot look,
+# that it should have by now.
+announce() {
+  trap exit TERM
+  n=0
+  while [ "$n" -lt 50 ]; do
+    for file in $(grep -l "ANYSPAWN_ID=$id" /proc/[0-9]*/environ); do
+      grep -q "ANYSPAWN_NONCE=$nonce" "$file"
+      [ "$?" != 1 ] || { say running; exit; }
+    done
+    sleep 0.01 || { sleep 1; n=$((n + 20)); }
+    n=$((n + 1))
+  done
+  say running
+}
+
 # stdin goes through the memory of dd where a pipe would not hold it all, so that a command that does not read it cannot
 # keep the end of our own stdin from being seen. The first line is the number of this process, which waits for that end
 # by a builtin, so that killing it orphans nothing.
 feed() {
   read -r feeder _ </proc/self/stat
   echo "$feeder"
-  if [ "$size" -gt 0 ]; then head -c "$size" <&3 || lost "$?"; fi
+  if [ "$size" = - ]; then stream; elif [ "$size" -gt 0 ]; then head -c "$size" <&3 || lost "$?"; fi
   exec >/dev/null 4>&-
   while read -r _ <&3; do :; done
   sweep
@@ -50,8 +80,11 @@ work() (
 )
 look_after() {
   read -r feeder
+  announcer=
+  if [ "$size" = - ]; then announce & announcer=$!; fi
   work "$@"
   status=$?
+  if [ -n "$announcer" ]; then exec </dev/null; kill "$announcer"; wait "$announcer"; fi
   say "exit $status"
   while held && kill -0 "$feeder"; do
     sleep 0.02 || sleep 1 || while read -r _ <&3; do :; done

@@ -1,0 +1,375 @@
+"""A hook's program that stays: one process that answers JSON-RPC 2.0 requests, a line each, as long as there are calls.
+
+It is started by the first call, and again by the first one after its end. A call that was sent when it ended has failed, and is
+not sent again: it may have had its effect. One that was still waiting to be sent goes to the next process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Any
+
+import anyio
+from attrs import define, field
+
+from anyspawn._model import Command, Completed, Sandbox
+from anyspawn._open import open as open_live
+from anyspawn._spawn.background import start_detached
+from anyspawn._spawn.core import see_through
+from anyspawn._spawn.live import Process
+from anyspawn._telemetry import warn
+from anyspawn.exceptions import ExitError, OutputLimitError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.hooks._wire import WireError, decode_object
+
+__all__ = ["CallError", "Server"]
+
+_IN_FLIGHT = 64
+_PATIENCE = 3
+"""Calls in a row that time out with no answer between, after which the process is ended."""
+_LAST_WORDS = 1.0
+"""Seconds that the process has to end once its stdout has."""
+_MESSAGE = 500
+_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
+
+
+class CallError(Exception):
+    """A call got no result; the message says why.
+
+    Attributes:
+        cause: The error behind it.
+        completed: How the process came out, if that is why.
+    """
+
+    def __init__(self, what: str, cause: Exception, completed: Completed | None = None) -> None:
+        super().__init__(what)
+        self.cause = cause
+        self.completed = completed
+
+
+@define(eq=False)
+class _Call:
+    """A call under way.
+
+    Args:
+        line: The request.
+        sent: Whether the process may have seen some of it.
+        done: Set when there is an answer or an error, or when the process is gone.
+    """
+
+    line: bytes
+    sent: bool = False
+    done: anyio.Event = field(factory=anyio.Event)
+    answer: dict[str, Any] | None = None
+    error: CallError | None = None
+
+
+class Server:
+    """A hook's server in one event loop.
+
+    Args:
+        name: The hook's name, for logs.
+        sandbox: Where it runs.
+        output_limit: Bytes that a line of its may have.
+    """
+
+    def __init__(self, name: str, sandbox: Sandbox, output_limit: int) -> None:
+        self._name = name
+        self._sandbox = sandbox
+        self._limit = output_limit
+        self._places = anyio.CapacityLimiter(_IN_FLIGHT)
+        self._life: _Life | None = None
+        self._last = 0
+        self._silent = 0
+
+    async def call(self, command: Command, params: bytes, *, deadline: float, timeout: float) -> dict[str, Any]:
+        """Return the answer to one request: an object that has ``result``.
+
+        Args:
+            command: How to start the process, if it does not run.
+            params: What to ask, as JSON on one line.
+            deadline: Until when, on the event loop's clock.
+            timeout: How many seconds that is, for messages.
+
+        Raises:
+            CallError: There is none.
+        """
+        place = object()
+        with anyio.CancelScope(deadline=deadline):
+            await self._places.acquire_on_behalf_of(place)
+            try:
+                return await self._ask(command, params, deadline)
+            finally:
+                self._places.release_on_behalf_of(place)
+        raise CallError(f"failed: its server had not answered after {timeout:g} s", SpawnTimeoutError())
+
+    async def aclose(self) -> None:
+        """End the process, if it runs, and wait for that. Calls that are under way fail."""
+        if self._life is not None:
+            await self._life.end("it was closed")
+
+    async def _ask(self, command: Command, params: bytes, deadline: float) -> dict[str, Any]:
+        for last_try in (False, True):
+            life = self._life
+            if life is None or life.over:
+                life = self._life = _Life(self._name, self._sandbox, command, self._limit)
+            await life.started.wait()
+            if life.refusal is not None:
+                raise life.refusal
+            if life.over:  # since it started
+                await life.ended.wait()
+                if last_try:
+                    raise life.failure
+                continue
+            self._last += 1
+            line = b'{"jsonrpc":"2.0","id":%d,"method":"execute","params":%b}\n' % (self._last, params)
+            call = _Call(line)
+            life.take(self._last, call)
+            try:
+                await call.done.wait()
+                self._silent = 0
+            finally:
+                life.drop(call)
+                if call.sent and not call.done.is_set() and anyio.current_time() >= deadline:
+                    self._grow_impatient(life)
+            if call.answer is not None:
+                return call.answer
+            if call.sent or last_try:
+                assert call.error is not None
+                raise call.error
+        raise AssertionError
+
+    def _grow_impatient(self, life: _Life) -> None:
+        self._silent += 1
+        if self._silent >= _PATIENCE:
+            self._silent = 0
+            warn(
+                "anyspawn.hooks", "hook %r: its server is ended, as it answered none of %d calls", self._name, _PATIENCE
+            )
+            life.stop(f"it had answered none of {_PATIENCE} calls in time")
+
+
+class _Life:
+    """The life of one process, from its start to its end, in a task of the event loop's own.
+
+    Args:
+        name: The hook's name.
+        sandbox, command: What to start, and where.
+        limit: Bytes that a line of its may have.
+    """
+
+    def __init__(self, name: str, sandbox: Sandbox, command: Command, limit: int) -> None:
+        self.started, self.ended = anyio.Event(), anyio.Event()
+        self.over = False
+        self.refusal: CallError | None = None
+        self.failure = CallError("failed: its server runs", TransportError("", started=True))
+        self._name = name
+        self._sandbox = sandbox
+        self._command = command
+        self._limit = limit
+        self._under_way: dict[int, _Call] = {}
+        self._ids: dict[int, int] = {}  # of calls by their identity
+        self._highest = 0
+        self._to_send: deque[_Call] = deque()
+        self._news = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._why = ""
+        self._said: set[str] = set()
+        self._code: int | None = None
+        self._task = start_detached(self._live, name=f"anyspawn server of {name}")
+
+    # --- what calls do ------------------------------------------------------------------------------------------------
+
+    def take(self, number: int, call: _Call) -> None:
+        """Have a call sent in its turn."""
+        self._highest = max(self._highest, number)
+        self._under_way[number] = call
+        self._ids[id(call)] = number
+        self._to_send.append(call)
+        self._news.set()
+
+    def drop(self, call: _Call) -> None:
+        """Forget a call; what is still said to it is thrown away."""
+        self._under_way.pop(self._ids.pop(id(call), 0), None)
+        if not call.sent and call in self._to_send:
+            self._to_send.remove(call)
+
+    def stop(self, why: str) -> None:
+        """Have the process ended."""
+        self.over = True
+        self._why = self._why or why
+        self._scope.cancel()
+
+    async def end(self, why: str) -> None:
+        """Have the process ended, and wait for that, whatever cancels the caller meanwhile."""
+        self.stop(why)
+        if not self.ended.is_set():
+            await see_through(self.ended.wait, float("inf"))  # which the clean-up of the process bounds
+
+    # --- the course ---------------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        process: Process | None = None
+        error: Exception | None = None
+        try:
+            with self._scope:
+                async with open_live(self._command, sandbox=self._sandbox) as process:
+                    self.started.set()
+                    await self._serve(process)
+        except Exception as exc:  # it did not start; or a sandbox of somebody else's, which may raise anything
+            error = exc
+        except GeneratorExit:  # the loop was closed under it, and nobody waits any more
+            raise
+        except BaseException:  # the loop is about to end
+            self._settle(process, None)
+            raise
+        self._settle(process, error)
+
+    async def _serve(self, process: Process) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._drain, process)
+            tasks.start_soon(self._write, process, tasks.cancel_scope)
+            try:
+                await self._read(process)
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                await self._see_end(process)
+            tasks.cancel_scope.cancel()
+
+    async def _see_end(self, process: Process) -> None:
+        with anyio.move_on_after(_LAST_WORDS):
+            self._code = await process.wait()
+
+    async def _drain(self, process: Process) -> None:
+        try:
+            while True:
+                await process.stderr.receive()  # of which the outcome keeps the end
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            pass
+
+    async def _write(self, process: Process, scope: anyio.CancelScope) -> None:
+        try:
+            while True:
+                while self._to_send:
+                    call = self._to_send.popleft()
+                    call.sent = True
+                    await process.stdin.send(call.line)  # whole, as nothing but the process's end cancels it
+                self._news = anyio.Event()
+                await self._news.wait()
+        except anyio.BrokenResourceError:
+            await self._see_end(process)
+            scope.cancel()
+
+    async def _read(self, process: Process) -> None:
+        line, too_long = bytearray(), False
+        while True:
+            chunk = await process.stdout.receive()
+            *ends, rest = chunk.split(b"\n")
+            for end in ends:
+                if not too_long and len(line) + len(end) > self._limit:
+                    self._too_long(bytes(line + end))
+                elif not too_long:
+                    self._hear(bytes(line) + end)
+                line.clear()
+                too_long = False
+            if not too_long:
+                line += rest
+                if len(line) > self._limit:
+                    self._too_long(bytes(line))
+                    line.clear()
+                    too_long = True
+
+    # --- what the process says ----------------------------------------------------------------------------------------
+
+    def _hear(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            answer = decode_object(line)
+        except WireError:
+            self._complain("a line of its stdout is no JSON object, and was left out; diagnostics belong on stderr")
+            return
+        number = answer.get("id")
+        if (
+            answer.get("jsonrpc") != "2.0"
+            or "method" in answer
+            or isinstance(number, bool)
+            or not isinstance(number, int)
+        ):
+            self._complain("a line of its stdout is no answer by JSON-RPC 2.0, and was left out")
+            return
+        call = self._under_way.get(number)
+        if call is None:
+            if not 0 < number <= self._highest:
+                self._complain("it answered a request that was never made")
+            return  # else a late answer, to a call that was given up
+        if ("result" in answer) == ("error" in answer):
+            call.error = CallError("failed: its server's answer has not just one of result and error", WireError())
+        elif "error" in answer:
+            call.error = CallError(f"failed: its server answered with {_told(answer['error'])}", ExitError())
+        else:
+            call.answer = answer
+        call.sent = True
+        call.done.set()
+
+    def _too_long(self, line: bytes) -> None:
+        """Fail the call that a line answers which is longer than it may be, if that can be known."""
+        match = _ID_FIRST.match(line)
+        sent = [number for number, call in self._under_way.items() if call.sent and not call.done.is_set()]
+        number = int(match[1]) if match else sent[0] if len(sent) == 1 else 0
+        if number in self._under_way:
+            call = self._under_way[number]
+            call.error = CallError(f"failed: its server answered more than {self._limit} bytes", OutputLimitError())
+            call.done.set()
+        else:
+            self._complain(f"a line of its stdout has more than {self._limit} bytes, and was left out")
+
+    def _complain(self, what: str) -> None:
+        """Log what is wrong with the process, once: never the line itself, which may be anything."""
+        if what not in self._said:
+            self._said.add(what)
+            warn("anyspawn.hooks", "hook %r: %s", self._name, what)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _settle(self, process: Process | None, error: Exception | None) -> None:
+        self.over = True
+        completed = process.completed if process is not None else getattr(error, "completed", None)
+        if process is None:
+            what = str(error) if isinstance(error, SpawnError) else f"{type(error).__name__}: {error}"
+            if error is None:
+                error, what = (
+                    TransportError("", started=False),
+                    f"its server was not started: {self._why or 'the event loop ends'}",
+                )
+            self.refusal = CallError(f"failed: {what}", error, completed)
+        self.failure = self._said_of_end(error, completed)
+        for call in list(self._under_way.values()):
+            if not call.done.is_set():
+                call.error = self.failure
+                call.done.set()
+        self.started.set()
+        self.ended.set()
+
+    def _said_of_end(self, error: Exception | None, completed: Completed | None) -> CallError:
+        code = self._code
+        cause = error or (completed.error if completed is not None else None) or TransportError("", started=True)
+        if self._why:
+            how, cause = f"was ended before it answered: {self._why}", TransportError("", started=True)
+        elif isinstance(cause, TransportError) and str(cause):
+            how = f"was lost before it answered: {cause}"
+        elif code is not None and code >= 0:
+            how = f"exited with status {code} before it answered"
+        elif code is not None:
+            how = f"was ended by signal {-code} before it answered"
+        else:
+            how = "closed its stdout before it answered, and was ended"
+        return CallError(f"failed: its server {how}", cause, completed)
+
+
+def _told(error: Any) -> str:
+    """Return what an error of JSON-RPC says."""
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return "an error that has no message"
+    code = error.get("code")
+    number = f" {code}" if isinstance(code, int) and not isinstance(code, bool) else ""
+    return f"error{number}: {error['message'][:_MESSAGE]}"

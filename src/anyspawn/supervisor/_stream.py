@@ -1,0 +1,31 @@
+"""How the stdin of a live program goes to its supervisor: a line for each chunk, and lines that say more. Pure."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["BROKE", "CHUNK", "CLOSE", "RUNNING", "TAKEN", "TOOK", "line_of", "streaming"]
+
+CHUNK = 16 * 1024
+"""Bytes that a line stands for at most: the supervisor's shell reads it a byte at a time."""
+CLOSE = b"-\n"
+"""The line after the last chunk."""
+TAKEN = b".\n"
+"""The line with which the caller answers `TOOK` and `BROKE`, upon which the shell forgets the process that wrote the chunk."""
+TOOK, BROKE = "took", "broke"
+"""The frames that say that a chunk was written to the program, or that the program reads no more."""
+RUNNING = "running"
+"""The frame that says that the program has taken the shell's place."""
+
+_SPECIAL = re.compile(rb"[^A-Za-z0-9 _,:;/{}\[\]()\"'=+@<>!?*#&|~^$]")
+
+
+def streaming(head: bytes) -> bytes:
+    """Return the head of a command whose stdin is streamed, made of that of one that has none."""
+    first, _, rest = head.partition(b"\n")
+    return first.removesuffix(b" 0") + b" -\n" + rest
+
+
+def line_of(chunk: bytes) -> bytes:
+    """Return the line that stands for a chunk: a format for ``printf``, which neither `CLOSE` nor `TAKEN` can be."""
+    return _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], chunk) + b"\n"

@@ -1,0 +1,484 @@
+"""Hooks that stay: one process that answers JSON-RPC, whatever it does; each failure is a denial that says which."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import Bubblewrap, Completed, ConfigError, Direct
+from anyspawn.config import InvalidConfigError, parse_config
+from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook, HookError, HookRunner
+from machine import MARK, bubblewrap_works, children, eventually, processes_with
+
+pytestmark = pytest.mark.anyio
+
+SERVER = """
+import json, os, sys, time
+log = open(os.environ["LOG"], "a") if "LOG" in os.environ else None
+if log: print("start", file=log, flush=True)
+held = []
+def say(text): sys.stdout.write(text); sys.stdout.flush()
+def answer(call, **result): say(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True, **result}}) + "\\n")
+def hear(call, name, args):
+CODE
+for line in sys.stdin:
+    call = json.loads(line)
+    request = call["params"]["request"]
+    if log: print(request["Name"], file=log, flush=True)
+    hear(call, request["Name"], request.get("Args"))
+"""
+ECHO = "answer(call, reason=name, metadata={'pid': os.getpid()})"
+
+
+def server(code=ECHO, kind=ExecToolHook, **options):
+    lines = "\n".join(f"    {line}" for line in code.splitlines())
+    source = SERVER.replace("CODE", lines)
+    defaults = {"name": "guard", "command": sys.executable, "args": ["-c", source], "runtime": "server", "timeout": 30}
+    return kind(**defaults | options)
+
+
+async def ask(hook, name="x", **args):
+    return await hook.before_execution({"Name": name, "Args": args})
+
+
+def running():
+    return processes_with(os.environ[MARK])
+
+
+async def test_one_process_answers_many_calls():
+    """All of them, in turn and at once, each with its own answer; it ends with the block."""
+    async with server() as hook:
+        assert running() == []  # not before the first call
+        pids = set()
+        for number in range(5):
+            decision = await ask(hook, str(number))
+            assert (decision.allow, decision.reason, decision.hook) == (True, str(number), "guard")
+            pids.add(decision.metadata["pid"])
+
+        async def one(number):
+            assert (await ask(hook, str(number))).reason == str(number)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(200):
+                tasks.start_soon(one, number)
+        assert len(pids) == 1
+    assert running() == []
+
+
+async def test_a_verdict_is_a_verdict():
+    """A denial, enforced, metadata: as from a process for each call; what is no verdict is a denial."""
+    code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': args['result']}) + '\\n')"
+    async with server(code) as hook:
+        decision = await ask(hook, result={"allow": False, "reason": "no", "enforced": True, "metadata": {"a": [1]}})
+        assert (decision.allow, decision.reason, decision.enforced, decision.metadata) == (
+            False,
+            "no",
+            True,
+            {"a": [1]},
+        )
+        for result, words in [
+            ({}, "no 'allow'"),
+            ({"allow": "yes"}, "a string"),
+            ([], "an array"),
+            (None, "null"),
+            ({"allow": True, "reason": 3}, "'reason'"),
+        ]:
+            decision = await ask(hook, result=result)
+            assert decision.blocks
+            assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("'error': {'code': -32601, 'message': 'what?'}", "error -32601: what?"),
+        ("'error': {'code': 'x', 'message': 'what?'}", "error: what?"),
+        ("'error': 'what?'", "an error that has no message"),
+        ("'error': {'code': 1, 'message': 'x'}, 'result': {'allow': True}", "not just one of result and error"),
+        ("'x': 1", "not just one of result and error"),
+    ],
+)
+async def test_errors_are_denials(tail, words):
+    """And the server goes on."""
+    code = (
+        f"if name == 'bad': say(json.dumps({{'jsonrpc': '2.0', 'id': call['id'], {tail}}}) + '\\n')\nelse: answer(call)"
+    )
+    async with server(code) as hook:
+        decision = await ask(hook, "bad")
+        assert decision.blocks
+        assert words in decision.reason
+        assert (await ask(hook)).allow
+
+
+async def test_answers_in_another_order():
+    """Reach those who asked."""
+    code = "held.append(call)\nif len(held) == 3:\n    for call in reversed(held): answer(call, reason=call['params']['request']['Name'])"
+    async with server(code) as hook, anyio.create_task_group() as tasks:
+
+        async def one(name):
+            assert (await ask(hook, name)).reason == name
+
+        for name in "abc":
+            tasks.start_soon(one, name)
+
+
+NOISE = {
+    "text": "say('starting up\\n')",
+    "no object": "say('[1]\\n3\\n\\n')",
+    "no JSON-RPC": "say(json.dumps({'id': call['id'], 'result': {'allow': False}}) + '\\n')",
+    "an unknown id": "say(json.dumps({'jsonrpc': '2.0', 'id': 10**9, 'result': {'allow': False}}) + '\\n')",
+    "an id that is a boolean": "say(json.dumps({'jsonrpc': '2.0', 'id': True, 'result': {'allow': False}}) + '\\n')",
+    "a request": "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'method': 'x', 'result': {'allow': False}}) + '\\n')",
+    "a key twice": 'say(\'{"jsonrpc": "2.0", "id": %d, "id": %d, "result": {"allow": false}}\\n\' % (call[\'id\'], call[\'id\']))',
+    "no UTF-8": "sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+async def test_garbage_on_stdout(noise, caplog):
+    """Is left out, and logged once without a word of it; the calls get their answers."""
+    code = f"{NOISE[noise]}\nsay('s3cret garbage\\n')\nanswer(call)"
+    with caplog.at_level(logging.DEBUG, "anyspawn"):
+        async with server(code) as hook:
+            for _ in range(5):
+                assert (await ask(hook)).allow
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert 1 <= len(said) <= 2
+    assert "s3cret" not in caplog.text
+
+
+async def test_answers_in_pieces():
+    """A line that comes byte by byte, two in one write, and one without its end until later, are whole lines."""
+    code = """
+line = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True, "reason": "é" + name}}, ensure_ascii=False) + "\\n"
+for byte in line.encode():
+    os.write(1, bytes([byte]))
+"""
+    async with server(code.strip()) as hook:
+        assert (await ask(hook, "a")).reason == "éa"
+        assert (await ask(hook, "b")).reason == "éb"
+
+
+async def test_an_answer_that_is_too_long():
+    """Fails its call, and no other; more than output_limit is not kept."""
+    code = "answer(call, reason='x' * (10_000_000 if name == 'long' else 10))"
+    async with server(code, output_limit=1000) as hook:
+        decision = await ask(hook, "long")
+        assert decision.blocks
+        assert "more than 1000 bytes" in decision.reason
+        assert (await ask(hook)).allow
+        async with anyio.create_task_group() as tasks:
+
+            async def one(name):
+                assert (await ask(hook, name)).allow == (name != "long")
+
+            for name in ("a", "long", "b"):
+                tasks.start_soon(one, name)
+
+
+async def test_a_call_that_takes_too_long():
+    """Fails as a timeout; the server goes on, and what it says too late reaches nobody."""
+    code = "held.append(call) if name == 'slow' else answer(call, reason=name)\nfor late in held if name != 'slow' else []: answer(late, reason='late')"
+    async with server(code, timeout=0.5) as hook:
+        await ask(hook, "warm up")
+        pid_before = children()
+        decision = await ask(hook, "slow")
+        assert decision.blocks
+        assert "had not answered after 0.5 s" in decision.reason
+        for _ in range(3):
+            assert (await ask(hook, "quick")).reason == "quick"
+        assert children() == pid_before
+
+
+async def test_a_server_that_answers_nothing_any_more():
+    """Is ended after three calls in a row, and the next call has a new one."""
+    async with server("if name == 'hang': time.sleep(1000)\nanswer(call, metadata={'pid': os.getpid()})") as hook:
+        first = (await ask(hook)).metadata["pid"]
+        # The time for a call is the hook's own; what is short here must not be short for the start.
+        server_of_it = next(iter(hook._servers.values()))
+        assert server_of_it._life is not None
+        brief = attrs.evolve(hook, timeout=0.3)
+        brief._servers.update(hook._servers)
+        for _ in range(3):
+            assert "had not answered" in (await ask(brief, "hang")).reason
+        assert (await ask(hook)).metadata["pid"] != first
+    assert running() == []
+
+
+async def test_a_cancelled_call_leaves_the_server_to_others():
+    """Whatever moment it is cancelled at, half a request is never sent."""
+    async with server() as hook:
+        await ask(hook)
+        pid = children()
+        for step in range(30):
+            with anyio.move_on_after(step / 20_000):
+                await ask(hook, "x" * 200_000)
+        assert (await ask(hook, "after")).reason == "after"
+        assert children() == pid
+
+
+async def test_a_server_that_ended_between_calls():
+    """Is started again by the next call."""
+    async with server() as hook:
+        pid = (await ask(hook)).metadata["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await next(iter(hook._servers.values()))._life.ended.wait()
+        decision = await ask(hook)
+        assert decision.allow
+        assert decision.metadata["pid"] != pid
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("sys.exit(3)", "exited with status 3"),
+        ("os.kill(os.getpid(), 9)", "signal 9"),
+        ("print('boom', file=sys.stderr); os._exit(0)", "exited with status 0"),
+        ("os.close(1); time.sleep(1000)", "closed its stdout"),
+    ],
+)
+async def test_a_server_that_ends_during_a_call(code, words, tmp_path):
+    """The call fails and says how, and is not asked again; the next one has a new server."""
+    log = tmp_path / "log"
+    code = f"if name == 'end':\n    {code}\nanswer(call)"
+    async with server(code, env={"LOG": str(log), "TOKEN": "s3cret-token"}) as hook:
+        decision = await ask(hook, "end")
+        assert decision.blocks
+        assert words in decision.reason
+        assert (await ask(hook, "next")).allow
+    assert log.read_text().split() == ["start", "end", "start", "next"]
+
+
+async def test_what_a_server_wrote_to_stderr_is_in_the_reason():
+    """Without the values of its variables."""
+    code = "print('it broke:', os.environ['TOKEN'], file=sys.stderr)\nsys.exit(1)"
+    async with server(code, env={"TOKEN": "s3cret-token"}) as hook:
+        reason = (await ask(hook)).reason
+    assert "it broke: ***" in reason
+
+
+async def test_calls_that_were_not_sent_go_to_the_next_server(tmp_path):
+    """Of three at once the first ends its server; none that it had not been sent is lost, and none runs twice."""
+    log = tmp_path / "log"
+    code = "if name == 'end': sys.exit(3)\nanswer(call)"
+    async with server(code, env={"LOG": str(log)}) as hook, anyio.create_task_group() as tasks:
+        for name in ("end", "a" * 300_000, "b" * 300_000):
+            tasks.start_soon(ask, hook, name)
+    seen = [line[0] for line in log.read_text().split() if line != "start"]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"command": "no-such-program"}, "PATH"),
+        ({"command": "/etc/passwd"}, "execut"),
+        ({"command": "true", "args": []}, "status 0"),
+    ],
+)
+async def test_a_server_that_does_not_start(options, words):
+    """Each call is a denial that says why, and tries again."""
+    async with server(**options) as hook:
+        for _ in range(2):
+            decision = await ask(hook)
+            assert decision.blocks
+            assert words in decision.reason
+
+
+async def test_a_server_that_does_not_read():
+    """Calls wait no longer than their time, and nothing is piled up for it."""
+    code = "time.sleep(1000)"
+    async with server(code, timeout=0.5) as hook:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(ask, hook, "x" * 100_000)
+        life = next(iter(hook._servers.values()))._life
+        assert not life._to_send
+        assert not life._under_way
+
+
+async def test_observers_sessions_and_results():
+    """Are told by the server too; an observer's failure is nobody's, a session filter's is a HookError."""
+    code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {'ack': True}}) + '\\n')"
+    source = SERVER.replace("CODE", "    " + code).replace('["request"]', "").replace('request["Name"]', '""')
+    args = {"args": ["-c", source.replace('request.get("Args")', "None")]}
+    async with server(kind=ExecSessionHook, **args) as hook:
+        await hook.on_session_start({"SessionID": "1"})
+    async with server("sys.exit(1)", mode="observe") as hook:
+        assert (await ask(hook)).allow
+    async with server(kind=ExecEvalHook, **args) as hook:
+        await hook.on_eval_result({"score": 1})
+    async with server(kind=ExecSessionHook, command="false", args=[]) as hook:
+        with pytest.raises(HookError, match="status 1"):
+            await hook.on_session_end({})
+    async with server(kind=ExecProviderHook) as hook:
+        assert (await hook.after_call({"Name": "n"}, {})).reason == "n"
+
+
+async def test_a_runner_ends_the_servers_of_its_hooks():
+    """Also when it is left by an exception."""
+    runner = HookRunner([server(), server("sys.exit(1)", name="other", on_failure="allow")])
+    with pytest.raises(KeyError):
+        async with runner:
+            assert (await runner.run("before_execution", {"Name": "a"})).allow
+            assert running()
+            raise KeyError
+    assert running() == []
+
+
+async def test_a_denial_does_not_end_the_servers_of_others():
+    """A filter that is no longer needed is not waited for, and its server serves the next call."""
+    slow = server("held.append(call) if name == 'first' else answer(call, metadata={'pid': os.getpid()})", name="slow")
+    code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {'allow': name != 'first'}}) + '\\n')"
+    deny = server(code, name="deny")
+    async with HookRunner([deny, slow]) as runner:
+        assert (await runner.run("before_execution", {"Name": "second"})).allow
+        assert (await runner.run("before_execution", {"Name": "first"})).blocks
+        decision = await runner.run("before_execution", {"Name": "second"})
+        assert decision.allow
+
+
+async def test_closing_while_calls_are_under_way():
+    """They fail truthfully; a later call starts another server."""
+    hook = server("held.append(call) if name == 'hold' else answer(call)")
+    async with anyio.create_task_group() as tasks:
+
+        async def one():
+            decision = await ask(hook, "hold")
+            assert decision.blocks
+            assert "it was closed" in decision.reason
+
+        assert (await ask(hook)).allow
+        tasks.start_soon(one)
+        await anyio.wait_all_tasks_blocked()
+        await hook.aclose()
+    assert running() == []
+    assert (await ask(hook)).allow
+    await hook.aclose()
+    await hook.aclose()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_server_that_nobody_closes_ends_with_the_event_loop(backend):
+    """And the hook has another one in the next loop."""
+    hook = server()
+    for _ in range(2):
+        assert anyio.run(ask, hook, "x", backend=backend).allow
+        assert running() == []
+
+
+def test_native_cancel_of_a_call_at_every_moment():
+    """asyncio.wait_for leaves the server to others, or to the end of the loop."""
+
+    async def main():
+        hook = server()
+        for step in range(30):
+            try:
+                await asyncio.wait_for(ask(hook), step / 500)
+            except TimeoutError:
+                continue
+        assert (await ask(hook)).allow
+        await hook.aclose()
+
+    asyncio.run(main())
+    assert running() == []
+    gc.collect()
+
+
+HOST = """
+import sys, anyio
+sys.path[:0] = [sys.argv[2]]
+from anyspawn import Bubblewrap
+from anyspawn.hooks import ExecToolHook
+async def main():
+    hook = ExecToolHook(name="x", command="sh", sandbox=Bubblewrap(share_env=["ANYSPAWN_TEST"]), runtime="server", timeout=60,
+        args=["-c", 'read -r x; echo \\'{"jsonrpc":"2.0","id":1,"result":{"allow":true}}\\'; setsid sleep 100 & sleep 100'])
+    print((await hook.before_execution({})).allow, flush=True)
+    await anyio.sleep_forever()
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_caller_is_killed(backend):
+    """In the sandbox the server ends with it."""
+    with subprocess.Popen([sys.executable, "-c", HOST, backend, "."], stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout.readline() == "True\n"
+        host.kill()
+    assert not eventually(running)
+
+
+@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
+async def test_in_the_sandbox():
+    """A server has the sandbox's walls, and holds a place of max_concurrent as long as it runs."""
+    box = Bubblewrap(max_concurrent=1)
+    code = "answer(call, allow=not os.path.exists('/home') or not os.listdir('/home'))"
+    async with server(code, sandbox=box) as hook:
+        assert (await ask(hook)).allow
+    async with server(sandbox=box) as hook:
+        assert (await ask(hook)).allow
+
+
+class Cloud:
+    name = "cloud"
+
+    async def spawn(self, command):
+        return Completed(argv=command.argv)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"runtime": "servers"}, "runtime must be one of"),
+        ({"protocol": "claude"}, "protocol 'exec' alone"),
+        ({"sandbox": Cloud()}, "can open a process"),
+    ],
+)
+def test_wrong_arguments(options, words):
+    """Are refused when the hook is made."""
+    with pytest.raises(ConfigError, match=words):
+        server(**options)
+
+
+CONFIG = """
+apiVersion: promptkit.altairalabs.ai/v1alpha1
+kind: RuntimeConfig
+spec:
+  hooks:
+    guard: {command: python3, args: [-c, "%r"], hook: tool, runtime: server, timeout_ms: 30000%s}
+"""
+
+
+async def test_from_a_configuration_file():
+    """``runtime: server`` is all that it takes; the servers end with the block."""
+    source = SERVER.replace("CODE", "    " + ECHO)
+    text = CONFIG.replace("%r", "${SOURCE}").replace("%s", "")
+    config = parse_config(text, environ={"SOURCE": source})
+    async with config.open() as hooks:
+        assert (await ask(hooks["guard"], "n")).reason == "n"
+        assert running()
+    assert running() == []
+    with pytest.raises(InvalidConfigError, match="protocol 'exec' alone"):
+        parse_config(CONFIG.replace("%r", "x").replace("%s", ", protocol: claude"))
+
+
+async def test_direct_is_as_good_a_place_as_any():
+    """A limiter of the runner counts calls to servers as it counts processes."""
+    async with HookRunner([server(sandbox=Direct(max_concurrent=1))], max_concurrent=1) as runner:
+
+        async def one():
+            assert (await runner.run("before_execution", {"Name": "a"})).allow
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(one)
