@@ -12,7 +12,7 @@ from anyspawn._sandbox import ArgvSandbox
 from anyspawn.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from anyspawn._spawn.resident import Pools
+    from anyspawn._spawn.resident import Pool, Pools
 
 __all__ = ["ResidentSandbox"]
 
@@ -60,7 +60,7 @@ class ResidentSandbox(ArgvSandbox):
             fresh: The supervisor does not stay, and the next one is started ahead.
         """
         place = launch.argv[: -len(command.argv)]
-        pool = self._pools.get(place, self.resident or 1, self.idle_timeout, fresh=fresh)
+        pool: Pool = self._pools.get(place, self.resident or 1, self.idle_timeout, fresh=fresh)
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
 
     def share_with(self, other: ResidentSandbox) -> None:
