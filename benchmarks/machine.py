@@ -28,7 +28,7 @@ def about() -> dict[str, Any]:
         "day": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "docker": _answer("docker", "version", "--format", "{{.Server.Version}}"),
         "kubernetes": _answer("kubectl", "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.kubeletVersion}"),
