@@ -7,10 +7,8 @@ import uuid
 
 import pytest
 
-from engines import LABEL, docker, docker_works, made_by_us
+from engines import LABEL, LOOPS, docker, docker_works, made_by_us
 from machine import eventually
-
-LOOPS = [pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
 
 
 @pytest.fixture(params=LOOPS)

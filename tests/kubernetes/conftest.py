@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster import Space, clients, cluster_works
+from engines import LOOPS
 from machine import eventually
-
-LOOPS = [pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")]
 
 
 @pytest.fixture(params=LOOPS)
