@@ -259,6 +259,7 @@ class Call:
             else:
                 self._reason = "timeout"
         if self._work_ended and self._streams_open and self._reason is None:
+            await self._until_looked()
             await self._read_until_closed(self._command.wait_delay, stop_early=True)
             self._incomplete = self._streams_open
 
@@ -266,6 +267,14 @@ class Call:
     def _work_ended(self) -> bool:
         """Whether the program has ended: the local process has, or the supervisor says so."""
         return self._exited or (self._frames is not None and self._frames.exit_status is not None)
+
+    async def _until_looked(self) -> None:
+        """Give the supervisor the time to look whether a stream is held: only then ``wait_delay`` begins."""
+        if self._frames is None:
+            return
+        with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT) as self._last_wait:
+            while self._streams_open and self._reason is None and not (self._exited or self._frames.held):
+                await self._turn()
 
     async def _read_until_closed(self, seconds: float, *, stop_early: bool) -> None:
         with anyio.CancelScope(deadline=anyio.current_time() + seconds) as self._last_wait:

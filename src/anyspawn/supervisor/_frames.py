@@ -195,6 +195,11 @@ class Frames:
         return self._number("exit")
 
     @property
+    def held(self) -> bool:
+        """Whether something that the command left behind holds one of its streams."""
+        return "held" in self.words
+
+    @property
     def whole(self) -> bool:
         """Whether the end of the command's output was seen."""
         return "end" in self.words

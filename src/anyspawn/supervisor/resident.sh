@@ -78,6 +78,7 @@ look_after() {
   else
     round=0
     while held && [ "$round" -lt 3000 ]; do
+      [ "$round" -gt 0 ] || say held
       sleep 0.02 || sleep 1 || round=3000
       round=$((round + 1))
     done

@@ -86,7 +86,10 @@ look_after() {
   status=$?
   if [ -n "$announcer" ]; then exec </dev/null; kill "$announcer"; wait "$announcer"; fi
   say "exit $status"
+  told=
   while held && kill -0 "$feeder"; do
+    [ "$told" ] || say held
+    told=1
     sleep 0.02 || sleep 1 || while read -r _ <&3; do :; done
   done
   sweep
