@@ -33,6 +33,11 @@ from machine import eventually
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def no_container_is_left():
+    """Nothing here makes one; and other tests may do so meanwhile."""
+
+
 SANDBOXES = {}
 
 
