@@ -696,6 +696,8 @@ class Call:
             return completed
         if isinstance(error, (NotStartedError, TransportError)):
             returncode = None  # the runner's status, if any, is not the program's
+        elif self._frames is not None:
+            returncode = self._frames.exit_status
         return attrs.evolve(completed, returncode=returncode, error=error)
 
     def _keep_clients_words(self) -> None:

@@ -37,11 +37,11 @@ feed() {
 start='
 ANYSPAWN_n="
 "
+ANYSPAWN_frame=$ANYSPAWN_NONCE
 while IFS= read -r ANYSPAWN_line || exit 125; do
   [ -n "$ANYSPAWN_line" ] || break
   eval "$ANYSPAWN_line"
 done
-ANYSPAWN_frame=$ANYSPAWN_NONCE
 unset ANYSPAWN_NONCE ANYSPAWN_line
 printf "%s start\036" "$ANYSPAWN_frame"
 printf "%s start\036" "$ANYSPAWN_frame" >&2
