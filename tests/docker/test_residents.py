@@ -359,6 +359,8 @@ def test_settings():
     for fields in ({"resident": -1}, {"resident": True}, {"resident": "2"}, {"idle_timeout": 0}):
         with pytest.raises(ConfigError, match=next(iter(fields))):
             DockerExec("x", **fields)
+    with pytest.raises(ConfigError, match="leave supervisor at 'auto'"):
+        DockerExec("x", resident=1, supervisor="off")
 
 
 async def test_the_callers_own_stdin(busybox):

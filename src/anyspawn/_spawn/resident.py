@@ -29,6 +29,7 @@ from anyspawn.supervisor import SHORT, Frames, Slot
 __all__ = ["Pool", "Pools"]
 
 _KILL_AGAIN = 0.3
+_LONGEST_SLEEP = 3600.0  # an event loop may not know how to sleep forever
 
 
 @attrs.define(eq=False)
@@ -103,17 +104,19 @@ class _Resident:
     def alive(self) -> bool:
         return bool(self.holds.stdin) and not ended(self.holds.process.pid)
 
-    def say(self, words: bytes) -> None:
-        """Write a few words to it; what does not fit is lost, as it is where nobody reads."""
-        if self.holds.stdin:
-            with suppress(BlockingIOError):
-                os.write(self.holds.stdin[1], words)
+    def say(self, words: bytes) -> bool:
+        """Write a few words to it, all or none; return whether there was room, as there is unless nobody reads."""
+        if not self.holds.stdin:
+            return False
+        try:
+            return os.write(self.holds.stdin[1], words) == len(words)
+        except BlockingIOError:
+            return False
 
-    def announce(self) -> None:
-        """Tell it that its command has ended, and what the next one will be known by."""
-        self.slot = Slot()
-        self.say(b"x\n" + self.slot.line())
-        self.announced = True
+    def announce(self) -> bool:
+        """Tell it that its command has ended, and what the next one will be known by; return whether that was possible."""
+        self.slot, self.announced = Slot(), True
+        return self.say(b"x\n" + self.slot.line())
 
     def hang_up(self) -> None:
         """End its stdin, which ends its command's whole tree, and then itself."""
@@ -354,9 +357,10 @@ class Pool:
             done = anyio.Event()
             self._closing.add(done)
             start_in_background(self._end, resident, done, name="anyspawn resident")
-        else:
-            resident.announce()
+        elif resident.announce():
             self._keep(resident)
+        else:
+            resident.close()
 
     def _keep(self, resident: _Resident) -> None:
         resident.idle_since = anyio.current_time()
@@ -381,7 +385,7 @@ class Pool:
                     longest = self._idle[0]
                     left = longest.idle_since + self._idle_timeout - anyio.current_time()
                     if left > 0:
-                        await anyio.sleep(left)
+                        await anyio.sleep(min(left, _LONGEST_SLEEP))
                     else:
                         del self._idle[0]
                         await see_through(lambda one=longest: _retire(one), CLEANUP_TIMEOUT)  # type: ignore[misc]

@@ -132,6 +132,10 @@ class SupervisedSandbox(ResidentSandbox):
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
     _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
+    def __attrs_post_init__(self) -> None:
+        if self.resident and self.supervisor == "off":
+            raise ConfigError("resident: what stays is a supervisor; leave supervisor at 'auto' or 'required'")
+
     @property
     @abstractmethod
     def _place(self) -> str:
@@ -180,7 +184,7 @@ class SupervisedSandbox(ResidentSandbox):
                         message = f"{self._place} has no sh, which supervisor='required' needs"
                         raise TransportError(message, started=False) from None
             if process is None:
-                plain, instead = attrs.evolve(self, supervisor="off"), self._instead(command)
+                plain, instead = attrs.evolve(self, supervisor="off", resident=0), self._instead(command)
                 process = await stack.enter_async_context(plain.opening(instead, command, **when))
             yield process
 
@@ -191,7 +195,7 @@ class SupervisedSandbox(ResidentSandbox):
             TransportError: The command cannot be had that way.
         """
         try:
-            instead = attrs.evolve(self, supervisor="off").launch(command)
+            instead = attrs.evolve(self, supervisor="off", resident=0).launch(command)
         except ConfigError as exc:
             raise TransportError(f"{self._place} has no sh, and so no supervisor: {exc}", started=False) from None
         if not self._without_sh:

@@ -115,6 +115,7 @@ class KubectlExec(SupervisedSandbox):
     _pods: WeakKeyDictionary[Any, Pods] = field(init=False, factory=WeakKeyDictionary, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if (self.pod is None) == (self.selector is None):
             raise ConfigError("pod or selector: give one of them, a pod's name or a label selector such as app=hooks")
 
