@@ -29,10 +29,13 @@ def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         raise TypeError(
             f"argv must be a sequence of str such as ['ls', '-l'], not {type(value).__name__}; no shell is ever started"
         )
-    argv = tuple(
-        check_text(os.fspath(item) if isinstance(item, os.PathLike) else item, f"argv[{index}]")
-        for index, item in enumerate(value)
-    )
+    argv = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
+    try:
+        check_text("".join(argv), "argv")  # in one go; which item it is, is looked for where there is one
+    except (TypeError, ValueError):
+        for index, item in enumerate(argv):
+            check_text(item, f"argv[{index}]")
+        raise
     if not argv or not argv[0]:
         raise ValueError("argv is empty; its first item must name the program to run")
     return argv

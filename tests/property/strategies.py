@@ -136,23 +136,25 @@ container_sandboxes |= {
 }
 
 
+def resident_words(launch):
+    """Return the words of a resident's task, as the shell reads them."""
+    return [word.replace("'\\''", "'") for word in re.findall(r"'((?:[^']|'\\'')*)'", os.fsdecode(launch.stdin))]
+
+
 def resident_stdin(launch):
     """Return what a program reads, of a resident's task."""
-    size, *lines = launch.stdin.split(b"\n")
-    if size == b"0":
-        return b""
-    *_, line, end = lines
-    assert (size, end) == (b"f", b"")
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line)
+    form = resident_words(launch)[0]
+    assert form[0] == "="
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), form[1:].encode())
 
 
 def container_variables(launch, command):
     """Return the name and value of each variable that a container's program gets by a launch, in order."""
-    resident = resident_script() in launch.argv
-    if launch.nonce or resident:
-        count = (
-            launch.stdin.split(b"\n").index(b"") - 1 if resident else int(launch.stdin.split(b"\n", 1)[0].split()[3])
-        )
+    if resident_script() in launch.argv:
+        words = resident_words(launch)[2:]
+        return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
+    if launch.nonce:
+        count = int(launch.stdin.split(b"\n", 1)[0].split()[3])
         lines = [line for line in launch.stdin.split(b"\n")[1 : 1 + count] if line.startswith(b"export ")]
         pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
         return [(name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'")) for name, value in pairs]

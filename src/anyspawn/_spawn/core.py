@@ -84,11 +84,15 @@ async def conduct(call: Call, command: Command, mode: str) -> Completed:
     """See ``call`` through, in a task of its own, and tell those who watch."""
     watch = watch_spawn(command, mode)
     try:
-        if on_asyncio():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(call.supervise)
-        else:  # trio knows no cancellation but that of scopes, from which a shield protects
-            await call.supervise()
+        successor: Call | None = call
+        while successor is not None:
+            call = successor
+            if on_asyncio():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call.supervise)
+            else:  # trio knows no cancellation but that of scopes, from which a shield protects
+                await call.supervise()
+            successor = call.successor()
     finally:
         if call.cleanup_failed:
             warn("anyspawn.spawn", "id=%s mode=%s: something of %r may still run", command.id, mode, command.argv[0])
@@ -177,6 +181,10 @@ class Call:
         return self._cleanup is Cleanup.UNCONFIRMED
 
     # --- the course ---------------------------------------------------------------------------------------------------
+
+    def successor(self) -> Call | None:
+        """Return the call to make instead of this one, where its command was not begun for a reason that is not its own."""
+        return None
 
     async def supervise(self) -> None:
         cancelled = anyio.get_cancelled_exc_class()

@@ -233,6 +233,11 @@ class Feed:
         if not later:
             self.begin()
 
+    def add(self, data: memoryview) -> None:
+        """Write more, after what came first."""
+        self._rest = data
+        self.begin()
+
     def begin(self) -> None:
         """Write what the pipe holds."""
         self.waiting = False

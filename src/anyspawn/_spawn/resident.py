@@ -8,11 +8,13 @@ ever meets what another one left behind.
 from __future__ import annotations
 
 import os
+import selectors
 import signal
+import sys
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary, finalize
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 import anyio
 import attrs
@@ -24,11 +26,18 @@ from anyspawn._spawn.group import ProcessGroup, ended
 from anyspawn._spawn.pipes import Feed, Output
 from anyspawn._spawn.process import Process
 from anyspawn.exceptions import TransportError
-from anyspawn.supervisor import SHORT, Frames, Slot
+from anyspawn.supervisor import SHORT, Frames, call_line, resident_begin, tag_of
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Pool", "Pools"]
 
 _KILL_AGAIN = 0.3
+_SIGNALLED = 128
 _LONGEST_SLEEP = 3600.0  # an event loop may not know how to sleep forever
 
 
@@ -84,18 +93,24 @@ class _Holdings:
 
 
 class _Resident:
-    """A supervisor that waits for its next command, and what that will be known by.
+    """A supervisor that stays.
 
     Args:
         holdings: What it holds.
-        home: What names the container, if it has one of its own.
+        resident_id: What its commands carry, and what names its container, if it has one of its own.
+        launch: How it was begun.
+
+    Attributes:
+        pid: Its process id where it is, once it has told that.
+        begun: It was given its script, and has served a command.
     """
 
-    def __init__(self, holdings: _Holdings, home: str) -> None:
+    def __init__(self, holdings: _Holdings, resident_id: str, launch: Launch) -> None:
         self.holds = holdings
-        self.home = home
-        self.slot = Slot()
-        self.announced = False
+        self.id = resident_id
+        self.launch = attrs.evolve(launch, stdin=b"", explain=None)
+        self.pid: int | None = None
+        self.begun = False
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
@@ -104,23 +119,43 @@ class _Resident:
     def alive(self) -> bool:
         return bool(self.holds.stdin) and not ended(self.holds.process.pid)
 
-    def say(self, words: bytes) -> bool:
-        """Write a few words to it, all or none; return whether there was room, as there is unless nobody reads."""
-        if not self.holds.stdin:
-            return False
-        try:
-            return os.write(self.holds.stdin[1], words) == len(words)
-        except BlockingIOError:
-            return False
+    def say(self, word: bytes) -> None:
+        """Write a word to it, unless it cannot take it."""
+        if self.holds.stdin:
+            with suppress(BlockingIOError):
+                os.write(self.holds.stdin[1], word)
 
-    def announce(self) -> bool:
-        """Tell it that its command has ended, and what the next one will be known by; return whether that was possible."""
-        self.slot, self.announced = Slot(), True
-        return self.say(b"x\n" + self.slot.line())
+    def has_read_all(self) -> bool:
+        """Return whether its client has taken all that was written to it."""
+        unread = fcntl.ioctl(self.holds.stdin[0], termios.FIONREAD, bytes(4))
+        return not int.from_bytes(unread, sys.byteorder)
 
     def hang_up(self) -> None:
         """End its stdin, which ends its command's whole tree, and then itself."""
         self.holds.close_stdin()
+
+
+def _named(launch: Launch, words: int, resident_id: str) -> Launch:
+    """Return how to begin the resident that ``launch`` is for, less its command's so many words, where its id is known."""
+    names = {
+        "?id": resident_id,
+        "?tag": str(tag_of(resident_id)),
+        "anyspawn-?": f"anyspawn-{resident_id}",
+        "io.anyspawn.id=?": f"io.anyspawn.id={resident_id}",
+        "name=^anyspawn-?$": f"name=^anyspawn-{resident_id}$",
+    }
+
+    def named(argv: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(arg, arg) for arg in argv)
+
+    return attrs.evolve(
+        launch,
+        argv=named(launch.argv[:-words]),
+        guard=named(launch.guard),
+        stop=named(launch.stop),
+        end=named(launch.end),
+        gone=named(launch.gone),
+    )
 
 
 class _ResidentCall(Call):
@@ -139,46 +174,31 @@ class _ResidentCall(Call):
         self._pool = pool
         self._resident = resident
         self._kept = False
-        size = len(command.stdin or b"")
-        large = size if size > SHORT else 0
-        told = launch.stdin
-        if resident is not None and resident.announced and not large:
-            slot = resident.slot
-        else:
-            slot = Slot()
-            told = slot.line(large) + told
-            if resident is not None and resident.announced:
-                told = b"x\n" + told
-        home = slot.id if resident is None else resident.home
-        names = {
-            "?id": slot.id,
-            "?tag": slot.tag,
-            "anyspawn-?": f"anyspawn-{home}",
-            "io.anyspawn.id=?": f"io.anyspawn.id={home}",
-            "name=^anyspawn-?$": f"name=^anyspawn-{home}$",
-        }
+        self._unbegun = False
 
-        def named(argv: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(names.get(arg, arg) for arg in argv)
+        def again() -> Call:
+            return _ResidentCall(launch, command, began, timeout, pool, pool.take())
 
-        launch = attrs.evolve(
-            launch,
-            argv=named(launch.argv[: -len(command.argv)]),
-            stdin=told,
-            nonce=slot.nonce,
-            guard=named(launch.guard),
-            stop=named(launch.stop),
-            end=named(launch.end),
-            gone=named(launch.gone),
-        )
-        super().__init__(launch, command, began, timeout)
-        self._home = home
+        self._again = again
+        self._id = os.urandom(16).hex() if resident is None else resident.id
+        self._long = memoryview(b"")
+        if len(command.stdin or b"") > SHORT:
+            self._long = memoryview(launch.stdin)[-len(command.stdin or b"") :]
+        nonce = os.urandom(16).hex()
+        line = call_line(launch.stdin[: len(launch.stdin) - len(self._long)], nonce, pool.pids)
+        begin = b"x\n" if resident is not None and resident.begun else resident_begin(self._id)
+        named = _named(launch, len(command.argv), self._id) if resident is None else resident.launch
+        changed = attrs.evolve(named, stdin=begin + line, nonce=nonce, explain=launch.explain)
+        super().__init__(changed, command, began, timeout)
+
+    def successor(self) -> Call | None:
+        return self._again() if self._unbegun else None
 
     # --- the course ---------------------------------------------------------------------------------------------------
 
     def _start(self) -> bool:
         if self._resident is not None:
-            self._adopt(self._resident.holds, ready=self._resident.announced)
+            self._adopt(self._resident.holds, begun=self._resident.begun)
             return True
         if not super()._start():
             return False
@@ -196,7 +216,8 @@ class _ResidentCall(Call):
                 status=self._status,
                 guard=guard,
             ),
-            self._home,
+            self._id,
+            self._launch,
         )
         feed.stays = stdout.stays = stderr.stays = True
         return True
@@ -210,18 +231,29 @@ class _ResidentCall(Call):
         self._release()
         return resident
 
-    def _adopt(self, held: _Holdings, *, ready: bool) -> None:
+    def _adopt(self, held: _Holdings, *, begun: bool) -> None:
         assert self._frames is not None
         assert self._launch.stdin is not None
         self._process, self._group, self._status, self._leader = held.process, held.group, held.status, held.leader
-        if ready:
+        if begun:
             self._frames.words.append("ready")
         limit, keep_tail = self._command.output_limit, self._command.overflow == "truncate"
-        stdout = Output("stdout", held.outputs[0], limit, keep_tail=keep_tail, frames=Frames(self._launch.nonce))
+        frames = Frames(self._launch.nonce, begun=begun)
+        stdout = Output("stdout", held.outputs[0], limit, keep_tail=keep_tail, frames=frames)
         stderr = Output("stderr", held.outputs[1], limit, keep_tail=keep_tail, frames=self._frames)
         stdout.stays = stderr.stays = True
         self._outputs += [stdout, stderr]
-        self._feeds.append(Feed(self._launch.stdin, hold=True, later=not ready, pipe=(held.stdin[0], held.stdin[1])))
+        self._feeds.append(Feed(self._launch.stdin, hold=True, later=not begun, pipe=(held.stdin[0], held.stdin[1])))
+
+    async def _read(self, output: Output) -> None:
+        await super()._read(output)
+        if self._long and self._frames is not None and self._frames.send:
+            assert self._selector is not None
+            data, self._long = self._long, memoryview(b"")
+            feed = self._feeds[0]
+            feed.add(data)
+            if not feed.done:
+                self._selector.register(feed.fd, selectors.EVENT_WRITE, feed)
 
     @property
     def _over(self) -> bool:
@@ -245,7 +277,7 @@ class _ResidentCall(Call):
     @property
     def _in_order(self) -> bool:
         """Whether the resident can be talked to: it lives, and is not in the middle of the command's stdin."""
-        sent = bool(self._feeds) and self._feeds[0].done
+        sent = bool(self._feeds) and self._feeds[0].done and not self._long
         return sent and self._frames is not None and self._frames.ready and not self._exited and self._error is None
 
     @property
@@ -255,9 +287,13 @@ class _ResidentCall(Call):
     async def _end_command(self) -> None:
         """Have the resident end the command, and not itself."""
         assert self._resident is not None
+        assert self._frames is not None
         grace = self._command.grace if self._reason is not None else 0.0
         limit = anyio.current_time() + grace + CLEANUP_TIMEOUT
         with anyio.CancelScope(deadline=limit, shield=True):
+            with anyio.move_on_after(REMOTE_TIMEOUT):
+                while not self._frames.begun and not self._exited:
+                    await self._turn()
             if grace > 0 and not self._work_ended:
                 self._resident.say(b"t\n")
                 await self._keep_raised(self._until_over, grace)
@@ -284,6 +320,9 @@ class _ResidentCall(Call):
     def _release(self) -> None:
         resident, self._resident = self._resident, None
         if resident is not None:
+            self._unbegun = self._not_begun(resident)
+            if self._frames is not None and self._frames.resident is not None:
+                resident.pid, resident.begun = self._frames.resident, True
             if self._group is not None and self._last_resort is not None:
                 self._last_resort.detach()
             resident.holds.leader = self._leader
@@ -296,6 +335,18 @@ class _ResidentCall(Call):
             self._pool.give(resident)
         else:
             resident.close()
+
+    def _not_begun(self, resident: _Resident) -> bool:
+        """Return whether a resident that served before ended before it began this command, as far as one can prove that.
+
+        It says so before it does, and a client that ends with a status from afar has brought all that was said.
+        """
+        assert self._process is not None
+        if not (self._exited and resident.begun) or self._reason is not None or self.raised is not None:
+            return False
+        if self.cleanup_failed or self._frames is None or self._frames.begun:
+            return False
+        return (self._process.returncode or 0) > _SIGNALLED or not resident.has_read_all()
 
 
 class Pool:
@@ -312,6 +363,7 @@ class Pool:
         self._places = None if fresh else anyio.CapacityLimiter(most)
         self._idle_timeout = idle_timeout
         self._idle: list[_Resident] = []
+        self._residents: WeakSet[_Resident] = WeakSet()
         self._closing: set[anyio.Event] = set()
         self._closed = False
         self._keeper: anyio.CancelScope | None = None
@@ -332,6 +384,11 @@ class Pool:
             return await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
         finally:
             self._places.release_on_behalf_of(place)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the residents, where they are."""
+        return [resident.pid for resident in self._residents if resident.pid is not None]
 
     def _start_ahead(self, launch: Launch, command: Command) -> None:
         while not self._closed and len(self._idle) < self._most:
@@ -357,13 +414,12 @@ class Pool:
             done = anyio.Event()
             self._closing.add(done)
             start_in_background(self._end, resident, done, name="anyspawn resident")
-        elif resident.announce():
-            self._keep(resident)
         else:
-            resident.close()
+            self._keep(resident)
 
     def _keep(self, resident: _Resident) -> None:
         resident.idle_since = anyio.current_time()
+        self._residents.add(resident)
         self._idle.append(resident)
         if self._keeper is None:
             self._keeper = anyio.CancelScope()

@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SupervisedSandbox", "explain_frames", "known_by", "not_started", "supervised"]
 
 _SECRET = os.urandom(32)
-_NOT_FOUND = 127
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 def _nonce(command: Command) -> str:
@@ -88,26 +88,26 @@ def explain_frames(completed: Completed, words: bytes, failure: Callable[..., Sp
     frames.words = words.decode().splitlines()
     if "nocwd" in frames.words:
         return NotStartedError(f"program {program!r} was not started: its cwd is no directory in the container")
-    if frames.unstarted is not None:
+    if frames.unstarted in (_NOT_EXECUTABLE, _NOT_FOUND):
         return not_started(program, frames.unstarted)
     if frames.exit_status is not None:
-        if frames.lost:
-            return TransportError(
-                f"the stdin of {program!r} did not arrive whole: its reader in the container was ended", started=True
-            )
         if not frames.started:
             what = (
                 f"the container's shell could not start {program!r}: its variables may be too long (pass data on stdin), "
                 "or be among those that the shell keeps for itself, such as UID"
             )
             return NotStartedError(what)
+        if frames.lost:
+            return TransportError(
+                f"the stdin of {program!r} did not arrive whole: its reader in the container was ended", started=True
+            )
         if not frames.whole and not completed.output_incomplete:
             return TransportError(
                 f"the connection was lost: the end of the output of {program!r} is missing", started=True
             )
         return None
     stderr = completed.stderr.decode(errors="replace")
-    if frames.started:
+    if frames.begun:
         return TransportError(
             f"the connection was lost while {program!r} ran: {failure(stderr, completed.returncode, started=True)}",
             started=True,
@@ -149,7 +149,6 @@ class SupervisedSandbox(ResidentSandbox):
         """See ``launch`` through; without the supervisor where the container has no sh."""
         if self.supervisor == "off":
             return self._plain_outcome(await super().attempt(launch, command, began=began, timeout=timeout))
-        plain = attrs.evolve(self, supervisor="off", resident=0)
         if not self._without_sh:
             if self.resident:
                 completed = await self.serve(launch, command, began=began, timeout=timeout)
@@ -164,7 +163,7 @@ class SupervisedSandbox(ResidentSandbox):
             instead = self._instead(command)
         except TransportError as exc:
             return Completed(argv=launch.argv, error=exc)
-        return await plain.attempt(instead, command, began=began, timeout=timeout)
+        return await self._plain().attempt(instead, command, began=began, timeout=timeout)
 
     @asynccontextmanager
     async def opening(
@@ -184,9 +183,12 @@ class SupervisedSandbox(ResidentSandbox):
                         message = f"{self._place} has no sh, which supervisor='required' needs"
                         raise TransportError(message, started=False) from None
             if process is None:
-                plain, instead = attrs.evolve(self, supervisor="off", resident=0), self._instead(command)
-                process = await stack.enter_async_context(plain.opening(instead, command, **when))
+                instead = self._instead(command)
+                process = await stack.enter_async_context(self._plain().opening(instead, command, **when))
             yield process
+
+    def _plain(self) -> Self:
+        return attrs.evolve(self, supervisor="off", resident=0)
 
     def _instead(self, command: Command) -> Launch:
         """Return how to launch without a supervisor, as there is no sh.
@@ -195,7 +197,7 @@ class SupervisedSandbox(ResidentSandbox):
             TransportError: The command cannot be had that way.
         """
         try:
-            instead = attrs.evolve(self, supervisor="off", resident=0).launch(command)
+            instead = self._plain().launch(command)
         except ConfigError as exc:
             raise TransportError(f"{self._place} has no sh, and so no supervisor: {exc}", started=False) from None
         if not self._without_sh:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from anyspawn.supervisor._frames import SHORT, Frames, Slot, head, tag_of, task
+from anyspawn.supervisor._frames import SHORT, Frames, call_line, head, tag_of, task
 from anyspawn.supervisor._stream import BROKE, CHUNK, CLOSE, RUNNING, TAKEN, TOOK, line_of, streaming
 
 __all__ = [
@@ -17,9 +17,10 @@ __all__ = [
     "TAKEN",
     "TOOK",
     "Frames",
-    "Slot",
+    "call_line",
     "head",
     "line_of",
+    "resident_begin",
     "resident_script",
     "script",
     "streaming",
@@ -58,9 +59,25 @@ def script() -> str:
     return _script("common.sh", "supervisor.sh")
 
 
-@cache
+_READ_ON = "printf '\\036anyspawn ready\\n' >&2; exec sh -s anyspawn"
+
+
 def resident_script() -> str:
-    """Return the script that looks after one command after the other."""
+    """Return the script that begins a resident, which reads the rest of it from its stdin."""
+    return _READ_ON
+
+
+def resident_begin(resident_id: str) -> bytes:
+    """Return what a resident reads first: the script that looks after one command after the other.
+
+    Args:
+        resident_id: What all its commands carry.
+    """
+    return f"id={resident_id} tag={tag_of(resident_id)}\n{_resident()}\n".encode()
+
+
+@cache
+def _resident() -> str:
     return _script("common.sh", "resident.sh")
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["SHORT", "Frames", "Slot", "head", "tag_of", "task"]
+__all__ = ["SHORT", "Frames", "call_line", "head", "tag_of", "task"]
 
 _RS = b"\x1e"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
 SHORT = 4096
-"""Bytes that any pipe takes; of a longer stdin a resident is told before the task."""
-_LINE = 256
-"""Bytes of stdin that it reads as a line: byte by byte, but without starting another process."""
+"""Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer one follows it."""
 _OPENING = 64 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -49,63 +46,60 @@ def _settings(env: Mapping[str, str], cwd: str | None) -> list[bytes]:
     lines = []
     if cwd is not None:
         refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
-        lines.append(b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD" % (_quoted(cwd), refuse))
+        lines.append(b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD" % (_on_one_line(cwd), refuse))
     for name, value in env.items():
-        if name.startswith("ANYSPAWN_"):
-            raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"env: {name!r} cannot be handed on by a shell; use letters, digits and _, or supervisor='off'"
-            )
-        lines.append(b"export %s=%s" % (name.encode(), _quoted(value)))
+        _check(name)
+        lines.append(b"export %s=%s" % (name.encode(), _on_one_line(value)))
     return lines
 
 
-class Slot:
-    """The words by which a resident's next command is known, told before there is one.
-
-    Attributes:
-        nonce: What its frames begin with.
-        id: What its processes carry.
-    """
-
-    def __init__(self) -> None:
-        self.nonce = os.urandom(16).hex()
-        self.id = os.urandom(16).hex()
-
-    @property
-    def tag(self) -> str:
-        """The number by which its processes are known."""
-        return str(tag_of(self.id))
-
-    def line(self, size: int = 0) -> bytes:
-        """Return the line that announces it; ``size`` is that of a stdin too large for a pipe."""
-        return f"{self.nonce} {self.id} {self.tag} {size}\n".encode()
+def _check(name: str) -> None:
+    if name.startswith("ANYSPAWN_"):
+        raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"env: {name!r} cannot be handed on by a shell; use letters, digits and _, or supervisor='off'"
+        )
 
 
 def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None) -> bytes:
-    """Return what a resident reads of one command.
+    """Return what a resident is told of one command, but for the word of its frames: a line, and a long stdin.
 
     Raises:
         ConfigError: A variable's name is not one that a shell can hand on.
     """
-    words = b" ".join(_quoted(word) for word in argv)
-    lines = [*_settings(env, cwd), b"set -- " + words, b""]
-    if not stdin:
-        return b"\n".join([b"0", *lines]) + b"\n"
-    if len(stdin) > _LINE:
-        return b"\n".join([b"%d" % len(stdin), *lines]) + b"\n" + stdin
-    return b"\n".join([b"f", *lines, b"".join(_FORMAT[byte] for byte in stdin)]) + b"\n"
+    for name in env:
+        _check(name)
+    short = len(stdin) <= SHORT
+    format_or_size = b"'=%s'" % b"".join([_FORMAT[byte] for byte in stdin]) if short else b"%d" % len(stdin)
+    words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
+    return b"%s %s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
 
 
-_FORMAT = [bytes([byte]) if 32 <= byte < 127 and byte not in b"%\\-" else b"\\%03o" % byte for byte in range(256)]
-"""How each byte stands in a printf format; the hyphen too, lest one at the beginning be an option."""
+def call_line(task: bytes, nonce: str, residents: Iterable[int]) -> bytes:
+    """Return the line for a resident of a command's task.
+
+    Args:
+        task: What `task` returned, without a long stdin.
+        nonce: What the command's frames begin with.
+        residents: The process ids of those beside it.
+    """
+    form, _, rest = task.partition(b" ")
+    return b"run %s %s '%s' %s" % (nonce.encode(), form, " ".join(map(str, residents)).encode(), rest)
+
+
+_FORMAT = [bytes([byte]) if 32 < byte < 127 and byte not in b"%\\-'" else b"\\%03o" % byte for byte in range(256)]
+"""How each byte stands in a printf format that is a quoted word: a hyphen not as itself, lest it begin an option."""
 
 
 def _quoted(value: str) -> bytes:
-    """Return a text as a shell's word, on one line."""
-    plain = value.encode(errors="surrogateescape")
-    return b"'" + plain.replace(b"'", b"'\\''").replace(b"\n", b"'\"$ANYSPAWN_n\"'") + b"'"
+    """Return a text as a shell's word."""
+    return b"'" + value.encode(errors="surrogateescape").replace(b"'", b"'\\''") + b"'"
+
+
+def _on_one_line(value: str) -> bytes:
+    """Return a text as a shell's word without a line break."""
+    return _quoted(value).replace(b"\n", b"'\"$ANYSPAWN_n\"'")
 
 
 class Frames:
@@ -115,14 +109,16 @@ class Frames:
 
     Args:
         nonce: What frames begin with.
+        begun: All that comes is the command's.
 
     Attributes:
         words: What the frames said, in order.
         opening: What came before the command's start: the client's own words.
     """
 
-    def __init__(self, nonce: str) -> None:
+    def __init__(self, nonce: str, *, begun: bool = False) -> None:
         self.words: list[str] = []
+        self._begun = begun
         self.opening = b""
         self._start = _RS + nonce.encode() + b" "
         self._held = b""
@@ -155,7 +151,7 @@ class Frames:
 
     def _own(self, data: bytes) -> bytes:
         """Return what of ``data`` is the command's."""
-        if "start" in self.words:
+        if self._begun or "start" in self.words:
             return data
         opening = self.opening + data
         if _READY in opening:
@@ -180,19 +176,34 @@ class Frames:
         return "ready" in self.words
 
     @property
+    def begun(self) -> bool:
+        """Whether the supervisor was seen to set about the command."""
+        return "start" in self.words
+
+    @property
     def started(self) -> bool:
         """Whether the command was seen to start."""
-        return "start" in self.words and self.unstarted is None
+        return self.begun and self.unstarted is None
 
     @property
     def unstarted(self) -> int | None:
-        """The status with which the shell could not execute the command, 126 or 127."""
+        """The status with which the shell could not execute the command, 126 or 127; another where it came to grief before."""
         return self._number("unstarted")
 
     @property
     def exit_status(self) -> int | None:
         """The status with which the command ended."""
         return self._number("exit")
+
+    @property
+    def resident(self) -> int | None:
+        """The process id of the resident, where it is, told with its first command."""
+        return self._number("resident")
+
+    @property
+    def send(self) -> bool:
+        """Whether the resident waits for a long stdin."""
+        return "send" in self.words
 
     @property
     def held(self) -> bool:

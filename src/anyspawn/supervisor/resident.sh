@@ -1,97 +1,161 @@
-# Looks after one command after the other inside a container. For each it is told, in a line of its own, the words by which the
-# command will be known, and then makes ready all that the command needs but itself. The task follows: how many bytes of
-# stdin there are, shell lines that set the variables and the arguments, an empty line, and stdin. While the command runs, a word a line: t, send
-# it SIGTERM; k, kill it; x, it has ended. When its own stdin ends the whole tree is killed.
-printf '\036anyspawn ready\n' >&2
-exec 3<&0 4>&2 2>/dev/null </dev/null
-
-# stdin comes as a printf format where it is short: that takes no other process. Otherwise this one reads the pipe too, so that a
-# command which does not is no broken pipe, and what is left of stdin is not taken for words.
-feed() {
-  trap '' PIPE
-  read -r size <&3 || return
-  [ "$size" != x ] || exit
-  while IFS= read -r line <&3 || return; do
-    printf '%s\n' "$line"
-    [ -n "$line" ] || break
+# Looks after one command after the other inside a container. A shell reads this from its stdin, and then a line for each
+# command, which calls `run`. While a command runs the lines are another process's, a word each: t, send it SIGTERM; k, kill it;
+# x, the caller has seen that it is gone. When stdin ends the whole tree is killed.
+exec 3<&0 4>&2 2>/dev/null
+t() { :; }
+k() { :; }
+watch() {
+  exec >/dev/null 4>&- 8>&- 9<&-
+  while read -r _ <&7; do
+    while read -r word <&3 || { sweep; exit; }; do
+      case $word in
+      t) kill -15 $(left) ;;
+      k) kill -9 $(left) ;;
+      x) break ;;
+      esac
+    done
+    echo >&6
   done
-  case $size in
-  0) ;;
-  f) IFS= read -r line <&3 && printf "$line" ;;
-  *)
-    exec 5</proc/self/fd/1
-    head -c "$size" <&3 || lost "$?"
-    exec 5<&-
-    ;;
-  esac
-  exec >/dev/null
-  while read -r word <&3; do
-    case $word in
-    t) kill -15 $(left) ;;
-    k) kill -9 $(left) ;;
-    x) exit ;;
-    esac
-  done
-  sweep
 }
+
+# A pipe with the ends 5 and 6, made without another process where the shell keeps a here-document in one; older ones of bash
+# keep it in a file, for which there may be no place.
+here() {
+  exec 5<<E
+-
+E
+}
+pipe() {
+  if [ "$piped" ]; then
+    here
+    read -r _ <&5
+  elif [ "$BASH_VERSION" ]; then
+    set +o posix
+    eval 'exec 5< <(:)'
+  else
+    echo "anyspawn: the sh of a resident must keep here-documents in pipes, as those of busybox, dash and bash do" >&4
+    exit 125
+  fi
+  exec 6>/proc/self/fd/5
+}
+piped=$(here && [ -p /proc/self/fd/5 ] && echo yes)
+pipe
+exec 7<&5 8>&6
+pipe
+exec 9<&5 5<&-
+watch &
+exec 6>&- 7<&-
+
 start='
-ANYSPAWN_n="
-"
 ANYSPAWN_frame=$ANYSPAWN_NONCE
-while IFS= read -r ANYSPAWN_line || exit 125; do
-  [ -n "$ANYSPAWN_line" ] || break
-  eval "$ANYSPAWN_line"
-done
-unset ANYSPAWN_NONCE ANYSPAWN_line
-printf "%s start\036" "$ANYSPAWN_frame"
-printf "%s start\036" "$ANYSPAWN_frame" >&2
 trap "printf \"%s unstarted \$?\\036\" \"\$ANYSPAWN_frame\" >&2" EXIT
+if [ -n "$1" ]; then
+  CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd\036" "$ANYSPAWN_frame" >&2; exit 126; }
+  unset OLDPWD
+fi
+shift
+while [ "$ANYSPAWN_COUNT" -gt 0 ]; do
+  eval "export \"\$ANYSPAWN_ENV_$ANYSPAWN_COUNT\"" || exit 125
+  unset "ANYSPAWN_ENV_$ANYSPAWN_COUNT"
+  ANYSPAWN_COUNT=$((ANYSPAWN_COUNT - 1))
+done
+unset ANYSPAWN_COUNT ANYSPAWN_NONCE
 exec "$@"'
 work() (
-  exec 2>&4 3<&- 4>&-
+  exec 2>&4 3<&- 4>&- 5<&- 6>&- 8>&- 9<&-
   { ulimit -x "$tag" || ulimit -w "$tag" || printf '%s%s untagged%s' "$rs" "$nonce" "$rs" >&2; } 2>/dev/null
-  ANYSPAWN_ID=$id ANYSPAWN_NONCE=$rs$nonce
-  export ANYSPAWN_ID ANYSPAWN_NONCE
-  exec $session sh -c "$start" anyspawn
+  ANYSPAWN_ID=$id ANYSPAWN_NONCE=$rs$nonce ANYSPAWN_COUNT=0
+  trap 'printf "%s unstarted $?\036" "$ANYSPAWN_NONCE" >&2' EXIT
+  cwd=$1
+  shift
+  while [ -n "$1" ]; do
+    ANYSPAWN_COUNT=$((ANYSPAWN_COUNT + 1))
+    eval "ANYSPAWN_ENV_$ANYSPAWN_COUNT=\$1; export ANYSPAWN_ENV_$ANYSPAWN_COUNT"
+    shift
+  done
+  shift
+  export ANYSPAWN_ID ANYSPAWN_NONCE ANYSPAWN_COUNT
+  exec $session sh -c "$start" anyspawn "$cwd" "$@"
 )
-# Whether nothing is left of the command, by one look: what it started has higher numbers than what was there before, unless it
-# ran for so long that they may have begun anew.
+# Whether nothing is left of the command, by one look. What it started has higher numbers than what was there before, unless it
+# ran for so long that they may have begun anew; and what another resident has started is a child of that one, which what
+# the command leaves behind cannot become.
 alone() {
   read -r _ _ _ _ last </proc/loadavg || return 1
   read -r now _ </proc/uptime || return 1
   if [ "$((${now%.*}${now#*.} - ${began%.*}${began#*.}))" -gt "$soon" ] || [ "$last" -lt "$first" ]; then first=0; fi
+  [ "$last" -ne "$((first + 1))" ] || return 0
   set --
   for process in /proc/[0-9]*; do
-    [ "${process#/proc/}" -le "$first" ] || set -- "$@" "$process/limits" "$process/environ"
+    [ "${process#/proc/}" -le "$first" ] || set -- "$@" "$process"
   done
-  [ "$#" -gt 0 ] || return 0
-  [ -z "$(grep -l -e "^Max file locks  *$tag " -e "ANYSPAWN_ID=$id" "$@")" ]
+  others=
+  for other in $residents; do
+    if [ "$other" -le "$first" ] && [ "$other" != "$$" ]; then
+      children=
+      read -r children </proc/"$other"/task/"$other"/children
+      others="$others $children "
+    fi
+  done
+  doubtful=
+  for process; do
+    case $others in *" ${process#/proc/} "*) ;; *) [ ! -e "$process" ] || doubtful="$doubtful $process/limits $process/environ" ;; esac
+  done
+  [ "$doubtful" ] || return 0
+  [ -z "$(grep -l -e "^Max file locks  *$tag " -e "ANYSPAWN_ID=$id" $doubtful)" ]
 }
-look_after() {
+# Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes, which follow when they are
+# asked for; the residents beside this one; its working directory, or nothing; its variables, and nothing; its own arguments.
+run() {
+  nonce=$1 input=$2 residents=$3
+  shift 3
   read -r _ _ _ _ first </proc/loadavg
   read -r began _ </proc/uptime
-  work
-  status=$?
-  say "exit $status"
-  if [ "$able" ] && alone; then
-    ended=clean
-  else
-    round=0
-    while held && [ "$round" -lt 3000 ]; do
-      [ "$round" -gt 0 ] || say held
-      sleep 0.02 || sleep 1 || round=3000
-      round=$((round + 1))
-    done
-    if sweep && [ -n "$(probe)" ]; then ended=clean; else ended=unclean; fi
+  if [ -z "$ran" ]; then
+    printf '%s%s start%s' "$rs" "$nonce" "$rs"
+    say "resident $$"
+    ran=yes
   fi
+  say start
+  case $input in
+  =)
+    echo >&8
+    work "$@" </dev/null
+    tell "$?"
+    ;;
+  =*)
+    echo >&8
+    pipe
+    printf "${input#=}" >&6
+    exec 6>&-
+    work "$@" <&5
+    tell "$?"
+    ;;
+  *)
+    say send
+    { head -c "$input" <&3 || lost "$?"; echo >&8; } | { size=$input; spool; } | { work "$@"; tell "$?"; }
+    ;;
+  esac
+  read -r _ <&9 || exit
+}
+tell() {
+  if [ "$able" ] && alone; then
+    printf '%s%s end%s' "$rs" "$nonce" "$rs"
+    printf '%s%s exit %s%s%s%s clean%s' "$rs" "$nonce" "$1" "$rs" "$rs" "$nonce" "$rs" >&4
+    return
+  fi
+  say "exit $1"
+  round=0
+  while held && [ "$round" -lt 3000 ]; do
+    [ "$round" -gt 0 ] || say held
+    sleep 0.02 || sleep 1 || round=3000
+    round=$((round + 1))
+  done
+  if sweep && [ -n "$(probe)" ]; then ended=clean; else ended=unclean; fi
   printf '%s%s end%s' "$rs" "$nonce" "$rs"
   say "$ended"
 }
-able=$(command -v grep)
-most=$(cat /proc/sys/kernel/pid_max) || able=
+able=
+if command -v grep >/dev/null && most=$(cat /proc/sys/kernel/pid_max); then able=$(probe); fi
 # Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.
 soon=$((most / 3300))
-while read -r nonce id tag size <&3; do
-  [ -n "$size" ] || continue
-  if [ "$size" = 0 ]; then feed | look_after; else feed | spool | look_after; fi
-done
