@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import anyio
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from anyspawn import (
     Cleanup,
@@ -143,6 +145,42 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
     assert not eventually(lambda: processes_in(busybox), 5)
 
 
+@pytest.mark.parametrize("size", [0, 100_000])
+@pytest.mark.parametrize("who", ["the client", "the supervisor"])
+async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
+    """Its call has another one, and is run once."""
+    inside = "kill -%s $(grep -l anyspawn.$ /proc/[0-9]*/cmdline | cut -d/ -f3)"
+    docker("exec", busybox, "rm", "-f", "/tmp/ran")
+    async with DockerExec(busybox, resident=1) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        (client,) = clients(busybox.encode())
+
+        def kill(signum):
+            if who == "the client":
+                os.kill(client, signum)
+            else:
+                docker("exec", busybox, "sh", "-c", inside % signum.value)
+
+        kill(signal.SIGSTOP)
+        if who == "the client":
+            states = [task / "stat" for task in Path(f"/proc/{client}/task").iterdir()]
+            assert not eventually(lambda: [path for path in states if ") T " not in path.read_text()])
+        results = []
+
+        async def call():
+            results.append(await spawn(["sh", "-c", "echo >> /tmp/ran; wc -c"], sandbox=sandbox, stdin=bytes(size)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await wait_all_tasks_blocked()
+            kill(signal.SIGKILL)
+        (done,) = results
+        assert (done.error, done.stdout.strip(), done.cleanup) == (None, b"%d" % size, Cleanup.NOT_NEEDED), done
+        assert clients(busybox.encode()) != [client]
+        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
+    assert not eventually(lambda: processes_in(busybox), 5)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_resident_that_dies_during_a_call(busybox, signum):
     """The transport broke while the program ran, which is ended and not run again; the next call has another one."""
@@ -239,6 +277,24 @@ async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
         assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
         assert (await spawn(["cat"], sandbox=sandbox, stdin=b"x")).stdout == b"x"
         assert len(clients(busybox.encode())) == 1
+
+
+async def test_what_many_commands_leave_behind(busybox):
+    """Each takes its own away, and nothing of another's."""
+    async with DockerExec(busybox, resident=8, default_timeout=60) as sandbox:
+        outcomes = []
+
+        async def one(number):
+            left = "setsid sleep 999 >&- 2>&- & " if number % 2 else ""
+            done = await spawn(["sh", "-c", f"{left}sleep 0.0{number % 7}; cat"], sandbox=sandbox, stdin=b"%d" % number)
+            outcomes.append((done.error, int(done.stdout), done.cleanup))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(64):
+                tasks.start_soon(one, number)
+        assert sorted(outcomes, key=lambda outcome: outcome[1]) == [(None, n, Cleanup.NOT_NEEDED) for n in range(64)]
+        assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
+        assert len(clients(busybox.encode())) == 8
 
 
 PARENT = """

@@ -287,13 +287,10 @@ class _ResidentCall(Call):
     async def _end_command(self) -> None:
         """Have the resident end the command, and not itself."""
         assert self._resident is not None
-        assert self._frames is not None
         grace = self._command.grace if self._reason is not None else 0.0
         limit = anyio.current_time() + grace + CLEANUP_TIMEOUT
         with anyio.CancelScope(deadline=limit, shield=True):
-            with anyio.move_on_after(REMOTE_TIMEOUT):
-                while not self._frames.begun and not self._exited:
-                    await self._turn()
+            await self._keep_raised(self._until_listens, REMOTE_TIMEOUT)
             if grace > 0 and not self._work_ended:
                 self._resident.say(b"t\n")
                 await self._keep_raised(self._until_over, grace)
@@ -302,6 +299,12 @@ class _ResidentCall(Call):
                     break
                 self._resident.say(b"k\n")
                 await self._keep_raised(self._until_over, _KILL_AGAIN)
+
+    async def _until_listens(self, seconds: float) -> None:
+        assert self._frames is not None
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+            while not self._frames.listens and not self._exited:
+                await self._turn()
 
     async def _until_over(self, seconds: float) -> None:
         with anyio.CancelScope(deadline=anyio.current_time() + seconds):

@@ -206,6 +206,11 @@ class Frames:
         return "send" in self.words
 
     @property
+    def listens(self) -> bool:
+        """Whether the resident heeds words about the command: it has begun it, and has read a long stdin to its end."""
+        return self.begun and ("send" not in self.words or "took" in self.words)
+
+    @property
     def held(self) -> bool:
         """Whether something that the command left behind holds one of its streams."""
         return "held" in self.words

@@ -49,6 +49,7 @@ exec 6>&- 7<&-
 start='
 ANYSPAWN_frame=$ANYSPAWN_NONCE
 trap "printf \"%s unstarted \$?\\036\" \"\$ANYSPAWN_frame\" >&2" EXIT
+[ -z "$BASH_VERSION" ] || shopt -s execfail
 if [ -n "$1" ]; then
   CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd\036" "$ANYSPAWN_frame" >&2; exit 126; }
   unset OLDPWD
@@ -60,7 +61,8 @@ while [ "$ANYSPAWN_COUNT" -gt 0 ]; do
   ANYSPAWN_COUNT=$((ANYSPAWN_COUNT - 1))
 done
 unset ANYSPAWN_COUNT ANYSPAWN_NONCE
-exec "$@"'
+exec "$@"
+exit'
 work() (
   exec 2>&4 3<&- 4>&- 5<&- 6>&- 8>&- 9<&-
   { ulimit -x "$tag" || ulimit -w "$tag" || printf '%s%s untagged%s' "$rs" "$nonce" "$rs" >&2; } 2>/dev/null
@@ -77,6 +79,12 @@ work() (
   export ANYSPAWN_ID ANYSPAWN_NONCE ANYSPAWN_COUNT
   exec $session sh -c "$start" anyspawn "$cwd" "$@"
 )
+# What bash cannot execute as its arguments are too long ends without its trap: then that cannot be executed without a program either.
+attempt() {
+  work "$@"
+  status=$?
+  if [ "$BASH_VERSION" ] && [ "$status" = 126 ] && ! (start=: && work "$@") </dev/null >/dev/null 4>&1; then say "unstarted 126"; fi
+}
 # Whether nothing is left of the command, by one look. What it started has higher numbers than what was there before, unless it
 # ran for so long that they may have begun anew; and what another resident has started is a child of that one, which what
 # the command leaves behind cannot become.
@@ -120,40 +128,47 @@ run() {
   case $input in
   =)
     echo >&8
-    work "$@" </dev/null
-    tell "$?"
+    attempt "$@" </dev/null
+    judge
     ;;
   =*)
     echo >&8
     pipe
     printf "${input#=}" >&6
     exec 6>&-
-    work "$@" <&5
-    tell "$?"
+    attempt "$@" <&5
+    judge
     ;;
   *)
     say send
-    { head -c "$input" <&3 || lost "$?"; echo >&8; } | { size=$input; spool; } | { work "$@"; tell "$?"; }
+    if { head -c "$input" <&3 || lost "$?"; echo >&8; say took; } | { size=$input; spool; } | {
+      attempt "$@"
+      judge
+      printf '%s' "$told" >&4
+      [ "$verdict" = clean ]
+    }; then verdict=clean; else verdict=unclean; fi
+    told=
     ;;
   esac
+  printf '%s%s%s %s%s' "$told" "$rs" "$nonce" "$verdict" "$rs" >&4
   read -r _ <&9 || exit
 }
-tell() {
-  if [ "$able" ] && alone; then
-    printf '%s%s end%s' "$rs" "$nonce" "$rs"
-    printf '%s%s exit %s%s%s%s clean%s' "$rs" "$nonce" "$1" "$rs" "$rs" "$nonce" "$rs" >&4
-    return
+# Ends what is left of the command. Sets what there is to tell of its end yet, and the verdict.
+judge() {
+  verdict=clean
+  told="$rs$nonce exit $status$rs"
+  if [ -z "$able" ] || ! alone; then
+    printf '%s' "$told" >&4
+    told=
+    round=0
+    while held && [ "$round" -lt 3000 ]; do
+      [ "$round" -gt 0 ] || say held
+      sleep 0.02 || sleep 1 || round=3000
+      round=$((round + 1))
+    done
+    sweep && [ -n "$(probe)" ] || verdict=unclean
   fi
-  say "exit $1"
-  round=0
-  while held && [ "$round" -lt 3000 ]; do
-    [ "$round" -gt 0 ] || say held
-    sleep 0.02 || sleep 1 || round=3000
-    round=$((round + 1))
-  done
-  if sweep && [ -n "$(probe)" ]; then ended=clean; else ended=unclean; fi
   printf '%s%s end%s' "$rs" "$nonce" "$rs"
-  say "$ended"
 }
 able=
 if command -v grep >/dev/null && most=$(cat /proc/sys/kernel/pid_max); then able=$(probe); fi

@@ -1,0 +1,241 @@
+"""The resident's script on each shell that it may meet, as `sh`: dash, bash, one that keeps here-documents in files, busybox's ash."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from anyspawn.supervisor import SHORT, Frames, call_line, resident_begin, resident_script, task
+from cases import NASTY
+from machine import eventually, processes_with
+
+OLDER = {"BASH_COMPAT": "5.0"}
+SHELLS = {"dash": ("dash", {}), "bash": ("bash", {}), "bash of old": ("bash", OLDER), "busybox": ("busybox", {})}
+
+
+class Resident:
+    """A resident as a client in a container would have it, and its caller."""
+
+    def __init__(self, folder, program, env):
+        path = shutil.which(program)
+        if path is None:
+            pytest.skip(f"there is no {program}")
+        (folder / "sh").symlink_to(path)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            ["sh", "-c", resident_script()],
+            env={**os.environ, **env, "PATH": f"{folder}:{os.environ['PATH']}"},
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            bufsize=0,
+        )
+        self.next = resident_begin(uuid.uuid4().hex)
+        self.err = self.out = self.sender = None
+        self.pids = ()
+
+    def begin(self, argv, *, env=None, stdin=b"", cwd=None):
+        told = task(argv, env or {}, stdin, cwd)
+        size = len(stdin) if len(stdin) > SHORT else 0
+        nonce = uuid.uuid4().hex
+        self.out, self.err = Frames(nonce, begun=self.next == b"x\n"), Frames(nonce)
+        self.stdout = self.stderr = b""
+        self.say(self.next + call_line(told[: len(told) - size], nonce, self.pids))
+        self.next = b"x\n"
+        if size:
+            self.until(lambda: self.err.send)
+            self.sender = threading.Thread(target=self.say, args=(stdin,))
+            self.sender.start()
+
+    def say(self, words):
+        view = memoryview(words)
+        while view:
+            view = view[self.process.stdin.write(view) :]
+
+    def until(self, over):
+        while not over():
+            data = os.read(self.process.stderr.fileno(), 65536)
+            assert data, self.err.words
+            self.stderr += self.err.feed(data)
+
+    def end(self):
+        """Return what the command wrote, its status, and whether it was clean."""
+        while not self.out.over:
+            data = os.read(self.process.stdout.fileno(), 65536)
+            assert data, self.out.words
+            self.stdout += self.out.feed(data)
+        self.until(lambda: self.err.over)
+        if self.sender is not None:
+            self.sender.join()
+            self.sender = None
+        return self.stdout, self.stderr, self.err.exit_status, self.err.clean
+
+    def run(self, argv, **options):
+        self.begin(argv, **options)
+        return self.end()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture(params=SHELLS)
+def make(request, tmp_path):
+    made = []
+
+    program, settings = SHELLS[request.param]
+
+    def make_one(**env):
+        folder = tmp_path / f"{len(made)}"
+        folder.mkdir()
+        made.append(Resident(folder, program, {**settings, **env}))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        one.close()
+
+
+def test_bash_of_old():
+    """Keeps a here-document in a file, and so does a newer one that is told to be like it."""
+    script = "exec 5<<E\n-\nE\n[ -p /proc/self/fd/5 ]"
+    assert subprocess.run(["bash", "-c", script], env={**os.environ, **OLDER}, check=False).returncode == 1
+
+
+def test_one_after_the_other(make):
+    """Each has its own stdin, variables, working directory, session and status."""
+    one = make()
+    script = "cat; echo $A; pwd -P; cat /proc/$$/stat; echo err >&2; exit $A"
+    for number, cwd in ((1, "/tmp"), (2, "/etc"), (3, None)):
+        done = one.run(["sh", "-c", script], env={"A": str(number)}, stdin=b"in%d\n" % number, cwd=cwd)
+        told = done[0].decode().splitlines()
+        assert (told[:2], done[1:]) == ([f"in{number}", str(number)], (b"err\n", number, True))
+        assert told[2] == (cwd or os.getcwd())
+        pid, session = told[3].split()[0], told[3].split(")")[1].split()[3]
+        assert pid == session
+    assert one.run(["cat"]) == (b"", b"", 0, True)
+
+
+@pytest.mark.parametrize("size", [1, 255, SHORT, SHORT + 1, 65536, 3_000_000])
+def test_stdin_of_any_size(make, size):
+    """Arrives byte by byte; and what is not read does not reach the next command."""
+    one, data = make(), (bytes(range(256)) * (size // 256 + 1))[:size]
+    assert one.run(["cat"], stdin=data) == (data, b"", 0, True)
+    assert one.run(["sh", "-c", "exit 3"], stdin=data) == (b"", b"", 3, True)
+    assert one.run(["cat"], stdin=b"%s \\044 -n") == (b"%s \\044 -n", b"", 0, True)
+
+
+def test_arguments_and_variables_at_their_worst(make):
+    """Are handed on to the byte."""
+    one = make()
+    words = [
+        "",
+        "-n",
+        "a b",
+        "a\nb\n",
+        "'",
+        '"',
+        "$(id)",
+        "`id`",
+        "\\",
+        "\\n",
+        "*",
+        "~",
+        "!",
+        "é",
+        "\udcff\udc81\udc88",
+        "=",
+        "#",
+    ]
+    show = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
+    assert one.run([sys.executable, "-c", show, *words])[0] == b"\0".join(map(os.fsencode, words))
+    env = {name: value for name, value in NASTY.items() if name not in ("PATH", "HOME")}
+    shown = one.run(["cat", "/proc/self/environ"], env=env)[0]
+    found = dict(entry.split("=", 1) for entry in os.fsdecode(shown).split("\0") if "=" in entry)
+    assert {name: found.get(name) for name in env} == env
+    assert not {name for name in found if name.startswith("ANYSPAWN_")} - {"ANYSPAWN_ID", *os.environ}
+
+
+def test_what_cannot_be_started(make):
+    """Is said to be so, and costs nothing but the call."""
+    one = make()
+    for argv, cwd, words in (
+        (["no-such-program"], None, {"unstarted 127"}),
+        (["/etc"], None, {"unstarted 126"}),
+        (["true"], "/no/such", {"nocwd", "unstarted 126"}),
+        (["true", "x" * 200_000], None, {"unstarted 126"}),
+    ):
+        one.run(argv, cwd=cwd)
+        assert words <= set(one.err.words), one.err.words
+        assert not one.err.started
+        assert one.err.clean
+    assert one.run(["sh", "-c", "exit 127"]) == (b"", b"", 127, True)
+    assert one.err.started
+
+
+def test_what_is_left_behind_is_ended(make):
+    """Also beside other residents, whose commands are left alone."""
+    one, other = make(), make()
+    one.run(["true"])
+    other.run(["true"])
+    one.pids = other.pids = (one.err.resident, other.err.resident)
+    assert None not in one.pids
+    other.begin(["sh", "-c", "echo begun; read -r line; echo $line"], stdin=b"")
+    other.until(lambda: other.err.begun)
+    mark = uuid.uuid4().hex
+    for script in ("setsid sleep 999 >&- 2>&- & exit 4", "env -i sh -c 'sleep 999 >&- 2>&- &' & wait; exit 4"):
+        other_argv = ["sh", "-c", f"echo {mark}; cat"]
+        other.end()
+        other.begin(other_argv, stdin=b"x" * 100_000)
+        other.until(lambda: other.err.begun)
+        assert one.run(["sh", "-c", script], env={"MARK": mark})[2:] == (4, True)
+        assert not [pid for pid in processes_with(mark) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+        assert other.end()[0] == f"{mark}\n".encode() + b"x" * 100_000
+
+
+def test_ended_by_a_word(make):
+    """SIGTERM, then SIGKILL, and the resident serves on."""
+    one = make()
+    one.begin(["sh", "-c", "trap 'echo term' TERM; echo ready; setsid sleep 999 & while :; do sleep 0.1; done"])
+    while b"ready" not in one.stdout:
+        one.stdout += one.out.feed(os.read(one.process.stdout.fileno(), 65536))
+    one.say(b"t\n")
+    while b"term" not in one.stdout:
+        one.stdout += one.out.feed(os.read(one.process.stdout.fileno(), 65536))
+    one.say(b"k\n")
+    stdout, _, *rest = one.end()  # on stderr shells may say that sleep was terminated
+    assert (stdout, rest) == (b"ready\nterm\n", [137, True])
+    assert one.run(["echo", "on"]) == (b"on\n", b"", 0, True)
+
+
+def test_the_caller_goes_away(make):
+    """While a command runs, and while none does: nothing is left."""
+    for busy in (True, False):
+        one = make(MARK=(mark := uuid.uuid4().hex))
+        one.run(["true"])
+        if busy:
+            one.begin(["sh", "-c", "setsid sleep 999 & sleep 999"])
+            one.until(lambda one=one: one.err.begun)
+        one.process.stdin.close()
+        assert not eventually(lambda mark=mark: processes_with(mark), 5)
+
+
+def test_another_shell_says_what_is_wrong(tmp_path):
+    """One that keeps here-documents in files, and has no other way to make a pipe."""
+    shell = tmp_path / "sh"
+    script = re.sub(r"\[ -p [^]]*\]", "false", resident_begin("0" * 32).decode()).replace("$BASH_VERSION", "")
+    shell.write_text("#!/bin/dash\n" + "printf '\\036anyspawn ready\\n' >&2\n" + script)
+    done = subprocess.run(
+        ["/bin/dash", str(shell)], capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=30
+    )
+    assert (done.returncode, b"here-documents in pipes" in done.stderr) == (125, True)
