@@ -127,6 +127,8 @@ class _Resident:
 
     def has_read_all(self) -> bool:
         """Return whether its client has taken all that was written to it."""
+        if not self.holds.stdin:
+            return True
         unread = fcntl.ioctl(self.holds.stdin[0], termios.FIONREAD, bytes(4))
         return not int.from_bytes(unread, sys.byteorder)
 
