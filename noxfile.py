@@ -15,6 +15,15 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
+# A daemon and a cluster take their time, and so do tests of load and installation: on all Pythons but the last these are left
+# out, and what is left of the daemon's and the cluster's runs on one event loop.
+LAST_ALONE = (
+    "tests/benchmarks",
+    "tests/packaging",
+    "tests/core/test_load.py",
+    *(f"tests/docker/test_{name}.py" for name in ("containers", "docker_run", "mcp", "open", "podman")),
+    *(f"tests/kubernetes/test_{name}.py" for name in ("faults", "kubectl_run", "manifests", "open", "pods")),
+)
 
 # Interpreters that pyenv has installed but not activated are found too.
 os.environ["PATH"] = os.pathsep.join(
@@ -36,9 +45,9 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every Python that is there, and on the last one under coverage."""
     install(session, "test", "cli", "bubblewrap")
     if session.python != PYTHONS[-1]:
-        # A daemon and a cluster take their time: on the last Python their tests run on both event loops, elsewhere on one of them.
         loop = ("asyncio", "trio")[PYTHONS.index(str(session.python)) % 2]
-        session.run("pytest", *PARALLEL, *session.posargs, env={"ENGINE_LOOPS": loop})
+        ignored = (f"--ignore={path}" for path in LAST_ALONE)
+        session.run("pytest", *PARALLEL, *ignored, *session.posargs, env={"ENGINE_LOOPS": loop})
         return
     data = Path(session.virtualenv.location) / "coverage"
     env = {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}
