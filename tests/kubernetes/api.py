@@ -40,6 +40,7 @@ class Api:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         self._over = threading.Event()
+        self._execs = []
 
     def kubeconfig(self, folder):
         """Return the path of a kubeconfig for it."""
@@ -59,10 +60,13 @@ class Api:
         for process in self.processes:
             process.kill()
             process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                stream.close()
         self._server.shutdown()
         self._thread.join()
+        for thread in self._execs:  # which read the streams
+            thread.join(10)
+        for process in self.processes:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                stream.close()
 
     def _request(self, connection, request):
         self.requests.append(request.path)
@@ -89,6 +93,7 @@ class Api:
         return _answer(200, pod)
 
     def _exec(self, socket):
+        self._execs.append(threading.current_thread())
         argv = parse_qs(urlsplit(socket.request.path).query)["command"]
         if self.fault == "drop at once":
             socket.socket.close()
