@@ -228,6 +228,21 @@ async def test_cancelled_at_fifty_moments(busybox):
     assert not eventually(lambda: processes_in(busybox), 5)
 
 
+async def test_cancelled_at_each_of_its_first_steps(busybox):
+    """Whether it was begun or not, nothing of it is left, and the next call has a resident."""
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        for steps in range(24):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: spawn(["sh", "-c", "setsid sleep 999 & wait"], sandbox=sandbox))
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
+            assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
+        assert len(clients(busybox.encode())) == 1
+
+
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 70_000, 64 * 2**20])
 async def test_input_of_any_size_that_is_read_or_not(busybox, size):
     """Arrives whole; and what is not read does not reach the next command."""

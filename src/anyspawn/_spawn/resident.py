@@ -336,7 +336,7 @@ class _ResidentCall(Call):
         super()._release()
         if resident is None:
             return
-        if self._kept:
+        if self._kept or self._process is None:  # there it was not told of the command yet
             self._pool.give(resident)
         else:
             resident.close()
@@ -346,8 +346,7 @@ class _ResidentCall(Call):
 
         It says so before it does, and a client that ends with a status from afar has brought all that was said.
         """
-        assert self._process is not None
-        if not (self._exited and resident.begun) or self._reason is not None or self.raised is not None:
+        if self._process is None or not (self._exited and resident.begun) or self._reason is not None or self.raised is not None:
             return False
         if self.cleanup_failed or self._frames is None or self._frames.begun:
             return False
