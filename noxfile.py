@@ -15,12 +15,11 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
-# A daemon and a cluster take their time, and so do tests of load and installation: on all Pythons but the last these are left
-# out, and what is left of the daemon's and the cluster's runs on one event loop.
+# A daemon and a cluster take their time, and so do tests of load (marked `heavy`) and installation: on all Pythons but the last
+# these are left out, and what is left of the daemon's and the cluster's runs on one event loop.
 LAST_ALONE = (
     "tests/benchmarks",
     "tests/packaging",
-    "tests/core/test_load.py",
     *(f"tests/docker/test_{name}.py" for name in ("containers", "docker_run", "mcp", "open", "podman")),
     *(f"tests/kubernetes/test_{name}.py" for name in ("faults", "kubectl_run", "manifests", "open", "pods")),
 )
@@ -46,8 +45,8 @@ def tests(session: nox.Session) -> None:
     install(session, "test", "cli", "bubblewrap")
     if session.python != PYTHONS[-1]:
         loop = ("asyncio", "trio")[PYTHONS.index(str(session.python)) % 2]
-        ignored = (f"--ignore={path}" for path in LAST_ALONE)
-        session.run("pytest", *PARALLEL, *ignored, *session.posargs, env={"ENGINE_LOOPS": loop})
+        left_out = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
+        session.run("pytest", *PARALLEL, *left_out, *session.posargs, env={"ENGINE_LOOPS": loop})
         return
     data = Path(session.virtualenv.location) / "coverage"
     env = {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}

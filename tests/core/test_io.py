@@ -64,6 +64,7 @@ async def test_a_grandchild_that_holds_unread_input_does_not_hold_the_call():
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.heavy
 async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_stays_alive():
     """500 MB arrive exactly, and other tasks get their turn all along."""
     worst, last, seen = 0.0, time.monotonic(), 0

@@ -36,6 +36,7 @@ async def many(count, argv, **options):
     return answers
 
 
+@pytest.mark.heavy
 async def test_five_hundred_at_once_and_five_hundred_cancelled():
     """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back where they were."""
     await many(500, ["cat"])

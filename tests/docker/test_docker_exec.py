@@ -93,6 +93,7 @@ async def test_stdin_of_any_size(box, size):
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # how fast docker is does not depend on the loop
+@pytest.mark.heavy
 async def test_a_gigabyte_of_output(python):
     """Comes back whole, in bounded memory."""
     digest, total = hashlib.md5(), 0

@@ -251,6 +251,7 @@ async def test_waiting_for_a_place_counts_for_the_timeout(tmp_path):
     assert "hook 'short' was not asked: no place was free within 0.3 s" in decision.reason
 
 
+@pytest.mark.heavy
 async def test_two_hundred_turns_of_five_hooks():
     """Each turn has its own right verdict; afterwards nothing is left."""
     judge = """import json, sys
