@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import anyio
+import hypothesis
 import pytest
 import typing_extensions
 
@@ -24,6 +25,10 @@ from machine import MARK, children, eventually, kill_all, open_fds, processes_wi
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signum, signal.SIG_DFL)
+
+# How long an example of a law takes is the machine's affair: it may be busy with other tests.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 LOOPS = [
     pytest.param(("asyncio", {}), id="asyncio"),
