@@ -64,10 +64,14 @@ def on_trio(anyio_backend):
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_loops():
-    """Have every event loop open what it keeps for the life of the process, before anything is counted."""
+    """Have every event loop open what it keeps for the life of the process, before anything is counted; likewise garbage."""
     for param in LOOPS:
         backend, options = param.values[0]
         anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=options)
+    gc.collect()
+    gc.freeze()  # what pytest has collected is no test's garbage; to walk it after each test took longer than most tests
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
