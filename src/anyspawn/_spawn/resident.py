@@ -346,7 +346,12 @@ class _ResidentCall(Call):
 
         It says so before it does, and a client that ends with a status from afar has brought all that was said.
         """
-        if self._process is None or not (self._exited and resident.begun) or self._reason is not None or self.raised is not None:
+        if (
+            self._process is None
+            or not (self._exited and resident.begun)
+            or self._reason is not None
+            or self.raised is not None
+        ):
             return False
         if self.cleanup_failed or self._frames is None or self._frames.begun:
             return False
