@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTimeoutError, TransportError, spawn
+from anyspawn._model import Command, Completed
 from anyspawn._spawn.group import ended
 from cases import NASTY, TREES
 from machine import MARK, children, eventually, processes_with
@@ -144,3 +145,13 @@ async def test_the_callers_own_stdin():
     """Cannot be shared with the supervisor."""
     with pytest.raises(ConfigError, match="lifeline"):
         await spawn(["cat"], sandbox=Bubblewrap(resident=1), stdin=None)
+
+
+@pytest.mark.parametrize(("status", "words"), [(127, "the sandbox has the system's folders"), (2, "its variables")])
+def test_why_a_program_was_not_started(status, words):
+    """The sandbox lacks it, or the shell could not set its variables."""
+    launch = Bubblewrap(resident=1).launch(Command(["true"]))
+    done = Completed(argv=tuple(launch.argv), returncode=None, stdout=b"", stderr=b"")
+    error = launch.explain(done, b"ready\nstart\nunstarted %d\nexit %d\nclean" % (status, status))
+    assert isinstance(error, NotStartedError)
+    assert words in str(error)

@@ -128,7 +128,7 @@ async def test_cancelled_at_fifty_moments():
         with anyio.move_on_after(delay):
             await run("sh", "-c", "sleep 0.1; echo x")
 
-    limiter = anyio.CapacityLimiter(8)
+    limiter = anyio.CapacityLimiter(4)  # with more at once docker itself may be too slow to confirm anything
 
     async def limited(delay):
         async with limiter:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio import wait_all_tasks_blocked
 
 from anyspawn import (
     Cleanup,
@@ -172,7 +171,7 @@ async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
-            await wait_all_tasks_blocked()
+            await anyio.wait_all_tasks_blocked()
             kill(signal.SIGKILL)
         (done,) = results
         assert (done.error, done.stdout.strip(), done.cleanup) == (None, b"%d" % size, Cleanup.NOT_NEEDED), done

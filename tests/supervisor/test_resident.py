@@ -66,12 +66,15 @@ class Resident:
             assert data, self.err.words
             self.stderr += self.err.feed(data)
 
-    def end(self):
-        """Return what the command wrote, its status, and whether it was clean."""
-        while not self.out.over:
+    def read(self, over):
+        while not over():
             data = os.read(self.process.stdout.fileno(), 65536)
             assert data, self.out.words
             self.stdout += self.out.feed(data)
+
+    def end(self):
+        """Return what the command wrote, its status, and whether it was clean."""
+        self.read(lambda: self.out.over)
         self.until(lambda: self.err.over)
         if self.sender is not None:
             self.sender.join()
@@ -92,7 +95,6 @@ class Resident:
 @pytest.fixture(params=SHELLS)
 def make(request, tmp_path):
     made = []
-
     program, settings = SHELLS[request.param]
 
     def make_one(**env):
@@ -194,9 +196,8 @@ def test_what_is_left_behind_is_ended(make):
     other.until(lambda: other.err.begun)
     mark = uuid.uuid4().hex
     for script in ("setsid sleep 999 >&- 2>&- & exit 4", "env -i sh -c 'sleep 999 >&- 2>&- &' & wait; exit 4"):
-        other_argv = ["sh", "-c", f"echo {mark}; cat"]
         other.end()
-        other.begin(other_argv, stdin=b"x" * 100_000)
+        other.begin(["sh", "-c", f"echo {mark}; cat"], stdin=b"x" * 100_000)
         other.until(lambda: other.err.begun)
         assert one.run(["sh", "-c", script], env={"MARK": mark})[2:] == (4, True)
         assert not [pid for pid in processes_with(mark) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
@@ -207,11 +208,9 @@ def test_ended_by_a_word(make):
     """SIGTERM, then SIGKILL, and the resident serves on."""
     one = make()
     one.begin(["sh", "-c", "trap 'echo term' TERM; echo ready; setsid sleep 999 & while :; do sleep 0.1; done"])
-    while b"ready" not in one.stdout:
-        one.stdout += one.out.feed(os.read(one.process.stdout.fileno(), 65536))
+    one.read(lambda: b"ready" in one.stdout)
     one.say(b"t\n")
-    while b"term" not in one.stdout:
-        one.stdout += one.out.feed(os.read(one.process.stdout.fileno(), 65536))
+    one.read(lambda: b"term" in one.stdout)
     one.say(b"k\n")
     stdout, _, *rest = one.end()  # on stderr shells may say that sleep was terminated
     assert (stdout, rest) == (b"ready\nterm\n", [137, True])

@@ -425,12 +425,13 @@ class Call:
                 signal.pidfd_send_signal(self._leader, signal.SIGKILL)
             await anyio.wait_readable(self._leader)
 
-    async def _until_exit(self, seconds: float) -> None:
+    async def _until_exit(self, seconds: float, sooner: Callable[[], bool] | None = None) -> None:
+        """Deal with what comes until the process has ended, or ``sooner`` says that it is enough."""
         with anyio.CancelScope(deadline=anyio.current_time() + seconds):
-            while not self._exited:
+            while not self._exited and not (sooner is not None and sooner()):
                 await self._turn()
 
-    async def _keep_raised(self, step: Any, *args: float) -> None:
+    async def _keep_raised(self, step: Any, *args: Any) -> None:
         """Take a step of the clean-up; an exception from the caller's callback does not stop the rest of it."""
         try:
             await step(*args)

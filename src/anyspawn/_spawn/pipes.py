@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # looked at before each use
 
-__all__ = ["Feed", "Output", "make_pipe", "write_quietly"]
+__all__ = ["Feed", "Output", "make_pipe", "unread", "write_quietly"]
 
 _CHUNK = 64 * 1024
 _PIPE_LEAST = 4096
@@ -79,6 +80,15 @@ def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
         else:
             begin += right
             left -= right
+
+
+def unread(read_end: int) -> int:
+    """Return how many bytes wait in a pipe, as far as this system tells; otherwise 0."""
+    if not hasattr(fcntl, "ioctl"):
+        return 0
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(read_end, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def write_quietly(fd: int, data: memoryview) -> int:

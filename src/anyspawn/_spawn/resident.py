@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import sys
 from collections.abc import Hashable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, finalize
 
@@ -23,16 +23,10 @@ from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._spawn.background import start_in_background
 from anyspawn._spawn.core import CLEANUP_TIMEOUT, REMOTE_TIMEOUT, Call, conduct, see_through, timed_out_waiting
 from anyspawn._spawn.group import ProcessGroup, ended
-from anyspawn._spawn.pipes import Feed, Output
+from anyspawn._spawn.pipes import Feed, Output, unread
 from anyspawn._spawn.process import Process
 from anyspawn.exceptions import TransportError
 from anyspawn.supervisor import SHORT, Frames, call_line, resident_begin, tag_of
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Pool", "Pools"]
 
@@ -102,7 +96,6 @@ class _Resident:
 
     Attributes:
         pid: Its process id where it is, once it has told that.
-        begun: It was given its script, and has served a command.
     """
 
     def __init__(self, holdings: _Holdings, resident_id: str, launch: Launch) -> None:
@@ -110,10 +103,14 @@ class _Resident:
         self.id = resident_id
         self.launch = attrs.evolve(launch, stdin=b"", explain=None)
         self.pid: int | None = None
-        self.begun = False
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was given its script, and has begun a command."""
+        return self.pid is not None
 
     @property
     def alive(self) -> bool:
@@ -127,10 +124,7 @@ class _Resident:
 
     def has_read_all(self) -> bool:
         """Return whether its client has taken all that was written to it."""
-        if not self.holds.stdin:
-            return True
-        unread = fcntl.ioctl(self.holds.stdin[0], termios.FIONREAD, bytes(4))
-        return not int.from_bytes(unread, sys.byteorder)
+        return not (self.holds.stdin and unread(self.holds.stdin[0]))
 
     def hang_up(self) -> None:
         """End its stdin, which ends its command's whole tree, and then itself."""
@@ -200,7 +194,7 @@ class _ResidentCall(Call):
 
     def _start(self) -> bool:
         if self._resident is not None:
-            self._adopt(self._resident.holds, begun=self._resident.begun)
+            self._adopt(self._resident)
             return True
         if not super()._start():
             return False
@@ -233,9 +227,10 @@ class _ResidentCall(Call):
         self._release()
         return resident
 
-    def _adopt(self, held: _Holdings, *, begun: bool) -> None:
+    def _adopt(self, resident: _Resident) -> None:
         assert self._frames is not None
         assert self._launch.stdin is not None
+        held, begun = resident.holds, resident.begun
         self._process, self._group, self._status, self._leader = held.process, held.group, held.status, held.leader
         if begun:
             self._frames.words.append("ready")
@@ -289,29 +284,20 @@ class _ResidentCall(Call):
     async def _end_command(self) -> None:
         """Have the resident end the command, and not itself."""
         assert self._resident is not None
+        frames = self._frames
+        assert frames is not None
         grace = self._command.grace if self._reason is not None else 0.0
         limit = anyio.current_time() + grace + CLEANUP_TIMEOUT
         with anyio.CancelScope(deadline=limit, shield=True):
-            await self._keep_raised(self._until_listens, REMOTE_TIMEOUT)
+            await self._keep_raised(self._until_exit, REMOTE_TIMEOUT, lambda: frames.listens)
             if grace > 0 and not self._work_ended:
                 self._resident.say(b"t\n")
-                await self._keep_raised(self._until_over, grace)
+                await self._keep_raised(self._until_exit, grace, lambda: self._over)
             for _ in range(int(REMOTE_TIMEOUT / _KILL_AGAIN)):
                 if self._over or self._exited:
                     break
                 self._resident.say(b"k\n")
-                await self._keep_raised(self._until_over, _KILL_AGAIN)
-
-    async def _until_listens(self, seconds: float) -> None:
-        assert self._frames is not None
-        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
-            while not self._frames.listens and not self._exited:
-                await self._turn()
-
-    async def _until_over(self, seconds: float) -> None:
-        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
-            while not self._over and not self._exited:
-                await self._turn()
+                await self._keep_raised(self._until_exit, _KILL_AGAIN, lambda: self._over)
 
     def _close_stdin(self) -> None:
         super()._close_stdin()
@@ -327,7 +313,7 @@ class _ResidentCall(Call):
         if resident is not None:
             self._unbegun = self._not_begun(resident)
             if self._frames is not None and self._frames.resident is not None:
-                resident.pid, resident.begun = self._frames.resident, True
+                resident.pid = self._frames.resident
             if self._group is not None and self._last_resort is not None:
                 self._last_resort.detach()
             resident.holds.leader = self._leader
@@ -346,14 +332,10 @@ class _ResidentCall(Call):
 
         It says so before it does, and a client that ends with a status from afar has brought all that was said.
         """
-        if (
-            self._process is None
-            or not (self._exited and resident.begun)
-            or self._reason is not None
-            or self.raised is not None
-        ):
+        if self._process is None or self._frames is None:
             return False
-        if self.cleanup_failed or self._frames is None or self._frames.begun:
+        given_up = self._reason is not None or self.raised is not None or self.cleanup_failed
+        if given_up or not self._exited or not resident.begun or self._frames.begun:
             return False
         return (self._process.returncode or 0) > _SIGNALLED or not resident.has_read_all()
 
@@ -436,7 +418,7 @@ class Pool:
 
     async def _end(self, resident: _Resident, done: anyio.Event) -> None:
         try:
-            await see_through(lambda: _retire(resident), CLEANUP_TIMEOUT)
+            await see_through(partial(_retire, resident), CLEANUP_TIMEOUT)
         finally:
             resident.close()
             self._closing.discard(done)
@@ -453,7 +435,7 @@ class Pool:
                         await anyio.sleep(min(left, _LONGEST_SLEEP))
                     else:
                         del self._idle[0]
-                        await see_through(lambda one=longest: _retire(one), CLEANUP_TIMEOUT)  # type: ignore[misc]
+                        await see_through(partial(_retire, longest), CLEANUP_TIMEOUT)
         finally:
             self._keeper = None
             if not scope.cancel_called:

@@ -71,13 +71,19 @@ def not_started(program: str, code: int) -> SpawnError:
     )
 
 
-def explain_frames(completed: Completed, words: bytes, failure: Callable[..., SpawnError]) -> SpawnError | None:
+def explain_frames(
+    completed: Completed,
+    words: bytes,
+    failure: Callable[..., SpawnError],
+    cannot: Callable[[str, int], SpawnError] = not_started,
+) -> SpawnError | None:
     """Tell the client's failures from the program's by what the supervisor said.
 
     Args:
         completed: The outcome.
         words: What the supervisor said, one a line.
         failure: Makes an error of the client's own words.
+        cannot: Makes one of a program that cannot be executed, and the status that says so.
     """
     program = next(
         after
@@ -89,7 +95,7 @@ def explain_frames(completed: Completed, words: bytes, failure: Callable[..., Sp
     if "nocwd" in frames.words:
         return NotStartedError(f"program {program!r} was not started: its cwd is no directory in the container")
     if frames.unstarted in (_NOT_EXECUTABLE, _NOT_FOUND):
-        return not_started(program, frames.unstarted)
+        return cannot(program, frames.unstarted)
     if frames.exit_status is not None:
         if not frames.started:
             what = (

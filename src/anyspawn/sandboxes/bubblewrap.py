@@ -17,7 +17,7 @@ from anyspawn.argv.bubblewrap import ARGS_INDEX, STATUS_INDEX, bubblewrap_args_d
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames
-from anyspawn.supervisor import resident_script, task
+from anyspawn.supervisor import task
 
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
@@ -190,11 +190,11 @@ def _explain(completed: Completed, status: bytes) -> SpawnError | None:
 
 
 def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
-    error = explain_frames(completed, words, _failure)
-    if isinstance(error, NotStartedError) and b"unstarted" in words:
-        program = completed.argv[completed.argv.index(resident_script()) + 2]
-        return NotStartedError(f"program {program!r} cannot be executed; {_HAS}")
-    return error
+    return explain_frames(completed, words, _failure, _not_started)
+
+
+def _not_started(program: str, _: int) -> SpawnError:
+    return NotStartedError(f"program {program!r} cannot be executed; {_HAS}")
 
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:

@@ -34,8 +34,10 @@ announce() {
   n=0
   while [ "$n" -lt 50 ]; do
     for file in $(grep -l "ANYSPAWN_ID=$id" /proc/[0-9]*/environ); do
-      grep -q "ANYSPAWN_NONCE=$nonce" "$file"
-      [ "$?" != 1 ] || { say running; exit; }
+      case $(grep -aho -e "ANYSPAWN_ID=$id" -e "ANYSPAWN_NONCE=$nonce" "$file") in
+        *NONCE*) ;; # in one look, as that of a process which ends or is executing something else shows none of them
+        *ID*) say running; exit ;;
+      esac
     done
     sleep 0.01 || { sleep 1; n=$((n + 20)); }
     n=$((n + 1))
