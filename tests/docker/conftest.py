@@ -7,6 +7,8 @@ import uuid
 
 import pytest
 
+from anyspawn._spawn import resident
+from anyspawn.supervisor import call_line
 from engines import LABEL, LOOPS, docker, docker_works, made_by_us
 from machine import eventually
 
@@ -67,12 +69,23 @@ class Box(str):
     __slots__ = ("resident",)
 
 
-@pytest.fixture(params=["busybox", "python", "busybox with residents", "python with residents"])
-def box(request):
-    """A container with busybox's sh, and one with dash; with a supervisor for each command, and with those that stay."""
+@pytest.fixture(
+    params=["busybox", "python", "busybox with residents", "python with residents", "python with residents that know"]
+)
+def box(request, monkeypatch):
+    """A container with busybox's sh, and one with dash; with a supervisor for each command, and with those that stay.
+
+    The last of these take any program for one that they executed before.
+    """
     image, _, residents = request.param.partition(" ")
     box = Box(request.getfixturevalue(image))
     box.resident = 8 if residents else 0
+    if residents.endswith("know"):
+
+        def told(*args, known):
+            return call_line(*args, known=True)
+
+        monkeypatch.setattr(resident, "call_line", told)
     return box
 
 

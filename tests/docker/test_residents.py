@@ -452,3 +452,39 @@ def test_launches_differ_by_nothing_but_the_command():
             argvs.add(argv[: -len(command.argv)])
     assert len(argvs) == 2
     assert "secret" not in json.dumps([list(argv) for argv in argvs])
+
+
+async def test_a_program_that_is_none_any_more(busybox):
+    """That it ran before does not make it one that returned 127, nor one that cannot be executed one that returned 126."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+
+        async def inside(script):
+            await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
+
+        program = ["/tmp/program", "x"]
+        await inside("printf '#!/bin/sh\necho $1 $A; exit $B\n' >/tmp/program; chmod +x /tmp/program")
+        for status in (0, 126, 127, 0):
+            done = await spawn(program, sandbox=sandbox, env={"A": "a b", "B": str(status)})
+            assert (done.stdout, done.returncode) == (b"x a b\n", status), done
+        await inside("chmod -x /tmp/program")
+        assert "cannot be executed" in str((await spawn(program, sandbox=sandbox)).error)
+        await inside("chmod +x /tmp/program")
+        for _ in range(2):
+            await spawn(program, sandbox=sandbox, check=True)
+        await inside("rm /tmp/program")
+        for _ in range(2):
+            done = await spawn(program, sandbox=sandbox)
+            assert isinstance(done.error, NotStartedError)
+            assert "was not found" in str(done.error)
+
+
+async def test_a_program_of_another_place(busybox):
+    """Is not known by that of its name."""
+    async with DockerExec(busybox, resident=1) as sandbox:
+        script = "mkdir -p /tmp/a; printf '#!/bin/sh\\n' >/tmp/a/thing; chmod +x /tmp/a/thing"
+        await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
+        for _ in range(2):
+            await spawn(["thing"], sandbox=sandbox, env={"PATH": "/tmp/a:/bin"}, check=True)
+            assert isinstance((await spawn(["thing"], sandbox=sandbox)).error, NotStartedError)
+            await spawn(["./thing"], sandbox=sandbox, cwd="/tmp/a", check=True)
+            assert isinstance((await spawn(["./thing"], sandbox=sandbox, cwd="/tmp")).error, NotStartedError)

@@ -24,7 +24,7 @@ SHELLS = {"dash": ("dash", {}), "bash": ("bash", {}), "bash of old": ("bash", OL
 class Resident:
     """A resident as a client in a container would have it, and its caller."""
 
-    def __init__(self, folder, program, env):
+    def __init__(self, folder, program, env, *, known):
         path = shutil.which(program)
         if path is None:
             pytest.skip(f"there is no {program}")
@@ -41,6 +41,7 @@ class Resident:
         self.next = resident_begin(uuid.uuid4().hex)
         self.err = self.out = self.sender = None
         self.pids = ()
+        self.known = known
 
     def begin(self, argv, *, env=None, stdin=b"", cwd=None):
         told = task(argv, env or {}, stdin, cwd)
@@ -48,7 +49,8 @@ class Resident:
         nonce = uuid.uuid4().hex
         self.out, self.err = Frames(nonce, begun=self.next == b"x\n"), Frames(nonce)
         self.stdout = self.stderr = b""
-        self.say(self.next + call_line(told[: len(told) - size], nonce, self.pids))
+        known = self.known and len(told) - size < 65536
+        self.say(self.next + call_line(told[: len(told) - size], nonce, self.pids, known=known))
         self.next = b"x\n"
         if size:
             self.until(lambda: self.err.send)
@@ -92,15 +94,20 @@ class Resident:
         self.process.stderr.close()
 
 
+@pytest.fixture(params=[False, True], ids=["program unknown", "known"])
+def known(request):
+    return request.param
+
+
 @pytest.fixture(params=SHELLS)
-def make(request, tmp_path):
+def make(request, tmp_path, known):
     made = []
     program, settings = SHELLS[request.param]
 
     def make_one(**env):
         folder = tmp_path / f"{len(made)}"
         folder.mkdir()
-        made.append(Resident(folder, program, {**settings, **env}))
+        made.append(Resident(folder, program, {**settings, **env}, known=known))
         return made[-1]
 
     yield make_one
@@ -166,6 +173,15 @@ def test_arguments_and_variables_at_their_worst(make):
     found = dict(entry.split("=", 1) for entry in os.fsdecode(shown).split("\0") if "=" in entry)
     assert {name: found.get(name) for name in env} == env
     assert not {name for name in found if name.startswith("ANYSPAWN_")} - {"ANYSPAWN_ID", *os.environ}
+
+
+def test_variables_of_the_containers_own(make):
+    """Reach the program as they are."""
+    own = {
+        name: "own" for name in ("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round")
+    }
+    shown = make(**own).run(["cat", "/proc/self/environ"])[0].decode().split("\0")
+    assert {f"{name}=own" for name in own} <= set(shown)
 
 
 def test_what_cannot_be_started(make):

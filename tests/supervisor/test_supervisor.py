@@ -99,6 +99,15 @@ def test_variables_do_not_steer_the_supervisor(shell):
     assert {f"{name}={value}".encode() for name, value in env.items()} <= set(stdout.split(b"\0"))
 
 
+def test_variables_of_the_containers_own(shell, monkeypatch):
+    """Reach the program as they are."""
+    own = ("id", "tag", "size", "status", "nonce", "count", "line", "i", "start", "session", "feeder", "n")
+    for name in own:
+        monkeypatch.setenv(name, "own")
+    shown = Supervised(shell, ["cat", "/proc/self/environ"]).end()[0].decode().split("\0")
+    assert {f"{name}=own" for name in own} <= set(shown)
+
+
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
 def test_a_command_that_cannot_be_executed(shell, program, status):
     """Is told from one that exits with the same status."""

@@ -32,6 +32,11 @@ __all__ = ["Pool", "Pools"]
 
 _KILL_AGAIN = 0.3
 _SIGNALLED = 128
+_OWN_STATUSES = 125
+"""What is above is also said of a program that was never executed."""
+_MOST_KNOWN = 100
+_MOST_TOLD = 64 * 1024
+"""Bytes of arguments and variables that every system takes."""
 _LONGEST_SLEEP = 3600.0  # an event loop may not know how to sleep forever
 
 
@@ -96,6 +101,7 @@ class _Resident:
 
     Attributes:
         pid: Its process id where it is, once it has told that.
+        known: The programs that it has executed, each with what it was found by.
     """
 
     def __init__(self, holdings: _Holdings, resident_id: str, launch: Launch) -> None:
@@ -103,6 +109,7 @@ class _Resident:
         self.id = resident_id
         self.launch = attrs.evolve(launch, stdin=b"", explain=None)
         self.pid: int | None = None
+        self.known: set[Hashable] = set()
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
@@ -181,7 +188,13 @@ class _ResidentCall(Call):
         if len(command.stdin or b"") > SHORT:
             self._long = memoryview(launch.stdin)[-len(command.stdin or b"") :]
         nonce = os.urandom(16).hex()
-        line = call_line(launch.stdin[: len(launch.stdin) - len(self._long)], nonce, pool.pids)
+        told = launch.stdin[: len(launch.stdin) - len(self._long)]
+        self._program = (command.argv[0], command.env.get("PATH"), command.cwd)
+        known = resident is not None and self._program in resident.known
+        plain = len(told) <= _MOST_TOLD and not any(
+            name.startswith("LD_") for name in command.env
+        )  # setsid heeds those
+        line = call_line(told, nonce, pool.pids, known=known and plain)
         begin = b"x\n" if resident is not None and resident.begun else resident_begin(self._id)
         named = _named(launch, len(command.argv), self._id) if resident is None else resident.launch
         changed = attrs.evolve(named, stdin=begin + line, nonce=nonce, explain=launch.explain)
@@ -312,8 +325,9 @@ class _ResidentCall(Call):
         resident, self._resident = self._resident, None
         if resident is not None:
             self._unbegun = self._not_begun(resident)
-            if self._frames is not None and self._frames.resident is not None:
-                resident.pid = self._frames.resident
+            if self._frames is not None:
+                resident.pid = self._frames.resident or resident.pid
+                self._learn(resident, self._frames)
             if self._group is not None and self._last_resort is not None:
                 self._last_resort.detach()
             resident.holds.leader = self._leader
@@ -326,6 +340,12 @@ class _ResidentCall(Call):
             self._pool.give(resident)
         else:
             resident.close()
+
+    def _learn(self, resident: _Resident, frames: Frames) -> None:
+        if frames.unstarted is not None:
+            resident.known.discard(self._program)
+        elif frames.exit_status in range(_OWN_STATUSES) and len(resident.known) < _MOST_KNOWN:
+            resident.known.add(self._program)
 
     def _not_begun(self, resident: _Resident) -> bool:
         """Return whether a resident that served before ended before it began this command, as far as one can prove that.

@@ -73,7 +73,7 @@ def resident_begin(resident_id: str) -> bytes:
     Args:
         resident_id: What all its commands carry.
     """
-    return f"id={resident_id} tag={tag_of(resident_id)}\n{_resident()}\n".encode()
+    return f"_id={resident_id} _tag={tag_of(resident_id)}\n{_resident()}\n".encode()
 
 
 @cache

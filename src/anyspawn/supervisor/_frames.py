@@ -76,16 +76,19 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
     return b"%s %s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
 
 
-def call_line(task: bytes, nonce: str, residents: Iterable[int]) -> bytes:
+def call_line(task: bytes, nonce: str, residents: Iterable[int], *, known: bool = False) -> bytes:
     """Return the line for a resident of a command's task.
 
     Args:
         task: What `task` returned, without a long stdin.
         nonce: What the command's frames begin with.
         residents: The process ids of those beside it.
+        known: The program was executed there before, so that one that it cannot execute need not be told from one that
+            returns 127; arguments and variables are not near any system's limit.
     """
     form, _, rest = task.partition(b" ")
-    return b"run %s %s '%s' %s" % (nonce.encode(), form, " ".join(map(str, residents)).encode(), rest)
+    beside = " ".join(map(str, residents)).encode()
+    return b"run %s %s '%s' %s %s" % (nonce.encode(), form, beside, b"yes" if known else b"''", rest)
 
 
 _FORMAT = [bytes([byte]) if 32 < byte < 127 and byte not in b"%\\-'" else b"\\%03o" % byte for byte in range(256)]
