@@ -118,7 +118,7 @@ _NOISY = ("head", "-c", "262144", "/dev/zero")
 KINDS = (
     Kind(name="cat", share=50, argv=("cat",)),
     Kind(name="exit 3", share=10, argv=("sh", "-c", "exit 3"), ends=("ExitError",)),
-    Kind(name="signal", share=4, argv=("sh", "-c", "kill -9 $$"), ends=("ExitError",)),
+    Kind(name="signal", share=4, argv=("sh", "-c", "kill -9 $$; sh -c 'kill -9 $$'; exit $?"), ends=("ExitError",)),
     Kind(name="no such program", share=5, argv=("/no/such/program",), ends=("NotStartedError",)),
     Kind(name="timeout", share=5, argv=_STUBBORN, ends=("SpawnTimeoutError",), options={"timeout": TIMEOUT}),
     Kind(name="cancelled", share=8, argv=_STUBBORN, ends=("cancelled",), cancel="scope"),

@@ -16,7 +16,7 @@ from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTim
 from anyspawn._model import Command, Completed
 from anyspawn._spawn.group import ended
 from cases import NASTY, TREES
-from machine import MARK, children, eventually, processes_with
+from machine import MARK, children, eventually, open_fds, processes_with
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,21 @@ async def test_a_call_that_is_ended_does_not_cost_its_sandbox(tree):
         script = "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c ^sleep"
         assert (await spawn(["sh", "-c", script], sandbox=sandbox)).stdout == b"0\n"
         assert bwraps() == before
+
+
+async def test_cancelled_at_each_of_its_first_steps():
+    """Before it is told of the command or after it: the sandbox stays, and what it holds."""
+    async with Bubblewrap(resident=1, default_timeout=60) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        before = len(open_fds())
+        for steps in range(24):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: spawn(["sh", "-c", "sleep 999"], sandbox=sandbox))
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            await spawn(["true"], sandbox=sandbox, check=True)
+            assert (len(bwraps()), len(open_fds())) == (1, before), steps
 
 
 async def test_a_sandbox_that_dies():

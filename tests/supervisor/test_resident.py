@@ -177,9 +177,7 @@ def test_arguments_and_variables_at_their_worst(make):
 
 def test_variables_of_the_containers_own(make):
     """Reach the program as they are."""
-    own = {
-        name: "own" for name in ("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round")
-    }
+    own = dict.fromkeys(("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round"), "own")
     shown = make(**own).run(["cat", "/proc/self/environ"])[0].decode().split("\0")
     assert {f"{name}=own" for name in own} <= set(shown)
 

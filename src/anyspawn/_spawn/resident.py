@@ -323,12 +323,13 @@ class _ResidentCall(Call):
 
     def _release(self) -> None:
         resident, self._resident = self._resident, None
-        if resident is not None:
+        told = self._process is not None
+        if resident is not None and told:
             self._unbegun = self._not_begun(resident)
             if self._frames is not None:
                 resident.pid = self._frames.resident or resident.pid
                 self._learn(resident, self._frames)
-            if self._group is not None and self._last_resort is not None:
+            if self._last_resort is not None:
                 self._last_resort.detach()
             resident.holds.leader = self._leader
             resident.holds.doubtful = self.cleanup_failed
@@ -336,7 +337,7 @@ class _ResidentCall(Call):
         super()._release()
         if resident is None:
             return
-        if self._kept or self._process is None:  # there it was not told of the command yet
+        if self._kept or not told:
             self._pool.give(resident)
         else:
             resident.close()
@@ -352,7 +353,8 @@ class _ResidentCall(Call):
 
         It says so before it does, and a client that ends with a status from afar has brought all that was said.
         """
-        if self._process is None or self._frames is None:
+        assert self._process is not None
+        if self._frames is None:
             return False
         given_up = self._reason is not None or self.raised is not None or self.cleanup_failed
         if given_up or not self._exited or not resident.begun or self._frames.begun:
