@@ -30,9 +30,10 @@ class Resident:
             pytest.skip(f"there is no {program}")
         (folder / "sh").symlink_to(path)
         pipe = subprocess.PIPE
+        env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **env}
         self.process = subprocess.Popen(
-            ["sh", "-c", resident_script()],
-            env={**os.environ, **env, "PATH": f"{folder}:{os.environ['PATH']}"},
+            [folder / "sh", "-c", resident_script()],
+            env={name: value for name, value in env.items() if value is not None},
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
@@ -197,6 +198,15 @@ def test_what_cannot_be_started(make):
         assert one.err.clean
     assert one.run(["sh", "-c", "exit 127"]) == (b"", b"", 127, True)
     assert one.err.started
+
+
+def test_where_no_path_is_set(make):
+    """A program is found where the shell finds it, each time."""
+    one = make(PATH=None)
+    for _ in range(2):
+        assert one.run(["cat"], stdin=b"x") == (b"x", b"", 0, True)
+        one.run(["no-such-program"])
+        assert "unstarted 127" in one.err.words
 
 
 def test_what_is_left_behind_is_ended(make):

@@ -145,7 +145,7 @@ alone() {
 # Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes, which follow when they are
 # asked for; the residents beside this one; yes for a program known to be one, or nothing; its working directory, or nothing; its variables, and nothing; its own arguments.
 run() {
-  _nonce=$1 _input=$2 _residents=$3 _known=$4
+  _nonce=$1 _input=$2 _residents=$3 _known=${_path:+$4}
   shift 4
   read -r _ _ _ _ _first </proc/loadavg
   read -r _began _ </proc/uptime
@@ -200,6 +200,9 @@ judge() {
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }
+# Without PATH in the environment a shell and setsid have defaults of their own, by which they may find different programs.
+_path=
+case $(export -p) in *" PATH="*) _path=yes ;; esac
 _able=
 if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then _able=$(probe); fi
 # Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.
