@@ -18,6 +18,7 @@ from anyspawn import (
     ConfigError,
     DockerExec,
     DockerRun,
+    ExitError,
     NotStartedError,
     OutputLimitError,
     SpawnTimeoutError,
@@ -476,6 +477,19 @@ async def test_a_program_that_is_none_any_more(busybox):
             done = await spawn(program, sandbox=sandbox)
             assert isinstance(done.error, NotStartedError)
             assert "was not found" in str(done.error)
+
+
+async def test_a_program_that_removes_itself(python):
+    """Was started, whatever status it ends with; and so was one that removes its working directory."""
+    async with DockerExec(python, resident=1) as sandbox:
+        make = "mkdir -p /tmp/w; printf '#!/bin/sh\\n[ -z $1 ] || { echo did; rm -rf $0 /tmp/w; exit 127; }\\n' >/tmp/go; chmod +x /tmp/go"
+        for program in ("/tmp/go", "sh"):
+            await spawn(["sh", "-c", make], sandbox=sandbox, check=True)
+            argv = [program] if program == "/tmp/go" else ["sh", "/tmp/go"]
+            await spawn(argv, sandbox=sandbox, cwd="/tmp/w", check=True)
+            done = await spawn([*argv, "x"], sandbox=sandbox, cwd="/tmp/w")
+            assert isinstance(done.error, ExitError), done
+            assert (done.stdout, done.returncode) == (b"did\n", 127)
 
 
 async def test_a_program_of_another_place(busybox):

@@ -50,8 +50,8 @@ class Resident:
         nonce = uuid.uuid4().hex
         self.out, self.err = Frames(nonce, begun=self.next == b"x\n"), Frames(nonce)
         self.stdout = self.stderr = b""
-        known = self.known and len(told) - size < 65536
-        self.say(self.next + call_line(told[: len(told) - size], nonce, self.pids, known=known))
+        known = "yes" if self.known and len(told) - size < 65536 else "ask"
+        self.say(self.next + call_line(told[: len(told) - size], nonce, self.pids, known))
         self.next = b"x\n"
         if size:
             self.until(lambda: self.err.send)
@@ -183,21 +183,60 @@ def test_variables_of_the_containers_own(make):
     assert {f"{name}=own" for name in own} <= set(shown)
 
 
-def test_what_cannot_be_started(make):
-    """Is said to be so, and costs nothing but the call."""
-    one = make()
+def test_what_cannot_be_started(make, known):
+    """Is said to be so, and costs nothing but the call; what was a program before is said to be gone."""
+    one, word = make(), "gone" if known else "unstarted"
     for argv, cwd, words in (
-        (["no-such-program"], None, {"unstarted 127"}),
-        (["/etc"], None, {"unstarted 126"}),
+        (["no-such-program"], None, {f"{word} 127"}),
+        (["/etc"], None, {f"{word} 126"}),
         (["true"], "/no/such", {"nocwd", "unstarted 126"}),
         (["true", "x" * 200_000], None, {"unstarted 126"}),
     ):
         one.run(argv, cwd=cwd)
         assert words <= set(one.err.words), one.err.words
-        assert not one.err.started
         assert one.err.clean
     assert one.run(["sh", "-c", "exit 127"]) == (b"", b"", 127, True)
     assert one.err.started
+
+
+def test_what_any_exec_executes(make, known, tmp_path):
+    """Is said to be fit to be known, when that is asked: a script without #! is executed by some alone."""
+    one, path = make(), {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name, text, fit in (("plain", "echo", False), ("script", "#!/bin/sh\necho", True)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+        for program in (name, str(tmp_path / name)):
+            assert one.run([program], env=path)[2:] == (0, True) or known
+            assert one.err.fit == (fit and not known)
+    one.run([sys.executable, "-c", ""])
+    assert one.err.fit != known
+
+
+@pytest.mark.parametrize("size", [0, SHORT + 1])
+def test_what_gives_the_turn_is_killed(make, size):
+    """Then the command is ended, and so is the resident: the caller begins another one."""
+    one = make()
+    one.run(["true"])
+    one.next = one.next.replace(
+        b"x", b"x\necho() { case $1 in [yh]) kill -9 $(exec sh -c 'command echo $PPID') ;; esac; command echo \"$@\"; }"
+    )
+    one.begin(["cat"], stdin=bytes(size))
+    one.process.stdin.flush()
+    one.process.wait(30)
+
+
+def test_the_reader_of_a_long_stdin_fails(make, tmp_path):
+    """Its caller is told, and nothing of it is taken for words."""
+    one, mark = make(), tmp_path / "mark"
+    one.run(["true"])
+    one.next += (
+        b"dd() { [ \"$1\" != iflag=fullblock ] || return 0; command kill -9 $(exec sh -c 'command echo $PPID'); }\n"
+    )
+    one.begin(["cat"], stdin=b"x\n" * SHORT + b"touch %s\n" % bytes(mark) + b"x\n" * 100_000)
+    one.until(lambda: one.err.lost and one.err.exit_status is not None)
+    one.process.stdin.close()
+    one.process.wait(30)
+    assert not mark.exists()
 
 
 def test_where_no_path_is_set(make):
@@ -206,7 +245,7 @@ def test_where_no_path_is_set(make):
     for _ in range(2):
         assert one.run(["cat"], stdin=b"x") == (b"x", b"", 0, True)
         one.run(["no-such-program"])
-        assert "unstarted 127" in one.err.words
+        assert {"unstarted 127", "gone 127"} & set(one.err.words)
 
 
 def test_what_is_left_behind_is_ended(make):

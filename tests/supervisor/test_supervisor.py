@@ -277,18 +277,29 @@ def test_a_live_program_leaves_no_process_behind(shell):
     call.until(RUNNING)
     for _ in range(20):
         call.send(b"x")
-    below = [p for p in Path("/proc").glob("[0-9]*/stat") if is_zombie_of(p, call.process.pid)]
+    below = [pid for pid in zombies() if call.process.pid in ancestors(pid)]
     assert len(below) <= 1  # the last one, which was not heard of yet
     call.say(CLOSE)
     assert call.end()[2] == 0
 
 
-def is_zombie_of(path, session):
+def state_and_parent(pid):
     try:
-        fields = path.read_text().rpartition(")")[2].split()
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
-        return False
-    return fields[0] == "Z" and int(fields[2]) == os.getpgid(session)
+        return "X", 0
+    return state, int(parent)
+
+
+def zombies():
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if state_and_parent(pid)[0] == "Z"]
+
+
+def ancestors(pid):
+    while pid > 1:
+        pid = state_and_parent(pid)[1]
+        yield pid
 
 
 def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ ever meets what another one left behind.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 from collections.abc import Hashable
@@ -34,6 +35,7 @@ _KILL_AGAIN = 0.3
 _SIGNALLED = 128
 _OWN_STATUSES = 125
 """What is above is also said of a program that was never executed."""
+_SETSID_FAILED = re.compile(rb"setsid: [^\n]*\n")
 _MOST_KNOWN = 100
 _MOST_TOLD = 64 * 1024
 """Bytes of arguments and variables that every system takes."""
@@ -101,7 +103,7 @@ class _Resident:
 
     Attributes:
         pid: Its process id where it is, once it has told that.
-        known: The programs that it has executed, each with what it was found by.
+        known: The programs that it has executed, each with what it was found by, and whether any exec executes them.
     """
 
     def __init__(self, holdings: _Holdings, resident_id: str, launch: Launch) -> None:
@@ -109,7 +111,7 @@ class _Resident:
         self.id = resident_id
         self.launch = attrs.evolve(launch, stdin=b"", explain=None)
         self.pid: int | None = None
-        self.known: set[Hashable] = set()
+        self.known: dict[Hashable, bool] = {}
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
@@ -190,11 +192,13 @@ class _ResidentCall(Call):
         nonce = os.urandom(16).hex()
         told = launch.stdin[: len(launch.stdin) - len(self._long)]
         self._program = (command.argv[0], command.env.get("PATH"), command.cwd)
-        known = resident is not None and self._program in resident.known
-        plain = len(told) <= _MOST_TOLD and not any(
-            name.startswith("LD_") for name in command.env
-        )  # setsid heeds those
-        line = call_line(told, nonce, pool.pids, known=known and plain)
+        judged = None if resident is None else resident.known.get(self._program)
+        # setsid heeds LD_..., and takes what begins with a hyphen for an option of its own
+        plain = len(told) <= _MOST_TOLD and not any(name.startswith("LD_") for name in command.env)
+        if not plain or command.argv[0].startswith("-"):
+            judged = False
+        self._asks = judged is None
+        line = call_line(told, nonce, pool.pids, "ask" if judged is None else "yes" if judged else "")
         begin = b"x\n" if resident is not None and resident.begun else resident_begin(self._id)
         named = _named(launch, len(command.argv), self._id) if resident is None else resident.launch
         changed = attrs.evolve(named, stdin=begin + line, nonce=nonce, explain=launch.explain)
@@ -288,7 +292,9 @@ class _ResidentCall(Call):
     def _in_order(self) -> bool:
         """Whether the resident can be talked to: it lives, and is not in the middle of the command's stdin."""
         sent = bool(self._feeds) and self._feeds[0].done and not self._long
-        return sent and self._frames is not None and self._frames.ready and not self._exited and self._error is None
+        frames = self._frames
+        whole = frames is not None and frames.ready and not frames.lost
+        return sent and whole and not self._exited and self._error is None
 
     @property
     def _clean(self) -> bool:
@@ -319,6 +325,10 @@ class _ResidentCall(Call):
 
     def _outcome(self) -> Completed:
         self._argv += self._command.argv
+        if self._frames is not None and self._frames.gone is not None:
+            stdout, stderr = (output.so_far() for output in self._outputs)
+            if not stdout and _SETSID_FAILED.fullmatch(stderr):
+                self._frames.words.append(f"unstarted {self._frames.gone}")
         return super()._outcome()
 
     def _release(self) -> None:
@@ -343,10 +353,12 @@ class _ResidentCall(Call):
             resident.close()
 
     def _learn(self, resident: _Resident, frames: Frames) -> None:
-        if frames.unstarted is not None:
-            resident.known.discard(self._program)
-        elif frames.exit_status in range(_OWN_STATUSES) and len(resident.known) < _MOST_KNOWN:
-            resident.known.add(self._program)
+        if frames.unstarted is not None or frames.gone is not None:
+            resident.known.pop(self._program, None)
+        elif self._asks and frames.exit_status in range(_OWN_STATUSES):
+            if len(resident.known) >= _MOST_KNOWN:
+                del resident.known[next(iter(resident.known))]
+            resident.known[self._program] = frames.fit
 
     def _not_begun(self, resident: _Resident) -> bool:
         """Return whether a resident that served before ended before it began this command, as far as one can prove that.

@@ -76,19 +76,20 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
     return b"%s %s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
 
 
-def call_line(task: bytes, nonce: str, residents: Iterable[int], *, known: bool = False) -> bytes:
+def call_line(task: bytes, nonce: str, residents: Iterable[int], known: str = "") -> bytes:
     """Return the line for a resident of a command's task.
 
     Args:
         task: What `task` returned, without a long stdin.
         nonce: What the command's frames begin with.
         residents: The process ids of those beside it.
-        known: The program was executed there before, so that one that it cannot execute need not be told from one that
-            returns 127; arguments and variables are not near any system's limit.
+        known: ``yes``: the program was executed there before, and said to be fit, so that one that cannot be executed need
+            not be told from one that returns 127; arguments and variables are not near any system's limit. ``ask``: have it
+            said whether the program is fit.
     """
     form, _, rest = task.partition(b" ")
     beside = " ".join(map(str, residents)).encode()
-    return b"run %s %s '%s' %s %s" % (nonce.encode(), form, beside, b"yes" if known else b"''", rest)
+    return b"run %s %s '%s' '%s' %s" % (nonce.encode(), form, beside, known.encode(), rest)
 
 
 _FORMAT = [bytes([byte]) if 32 < byte < 127 and byte not in b"%\\-'" else b"\\%03o" % byte for byte in range(256)]
@@ -194,6 +195,16 @@ class Frames:
         return self._number("unstarted")
 
     @property
+    def gone(self) -> int | None:
+        """The status, 126 or 127, of what was a program and is none now: before it was to run, or because it removed itself."""
+        return self._number("gone")
+
+    @property
+    def fit(self) -> bool:
+        """Whether the program is one that any exec executes, should it prove to be one."""
+        return "fit" in self.words
+
+    @property
     def exit_status(self) -> int | None:
         """The status with which the command ended."""
         return self._number("exit")
@@ -231,7 +242,7 @@ class Frames:
     @property
     def lost(self) -> bool:
         """Whether the command's stdin did not arrive whole."""
-        return "lost" in self.words
+        return "lost" in self.words or (self.over and self.send and not self.listens)
 
     @property
     def clean(self) -> bool:

@@ -7,7 +7,7 @@ _session=$(command -v setsid)
 # The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to its environment or
 # session; what keeps its environment is known by that, too. Zombies do not count: without an init they stay.
 tagged() {
-  while read -r _a _b _c _limit _; do
+  while read -r _a _b _c _limit _rest; do
     case "$_a $_b $_c" in "Max file locks") [ "$_limit" = "$_tag" ]; return ;; esac
   done <"$1"
   return 1

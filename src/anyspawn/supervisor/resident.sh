@@ -5,11 +5,19 @@ exec 3<&0 4>&2 2>/dev/null
 # A word that was too late for its command, or too early, is none of the script.
 t() { :; }
 k() { :; }
+# The process beside is given its turn (y) by the command itself, once there is something that it would find, or by what has read a
+# long stdin to its end; then the command says that it is there (h). When the command is over (o), and there was no turn, its giver
+# was killed, and all ends.
 watch() {
   exec >/dev/null 4>&- 8>&- 9<&-
-  while read -r _turns <&7; do
-    [ "$_turns" = 1 ] || read -r _ <&7
-    while read -r _word <&3 || { sweep; exit; }; do
+  _had=
+  while read -r _turn <&7; do
+    case $_turn in
+    h) continue ;;
+    o) [ "$_had" ] || exit; _had=; continue ;;
+    esac
+    _had=yes
+    while read -r _word <&3 || hung_up; do
       case $_word in
       t) kill -15 $(left) ;;
       k) kill -9 $(left) ;;
@@ -18,6 +26,13 @@ watch() {
     done
     echo >&6
   done
+}
+# The command may be just about to begin: it is looked for again when it says that it is there, and when it is over.
+hung_up() {
+  sweep
+  echo >&6
+  while read -r _turn <&7; do sweep; done
+  exit
 }
 
 # A pipe with the ends 5 and 6, made without another process where the shell keeps a here-document in one; older ones of bash
@@ -30,7 +45,7 @@ E
 pipe() {
   if [ "$_piped" ]; then
     here
-    read -r _ <&5
+    read -r _line <&5
   elif [ "$BASH_VERSION" ]; then
     set +o posix
     eval 'exec 5< <(:)'
@@ -46,6 +61,9 @@ exec 7<&5 8>&6
 pipe
 exec 9<&5 5<&-
 watch &
+# It goes first, as it would otherwise be left, a zombie, to a container's first process, which may not look after any.
+trap 'exec 8>&-; kill "$_watcher"; wait' EXIT
+_watcher=$!
 exec 6>&- 7<&-
 
 _settle='
@@ -64,22 +82,30 @@ while [ "$ANYSPAWN_COUNT" -gt 0 ]; do
 done
 unset ANYSPAWN_COUNT ANYSPAWN_NONCE
 '
-_start=$_settle'exec "$@"
+_start=$_settle'
+if [ "$ANYSPAWN_ASK" ]; then
+  ANYSPAWN_FILE=$(command -v -- "$1")
+  { case $ANYSPAWN_FILE in
+  */*) ANYSPAWN_FILE=$(head -c 4 "$ANYSPAWN_FILE") ;;
+  ?*) ANYSPAWN_FILE="#!" ;;
+  esac; } 2>/dev/null
+  case $ANYSPAWN_FILE in "#!"* | ?ELF) printf "%s fit\036" "$ANYSPAWN_frame" >&2 ;; esac
+  unset ANYSPAWN_ASK ANYSPAWN_FILE
+fi
+exec "$@"
 exit'
-_look=$_settle'case $1 in
-*/*) [ -x "$1" ] && [ ! -d "$1" ] ;;
-*) command -v -- "$1" ;;
-esac'
-# The process beside has its turn once there is something that it would find; and once a long stdin was read. What is known to be a
-# program goes without the shell between, which tells what cannot be executed from what returns 127.
+_look=$_settle'
+ANYSPAWN_FILE=$(command -v -- "$1") && [ "${ANYSPAWN_FILE#*/}" != "$ANYSPAWN_FILE" ] && [ -x "$ANYSPAWN_FILE" ] && [ ! -d "$ANYSPAWN_FILE" ]'
+# What is known to be a program goes without the shell between, which tells what cannot be executed from what returns 127. Where it
+# is to become known, that shell says whether any exec executes it: a script without #! is executed by some alone.
 work() (
   { ulimit -x "$_tag" || ulimit -w "$_tag" || printf '%s%s untagged%s' "$_rs" "$_nonce" "$_rs" >&4; } 2>/dev/null
-  [ -z "$_turns" ] || echo "$_turns" >&8
+  [ -z "$_turn" ] || echo "$_turn" >&8
   exec 2>&4 3<&- 4>&- 5<&- 6>&- 8>&- 9<&-
   ANYSPAWN_ID=$_id ANYSPAWN_NONCE=$_rs$_nonce ANYSPAWN_COUNT=0 ANYSPAWN_SESSION=$_session
   trap 'printf "%s unstarted $?\036" "$ANYSPAWN_NONCE" >&2' EXIT
   export ANYSPAWN_ID
-  if [ "$_known" ]; then
+  if [ "$_known" = yes ]; then
     if [ "$1" ]; then
       CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf '%s nocwd\036' "$ANYSPAWN_NONCE" >&2; exit 126; }
       unset OLDPWD
@@ -100,27 +126,32 @@ work() (
     shift
   done
   shift
+  [ -z "$_known" ] || export ANYSPAWN_ASK=yes
   export ANYSPAWN_NONCE ANYSPAWN_COUNT
   exec $_session sh -c "$_start" anyspawn "$_cwd" "$@"
 )
-# Two things that ended without a word of ours are looked into: what was a program before may be none any more; and what bash cannot
-# execute as its arguments are too long, which then cannot be executed without a program either.
+# Two things that ended without a word of ours are looked into: what was a program before may be none any more, of which setsid's
+# words on stderr have to speak, too; and what bash cannot execute as its arguments are too long, which then cannot be executed
+# without a program either.
 attempt() {
   work "$@"
   _status=$?
-  _doubt=
   case $_known,$_status in
-  yes,12[67]) _doubt=$_look ;;
-  ,126) [ -z "$BASH_VERSION" ] || _doubt=: ;;
+  yes,12[67]) again "$_look" "$@" || say "gone $_status" ;;
+  *,126) [ -z "$BASH_VERSION" ] || again : "$@" || say "unstarted 126" ;;
   esac
-  if [ "$_doubt" ] && ! (_known= _turns= _start=$_doubt && work "$@") </dev/null >/dev/null 4>&1; then say "unstarted $_status"; fi
 }
+again() (
+  _known= _turn= _start=$1
+  shift
+  work "$@"
+) </dev/null >/dev/null 4>&1
 # Whether nothing is left of the command, by one look. What it started has higher numbers than what was there before, unless it
 # ran for so long that they may have begun anew; and what another resident has started is a child of that one, which what
 # the command leaves behind cannot become.
 alone() {
-  read -r _ _ _ _ _last </proc/loadavg || return 1
-  read -r _now _ </proc/uptime || return 1
+  read -r _x _x _x _x _last </proc/loadavg || return 1
+  read -r _now _x </proc/uptime || return 1
   if [ "$((${_now%.*}${_now#*.} - ${_began%.*}${_began#*.}))" -gt "$_soon" ] || [ "$_last" -lt "$_first" ]; then _first=0; fi
   [ "$_last" -ne "$((_first + 1))" ] || return 0
   set --
@@ -143,19 +174,20 @@ alone() {
   [ -z "$(grep -l -e "^Max file locks  *$_tag " -e "ANYSPAWN_ID=$_id" $_doubtful)" ]
 }
 # Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes, which follow when they are
-# asked for; the residents beside this one; yes for a program known to be one, or nothing; its working directory, or nothing; its variables, and nothing; its own arguments.
+# asked for; the residents beside this one; yes for a program known to be one, ask for one that may become known, or nothing;
+# its working directory, or nothing; its variables, and nothing; its own arguments.
 run() {
-  _nonce=$1 _input=$2 _residents=$3 _known=${_path:+$4}
+  _nonce=$1 _input=$2 _residents=$3 _known=${_exact:+$4}
   shift 4
-  read -r _ _ _ _ _first </proc/loadavg
-  read -r _began _ </proc/uptime
+  read -r _x _x _x _x _first </proc/loadavg
+  read -r _began _x </proc/uptime
   if [ -z "$_ran" ]; then
     printf '%s%s start%s' "$_rs" "$_nonce" "$_rs"
     say "resident $$"
     _ran=yes
   fi
   say start
-  _turns=1
+  _turn=y
   case $_input in
   =)
     attempt "$@" </dev/null
@@ -170,8 +202,8 @@ run() {
     ;;
   *)
     say send
-    _turns=2
-    if { head -c "$_input" <&3 || lost "$?"; echo 2 >&8; say took; } | { _size=$_input; spool; } | {
+    _turn=h
+    if { head -c "$_input" <&3 || { say lost; cat <&3 >/dev/null; }; echo y >&8; say took; } | { _size=$_input; spool; } | {
       attempt "$@"
       judge
       printf '%s' "$_told" >&4
@@ -181,7 +213,8 @@ run() {
     ;;
   esac
   printf '%s%s%s %s%s' "$_told" "$_rs" "$_nonce" "$_verdict" "$_rs" >&4
-  read -r _ <&9 || exit
+  echo o >&8
+  read -r _x <&9 || exit
 }
 # Ends what is left of the command. Sets what there is to tell of its end yet, and the verdict.
 judge() {
@@ -200,9 +233,9 @@ judge() {
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }
-# Without PATH in the environment a shell and setsid have defaults of their own, by which they may find different programs.
-_path=
-case $(export -p) in *" PATH="*) _path=yes ;; esac
+# Nothing is known where setsid might find another program than the shell, as PATH is not set, or has other statuses.
+_ran= _most= _exact=
+case $(export -p) in *" PATH="*) [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; } && _exact=yes ;; esac
 _able=
 if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then _able=$(probe); fi
 # Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.

@@ -49,11 +49,11 @@ announce() {
 # keep the end of our own stdin from being seen. The first line is the number of this process, which waits for that end
 # by a builtin, so that killing it orphans nothing.
 feed() {
-  read -r _feeder _ </proc/self/stat
+  read -r _feeder _rest </proc/self/stat
   echo "$_feeder"
-  if [ "$_size" = - ]; then stream; elif [ "$_size" -gt 0 ]; then head -c "$_size" <&3 || lost "$?"; fi
+  if [ "$_size" = - ]; then stream; elif [ "$_size" -gt 0 ]; then head -c "$_size" <&3 || if [ "$_size" -gt 65000 ]; then say lost; else lost "$?"; fi; fi
   exec >/dev/null 4>&-
-  while read -r _ <&3; do :; done
+  while read -r _rest <&3; do :; done
   sweep
 }
 _start='
@@ -92,7 +92,7 @@ look_after() {
   while held && kill -0 "$_feeder"; do
     [ "$_told" ] || say held
     _told=1
-    sleep 0.02 || sleep 1 || while read -r _ <&3; do :; done
+    sleep 0.02 || sleep 1 || while read -r _rest <&3; do :; done
   done
   sweep
   _swept=$?
