@@ -94,6 +94,19 @@ async def in_flight(call: Call, program: Program, width: int, seconds: float) ->
     return cell
 
 
+async def apart(call: Call, program: Program, calls: int, seconds: float) -> Cell:
+    """Make calls with so many seconds of rest before each; what they took in all is the cell's time."""
+    cell = Cell()
+    try:
+        for _ in range(calls):
+            await anyio.sleep(seconds)
+            cell.took.append(await once(call, program))
+    except Exception as error:
+        cell.failed = why(error)
+    cell.seconds = sum(cell.took)
+    return cell
+
+
 def why(error: BaseException) -> str:
     """Return an error in a line; of a group, its first."""
     while isinstance(error, BaseExceptionGroup):

@@ -214,7 +214,8 @@ RUN = Place(
     start=image,
     clean=clean,
     widths=(1, 4, 16),
-    budget=80.0,
+    rest=1.0,
+    budget=120.0,
     output=0,
     peers=(
         command_line(

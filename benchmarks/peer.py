@@ -67,6 +67,7 @@ class Place:
         start: Makes a target for a run, and ends it.
         clean: Removes whatever bears the run's name, also after a crash.
         widths: How many calls are in flight, one measurement after the other.
+        rest: Seconds between calls that are made apart; 0: none are.
         output: How many bytes the program with large output writes; 0: none is run.
         budget: After how many seconds no further round begins, on the first loop; later ones have a third of it each.
         patience: The timeout in the cases of behaviour, in seconds.
@@ -80,6 +81,7 @@ class Place:
     peers: tuple[Peer, ...] = field(repr=False)
     loops: tuple[Loop, ...] = ("asyncio", "trio")
     widths: tuple[int, ...] = (1, 4, 16, 64)
+    rest: float = 0.0
     output: int = 64 * 2**20
     budget: float = 100.0
     patience: float = 2.0

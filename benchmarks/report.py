@@ -32,6 +32,8 @@ How it is measured:
   the program writes 1 KiB by itself, which is less work.
 - Blocking libraries run in threads, 64 at most, as an async program has to run them. A time limit for a command is the peer's own, if it has one;
   if not, the caller gives up waiting, which is all that an async program can do.
+- *Calls apart* are made one at a time, a second after each other, and the seconds between them do not count: what has something started
+  ahead has had the time for it.
 - Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
 - Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
   started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
@@ -55,7 +57,7 @@ def render_plots(found: Found) -> dict[str, str]:
             rows = [row for row in place["rows"] if row["loop"] == place["rows"][0]["loop"] and "rounds" in row]
             rates: dict[str, list[tuple[float, float]]] = {}
             for row in rows:
-                if row["case"] != "output":
+                if row["case"].isdigit():
                     rates.setdefault(row["peer"], []).append((float(row["case"]), statistics.median(row["rounds"])))
             title = f"{place['title']}: calls/s ({rows[0]['loop']})" if rows else place["title"]
             files[f"{name}.svg"] = plots.lines(title, "calls in flight", "calls/s", rates)
@@ -98,7 +100,7 @@ def _aims(found: Found) -> Iterator[list[str]]:
     for aim in targets.AIMS:
         place = found["places"].get(aim.place, {})
         seen = targets.seen(aim, place.get("rows", []))
-        what = "large output" if aim.case == "output" else f"{aim.case} in flight"
+        what = _what(aim.case)
         limit = "at most" if aim.figure == "ms" else "at least"
         name = f"{aim.peer}, {what}, {aim.loop}: {limit} {aim.bound:.3g} {targets.WORDS[aim.figure]}"
         reason = place.get("missing", {}).get(aim.peer, "not measured in this run")
@@ -111,6 +113,10 @@ def _aims(found: Found) -> Iterator[list[str]]:
         ms = found["import"]["ms"]
         name = f"`import anyspawn` over `import anyio, attrs`: at most {targets.IMPORT_MS:g} ms"
         yield [name, f"{ms:.1f}", _verdict(ms <= targets.IMPORT_MS)]
+
+
+def _what(case: str) -> str:
+    return {"output": "large output", "apart": "calls apart"}.get(case, f"{case} in flight")
 
 
 def _verdict(met: bool) -> str:
@@ -177,7 +183,7 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
     for row in rows:
         by_peer.setdefault(row["peer"], {})[row["case"]] = row
     size = (place["settings"]["output"] or place["output"]) / _MIB
-    heads = [f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {case} in flight" for case in cases]
+    heads = [f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {_what(case)}" for case in cases]
     table = []
     for peer, seen in by_peer.items():
         one = seen.get("1", {})
@@ -189,9 +195,7 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
     yield from _table(["", "ms p50, p99", *heads], table)
     failed = [(row["peer"], row["case"], row["failed"]) for row in rows if "failed" in row]
     if failed:
-        yield "\n".join(
-            f"- {peer}, {case if case == 'output' else case + ' in flight'}: {why}" for peer, case, why in failed
-        )
+        yield "\n".join(f"- {peer}, {_what(case)}: {why}" for peer, case, why in failed)
         yield ""
 
 

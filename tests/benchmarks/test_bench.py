@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import anyio
 import attrs
 import pytest
-from benchmarks.cases import Cell, in_flight, small
+from benchmarks.cases import Cell, apart, in_flight, small
 from benchmarks.measure import QUICK, TINY, measure
 from benchmarks.peer import Peer, Place, Target, peer, sandboxed
 from benchmarks.places import PLACES
@@ -54,6 +54,17 @@ async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
     assert all(row["rounds"][0] > 0 and row["p99"] >= row["p50"] > 0 for row in found["rows"])
     assert found["missing"]["absent"] == "not installed (no module no_such_library)"
     assert found["missing"]["anyspawn later"] == "this version of anyspawn does not have `no_such_field`"
+
+
+async def test_calls_apart(anyio_backend):
+    """The rest between them is not theirs."""
+
+    async def call(argv, stdin, timeout):
+        return b"x" * 1024
+
+    cell = await apart(call, small(Peer(name="x", connect=None)), 3, 0.01)
+    assert len(cell.took) == 3
+    assert cell.seconds == sum(cell.took)
 
 
 async def test_lost_output_fails_the_case(anyio_backend):
@@ -99,7 +110,7 @@ def test_aims_name_what_is_measured():
         where = PLACES[aim.place]
         assert aim.peer in {each.name for each in where.peers}
         assert aim.loop in where.loops
-        assert aim.case == "output" or int(aim.case) in where.widths
+        assert aim.case == "output" or (aim.case == "apart" and where.rest) or int(aim.case) in where.widths
     assert targets.Aim("local", "x", "1", "ms", 4).met(3.9)
     assert not targets.Aim("local", "x", "1", "ratio", 4).met(3.9)
 
