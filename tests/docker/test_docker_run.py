@@ -189,11 +189,11 @@ async def test_a_program_that_cannot_be_started(box, argv, words):
 
 
 async def test_out_of_memory():
-    """The kernel's doing is told from a program's own 137."""
+    """The kernel's doing is told from a program's own 137, or said to be likely: docker's word of it is lost now and then."""
     sandbox = attrs.evolve(PYTHON, security=SecurityConfig(memory="24MiB"))
     done = await run("python3", "-c", "x = b'x' * 500_000_000", sandbox=sandbox)
     assert isinstance(done.error, ExitError)
-    assert "the container was out of memory" in str(done.error)
+    assert re.search("the container was out of memory|for the lack of memory", str(done.error)), done
     assert done.returncode == 137
 
 

@@ -46,7 +46,8 @@ _UNREACHABLE = (
     "permission denied while trying to connect",
     "No such image",
 )
-_DOUBTFUL = {125, 126, 127, 137}
+_KILLED = 137
+_DOUBTFUL = {125, 126, 127, _KILLED}
 """Statuses that docker uses for its own failures too, or that out-of-memory looks like."""
 
 GUARD = """
@@ -240,7 +241,7 @@ class DockerRun(ResidentSandbox):
         stderr = completed.stderr.decode(errors="replace")
         record = await self._events(command)
         for _ in range(_LATE_LOOKS):
-            if record is None or code != 137 or "oom" in {line.partition(" ")[0] for line in record}:
+            if record is None or code != _KILLED or "oom" in {line.partition(" ")[0] for line in record}:
                 break
             await anyio.sleep(0.1)  # the kernel's word may come after the container's end
             record = await self._events(command)
@@ -248,8 +249,12 @@ class DockerRun(ResidentSandbox):
             return failure(stderr, code, started=None)
         events = {line.partition(" ")[0] for line in record}
         if events & {"start", "die"}:
-            if "oom" in events and code == 137:
+            if "oom" in events and code == _KILLED:
                 return ExitError(f"{program!r} was ended by the kernel: the container was out of memory")
+            if code == _KILLED and self.security is not None and self.security.memory is not None:
+                return ExitError(
+                    f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
+                )
             if f"die {code}" in record:
                 return ExitError(f"{program!r} exited with status {code}")
             return failure(stderr, code, started=True)
