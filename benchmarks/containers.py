@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from anyspawn import DockerExec, DockerRun
-from benchmarks.peer import Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
+from benchmarks.peer import KEPT, Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
 
 IMAGE = "busybox"
 LABEL = "anyspawn-bench"
@@ -195,12 +195,11 @@ EXEC = Place(
     title="In a running container",
     start=container,
     clean=clean,
+    budget=170.0,
     peers=(
         command_line(lambda target: ["docker", "exec", "-i", target.name], "docker exec"),
         sandboxed("anyspawn DockerExec", DockerExec, lambda target: {"container": target.name}),
-        sandboxed(
-            "anyspawn DockerExec(resident=8)", DockerExec, lambda target: {"container": target.name, "resident": 8}
-        ),
+        sandboxed("anyspawn DockerExec(resident=8)", DockerExec, lambda target: {"container": target.name, **KEPT}),
         Peer(name="docker-py", connect=docker_py_exec, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_exec, stdin="open", loops=("asyncio",)),
         Peer(name="python-on-whales", connect=whales_exec, stdin="none", loops=("asyncio",)),
@@ -223,7 +222,7 @@ RUN = Place(
         ),
         sandboxed("anyspawn DockerRun", DockerRun, fresh),
         sandboxed("anyspawn DockerRun(fresh=True)", DockerRun, lambda target: fresh(target, fresh=True)),
-        sandboxed("anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, resident=8)),
+        sandboxed("anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, **KEPT)),
         Peer(name="docker-py", connect=docker_py_run, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_run, stdin="none", loops=("asyncio",)),
         Peer(name="python-on-whales", connect=whales_run, stdin="none", loops=("asyncio",)),

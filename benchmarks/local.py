@@ -16,6 +16,7 @@ from benchmarks.peer import (
     ASYNCIO,
     EVERY_LOOP,
     GIB,
+    KEPT,
     Call,
     Peer,
     Place,
@@ -155,7 +156,7 @@ BUBBLEWRAP = Place(
     peers=(
         command_line(bwrap, "bwrap"),
         sandboxed("anyspawn Bubblewrap", Bubblewrap, lambda _: {}),
-        sandboxed("anyspawn Bubblewrap(resident=8)", Bubblewrap, lambda _: {"resident": 8}),
+        sandboxed("anyspawn Bubblewrap(resident=8)", Bubblewrap, lambda _: KEPT),
         Peer(name="llm-sandbox, bubblewrap", connect=llm_sandbox, stdin="none", loops=("asyncio",)),
     ),
 )

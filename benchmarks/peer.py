@@ -88,6 +88,10 @@ class Place:
     slow: float = 3.0
 
 
+KEPT: dict[str, Any] = {"resident": 8, "idle_timeout": 3600}
+"""Residents that stay while other peers have their turn, as those of a program that calls all the time do."""
+
+
 def peer(name: str, call: Call, **options: Any) -> Peer:
     """Return a peer that holds nothing open."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from anyspawn import KubectlExec, KubectlRun
-from benchmarks.peer import Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
+from benchmarks.peer import KEPT, Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
 
 IMAGE = "busybox"
 LABEL = "anyspawn-bench"
@@ -169,7 +169,7 @@ EXEC = Place(
             lambda target: ["kubectl", "-n", target.namespace, "exec", "-i", target.name, "--"], "kubectl exec"
         ),
         sandboxed("anyspawn KubectlExec", KubectlExec, one),
-        sandboxed("anyspawn KubectlExec(resident=8)", KubectlExec, lambda target: one(target, resident=8)),
+        sandboxed("anyspawn KubectlExec(resident=8)", KubectlExec, lambda target: one(target, **KEPT)),
         sandboxed(
             "anyspawn KubectlExec, 2 pods",
             KubectlExec,
