@@ -152,7 +152,7 @@ def test_losses_and_failures_are_on_the_page():
     page = report.render(FOUND)
     assert "| On this host | anyspawn Direct | asyncio | 1 | quick (2.00x) |" in page
     assert "| quick ² | 1.0, 2.0 | 200, 1.00x | **failed** |" in page
-    assert "- quick, output: WrongOutputError: 3 | 4" in page
+    assert "- quick, large output: WrongOutputError: 3 | 4" in page
     assert "- absent: not installed" in page
     assert "did not return, **3 left**" in page
     assert "SpawnTimeoutError after 2.0 s, 0 left" in page
