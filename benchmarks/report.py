@@ -100,9 +100,8 @@ def _aims(found: Found) -> Iterator[list[str]]:
     for aim in targets.AIMS:
         place = found["places"].get(aim.place, {})
         seen = targets.seen(aim, place.get("rows", []))
-        what = _what(aim.case)
         limit = "at most" if aim.figure == "ms" else "at least"
-        name = f"{aim.peer}, {what}, {aim.loop}: {limit} {aim.bound:.3g} {targets.WORDS[aim.figure]}"
+        name = f"{aim.peer}, {_what(aim.case)}, {aim.loop}: {limit} {aim.bound:.3g} {targets.WORDS[aim.figure]}"
         reason = place.get("missing", {}).get(aim.peer, "not measured in this run")
         yield [
             name,

@@ -6,6 +6,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+
 NASTY = {
     "A": "x",
     "EMPTY": "",
@@ -60,3 +62,12 @@ def all_command_lines():
     finally:
         stop.set()
         thread.join()
+
+
+async def cancelled_after(steps, call):
+    """Begin a call, and cancel it after so many steps of the event loop."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()

@@ -15,7 +15,7 @@ import pytest
 from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTimeoutError, TransportError, spawn
 from anyspawn._model import Command, Completed
 from anyspawn._spawn.group import ended
-from cases import NASTY, TREES
+from cases import NASTY, TREES, cancelled_after
 from machine import MARK, children, eventually, open_fds, processes_with
 
 pytestmark = pytest.mark.anyio
@@ -84,11 +84,7 @@ async def test_cancelled_at_each_of_its_first_steps():
         await spawn(["true"], sandbox=sandbox, check=True)
         before = len(open_fds())
         for steps in range(24):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: spawn(["sh", "-c", "sleep 999"], sandbox=sandbox))
-                for _ in range(steps):
-                    await anyio.lowlevel.checkpoint()
-                tasks.cancel_scope.cancel()
+            await cancelled_after(steps, lambda: spawn(["sh", "-c", "sleep 999"], sandbox=sandbox))
             await spawn(["true"], sandbox=sandbox, check=True)
             assert (len(bwraps()), len(open_fds())) == (1, before), steps
 

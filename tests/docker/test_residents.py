@@ -26,7 +26,7 @@ from anyspawn import (
     spawn,
 )
 from anyspawn._spawn.group import ended
-from cases import NASTY, TREES, command_lines
+from cases import NASTY, TREES, cancelled_after, command_lines
 from engines import docker, made_by_us, processes_in
 from machine import eventually
 
@@ -233,11 +233,7 @@ async def test_cancelled_at_each_of_its_first_steps(busybox):
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         for steps in range(24):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: spawn(["sh", "-c", "setsid sleep 999 & wait"], sandbox=sandbox))
-                for _ in range(steps):
-                    await anyio.lowlevel.checkpoint()
-                tasks.cancel_scope.cancel()
+            await cancelled_after(steps, lambda: spawn(["sh", "-c", "setsid sleep 999 & wait"], sandbox=sandbox))
             assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
             assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
         assert len(clients(busybox.encode())) == 1

@@ -194,6 +194,7 @@ def test_what_cannot_be_started(make, known):
     ):
         one.run(argv, cwd=cwd)
         assert words <= set(one.err.words), one.err.words
+        assert one.err.started == (not any(word.startswith("unstarted") for word in words))
         assert one.err.clean
     assert one.run(["sh", "-c", "exit 127"]) == (b"", b"", 127, True)
     assert one.err.started

@@ -251,13 +251,13 @@ class DockerRun(ResidentSandbox):
         if events & {"start", "die"}:
             if "oom" in events and code == _KILLED:
                 return ExitError(f"{program!r} was ended by the kernel: the container was out of memory")
+            if f"die {code}" not in record:
+                return failure(stderr, code, started=True)
             if code == _KILLED and self.security is not None and self.security.memory is not None:
                 return ExitError(
                     f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
                 )
-            if f"die {code}" in record:
-                return ExitError(f"{program!r} exited with status {code}")
-            return failure(stderr, code, started=True)
+            return ExitError(f"{program!r} exited with status {code}")
         # The daemon remembers but its last events: that there is no start proves nothing, unless docker says why.
         own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
         if completed.stdout or not (own or "create" in events):
