@@ -33,6 +33,13 @@ TREES = {
     "streams closed": "exec >/dev/null 2>&1 </dev/null; setsid sleep 999 & sleep 999",
 }
 
+CHAINS = {
+    "in one group": "f() { echo >>/tmp/chain; f & }; f",
+    "with streams closed": "f() { echo >>/tmp/chain; f >&- 2>&- & }; f",
+    "in sessions": 'echo >>/tmp/chain; (setsid sh -c "$CHAIN" >&- 2>&- &)',
+}
+"""Each process starts the next one and ends at once, so that it is gone before it is looked at; CHAIN is to be set to the same."""
+
 
 def command_lines():
     """Return the argv of every process of this host, by pid; containers' processes are among them."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from anyspawn._model import Command, Completed, Sandbox
+from anyspawn._sandbox import ArgvSandbox
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = ["DIRECT", "spawn"]
@@ -67,7 +68,7 @@ async def spawn(
             raise TypeError(f"{given[0]} was given beside a Command; set it on the Command (attrs.evolve makes a copy)")
     else:
         command = Command(argv, **fields)
-    if sandbox is not None and not isinstance(sandbox, Sandbox):
+    if sandbox is not None and not isinstance(sandbox, (ArgvSandbox, Sandbox)):  # the protocol takes long to ask
         raise TypeError(f"sandbox must have a name and an async spawn(command), as {type(sandbox).__name__} has not")
     completed = await (DIRECT if sandbox is None else sandbox).spawn(command)
     return completed.check() if check else completed

@@ -29,7 +29,10 @@ def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         raise TypeError(
             f"argv must be a sequence of str such as ['ls', '-l'], not {type(value).__name__}; no shell is ever started"
         )
-    argv = tuple([os.fspath(item) if isinstance(item, os.PathLike) else item for item in value])
+    # A str is asked for first: asking an ABC costs a multiple of it.
+    argv = tuple(
+        [item if isinstance(item, str) or not isinstance(item, os.PathLike) else os.fspath(item) for item in value]
+    )
     try:
         check_text("".join(argv), "argv")  # in one go; which item it is, is looked for where there is one
     except (TypeError, ValueError):

@@ -26,7 +26,7 @@ from anyspawn import (
     TransportError,
     spawn,
 )
-from cases import NASTY, TREES, all_command_lines, command_lines
+from cases import CHAINS, NASTY, TREES, all_command_lines, command_lines
 from engines import docker, processes_in
 from machine import eventually
 
@@ -174,6 +174,33 @@ async def test_what_a_program_leaves_behind_is_ended(box):
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
     assert done.cleanup is Cleanup.CONFIRMED
     assert not await left_in(box)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("end", ["by itself", "timeout"])
+async def test_a_chain_of_processes_is_ended(box, chain, end):
+    """Of which each starts the next one and is gone before it is looked at."""
+    script, rest = CHAINS[chain], "; sleep 999" if end == "timeout" else ""
+    done = await run(box, "sh", "-c", script + rest, env={"CHAIN": script}, timeout=0.3 if rest else 30)
+    assert isinstance(done.error, SpawnTimeoutError) if rest else done.error is None, done
+    assert done.cleanup is not Cleanup.UNCONFIRMED
+    length = docker("exec", box, "wc", "-c", "/tmp/chain")
+    assert int(length.split()[0]) > 1
+    assert docker("exec", box, "wc", "-c", "/tmp/chain") == length
+    docker("exec", box, "rm", "/tmp/chain")
+
+
+async def test_what_the_container_itself_starts_goes_on(containers):
+    """Also where it comes and goes all the time, and a chain of processes is looked for meanwhile."""
+    beat = "set -e; while :; do sleep 0.01; echo >>/tmp/beat; done"
+    box = containers("busybox", cmd=("sh", "-c", beat))
+    for resident in (0, 1):
+        async with DockerExec(box, resident=resident) as sandbox:
+            for _ in range(4):
+                done = await spawn(["sh", "-c", CHAINS["in one group"]], sandbox=sandbox)
+                assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
+                at = docker("exec", box, "wc", "-c", "/tmp/beat")
+                assert not eventually(lambda at=at: docker("exec", box, "wc", "-c", "/tmp/beat") == at, 10)
 
 
 async def test_grace(box):

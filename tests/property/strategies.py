@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anyspawn import Bubblewrap, Command, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.containers import SecurityConfig
-from anyspawn.supervisor import resident_script
+from anyspawn.supervisor import resident_script, script_line
 
 NASTY = [
     "",
@@ -154,8 +154,8 @@ def container_variables(launch, command):
         words = resident_words(launch)[2:]
         return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
     if launch.nonce:
-        count = int(launch.stdin.split(b"\n", 1)[0].split()[3])
-        lines = [line for line in launch.stdin.split(b"\n")[1 : 1 + count] if line.startswith(b"export ")]
+        first, *rest = launch.stdin.removeprefix(script_line()).split(b"\n")
+        lines = [line for line in rest[: int(first.split()[3])] if line.startswith(b"export ")]
         pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
         return [(name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'")) for name, value in pairs]
     argv = launch.argv[: len(launch.argv) - len(command.argv)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import strategies as own
 from anyspawn import Command, ConfigError, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.argv import docker_exec_argv, docker_run_argv, kubectl_exec_argv, kubectl_run_argv
-from anyspawn.supervisor import Frames, resident_script, script
+from anyspawn.supervisor import Frames, reading_script, resident_script, script, script_line
 
 modes = pytest.mark.parametrize("mode", sorted(own.container_sandboxes))
 
@@ -78,7 +78,7 @@ def test_deterministic(mode, data):
 def test_pure(mode, data):
     """`launch` touches neither environment nor disk."""
     sandbox, command = drawn(data, mode)
-    script(), resident_script()  # read once, when the first supervisor is needed
+    script_line()  # read once, when the first supervisor is needed
     with (
         mock.patch.object(builtins, "open", side_effect=AssertionError),
         mock.patch("os.environ", new=None),
@@ -172,7 +172,7 @@ def test_kubectl_layouts():
         "-n",
     )
     assert kubectl_exec_argv(KubectlExec("deployment/x"), Command(["cat", "-n"], env={"A": "b"}, cwd="/x")) == (
-        *("kubectl", "exec", "-i", "deployment/x", "--", "sh", "-c", script(), "anyspawn", "cat", "-n"),
+        *("kubectl", "exec", "-i", "deployment/x", "--", "sh", "-c", reading_script(), "anyspawn", "cat", "-n"),
     )
     assert kubectl_exec_argv(KubectlExec(selector="a=b"), Command(["cat"]))[:5] == (
         *("kubectl", "exec", "-i", "pod/?", "--"),
@@ -180,7 +180,7 @@ def test_kubectl_layouts():
     run = KubectlRun("busybox", namespace="ns", kubectl_path="/bin/kubectl")
     assert kubectl_run_argv(run, Command(["cat"], id="ab" * 8)) == (
         *("/bin/kubectl", "exec", "-i", "-n", "ns", "-c", "main", "anyspawn-abababababababab", "--"),
-        *("sh", "-c", script(), "anyspawn", "cat"),
+        *("sh", "-c", reading_script(), "anyspawn", "cat"),
     )
 
 

@@ -12,13 +12,31 @@ from pathlib import Path
 import pytest
 
 from anyspawn._env import Env
-from anyspawn.supervisor import CHUNK, CLOSE, RUNNING, TAKEN, TOOK, Frames, head, line_of, script, streaming
+from anyspawn.supervisor import (
+    CHUNK,
+    CLOSE,
+    RUNNING,
+    TAKEN,
+    TOOK,
+    Frames,
+    head,
+    line_of,
+    reading_script,
+    script,
+    script_line,
+    streaming,
+)
 from machine import eventually, processes_with
 
+
+class Reading(list):
+    """A shell that reads the script from its stdin."""
+
+
 SHELLS = [
-    pytest.param(["dash"], id="dash"),
-    pytest.param(["bash"], id="bash"),
-    pytest.param(["busybox", "sh"], id="busybox"),
+    pytest.param(kind(words), id=f"{words[0]}{how}")
+    for words in (["dash"], ["bash"], ["busybox", "sh"])
+    for kind, how in ((list, ""), (Reading, " reading"))
 ]
 
 
@@ -36,11 +54,12 @@ class Supervised:
         self.nonce = uuid.uuid4().hex
         self.frames, self.out_frames = Frames(self.nonce), Frames(self.nonce)
         words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), len(stdin), cwd) + stdin
+        begin = script()
+        if isinstance(shell, Reading):
+            begin, words = reading_script(), script_line() + words
         words = streaming(words) if live else words
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            [*shell, "-c", script(), "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe
-        )
+        self.process = subprocess.Popen([*shell, "-c", begin, "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe)
         with suppress(BrokenPipeError):
             self.process.stdin.write(words)
             self.process.stdin.flush()

@@ -15,7 +15,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, finalize
+from weakref import WeakKeyDictionary, finalize
 
 import anyio
 import attrs
@@ -102,7 +102,7 @@ class _Resident:
         launch: How it was begun.
 
     Attributes:
-        pid: Its process id where it is, once it has told that.
+        begun: It was given its script, and has begun a command.
         known: The programs that it has executed, each with what it was found by, and whether any exec executes them.
     """
 
@@ -110,16 +110,11 @@ class _Resident:
         self.holds = holdings
         self.id = resident_id
         self.launch = attrs.evolve(launch, stdin=b"", explain=None)
-        self.pid: int | None = None
+        self.begun = False
         self.known: dict[Hashable, bool] = {}
         self.idle_since = 0.0
         os.set_blocking(holdings.stdin[1], False)
         self.close = finalize(self, holdings.close, os.getpid())
-
-    @property
-    def begun(self) -> bool:
-        """Whether it was given its script, and has begun a command."""
-        return self.pid is not None
 
     @property
     def alive(self) -> bool:
@@ -198,7 +193,7 @@ class _ResidentCall(Call):
         if not plain or command.argv[0].startswith("-"):
             judged = False
         self._asks = judged is None
-        line = call_line(told, nonce, pool.pids, "ask" if judged is None else "yes" if judged else "")
+        line = call_line(told, nonce, "ask" if judged is None else "yes" if judged else "")
         begin = b"x\n" if resident is not None and resident.begun else resident_begin(self._id)
         named = _named(launch, len(command.argv), self._id) if resident is None else resident.launch
         changed = attrs.evolve(named, stdin=begin + line, nonce=nonce, explain=launch.explain)
@@ -337,7 +332,7 @@ class _ResidentCall(Call):
         if resident is not None and told:
             self._unbegun = self._not_begun(resident)
             if self._frames is not None:
-                resident.pid = self._frames.resident or resident.pid
+                resident.begun = resident.begun or self._frames.begun
                 self._learn(resident, self._frames)
             if self._last_resort is not None:
                 self._last_resort.detach()
@@ -388,7 +383,6 @@ class Pool:
         self._places = None if fresh else anyio.CapacityLimiter(most)
         self._idle_timeout = idle_timeout
         self._idle: list[_Resident] = []
-        self._residents: WeakSet[_Resident] = WeakSet()
         self._closing: set[anyio.Event] = set()
         self._closed = False
         self._keeper: anyio.CancelScope | None = None
@@ -409,11 +403,6 @@ class Pool:
             return await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
         finally:
             self._places.release_on_behalf_of(place)
-
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of the residents, where they are."""
-        return [resident.pid for resident in self._residents if resident.pid is not None]
 
     def _start_ahead(self, launch: Launch, command: Command) -> None:
         while not self._closed and len(self._idle) < self._most:
@@ -444,7 +433,6 @@ class Pool:
 
     def _keep(self, resident: _Resident) -> None:
         resident.idle_since = anyio.current_time()
-        self._residents.add(resident)
         self._idle.append(resident)
         if self._keeper is None:
             self._keeper = anyio.CancelScope()

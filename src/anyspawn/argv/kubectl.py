@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyspawn.exceptions import ConfigError
-from anyspawn.supervisor import supervisor
+from anyspawn.supervisor import reading_script, resident_script
 
 if TYPE_CHECKING:
     from anyspawn._model import Command
@@ -52,10 +52,11 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
             if value:
                 raise ConfigError(f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor")
         return kubectl_argv(config, "exec", *target, *command.argv)
-    return kubectl_argv(config, "exec", *target, "sh", "-c", supervisor(config.resident), "anyspawn", *command.argv)
+    begin = resident_script() if config.resident else reading_script()
+    return kubectl_argv(config, "exec", *target, "sh", "-c", begin, "anyspawn", *command.argv)
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of the ``kubectl exec`` by which a pod that was made for ``command`` runs it."""
     target = ("-c", CONTAINER, pod_name(command), "--")
-    return kubectl_argv(config, "exec", *target, "sh", "-c", supervisor(resident=0), "anyspawn", *command.argv)
+    return kubectl_argv(config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv)

@@ -15,7 +15,7 @@ from anyspawn._model import Command, Completed, Launch
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import ResidentSandbox
-from anyspawn.supervisor import Frames, head, resident_script, script, tag_of, task
+from anyspawn.supervisor import Frames, head, reading_script, resident_script, script, script_line, tag_of, task
 
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
@@ -48,9 +48,9 @@ def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, *
     if resident:
         return Launch(stdin=task(command.argv, env, command.stdin, cwd), remote=True, **fields)
     nonce = _nonce(command)
-    return Launch(
-        stdin=head(command.id, nonce, env, len(command.stdin), cwd) + command.stdin, nonce=nonce, remote=True, **fields
-    )
+    before = script_line() if reading_script() in fields["argv"] else b""
+    stdin = before + head(command.id, nonce, env, len(command.stdin), cwd) + command.stdin
+    return Launch(stdin=stdin, nonce=nonce, remote=True, **fields)
 
 
 def known_by(command: Command, *, resident: int) -> tuple[str, str]:
@@ -88,7 +88,7 @@ def explain_frames(
     program = next(
         after
         for arg, after in zip(completed.argv, completed.argv[2:], strict=False)
-        if arg in {script(), resident_script()}
+        if arg in {script(), reading_script(), resident_script()}
     )
     frames = Frames("")
     frames.words = words.decode().splitlines()

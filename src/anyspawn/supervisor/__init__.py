@@ -20,9 +20,11 @@ __all__ = [
     "call_line",
     "head",
     "line_of",
+    "reading_script",
     "resident_begin",
     "resident_script",
     "script",
+    "script_line",
     "streaming",
     "supervisor",
     "tag_of",
@@ -53,13 +55,30 @@ It tags itself first, and fails unless it finds itself: that nothing is found pr
 """
 
 
+_READY = "printf '\\036anyspawn ready\\n' >&2"
+_READ_ON = _READY + "; exec sh -s anyspawn"
+_READ_ONE = _READY + '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
+
+
 @cache
 def script() -> str:
     """Return the script that looks after one command."""
-    return _script("common.sh", "supervisor.sh")
+    return f"{_READY}\n{_script('common.sh', 'supervisor.sh')}"
 
 
-_READ_ON = "printf '\\036anyspawn ready\\n' >&2; exec sh -s anyspawn"
+def reading_script() -> str:
+    """Return the script that reads the rest of that one from its stdin, before all else.
+
+    A client that asks for an argv by a request's address needs that: proxies take some 8 KiB of it.
+    """
+    return _READ_ONE
+
+
+@cache
+def script_line() -> bytes:
+    """Return what `reading_script` reads: the script as a line, a format for ``printf``."""
+    rest = script().partition("\n")[2]
+    return rest.replace("\\", "\\\\").replace("%", "%%").replace("\n", "\\n").encode() + b"\n"
 
 
 def resident_script() -> str:
@@ -90,4 +109,5 @@ def _script(*names: str) -> str:
     from importlib.resources import files
 
     text = "".join(files(__name__).joinpath(name).read_text(encoding="ascii") for name in names)
-    return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("#"))

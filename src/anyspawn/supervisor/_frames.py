@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from anyspawn.exceptions import ConfigError
 
@@ -71,29 +71,34 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
     for name in env:
         _check(name)
     short = len(stdin) <= SHORT
-    format_or_size = b"'=%s'" % b"".join([_FORMAT[byte] for byte in stdin]) if short else b"%d" % len(stdin)
+    format_or_size = b"'=%s'" % _format(stdin) if short else b"%d" % len(stdin)
     words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
-    return b"%s %s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
+    return b"%s\0%s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
 
 
-def call_line(task: bytes, nonce: str, residents: Iterable[int], known: str = "") -> bytes:
+def call_line(task: bytes, nonce: str, known: str = "") -> bytes:
     """Return the line for a resident of a command's task.
 
     Args:
         task: What `task` returned, without a long stdin.
         nonce: What the command's frames begin with.
-        residents: The process ids of those beside it.
         known: ``yes``: the program was executed there before, and said to be fit, so that one that cannot be executed need
             not be told from one that returns 127; arguments and variables are not near any system's limit. ``ask``: have it
             said whether the program is fit.
     """
-    form, _, rest = task.partition(b" ")
-    beside = " ".join(map(str, residents)).encode()
-    return b"run %s %s '%s' '%s' %s" % (nonce.encode(), form, beside, known.encode(), rest)
+    form, _, rest = task.partition(b"\0")
+    return b"run %s %s '%s' %s" % (nonce.encode(), form, known.encode(), rest)
 
 
-_FORMAT = [bytes([byte]) if 32 < byte < 127 and byte not in b"%\\-'" else b"\\%03o" % byte for byte in range(256)]
-"""How each byte stands in a printf format that is a quoted word: a hyphen not as itself, lest it begin an option."""
+_SPECIAL = re.compile(rb"[^ -$&(-,.-\[\]-~]")
+"""What does not stand as itself in a printf format that is a quoted word: % ' \\ and -, which might begin an option, among it."""
+_FORMAT = [b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)]
+
+
+def _format(data: bytes) -> bytes:
+    if data.isascii():  # text has few, and is searched faster than it is put together
+        return _SPECIAL.sub(lambda match: _FORMAT[match[0][0]], data)
+    return b"".join([_FORMAT[byte] for byte in data])
 
 
 def _quoted(value: str) -> bytes:
@@ -210,11 +215,6 @@ class Frames:
         return self._number("exit")
 
     @property
-    def resident(self) -> int | None:
-        """The process id of the resident, where it is, told with its first command."""
-        return self._number("resident")
-
-    @property
     def send(self) -> bool:
         """Whether the resident waits for a long stdin."""
         return "send" in self.words
@@ -251,7 +251,6 @@ class Frames:
 
     def _number(self, word: str) -> int | None:
         for said in self.words:
-            name, _, number = said.partition(" ")
-            if name == word and number.isdigit():
+            if said.startswith(word) and (number := said[len(word) :]).startswith(" ") and number[1:].isdigit():
                 return int(number)
         return None

@@ -17,13 +17,13 @@ TOOK, BROKE = "took", "broke"
 RUNNING = "running"
 """The frame that says that the program has taken the shell's place."""
 
+_HEAD = re.compile(rb"^([0-9a-f]+ [0-9a-f]+ [0-9]+ [0-9]+) 0$", re.MULTILINE)
 _SPECIAL = re.compile(rb"[^A-Za-z0-9 _,:;/{}\[\]()\"'=+@<>!?*#&|~^$]")
 
 
 def streaming(head: bytes) -> bytes:
     """Return the head of a command whose stdin is streamed, made of that of one that has none."""
-    first, _, rest = head.partition(b"\n")
-    return first.removesuffix(b" 0") + b" -\n" + rest
+    return _HEAD.sub(rb"\1 -", head, count=1)
 
 
 def line_of(chunk: bytes) -> bytes:

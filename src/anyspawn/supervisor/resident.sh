@@ -134,6 +134,8 @@ work() (
 # words on stderr have to speak, too; and what bash cannot execute as its arguments are too long, which then cannot be executed
 # without a program either.
 attempt() {
+  _old=
+  read -r _old </proc/1/task/1/children
   work "$@"
   _status=$?
   case $_known,$_status in
@@ -146,44 +148,21 @@ again() (
   shift
   work "$@"
 ) </dev/null >/dev/null 4>&1
-# Whether nothing is left of the command, by one look. What it started has higher numbers than what was there before, unless it
-# ran for so long that they may have begun anew; and what another resident has started is a child of that one, which what
-# the command leaves behind cannot become.
+# Whether nothing is left of the command, by one look, and without a process. Where it ran for so long that numbers may have been
+# given out again, what is known by its number may be something else.
 alone() {
-  read -r _x _x _x _x _last </proc/loadavg || return 1
-  read -r _now _x </proc/uptime || return 1
-  if [ "$((${_now%.*}${_now#*.} - ${_began%.*}${_began#*.}))" -gt "$_soon" ] || [ "$_last" -lt "$_first" ]; then _first=0; fi
-  [ "$_last" -ne "$((_first + 1))" ] || return 0
-  set --
-  for _process in /proc/[0-9]*; do
-    [ "${_process#/proc/}" -le "$_first" ] || set -- "$@" "$_process"
-  done
-  _others=
-  for _other in $_residents; do
-    if [ "$_other" -le "$_first" ] && [ "$_other" != "$$" ]; then
-      _children=
-      read -r _children </proc/"$_other"/task/"$_other"/children
-      _others="$_others $_children "
-    fi
-  done
-  _doubtful=
-  for _process; do
-    case $_others in *" ${_process#/proc/} "*) ;; *) [ ! -e "$_process" ] || _doubtful="$_doubtful $_process/limits $_process/environ" ;; esac
-  done
-  [ "$_doubtful" ] || return 0
-  [ -z "$(grep -l -e "^Max file locks  *$_tag " -e "ANYSPAWN_ID=$_id" $_doubtful)" ]
+  [ "$_adopts" ] && read -r _now _x </proc/uptime || return 1
+  [ "$((1${_now%.*}${_now#*.} - 1${_began%.*}${_began#*.}))" -le "$_soon" ] && ! adopted
 }
 # Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes, which follow when they are
-# asked for; the residents beside this one; yes for a program known to be one, ask for one that may become known, or nothing;
-# its working directory, or nothing; its variables, and nothing; its own arguments.
+# asked for; yes for a program known to be one, ask for one that may become known, or nothing; its working directory, or nothing;
+# its variables, and nothing; its own arguments.
 run() {
-  _nonce=$1 _input=$2 _residents=$3 _known=${_exact:+$4}
-  shift 4
-  read -r _x _x _x _x _first </proc/loadavg
+  _nonce=$1 _input=$2 _known=${_exact:+$3}
+  shift 3
   read -r _began _x </proc/uptime
   if [ -z "$_ran" ]; then
     printf '%s%s start%s' "$_rs" "$_nonce" "$_rs"
-    say "resident $$"
     _ran=yes
   fi
   say start
@@ -229,7 +208,7 @@ judge() {
       sleep 0.02 || sleep 1 || _round=3000
       _round=$((_round + 1))
     done
-    sweep && [ -n "$(probe)" ] || _verdict=unclean
+    sweep && chase && [ -n "$(probe)" ] || _verdict=unclean
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }

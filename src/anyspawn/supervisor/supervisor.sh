@@ -1,8 +1,7 @@
 # Looks after one command inside a container. Its stdin is a header line, a line for each variable, the command's stdin,
 # and then nothing: when it ends, whoever called is gone, or wants the end, and the whole tree is killed.
 # What it has to say stands in frames on stderr, and two on stdout, which the caller takes out again. It is given nothing
-# before it says that it is ready: what else might read its stdin, such as a client that asks for a password, gets none.
-printf '\036anyspawn ready\n' >&2
+# before it has said that it is ready: what else might read its stdin, such as a client that asks for a password, gets none.
 read -r _nonce _id _tag _count _size || exit 125
 exec 3<&0 4>&2 2>/dev/null
 _i=0
@@ -81,6 +80,8 @@ work() (
   exec $_session sh -c "$_start" anyspawn "$@"
 )
 look_after() {
+  _old=
+  read -r _old </proc/1/task/1/children
   read -r _feeder
   _announcer=
   if [ "$_size" = - ]; then announce & _announcer=$!; fi
@@ -94,7 +95,7 @@ look_after() {
     _told=1
     sleep 0.02 || sleep 1 || while read -r _rest <&3; do :; done
   done
-  sweep
+  sweep && chase
   _swept=$?
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
   if [ "$_swept" = 0 ] && [ -n "$(probe)" ]; then say clean; fi
