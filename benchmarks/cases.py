@@ -107,6 +107,20 @@ async def apart(call: Call, program: Program, calls: int, seconds: float) -> Cel
     return cell
 
 
+async def burst(call: Call, program: Program, calls: int, seconds: float) -> Cell:
+    """Rest for so many seconds, and make calls one after the other."""
+    cell = Cell()
+    await anyio.sleep(seconds)
+    began = time.perf_counter()
+    try:
+        for _ in range(calls):
+            cell.took.append(await once(call, program))
+    except Exception as error:
+        cell.failed = why(error)
+    cell.seconds = time.perf_counter() - began
+    return cell
+
+
 def why(error: BaseException) -> str:
     """Return an error in a line; of a group, its first."""
     while isinstance(error, BaseExceptionGroup):

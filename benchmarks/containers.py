@@ -214,14 +214,20 @@ RUN = Place(
     clean=clean,
     widths=(1, 4, 16),
     rest=1.0,
-    budget=120.0,
+    budget=240.0,
     output=0,
     peers=(
         command_line(
             lambda target: ["docker", "run", "--rm", "-i", "--label", label(target), target.name], "docker run --rm"
         ),
         sandboxed("anyspawn DockerRun", DockerRun, fresh),
-        sandboxed("anyspawn DockerRun(fresh=True)", DockerRun, lambda target: fresh(target, fresh=True)),
+        sandboxed("anyspawn DockerRun(fresh=True)", DockerRun, lambda target: fresh(target, fresh=True), settle=1.0),
+        sandboxed(
+            "anyspawn DockerRun(fresh=True, resident=8)",
+            DockerRun,
+            lambda target: fresh(target, fresh=True, **KEPT),
+            settle=4.0,
+        ),
         sandboxed("anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, **KEPT)),
         Peer(name="docker-py", connect=docker_py_run, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_run, stdin="none", loops=("asyncio",)),

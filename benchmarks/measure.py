@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from attrs import asdict, frozen
 
-from benchmarks.cases import Cell, WrongOutputError, apart, in_flight, large, once, small, why
+from benchmarks.cases import Cell, WrongOutputError, apart, burst, in_flight, large, once, small, why
 from benchmarks.peer import Call, Loop, NotHereError, Peer, Place, T, Target
 
 
@@ -72,12 +72,17 @@ async def _apart(rest: float, peer: Peer, call: Call) -> Cell:
     return await apart(call, small(peer), 2, rest)
 
 
+async def _burst(rest: float, peer: Peer, call: Call) -> Cell:
+    return await burst(call, small(peer), 5, rest)
+
+
 def cases(place: Place, settings: Settings) -> list[Case]:
     """Return what is measured of every peer in a place."""
     widths = [width for width in place.widths if not settings.widths or width in settings.widths]
     found = [Case(name=str(width), run=partial(_flight, width, settings.seconds)) for width in widths]
     if place.rest and not settings.widths:
         found.append(Case(name="apart", run=partial(_apart, place.rest)))
+        found.append(Case(name="burst", run=partial(_burst, place.rest)))
     if place.output:
         size = place.output if settings.output is None else settings.output
         found.append(Case(name="output", run=partial(_output, size)))
@@ -110,6 +115,7 @@ async def measure(place: Place, loop: Loop, target: Target, settings: Settings) 
                     if not slow and not (done and done[-1].failed):
                         gc.collect()
                         done.append(await case.run(peer, call))
+                        await anyio.sleep(peer.settle)
     rows = [_row(name, case, done) for (name, case), done in cells.items() if done]
     _compare(rows)
     for row in rows:

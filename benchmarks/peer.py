@@ -51,12 +51,14 @@ class Peer:
         connect: What holds it open for many calls.
         stdin: Whether a program's stdin can be given and closed, given but not closed, or not given at all.
         loops: The event loops that it runs on.
+        settle: Seconds after its turn in which it makes ready for the next one, and no other peer has its own.
     """
 
     name: str
     connect: Callable[[Target], AbstractAsyncContextManager[Call]] = field(repr=False)
     stdin: Literal["closed", "open", "none"] = "closed"
     loops: tuple[Loop, ...] = EVERY_LOOP
+    settle: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -67,7 +69,7 @@ class Place:
         start: Makes a target for a run, and ends it.
         clean: Removes whatever bears the run's name, also after a crash.
         widths: How many calls are in flight, one measurement after the other.
-        rest: Seconds between calls that are made apart; 0: none are.
+        rest: Seconds between calls that are made apart, and before a burst of them; 0: neither is measured.
         output: How many bytes the program with large output writes; 0: none is run.
         budget: After how many seconds no further round begins, on the first loop; later ones have a third of it each.
         patience: The timeout in the cases of behaviour, in seconds.
@@ -102,7 +104,9 @@ def peer(name: str, call: Call, **options: Any) -> Peer:
     return Peer(name=name, connect=connect, **options)
 
 
-def sandboxed(name: str, kind: Callable[..., Sandbox], fields: Callable[[Target], dict[str, Any]]) -> Peer:
+def sandboxed(
+    name: str, kind: Callable[..., Sandbox], fields: Callable[[Target], dict[str, Any]], **options: Any
+) -> Peer:
     """Return a peer that is one of anyspawn's sandboxes; fields that it does not have (yet) are said to be missing."""
 
     @contextlib.asynccontextmanager
@@ -121,7 +125,7 @@ def sandboxed(name: str, kind: Callable[..., Sandbox], fields: Callable[[Target]
                 await stack.enter_async_context(sandbox)
             yield call
 
-    return Peer(name=name, connect=connect)
+    return Peer(name=name, connect=connect, **options)
 
 
 def not_yet(error: TypeError) -> str:

@@ -33,7 +33,8 @@ How it is measured:
 - Blocking libraries run in threads, 64 at most, as an async program has to run them. A time limit for a command is the peer's own, if it has one;
   if not, the caller gives up waiting, which is all that an async program can do.
 - *Calls apart* are made one at a time, a second after each other, and the seconds between them do not count: what has something started
-  ahead has had the time for it.
+  ahead has had the time for it. *Calls in a burst* are five, one after the other, after such a second. Calls in flight are kept up for 0.7 s, of which what is started
+  ahead serves a part; for longer, calls come as fast as docker makes containers. What starts something ahead makes ready again before the next peer has its turn.
 - Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
 - Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
   started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
@@ -115,7 +116,9 @@ def _aims(found: Found) -> Iterator[list[str]]:
 
 
 def _what(case: str) -> str:
-    return {"output": "large output", "apart": "calls apart"}.get(case, f"{case} in flight")
+    return {"output": "large output", "apart": "calls apart", "burst": "calls in a burst"}.get(
+        case, f"{case} in flight"
+    )
 
 
 def _verdict(met: bool) -> str:

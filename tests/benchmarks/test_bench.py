@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import anyio
 import attrs
 import pytest
-from benchmarks.cases import Cell, apart, in_flight, small
+from benchmarks.cases import Cell, apart, burst, in_flight, small
 from benchmarks.measure import QUICK, TINY, measure
 from benchmarks.peer import Peer, Place, Target, peer, sandboxed
 from benchmarks.places import PLACES
@@ -56,15 +56,19 @@ async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
     assert found["missing"]["anyspawn later"] == "this version of anyspawn does not have `no_such_field`"
 
 
-async def test_calls_apart(anyio_backend):
-    """The rest between them is not theirs."""
+async def test_calls_apart_and_in_a_burst(anyio_backend):
+    """The rest between them, and before them, is not theirs."""
 
     async def call(argv, stdin, timeout):
         return b"x" * 1024
 
-    cell = await apart(call, small(Peer(name="x", connect=None)), 3, 0.01)
+    program = small(Peer(name="x", connect=None))
+    cell = await apart(call, program, 3, 0.01)
     assert len(cell.took) == 3
     assert cell.seconds == sum(cell.took)
+    cell = await burst(call, program, 3, 1.0)
+    assert len(cell.took) == 3
+    assert sum(cell.took) <= cell.seconds < 1.0
 
 
 async def test_lost_output_fails_the_case(anyio_backend):
@@ -110,7 +114,7 @@ def test_aims_name_what_is_measured():
         where = PLACES[aim.place]
         assert aim.peer in {each.name for each in where.peers}
         assert aim.loop in where.loops
-        assert aim.case == "output" or (aim.case == "apart" and where.rest) or int(aim.case) in where.widths
+        assert aim.case == "output" or (aim.case in ("apart", "burst") and where.rest) or int(aim.case) in where.widths
     assert targets.Aim("local", "x", "1", "ms", 4).met(3.9)
     assert not targets.Aim("local", "x", "1", "ratio", 4).met(3.9)
 

@@ -372,11 +372,21 @@ async def test_containers_started_ahead():
         for _ in range(4):
             done = await spawn(["sh", "-c", "ls /tmp; touch /tmp/x; hostname"], sandbox=sandbox, check=True)
             assert len(done.stdout.split()) == 1  # what an earlier one touched is not there
-            names.add(done.stdout)
+            names.add(done.stdout.strip())
         assert len(names) == 4
-        with anyio.fail_after(60):
-            while len(docker("ps", "-q", "--filter", "label=io.anyspawn.id").split()) != 2:
-                await anyio.sleep(0.05)
+
+        async def two_of(gone):
+            with anyio.fail_after(60):
+                while len(found := set(docker("ps", "-q", "--filter", "label=io.anyspawn.id").split()) - gone) != 2:
+                    await anyio.sleep(0.05)
+            return found
+
+        used = {name.decode() for name in names}
+        first = await two_of(used)
+        done = await spawn(["hostname"], sandbox=sandbox, check=True)
+        (older,) = first - {done.stdout.decode().strip()}
+        assert older in await two_of(used | first - {older})
+        assert (await spawn(["hostname"], sandbox=sandbox, check=True)).stdout.decode().strip() == older
     assert not eventually(made_by_us)
 
 

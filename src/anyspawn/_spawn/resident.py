@@ -412,9 +412,13 @@ class Pool:
             self._keep(resident)
 
     def take(self) -> _Resident | None:
-        """Return a resident that waits, if there is one that is alive."""
+        """Return a resident that waits, if there is one that is alive.
+
+        The last one of those that stay, so that they end that are not needed; of those that are started ahead the first, which is
+        the likeliest to be ready.
+        """
         while self._idle:
-            resident = self._idle.pop()
+            resident = self._idle.pop(0 if self._places is None else -1)
             if resident.alive:
                 return resident
             resident.close()

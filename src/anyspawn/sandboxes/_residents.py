@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 from attrs import Attribute, field, frozen
 
+from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn.exceptions import ConfigError
@@ -14,7 +15,10 @@ from anyspawn.exceptions import ConfigError
 if TYPE_CHECKING:
     from anyspawn._spawn.resident import Pool, Pools
 
-__all__ = ["ResidentSandbox"]
+__all__ = ["CLIENT_ENV", "ResidentSandbox"]
+
+CLIENT_ENV = Env({"GOMAXPROCS": "1"})
+"""Of a client that stays, which is written in Go: with threads of its own for each processor eight of them get in each other's way."""
 
 
 def _no_pools() -> Pools:

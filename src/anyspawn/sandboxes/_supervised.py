@@ -14,7 +14,7 @@ from attrs import Attribute, field, frozen
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
-from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
 from anyspawn.supervisor import Frames, head, reading_script, resident_script, script, script_line, tag_of, task
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, *
         raise ConfigError("stdin=None, the caller's own stdin, needs supervisor='off': it is the supervisor's lifeline")
     env = command.env.known()
     if resident:
-        return Launch(stdin=task(command.argv, env, command.stdin, cwd), remote=True, **fields)
+        stdin = task(command.argv, env, command.stdin, cwd)
+        return Launch(stdin=stdin, env=CLIENT_ENV, remote=True, **fields)
     nonce = _nonce(command)
     before = script_line() if reading_script() in fields["argv"] else b""
     stdin = before + head(command.id, nonce, env, len(command.stdin), cwd) + command.stdin

@@ -27,7 +27,7 @@ from anyspawn.argv.docker import (
 )
 from anyspawn.exceptions import ConfigError, ExitError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
-from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames, not_started
 from anyspawn.supervisor import SWEEP, task
 
@@ -168,6 +168,7 @@ class DockerRun(ResidentSandbox):
         docker, name = self.docker_path, "anyspawn-?"
         return Launch(
             argv=argv,
+            env=CLIENT_ENV,
             stdin=task(command.argv, command.env.known(), command.stdin, command.cwd),
             runner="docker",
             install=INSTALL,
