@@ -49,6 +49,11 @@ sweep() {
 # Whatever is left of a command is, or descends from, a child of the first process, to which the kernel gives orphans, or one of
 # this shell, to which CLONE_PARENT may; from the latter they go to the former. New ones come at the list's end. One that is reaped
 # while the list is read hides the next; so those that are known have to be there afterwards, too.
+before() {
+  _old=
+  [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
+  [ "${#_old}" -lt 6000 ] || _adopts= # where zombies stay for good there may be so many that a list of them takes too long
+}
 adopted() {
   _new= _own= _list=
   read -r _own </proc/thread-self/children
@@ -83,16 +88,17 @@ chase() {
       _state=
       IFS= read -r _state <"/proc/$_child/stat"
       case ${_state##*) },$_found in
-      ,* | [ZX]*) _gone=yes ;;
-      *"/proc/$_child/"*) _gone=yes; kill -9 "$_child" ;;
-      *) [ "$_round" -lt 5 ] || kill -s CONT "$_child" ;;
+      ,*) _gone=yes ;;
+      [ZX]*) _gone=yes _old="$_old $_child" ;;
+      *"/proc/$_child/"*) _gone=yes; kill -9 "$_child" ;; # until it is dead it may have a child that is not listed yet
+      *) _old="$_old $_child"; [ "$_round" -lt 5 ] || kill -s CONT "$_child" ;;
       esac
     done
     [ "$_looked" -le 2 ] || return 1
     [ "$_gone" ] || return 0
     read -r _now _x </proc/uptime
     [ "${_now%.*}" -lt "$_until" ] || return 1
-    _old=$_list _round=$((_round + 1))
+    _round=$((_round + 1))
   done
 }
 _adopts= _old= _watcher= _self=

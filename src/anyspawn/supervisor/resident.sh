@@ -134,8 +134,7 @@ work() (
 # words on stderr have to speak, too; and what bash cannot execute as its arguments are too long, which then cannot be executed
 # without a program either.
 attempt() {
-  _old=
-  read -r _old </proc/1/task/1/children
+  before
   work "$@"
   _status=$?
   case $_known,$_status in

@@ -80,8 +80,7 @@ work() (
   exec $_session sh -c "$_start" anyspawn "$@"
 )
 look_after() {
-  _old=
-  read -r _old </proc/1/task/1/children
+  before
   read -r _feeder
   _announcer=
   if [ "$_size" = - ]; then announce & _announcer=$!; fi
