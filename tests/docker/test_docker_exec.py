@@ -185,9 +185,30 @@ async def test_a_chain_of_processes_is_ended(box, chain, end):
     assert isinstance(done.error, SpawnTimeoutError) if rest else done.error is None, done
     assert done.cleanup is not Cleanup.UNCONFIRMED
     length = docker("exec", box, "wc", "-c", "/tmp/chain")
-    assert int(length.split()[0]) > 1
+    assert int(length.split()[0]) > 0
     assert docker("exec", box, "wc", "-c", "/tmp/chain") == length
     docker("exec", box, "rm", "/tmp/chain")
+
+
+THREAD = """
+import ctypes, os, platform, threading, time
+if os.fork():
+    os._exit(3)
+os.setsid()
+os.closerange(0, 3)
+threading.Thread(target=time.sleep, args=(999,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)  # the first thread alone
+"""
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_a_process_whose_first_thread_has_ended_is_ended(python, resident):
+    """It looks like a zombie, and is none."""
+    async with DockerExec(python, resident=resident) as sandbox:
+        done = await spawn(["python3", "-c", THREAD], sandbox=sandbox, timeout=30)
+        assert (done.returncode, done.cleanup is Cleanup.UNCONFIRMED) == (3, False), done
+        threads = 'for p in /proc/[0-9]*; do set -- $p/task/*; [ $# -le 1 ] || echo "$p"; done'
+        assert (await spawn(["sh", "-c", threads], sandbox=sandbox, check=True)).stdout == b""
 
 
 async def test_what_the_container_itself_starts_goes_on(containers):

@@ -137,6 +137,15 @@ async def test_an_end_of_output_that_was_not_seen(fake_kubectl):
     assert (done.error.started, done.returncode, done.stdout) == (True, None, b"first half")
 
 
+@pytest.mark.parametrize(("word", "cleanup"), [("held", Cleanup.CONFIRMED), ("elusive", Cleanup.UNCONFIRMED)])
+async def test_a_look_from_outside(fake_kubectl, word, cleanup):
+    """That it finds nothing says something, but not where the supervisor found what goes faster than looks."""
+    said = supervised("exit 0", word, then="printf '\\036%s end\\036' $nonce")
+    path = fake_kubectl(f"case $* in *ANYSPAWN_ID=*) exit ;; esac\n{said}")
+    done = await spawn(["true"], sandbox=KubectlExec("pod", kubectl_path=path))
+    assert (done.error, done.cleanup) == (None, cleanup), done
+
+
 @pytest.mark.parametrize("supervisor", ["auto", "required"])
 async def test_a_program_that_says_there_is_no_sh(fake_kubectl, tmp_path, supervisor):
     """It has run, and is not run again because of what it says."""

@@ -87,6 +87,13 @@ def test_pure(mode, data):
         sandbox.launch(command)
 
 
+def test_a_program_that_is_given_the_script():
+    """It changes nothing of how the supervisor is begun."""
+    for sandbox in (DockerExec("box"), KubectlExec("pod")):
+        plain, odd = (sandbox.launch(Command(["cat", arg], id="ab" * 8)) for arg in ("x", reading_script()))
+        assert odd.stdin == plain.stdin
+
+
 def target_of(mode, sandbox, command):
     if mode == "bubblewrap with residents":
         return "--"

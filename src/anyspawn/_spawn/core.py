@@ -383,7 +383,7 @@ class Call:
         """See that nothing is left of remote work; return whether that could be seen."""
         if not self._launch.remote or (self._frames is not None and (self._frames.clean or not self._frames.ready)):
             return True
-        if not self._launch.gone:
+        if not self._launch.gone or (self._frames is not None and self._frames.elusive):
             return False
         pause = 0.02
         while True:

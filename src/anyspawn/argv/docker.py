@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyspawn._model import FdArg
 from anyspawn.exceptions import ConfigError
-from anyspawn.supervisor import resident_script, supervisor
+from anyspawn.supervisor import resident_script, script
 
 if TYPE_CHECKING:
     from anyspawn._env import Env
@@ -118,7 +118,7 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
         config.container,
         "sh",
         "-c",
-        supervisor(config.resident),
+        resident_script() if config.resident else script(),
         "anyspawn",
         *command.argv,
     )

@@ -49,7 +49,8 @@ def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, *
         stdin = task(command.argv, env, command.stdin, cwd)
         return Launch(stdin=stdin, env=CLIENT_ENV, remote=True, **fields)
     nonce = _nonce(command)
-    before = script_line() if reading_script() in fields["argv"] else b""
+    reads = reading_script() in fields["argv"][: -len(command.argv)]
+    before = script_line() if reads else b""
     stdin = before + head(command.id, nonce, env, len(command.stdin), cwd) + command.stdin
     return Launch(stdin=stdin, nonce=nonce, remote=True, **fields)
 

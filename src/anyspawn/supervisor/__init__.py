@@ -26,13 +26,13 @@ __all__ = [
     "script",
     "script_line",
     "streaming",
-    "supervisor",
     "tag_of",
     "task",
 ]
 
 SWEEP = """
 { ulimit -x "$1" || ulimit -w "$1"; } 2>/dev/null
+lone() { [ $# -le 1 ]; }
 seen= told=
 for file in $(grep -l "^Max file locks  *$1 " /proc/[0-9]*/limits; grep -l "ANYSPAWN_ID=$2" /proc/[0-9]*/environ); do
   process=${file%/*}
@@ -42,7 +42,7 @@ for file in $(grep -l "^Max file locks  *$1 " /proc/[0-9]*/limits; grep -l "ANYS
   IFS= read -r state <"$process/stat" || continue
   read -r _ _ _ parent _ <"$process/stat" || continue
   [ "$parent" != "$$" ] || continue
-  case ${state##*) } in [ZX]*) continue ;; esac
+  case ${state##*) } in [ZX]*) lone "$process"/task/* && continue ;; esac
   told="$told $pid"
   echo "$pid"
   [ -z "$3" ] || kill "-$3" "$pid"
@@ -98,11 +98,6 @@ def resident_begin(resident_id: str) -> bytes:
 @cache
 def _resident() -> str:
     return _script("common.sh", "resident.sh")
-
-
-def supervisor(resident: int) -> str:
-    """Return the script for so many residents, or for none."""
-    return resident_script() if resident else script()
 
 
 def _script(*names: str) -> str:

@@ -245,6 +245,11 @@ class Frames:
         return "lost" in self.words or (self.over and self.send and not self.listens)
 
     @property
+    def elusive(self) -> bool:
+        """Whether what was left starts its like and ends, faster than it can be looked at."""
+        return "elusive" in self.words
+
+    @property
     def clean(self) -> bool:
         """Whether nothing of the command was left."""
         return "clean" in self.words and "untagged" not in self.words

@@ -22,14 +22,22 @@ candidates() {
     done
   fi
 }
+# A process whose first thread has ended looks like a zombie, and is none as long as it has another one. Sets its state, if any.
+dead() {
+  _state=
+  IFS= read -r _state <"$1/stat" || return 0
+  case ${_state##*) } in
+  [ZX]*) set -- "$1"/task/*; [ $# -le 1 ] ;;
+  *) return 1 ;;
+  esac
+}
 left() {
   _seen=' '
   for _file in $(candidates); do
     _process=${_file%/*}
     case $_seen in *" $_process "*) continue ;; esac
     _seen="$_seen$_process "
-    IFS= read -r _state <"$_process/stat" || continue
-    case ${_state##*) } in [ZX]*) ;; *) printf '%s ' "${_process#/proc/}" ;; esac
+    dead "$_process" || printf '%s ' "${_process#/proc/}"
   done
 }
 # Whether looking finds what there is to find: a process that was tagged for that.
@@ -40,7 +48,7 @@ probe() (
 sweep() {
   _round=0
   while _pids=$(left) && [ -n "$_pids" ]; do
-    [ "$_round" -lt 300 ] || return 1
+    [ "$_round" -lt "$1" ] || return 1
     kill -9 $_pids
     _round=$((_round + 1))
   done
@@ -48,7 +56,8 @@ sweep() {
 
 # Whatever is left of a command is, or descends from, a child of the first process, to which the kernel gives orphans, or one of
 # this shell, to which CLONE_PARENT may; from the latter they go to the former. New ones come at the list's end. One that is reaped
-# while the list is read hides the next; so those that are known have to be there afterwards, too.
+# while the list is read hides the next; so those that are known have to be there afterwards, and one that is not is seen itself.
+# In the shell that has called `before` its own processes are among the known.
 before() {
   _old=
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
@@ -72,34 +81,39 @@ adopted() {
   [ "$_new" ]
 }
 # What starts its like and ends at once is gone before it is looked at. So what is new is stopped for a look, where there was always
-# something that was gone; and what is none of the command's goes on, and is known then. Only for the shell that nobody kills.
+# something that was gone; and what is none of the command's goes on, and is known then. No process is made between, as it might
+# not be possible. Only for the shell that nobody kills; it takes less than the two seconds that the caller waits for it.
 chase() {
-  [ "$_adopts" ] && command -v grep >/dev/null || return 0
+  [ "$_adopts" ] || return 0
   read -r _self _x </proc/self/stat
   read -r _until _x </proc/uptime
-  _until=$((${_until%.*} + 3)) _round=0
+  _until=$((${_until%.*} + 2)) _round=0
   while adopted || adopted; do # what is taken for a known one by its number is another one the next time
     [ "$_round" -lt 5 ] || kill -s STOP $_new
-    _files=
-    for _child in $_new; do _files="$_files /proc/$_child/limits /proc/$_child/environ"; done
-    _found=$(grep -l -e "^Max file locks  *$_tag " -e "ANYSPAWN_ID=$_id" $_files)
-    _looked=$? _gone=
+    _gone=
     for _child in $_new; do
-      _state=
-      IFS= read -r _state <"/proc/$_child/stat"
-      case ${_state##*) },$_found in
-      ,*) _gone=yes ;;
-      [ZX]*) _gone=yes _old="$_old $_child" ;;
-      *"/proc/$_child/"*) _gone=yes; kill -9 "$_child" ;; # until it is dead it may have a child that is not listed yet
-      *) _old="$_old $_child"; [ "$_round" -lt 5 ] || kill -s CONT "$_child" ;;
-      esac
+      _tagged=
+      tagged "/proc/$_child/limits" && _tagged=yes
+      if dead "/proc/$_child"; then
+        _gone=yes
+        [ -z "$_state" ] || _old="$_old $_child"
+      elif [ "$_tagged" ]; then
+        _gone=yes
+        kill -9 "$_child" # until it is dead it may have a child that is not listed yet
+      else
+        _old="$_old $_child"
+        [ "$_round" -lt 5 ] || kill -s CONT "$_child"
+      fi
     done
-    [ "$_looked" -le 2 ] || return 1
     [ "$_gone" ] || return 0
     read -r _now _x </proc/uptime
-    [ "${_now%.*}" -lt "$_until" ] || return 1
+    [ "${_now%.*}" -lt "$_until" ] || { say elusive; return 1; }
     _round=$((_round + 1))
   done
+}
+# Ends all that is left of a command. Looking alone does not end what is many, and starts its like.
+clear_up() {
+  if sweep 20; then chase; else chase && sweep 300; fi
 }
 _adopts= _old= _watcher= _self=
 case $PPID in 0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;; esac

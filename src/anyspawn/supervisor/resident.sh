@@ -29,9 +29,9 @@ watch() {
 }
 # The command may be just about to begin: it is looked for again when it says that it is there, and when it is over.
 hung_up() {
-  sweep
+  sweep 300
   echo >&6
-  while read -r _turn <&7; do sweep; done
+  while read -r _turn <&7; do sweep 300; done
   exit
 }
 
@@ -179,6 +179,7 @@ run() {
     judge
     ;;
   *)
+    before # so that it is known here where there are too many
     say send
     _turn=h
     if { head -c "$_input" <&3 || { say lost; cat <&3 >/dev/null; }; echo y >&8; say took; } | { _size=$_input; spool; } | {
@@ -207,7 +208,7 @@ judge() {
       sleep 0.02 || sleep 1 || _round=3000
       _round=$((_round + 1))
     done
-    sweep && chase && [ -n "$(probe)" ] || _verdict=unclean
+    clear_up && [ -n "$(probe)" ] || _verdict=unclean
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }

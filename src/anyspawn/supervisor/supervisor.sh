@@ -53,7 +53,7 @@ feed() {
   if [ "$_size" = - ]; then stream; elif [ "$_size" -gt 0 ]; then head -c "$_size" <&3 || if [ "$_size" -gt 65000 ]; then say lost; else lost "$?"; fi; fi
   exec >/dev/null 4>&-
   while read -r _rest <&3; do :; done
-  sweep
+  sweep 300
 }
 _start='
 ANYSPAWN_n="
@@ -94,7 +94,7 @@ look_after() {
     _told=1
     sleep 0.02 || sleep 1 || while read -r _rest <&3; do :; done
   done
-  sweep && chase
+  clear_up
   _swept=$?
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
   if [ "$_swept" = 0 ] && [ -n "$(probe)" ]; then say clean; fi
