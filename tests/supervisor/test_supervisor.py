@@ -279,7 +279,7 @@ def test_a_live_program(shell):
     """Is said to run; what is sent reaches it at once, any byte of it; the end of its stdin is not that of the lifeline."""
     call = Live(shell, ["cat"])
     call.until(RUNNING)
-    for chunk in (bytes(range(256)), b"-", b".", b"-n %s %% \\n \\\\\n", b"\n", os.urandom(CHUNK)):
+    for chunk in (bytes(range(256)), b"-", b".", b"-n %s %% \\n \\\\\n", b"\n", os.urandom(CHUNK - 1) + b"."):
         call.send(chunk)
         got = b""
         while len(got) < len(chunk):
