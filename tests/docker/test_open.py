@@ -50,7 +50,7 @@ async def read_exactly(stream, size):
 async def test_a_conversation(sandbox):
     """What is sent comes back, any byte of it and more than a line; the end of stdin ends cat, but not before."""
     async with anyspawn.open(["cat"], sandbox=sandbox) as process:
-        for line in (b"one\n", bytes(range(256)), os.urandom(50_000)):
+        for line in (b"one\n", bytes(range(256)), os.urandom(50_000), b"ends in \x1e"):
             await process.stdin.send(line)
             assert await read_exactly(process.stdout, len(line)) == line
         await process.stdin.aclose()

@@ -30,7 +30,7 @@ def sandbox(request, space, busybox):
 async def test_a_conversation(sandbox):
     """What is sent comes back, any byte of it; the end of stdin ends cat, but not before."""
     async with anyspawn.open(["cat"], sandbox=sandbox) as process:
-        for line in (b"one\n", bytes(range(256)), os.urandom(40_000)):
+        for line in (b"one\n", bytes(range(256)), os.urandom(40_000), b"ends in \x1e"):
             await process.stdin.send(line)
             data = b""
             while len(data) < len(line):

@@ -36,6 +36,7 @@ _KEPT = 64 * 1024
 """Bytes of a stream that are kept beside, for an error to quote and to be judged by."""
 _LEFT = 2 * 2**20
 """Bytes that are taken from a pipe at once when the program has ended: more than a pipe holds."""
+_HELD = 0.1
 _LOOK = 0.001
 _ASK = 0.05
 _SETTLE = 0.5
@@ -203,7 +204,10 @@ class LiveCall(Call):
             await self._until_started()
             self.started.set()
             while True:
-                await self._turn()
+                with anyio.move_on_after(_HELD if self._doubtful else math.inf) as waiting:
+                    await self._turn()
+                if waiting.cancelled_caught:
+                    self._pass_on()
                 await self._note_end()
         self._draining = True
         for stream in (self.stdout, self.stderr):
@@ -350,6 +354,18 @@ class LiveCall(Call):
             assert self._selector is not None
             self._selector.unregister(output.fd)
             reader.paused = output
+
+    @property
+    def _doubtful(self) -> bool:
+        return any(output.frames is not None and output.frames.doubtful for output in self._outputs)
+
+    def _pass_on(self) -> None:
+        """Hand on what may be the beginning of a frame, and is not followed by one: its reader may have to answer first."""
+        for output, reader in zip(self._outputs, (self.stdout, self.stderr), strict=False):
+            if output.frames is not None and output.frames.doubtful:
+                data = output.frames.pass_on()
+                output.keep(data)
+                reader.put(data)
 
     def _forget(self, output: Output) -> None:
         assert self._selector is not None

@@ -12,6 +12,8 @@ __all__ = ["SHORT", "Frames", "call_line", "head", "tag_of", "task"]
 _RS = b"\x1e"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
+_SURE = 8
+"""So much of a frame's beginning no program writes by chance."""
 SHORT = 4096
 """Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer one follows it."""
 _OPENING = 64 * 1024
@@ -131,11 +133,12 @@ class Frames:
         self.opening = b""
         self._start = _RS + nonce.encode() + b" "
         self._held = b""
+        self._passed = 0  # so much of that was passed on nevertheless
 
     def feed(self, data: bytes) -> bytes:
         """Return ``data`` without frames; what may be the beginning of one is held back."""
         data = self._held + data
-        self._held = b""
+        known, self._passed, self._held = self._passed, 0, b""
         passed = []
         while True:
             at = data.find(self._start)
@@ -149,6 +152,8 @@ class Frames:
                     continue
                 self._held, data = data[at:], data[:at]
                 break
+            if at == 0 and not passed:
+                known = 0
             passed.append(self._own(data[:at]))
             self.words.append(data[at + len(self._start) : end].decode(errors="replace"))
             data = data[end + 1 :]
@@ -156,7 +161,20 @@ class Frames:
             at = self._partial(data)
             self._held, data = data[at:], data[:at]
         passed.append(self._own(data))
-        return b"".join(passed)
+        own = b"".join(passed)
+        if not own and self._held:
+            self._passed = known
+        return own[known:]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something is held back that is hardly the beginning of a frame: too little of one has come."""
+        return self.begun and self._passed < len(self._held) < _SURE
+
+    def pass_on(self) -> bytes:
+        """Return that after all; if it is the beginning of a frame, the frame is known by it nevertheless."""
+        data, self._passed = self._held[self._passed :], len(self._held)
+        return data
 
     def _own(self, data: bytes) -> bytes:
         """Return what of ``data`` is the command's."""
@@ -171,7 +189,7 @@ class Frames:
 
     def rest(self) -> bytes:
         """Return what was held back, at the end of the stream."""
-        held, self._held = self._held, b""
+        held, self._held, self._passed = self._held[self._passed :], b"", 0
         return self._own(held)
 
     def _partial(self, data: bytes) -> int:
