@@ -573,6 +573,8 @@ class _TalkWriter(ByteSendStream):
             rest, sent = memoryview(item), False
             while True:
                 await self._free.wait()
+                if self._call.over and self._owed and not self._broken:
+                    await self._last_word()
                 if sent and not rest and not self._owed and not self._broken:
                     return  # it was taken, whatever became of the program since
                 if self._broken or self._call.over:
@@ -585,6 +587,16 @@ class _TalkWriter(ByteSendStream):
                 self._free = anyio.Event()
                 self._call.say(line_of(bytes(rest[:CHUNK])))
                 rest = rest[CHUNK:]
+
+    async def _last_word(self) -> None:
+        """Wait for the answer to a chunk, which may come after the word of the program's end."""
+        self._free = anyio.Event()
+        try:
+            with anyio.move_on_after(_SETTLE):
+                await self._free.wait()
+        finally:
+            self._broken = self._broken or self._owed
+            self._free.set()
 
     def taken(self, *, broken: bool) -> None:
         """Go on, now that a chunk was written, or refused."""
