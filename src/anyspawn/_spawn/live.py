@@ -204,10 +204,7 @@ class LiveCall(Call):
             await self._until_started()
             self.started.set()
             while True:
-                with anyio.move_on_after(_HELD if self._doubtful else math.inf) as waiting:
-                    await self._turn()
-                if waiting.cancelled_caught:
-                    self._pass_on()
+                await (self._turn_in_doubt() if self._doubtful else self._turn())
                 await self._note_end()
         self._draining = True
         for stream in (self.stdout, self.stderr):
@@ -359,8 +356,11 @@ class LiveCall(Call):
     def _doubtful(self) -> bool:
         return any(output.frames is not None and output.frames.doubtful for output in self._outputs)
 
-    def _pass_on(self) -> None:
-        """Hand on what may be the beginning of a frame, and is not followed by one: its reader may have to answer first."""
+    async def _turn_in_doubt(self) -> None:
+        """Take a turn; hand on what may be the beginning of a frame, and is not followed by one: its reader may have to answer."""
+        with anyio.move_on_after(_HELD):
+            await self._turn()
+            return
         for output, reader in zip(self._outputs, (self.stdout, self.stderr), strict=False):
             if output.frames is not None and output.frames.doubtful:
                 data = output.frames.pass_on()

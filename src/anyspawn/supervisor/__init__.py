@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from anyspawn.supervisor._frames import SHORT, Frames, call_line, head, tag_of, task
+from anyspawn.supervisor._frames import SHORT, Frames, call_line, head, printf_format, tag_of, task
 from anyspawn.supervisor._stream import BROKE, CHUNK, CLOSE, RUNNING, TAKEN, TOOK, line_of, streaming
 
 __all__ = [
@@ -77,8 +77,7 @@ def reading_script() -> str:
 @cache
 def script_line() -> bytes:
     """Return what `reading_script` reads: the script as a line, a format for ``printf``."""
-    rest = script().partition("\n")[2]
-    return rest.replace("\\", "\\\\").replace("%", "%%").replace("\n", "\\n").encode() + b"\n"
+    return printf_format(script().partition("\n")[2].encode()) + b"\n"
 
 
 def resident_script() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["SHORT", "Frames", "call_line", "head", "tag_of", "task"]
+__all__ = ["SHORT", "Frames", "call_line", "head", "printf_format", "tag_of", "task"]
 
 _RS = b"\x1e"
 _READY = b"\x1eanyspawn ready\n"
@@ -73,7 +73,7 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
     for name in env:
         _check(name)
     short = len(stdin) <= SHORT
-    format_or_size = b"'=%s'" % _format(stdin) if short else b"%d" % len(stdin)
+    format_or_size = b"'=%s'" % printf_format(stdin) if short else b"%d" % len(stdin)
     words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
     return b"%s\0%s\n%s" % (format_or_size, b" ".join(map(_quoted, words)), b"" if short else stdin)
 
@@ -92,12 +92,13 @@ def call_line(task: bytes, nonce: str, known: str = "") -> bytes:
     return b"run %s %s '%s' %s" % (nonce.encode(), form, known.encode(), rest)
 
 
-_SPECIAL = re.compile(rb"[^ -$&(-,.-\[\]-~]")
-"""What does not stand as itself in a printf format that is a quoted word: % ' \\ and -, which might begin an option, among it."""
+_SPECIAL = re.compile(rb"[^ -$&(-,/-\[\]-~]")
+"""What does not stand as itself: % ' \\ among it, and - and ., which are options and words of ours where they stand alone."""
 _FORMAT = [b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)]
 
 
-def _format(data: bytes) -> bytes:
+def printf_format(data: bytes) -> bytes:
+    """Return what ``printf`` takes for ``data``, on one line, and as it stands between single quotes."""
     if data.isascii():  # text has few, and is searched faster than it is put together
         return _SPECIAL.sub(lambda match: _FORMAT[match[0][0]], data)
     return b"".join([_FORMAT[byte] for byte in data])
@@ -274,6 +275,7 @@ class Frames:
 
     def _number(self, word: str) -> int | None:
         for said in self.words:
-            if said.startswith(word) and (number := said[len(word) :]).startswith(" ") and number[1:].isdigit():
+            name, _, number = said.partition(" ")
+            if name == word and number.isdigit():
                 return int(number)
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from anyspawn.supervisor._frames import printf_format
+
 __all__ = ["BROKE", "CHUNK", "CLOSE", "RUNNING", "TAKEN", "TOOK", "line_of", "streaming"]
 
 CHUNK = 16 * 1024
@@ -18,7 +20,6 @@ RUNNING = "running"
 """The frame that says that the program has taken the shell's place."""
 
 _HEAD = re.compile(rb"^([0-9a-f]+ [0-9a-f]+ [0-9]+ [0-9]+) 0$", re.MULTILINE)
-_SPECIAL = re.compile(rb"[^A-Za-z0-9 _,:;/{}\[\]()\"'=+@<>!?*#&|~^$]")
 
 
 def streaming(head: bytes) -> bytes:
@@ -28,4 +29,4 @@ def streaming(head: bytes) -> bytes:
 
 def line_of(chunk: bytes) -> bytes:
     """Return the line that stands for a chunk: a format for ``printf``, which neither `CLOSE` nor `TAKEN` can be."""
-    return _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], chunk) + b"\n"
+    return printf_format(chunk) + b"\n"
