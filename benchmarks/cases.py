@@ -94,30 +94,17 @@ async def in_flight(call: Call, program: Program, width: int, seconds: float) ->
     return cell
 
 
-async def apart(call: Call, program: Program, calls: int, seconds: float) -> Cell:
-    """Make calls with so many seconds of rest before each; what they took in all is the cell's time."""
+async def rested(call: Call, program: Program, turns: int, calls: int, seconds: float) -> Cell:
+    """Rest for so many seconds before each turn of so many calls, one after the other; what these took is the cell's time."""
     cell = Cell()
     try:
-        for _ in range(calls):
+        for _ in range(turns):
             await anyio.sleep(seconds)
-            cell.took.append(await once(call, program))
+            for _ in range(calls):
+                cell.took.append(await once(call, program))
     except Exception as error:
         cell.failed = why(error)
     cell.seconds = sum(cell.took)
-    return cell
-
-
-async def burst(call: Call, program: Program, calls: int, seconds: float) -> Cell:
-    """Rest for so many seconds, and make calls one after the other."""
-    cell = Cell()
-    await anyio.sleep(seconds)
-    began = time.perf_counter()
-    try:
-        for _ in range(calls):
-            cell.took.append(await once(call, program))
-    except Exception as error:
-        cell.failed = why(error)
-    cell.seconds = time.perf_counter() - began
     return cell
 
 

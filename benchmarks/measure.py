@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from attrs import asdict, frozen
 
-from benchmarks.cases import Cell, WrongOutputError, apart, burst, in_flight, large, once, small, why
+from benchmarks.cases import Cell, WrongOutputError, in_flight, large, once, rested, small, why
 from benchmarks.peer import Call, Loop, NotHereError, Peer, Place, T, Target
 
 
@@ -68,12 +68,8 @@ async def _output(size: int, _: Peer, call: Call) -> Cell:
     return await in_flight(call, large(size), 1, 0)
 
 
-async def _apart(rest: float, peer: Peer, call: Call) -> Cell:
-    return await apart(call, small(peer), 2, rest)
-
-
-async def _burst(rest: float, peer: Peer, call: Call) -> Cell:
-    return await burst(call, small(peer), 5, rest)
+async def _rested(turns: int, calls: int, rest: float, peer: Peer, call: Call) -> Cell:
+    return await rested(call, small(peer), turns, calls, rest)
 
 
 def cases(place: Place, settings: Settings) -> list[Case]:
@@ -81,8 +77,8 @@ def cases(place: Place, settings: Settings) -> list[Case]:
     widths = [width for width in place.widths if not settings.widths or width in settings.widths]
     found = [Case(name=str(width), run=partial(_flight, width, settings.seconds)) for width in widths]
     if place.rest and not settings.widths:
-        found.append(Case(name="apart", run=partial(_apart, place.rest)))
-        found.append(Case(name="burst", run=partial(_burst, place.rest)))
+        found.append(Case(name="apart", run=partial(_rested, 2, 1, place.rest)))
+        found.append(Case(name="burst", run=partial(_rested, 1, 5, place.rest)))
     if place.output:
         size = place.output if settings.output is None else settings.output
         found.append(Case(name="output", run=partial(_output, size)))

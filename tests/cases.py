@@ -8,6 +8,8 @@ from pathlib import Path
 
 import anyio
 
+from anyspawn import Cleanup, spawn
+
 NASTY = {
     "A": "x",
     "EMPTY": "",
@@ -39,6 +41,15 @@ CHAINS = {
     "in sessions": 'echo >>/tmp/chain; (setsid sh -c "$CHAIN" >&- 2>&- &)',
 }
 """Each process starts the next one and ends at once, so that it is gone before it is looked at; CHAIN is to be set to the same."""
+
+
+async def no_chain_meets_the_next_call(sandbox, chain):
+    """Run a chain with and without a long stdin, and see by the next call in the same place that it is at its end."""
+    for stdin in (b"", b"x" * 100_000):
+        done = await spawn(["sh", "-c", CHAINS[chain]], sandbox=sandbox, stdin=stdin, env={"CHAIN": CHAINS[chain]})
+        assert (done.error, done.cleanup is Cleanup.UNCONFIRMED) == (None, False), done
+        script = "for i in 1 2 3 4 5 6 7 8 9; do wc -c </tmp/chain; done | sort -u | wc -l"
+        assert (await spawn(["sh", "-c", script], sandbox=sandbox, check=True)).stdout == b"1\n"
 
 
 def command_lines():

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import anyio
 import attrs
 import pytest
-from benchmarks.cases import Cell, apart, burst, in_flight, small
+from benchmarks.cases import Cell, in_flight, rested, small
 from benchmarks.measure import QUICK, TINY, measure
 from benchmarks.peer import Peer, Place, Target, peer, sandboxed
 from benchmarks.places import PLACES
@@ -63,10 +63,10 @@ async def test_calls_apart_and_in_a_burst(anyio_backend):
         return b"x" * 1024
 
     program = small(Peer(name="x", connect=None))
-    cell = await apart(call, program, 3, 0.01)
+    cell = await rested(call, program, 3, 1, 0.01)
     assert len(cell.took) == 3
     assert cell.seconds == sum(cell.took)
-    cell = await burst(call, program, 3, 1.0)
+    cell = await rested(call, program, 1, 3, 1.0)
     assert len(cell.took) == 3
     assert sum(cell.took) <= cell.seconds < 1.0
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import anyio
 import attrs
@@ -26,6 +28,7 @@ from anyspawn import (
     SpawnTimeoutError,
     TransportError,
 )
+from anyspawn._spawn.live import _TalkWriter
 from cases import TREES
 from machine import MARK, alive, children, eventually, open_fds, processes_with
 
@@ -574,3 +577,24 @@ async def test_two_blocks_of_one_command():
     async with anyspawn.open(command) as one, anyspawn.open(command) as two:
         assert one._call._command.id != two._call._command.id
         assert attrs.evolve(command) == command
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_the_word_of_what_was_taken_after_that_of_the_end(broken):
+    """It counts, as the two come by different processes of the supervisor."""
+    call = SimpleNamespace(over=False, say=lambda line: None)
+    writer = _TalkWriter(call)
+    async with anyio.create_task_group() as tasks:
+
+        async def end():
+            await anyio.wait_all_tasks_blocked()
+            call.over = True
+            writer.shut()
+            await anyio.wait_all_tasks_blocked()
+            writer.taken(broken=broken)
+
+        tasks.start_soon(end)
+        with pytest.raises(anyio.BrokenResourceError) if broken else nullcontext():
+            await writer.send(b"x")
+    with pytest.raises(anyio.BrokenResourceError):
+        await writer.send(b"y")
