@@ -47,7 +47,7 @@ class ExitError(SpawnError):
 
 
 class SpawnTimeoutError(SpawnError, TimeoutError):
-    """The program had not ended when its timeout ran out, and was ended. Also a `TimeoutError`."""
+    """The program had not ended when its timeout ran out, and was ended; or it had not begun yet. Also a `TimeoutError`."""
 
 
 class OutputLimitError(SpawnError):

@@ -57,7 +57,7 @@ async def test_more_arguments_than_bwrap_takes(words, variables):
 async def test_grace_is_the_programs():
     """With a grace, the program inside gets SIGTERM and the time to end by itself."""
     script = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done"
-    done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), timeout=0.5, grace=20)
+    done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), timeout=2, grace=20)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.stdout == b"up\nbye\n"
 

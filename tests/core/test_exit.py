@@ -68,27 +68,27 @@ async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
 async def test_timeout_while_a_grandchild_writes():
     """All of the group ends at the timeout, and what it wrote is kept."""
     began = time.monotonic()
-    done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=0.3)
+    done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
     assert isinstance(done.error, TimeoutError)
     assert done.stdout.startswith(b"x\n")
     assert done.cleanup is Cleanup.CONFIRMED
-    assert 0.3 <= time.monotonic() - began < 0.3 + WAIT + 5
+    assert 1 <= time.monotonic() - began < 1 + WAIT + 5
 
 
 async def test_a_program_that_ignores_sigterm_is_killed_after_grace():
     """Grace is a chance, not a promise."""
     began = time.monotonic()
     script = "trap '' TERM INT HUP PIPE; echo ready; while :; do sleep 0.05; done"
-    done = await spawn(["sh", "-c", script], timeout=0.3, grace=0.3)
+    done = await spawn(["sh", "-c", script], timeout=1, grace=0.3)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"ready\n")
-    assert time.monotonic() - began >= 0.6
+    assert time.monotonic() - began >= 1.3
 
 
 async def test_a_program_that_handles_sigterm_ends_by_itself():
     """It is still a timeout, though the program's status is 0 and its last words are there."""
     script = "trap 'echo bye; exit 0' TERM; echo hi; while :; do sleep 0.01; done"
-    done = await spawn(["sh", "-c", script], timeout=0.3, grace=20)
+    done = await spawn(["sh", "-c", script], timeout=1, grace=20)
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.returncode, done.stdout) == (0, b"hi\nbye\n")
     assert done.duration < 20
@@ -98,9 +98,9 @@ async def test_an_exit_that_races_the_deadline_is_no_timeout():
     """A program that ended in time, while the loop was busy past the deadline, has not timed out."""
 
     def busy(stream, chunk):
-        time.sleep(0.4)
+        time.sleep(1.1)
 
-    done = await spawn(["sh", "-c", "echo x"], timeout=0.3, on_output=busy)
+    done = await spawn(["sh", "-c", "echo x"], timeout=1, on_output=busy)
     assert done.error is None
 
 
@@ -134,7 +134,7 @@ async def test_a_writer_that_never_stops_does_not_prolong_the_call():
 
 async def test_a_stopped_program_is_ended():
     """SIGSTOP does not save a program from its timeout."""
-    done = await spawn(["sh", "-c", "kill -STOP $$"], timeout=0.3)
+    done = await spawn(["sh", "-c", "kill -STOP $$"], timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.returncode == -signal.SIGKILL
 
@@ -197,7 +197,7 @@ SPAWN_ROOT = """
 import sys, anyio, anyspawn
 python, code, backend = sys.argv[1:]
 async def main():
-    done = await anyspawn.spawn([python, "-c", code], timeout=1)
+    done = await anyspawn.spawn([python, "-c", code], timeout=3)
     print(type(done.error).__name__, done.returncode, done.cleanup.name, done.stdout.decode())
 anyio.run(main, backend=backend)
 """

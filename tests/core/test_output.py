@@ -132,7 +132,7 @@ async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_call
 
     script = "trap 'echo late; exit 0' TERM; echo early; while :; do sleep 0.01; done"
     with pytest.raises(OfTheCaller) as caught:
-        await spawn(["sh", "-c", script], timeout=0.3, grace=10, on_output=fail)
+        await spawn(["sh", "-c", script], timeout=1, grace=10, on_output=fail)
     assert caught.value is mine
 
 

@@ -353,7 +353,7 @@ async def test_a_container_that_is_kept():
         second = await spawn(["sh", "-c", "hostname; cat /tmp/x"], sandbox=sandbox, check=True)
         assert second.stdout == first.stdout + b"x\n"
         assert len(made_by_us()) == 1
-        done = await spawn(["sh", "-c", "setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=0.5)
+        done = await spawn(["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"], sandbox=sandbox, output_limit=5)
         assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
         assert isinstance((await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError)
         assert (await spawn(["hostname"], sandbox=sandbox)).stdout == first.stdout

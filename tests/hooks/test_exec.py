@@ -169,7 +169,7 @@ async def test_a_reason_hides_the_values_of_variables(monkeypatch):
         assert value not in repr(hook)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 1}, {"output_limit": 64}], ids=["timeout", "overflow"])
+@pytest.mark.parametrize("options", [{"timeout": 2}, {"output_limit": 64}], ids=["timeout", "overflow"])
 async def test_a_value_that_was_cut_off_is_hidden_too(options):
     """Where the output ended in the middle of it."""
     padding = "x" * 56 if "output_limit" in options else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 
 import attrs
@@ -74,6 +75,7 @@ async def test_a_server_that_never_answers(served):
     began = time.monotonic()
     done = await spawn(["true"], sandbox=box, timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
+    assert re.match(r"'true' was not started: kubectl\S* was not ready within 1 s", str(done.error))
     assert time.monotonic() - began < 10
     assert done.cleanup is Cleanup.CONFIRMED
 

@@ -724,6 +724,11 @@ class Call:
                 "raise output_limit, or use overflow='truncate'"
             )
         if self._reason == "timeout":
+            if self._frames is not None and not self._frames.ready:
+                client = os.path.basename(self._argv[0])
+                return SpawnTimeoutError(
+                    f"{program!r} was not started: {client} was not ready within {self._timeout:g} s"
+                )
             return SpawnTimeoutError(f"{program!r} had not ended after {self._timeout:g} s, and was ended")
         if self._launch.explain is not None:
             status = self._status.take() if self._status is not None else b""
