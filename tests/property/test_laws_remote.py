@@ -222,6 +222,10 @@ def test_kubectl_layouts():
         (lambda: KubectlExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
         (lambda: DockerExec("a", supervisor="on"), "supervisor must be 'auto', 'required' or 'off'"),
         (lambda: DockerExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
+        (
+            lambda: DockerRun("a", resident=1).launch(Command(["x"], env={"a-b": "c"})),
+            "'a-b' cannot be handed on by a shell; use letters, digits and _, or leave out resident and fresh",
+        ),
         (lambda: DockerExec("a").launch(Command(["x"], stdin=None)), "needs supervisor='off'"),
         (
             lambda: DockerRun("a").launch(Command(["x"], env={"PATH": "a\nb"})),

@@ -50,18 +50,16 @@ def _settings(env: Mapping[str, str], cwd: str | None) -> list[bytes]:
         refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
         lines.append(b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD" % (_on_one_line(cwd), refuse))
     for name, value in env.items():
-        _check(name)
+        _check(name, ", or supervisor='off'")
         lines.append(b"export %s=%s" % (name.encode(), _on_one_line(value)))
     return lines
 
 
-def _check(name: str) -> None:
+def _check(name: str, instead: str) -> None:
     if name.startswith("ANYSPAWN_"):
         raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
     if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"env: {name!r} cannot be handed on by a shell; use letters, digits and _, or supervisor='off'"
-        )
+        raise ConfigError(f"env: {name!r} cannot be handed on by a shell; use letters, digits and _{instead}")
 
 
 def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None) -> bytes:
@@ -71,7 +69,7 @@ def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | N
         ConfigError: A variable's name is not one that a shell can hand on.
     """
     for name in env:
-        _check(name)
+        _check(name, ", or leave out resident and fresh")
     short = len(stdin) <= SHORT
     format_or_size = b"'=%s'" % printf_format(stdin) if short else b"%d" % len(stdin)
     words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
