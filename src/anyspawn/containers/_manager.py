@@ -21,6 +21,7 @@ from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import ArgvSandbox, config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn._security import SecurityConfig, security_options
+from anyspawn._spawn.core import see_through
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
 from anyspawn.containers._reaper import Orphan, reap_orphans
@@ -203,7 +204,11 @@ class ContainerManager:
             end=remove_argv(self._docker, name),
             gone=(self._docker, "ps", "-aq", "--filter", f"name=^{name}$"),
         )
-        done = await self._sandbox.run(launch, attrs.evolve(command, argv=argv))
+        try:
+            done = await self._sandbox.run(launch, attrs.evolve(command, argv=argv))
+        except BaseException:  # it may have come just before
+            await self._clear(name, remove=True)
+            raise
         return self._checked(done).stdout.decode().split()[-1]
 
     async def start(self, container: str) -> None:
@@ -226,13 +231,15 @@ class ContainerManager:
             SpawnTimeoutError: Its timeout ran out.
             SpawnError: It could not be started, or the connection to docker was lost.
         """
-        info = await self.inspect(container)
-        timeout = float(info.labels.get(_TIMEOUT_LABEL, "inf"))
-        remove = info.labels.get(_REMOVE_LABEL) == "true"
-        argv = [self._docker, "start", "--attach", *(["--interactive"] if info.open_stdin else []), info.id]
-        if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
-            argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
+        info: ContainerInfo | None = None
+        remove: bool | None = None
         try:
+            info = await self.inspect(container)
+            timeout = float(info.labels.get(_TIMEOUT_LABEL, "inf"))
+            remove = _removed_on_exit(info)
+            argv = [self._docker, "start", "--attach", *(["--interactive"] if info.open_stdin else []), info.id]
+            if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
+                argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
             done = await self._sandbox.run(
                 Launch(argv=argv, stdin=stdin if info.open_stdin else b"", runner="docker", install=INSTALL),
                 Command(
@@ -248,9 +255,9 @@ class ContainerManager:
             if done.error is not None and not isinstance(done.error, ExitError):
                 raise done.error
             ended = await self.inspect(info.id)
-        except BaseException:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_ASK):
-                await (self.remove(info.id) if remove else self.stop(info.id, grace=0))
+        except BaseException as exc:
+            if info is not None or not isinstance(exc, SpawnError):
+                await self._clear(container if info is None else info.id, remove=remove)
             raise
         if remove:
             await self.remove(info.id)
@@ -260,6 +267,27 @@ class ContainerManager:
             said = ended.error or done.stderr.decode(errors="replace")
             raise failure(said, done.returncode, started=False if ended.error else None)
         return ended.exit_code
+
+    async def _clear(self, container: str, *, remove: bool | None) -> SpawnError | None:
+        """Remove a container or stop it, in bounded time, whatever cancels the caller; log and return what fails.
+
+        Args:
+            container: The container.
+            remove: Whether it is removed. ``None``: as it was created for.
+        """
+        failed: SpawnError | None = None
+
+        async def clear() -> None:
+            nonlocal failed
+            try:
+                removed = _removed_on_exit(await self.inspect(container)) if remove is None else remove
+                await (self.remove(container) if removed else self.stop(container, grace=0))
+            except SpawnError as exc:
+                failed = exc
+                _log.warning("container %s may go on: %s", container, exc)
+
+        await see_through(clear, _ASK)
+        return failed
 
     async def stop(self, container: str, *, grace: float = 10) -> None:
         """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds.
@@ -298,9 +326,11 @@ class ContainerManager:
         try:
             await self.start(container)
             yield DockerExec(container, docker_path=self._docker)
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_ASK):
-                await self.remove(container)
+        except BaseException:
+            await self._clear(container, remove=True)
+            raise
+        if (failed := await self._clear(container, remove=True)) is not None:
+            raise failed
 
     async def _ask(
         self, *args: str, timeout: float = _ASK, check: bool = True, on_output: OnOutput | None = None
@@ -324,6 +354,10 @@ async def running(spec: ContainerSpec, *, docker_path: str = "docker") -> AsyncI
     """Give a `anyspawn.DockerExec` on a fresh container, and remove that in any case: `ContainerManager.running`."""
     async with ContainerManager(docker_path=docker_path).running(spec) as sandbox:
         yield sandbox
+
+
+def _removed_on_exit(info: ContainerInfo) -> bool:
+    return info.labels.get(_REMOVE_LABEL) == "true"
 
 
 def _check_id(value: object, what: str = "container") -> str:
