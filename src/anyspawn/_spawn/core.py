@@ -9,6 +9,7 @@ holds both output streams, stdin and the program's end, so that a single task do
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import selectors
 import signal
@@ -167,6 +168,7 @@ class Call:
         self._last_resort: weakref.finalize[..., Any] | None = None
         self._leader = -1  # a pidfd of the process that leads the work, where that is not the runner itself
         self._exited = False
+        self._may_come = False  # what a client that had to be killed had asked for
         self._reason: Literal["timeout", "overflow", "raised", "cancelled", "closed"] | None = None
         self._error: SpawnError | None = None
         self._incomplete = False
@@ -312,6 +314,7 @@ class Call:
             if self._selector is not None:
                 await self._keep_raised(self._collect_rest, _SETTLE if self._incomplete else self._command.wait_delay)
         self._incomplete = self._incomplete or self._streams_open
+        seen_clean = seen_clean and not self._may_come
         sure = self._exited and not scope.cancelled_caught and seen_clean and not self._streams_open
         self._cleanup = Cleanup.CONFIRMED if sure else Cleanup.UNCONFIRMED
 
@@ -330,19 +333,22 @@ class Call:
 
     async def _end(self, grace: float) -> None:
         assert self._process is not None
+        self._may_come = self._frames is None and bool(self._launch.end)
         if self._frames is not None and not self._frames.ready and self._selector is not None:
             self._close_stdin()  # nothing has been started, and nothing will be
             grace = 0.0
-        if grace > 0 and self._selector is not None and await self._ask_to_end():
-            await self._keep_raised(self._until_exit, grace)
+        if grace > 0 and self._selector is not None:
+            await self._ask_to_end(grace)
         if self._selector is not None and not self._exited:
             if self._frames is not None:
                 self._close_stdin()
                 if self._frames.ready:
                     await self._keep_raised(self._until_exit, REMOTE_TIMEOUT)
             elif self._launch.end:
-                await self._end_remote()
-        if not self._exited:
+                await self._until_removed()
+        if self._exited:
+            self._may_come = False
+        else:
             self._signal_group(signal.SIGKILL)
             await self._process.wait()
             self._exited = True
@@ -355,12 +361,24 @@ class Call:
             feed.close()
         self._feeds.clear()
 
-    async def _end_remote(self) -> None:
-        """End remote work before its client: one that were killed might leave a request behind that is still to come."""
-        with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
+    async def _until_removed(self) -> None:
+        """End remote work before its client: one that is killed may leave a request behind that is still to come."""
+
+        async def remove() -> None:
             while not self._exited:
-                await self._beside(self._launch.end)
-                await self._keep_raised(self._until_exit, 0.05)
+                await self._keep_raised(self._end_remote)
+                if not self._exited:
+                    await anyio.sleep(0.05)
+
+        with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(remove)  # beside, as docker waits until the client has taken all output
+                await self._keep_raised(self._until_exit, REMOTE_TIMEOUT)
+
+    async def _end_remote(self) -> None:
+        done = await self._beside(self._launch.end)
+        if done.error is None and done.stdout.strip():  # it was there
+            self._may_come = False
 
     def _remote_in_doubt(self) -> bool:
         """Whether remote work may be left although the local process ended by itself."""
@@ -393,31 +411,48 @@ class Call:
             if found.error is not None and any(words.encode() in found.stderr for words in self._launch.gone_words):
                 return True
             if self._launch.end:
-                await self._beside(self._launch.end)
+                await self._end_remote()
             await anyio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
-    async def _beside(self, argv: tuple[str, ...]) -> Completed:
+    async def _beside(self, argv: tuple[str, ...], timeout: float = REMOTE_TIMEOUT) -> Completed:
         """Run a command of the sandbox's own while this call is being ended."""
-        command = Command(argv, timeout=REMOTE_TIMEOUT, output_limit=_STATUS_LIMIT, overflow="truncate")
-        call = Call(Launch(argv=argv), command, anyio.current_time(), REMOTE_TIMEOUT)
+        command = Command(argv, timeout=timeout, output_limit=_STATUS_LIMIT, overflow="truncate")
+        call = Call(Launch(argv=argv), command, anyio.current_time(), timeout)
         await call.supervise()
         if call.raised is not None:
             raise call.raised
         assert call.completed is not None
         return call.completed
 
-    async def _ask_to_end(self) -> bool:
+    async def _ask_to_end(self, grace: float) -> None:
+        """Send SIGTERM, and wait for the end."""
         if self._launch.stop:
-            await self._beside(self._launch.stop)
-            return True
+            await self._ask_remote(grace)
+            return
         if self._launch.remote:
-            return False
+            return
         if self._leader < 0:
-            return self._signal_group(signal.SIGTERM)
-        with suppress(OSError):
-            signal.pidfd_send_signal(self._leader, signal.SIGTERM, None, WHOLE_GROUP)
-        return True
+            if not self._signal_group(signal.SIGTERM):
+                return
+        else:
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._leader, signal.SIGTERM, None, WHOLE_GROUP)
+        await self._keep_raised(self._until_exit, grace)
+
+    async def _ask_remote(self, grace: float) -> None:
+        """Have the signal sent by a command beside; the grace begins when that has ended, or has taken its time."""
+        scope = anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT + grace)
+
+        async def ask() -> None:
+            await self._keep_raised(self._beside, self._launch.stop, max(grace, REMOTE_TIMEOUT))
+            scope.deadline = min(scope.deadline, anyio.current_time() + grace)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            with scope:
+                await self._keep_raised(self._until_exit, math.inf)
+            tasks.cancel_scope.cancel()
 
     async def _leader_gone(self) -> None:
         if self._leader >= 0:
