@@ -92,7 +92,7 @@ def nothing_is_left(monkeypatch, warm_loops, caplog):
     yield
     gc.collect()
     unconfirmed = any("may still run" in record.getMessage() for record in caplog.get_records("call"))
-    left = eventually(lambda: processes_with(mark), GUARDED if unconfirmed else 10)
+    left = eventually(lambda: processes_with(mark), GUARDED if unconfirmed else 30)
     kill_all(left)
     assert not left, "processes outlived the test"
     assert not eventually(children), "children outlived the test"

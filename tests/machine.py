@@ -60,18 +60,45 @@ def rss() -> int:
 
 def alive(pid: int) -> bool:
     """Return whether the process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return _stat(pid)[:1] not in ("Z", "X", "")
 
 
-def eventually(check, seconds: float = 10.0):
-    """Call ``check`` until what it returns is empty or false, and return the last answer."""
+def eventually(check, seconds: float = 10.0, looks: int = 10):
+    """Call ``check`` until what it returns is empty or false, and return the last answer.
+
+    It is called so often at least, as a single look can take a busy machine all of the time.
+    """
     end = time.monotonic() + seconds
-    while (answer := check()) and time.monotonic() < end:
+    while (answer := check()) and (looks > 0 or time.monotonic() < end):
+        looks -= 1
         time.sleep(0.005)
     return answer
+
+
+def settled_below(host: int) -> list[int]:
+    """Return what a host's calls have started, once all of it waits for something.
+
+    bwrap asks to be ended with its parent only when it has nothing else to do any more.
+    """
+    found = [pid for pid in processes_with("ANYSPAWN_ID=") if _below(pid, host)]
+    assert not eventually(lambda: [pid for pid in found if _stat(pid)[:1] not in ("S", "")])
+    return found
+
+
+def _stat(pid: int) -> str:
+    """Return what stands behind the name in a process's line: its state first, then its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _below(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        pid = int((_stat(pid).split() or ["", "0"])[1])
+        if pid == ancestor:
+            return True
+    return False
 
 
 def bubblewrap_works() -> bool:

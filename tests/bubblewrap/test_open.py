@@ -13,7 +13,7 @@ import pytest
 import anyspawn
 from anyspawn import Bubblewrap, Cleanup, NotStartedError, TransportError
 from cases import TREES
-from machine import MARK, bubblewrap_works, eventually, processes_with
+from machine import MARK, bubblewrap_works, eventually, processes_with, settled_below
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")]
 
@@ -115,5 +115,6 @@ def test_the_caller_is_killed(backend):
     """All of it ends by itself."""
     with subprocess.Popen([sys.executable, "-c", HOST, backend], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout.readline() == "ready\n"
+        settled_below(host.pid)
         host.kill()
     assert not eventually(lambda: processes_with(os.environ[MARK]))

@@ -79,7 +79,7 @@ class TestExitStatus:
 
     def test_a_timeout_is_124(self):
         """A program that takes too long is ended, with what it wrote passed on and one line that says so."""
-        done = run("--timeout", "500ms", "--", "sh", "-c", "echo early; exec sleep 1000")
+        done = run("--timeout", "2s", "--", "sh", "-c", "echo early; exec sleep 1000")
         assert done.returncode == 124
         assert done.stdout == b"early\n"
         assert done.stderr.startswith(b"anyspawn: 'sh' had not ended after")
@@ -388,7 +388,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("args", "status", "kind", "stdout"),
         [
-            (["--timeout", "500ms", "--", "sh", "-c", "echo x; exec sleep 1000"], 124, "SpawnTimeoutError", "x\n"),
+            (["--timeout", "2s", "--", "sh", "-c", "echo x; exec sleep 1000"], 124, "SpawnTimeoutError", "x\n"),
             (["--output-limit", "3", "--", "echo", "too long"], 125, "OutputLimitError", "too"),
             (["--", "no-such-program-here"], 127, "NotStartedError", ""),
             (["--", "sh", "-c", "kill -9 $$"], 137, "ExitError", ""),

@@ -74,5 +74,5 @@ async def test_no_value_and_no_input_in_any_command_line():
 async def test_nested_calls_carry_both_marks():
     """A program that uses anyspawn itself appends its mark, so that the outer call finds the inner one's work."""
     inner = "import anyio, anyspawn; print(anyio.run(lambda: anyspawn.spawn(['sh', '-c', 'echo $ANYSPAWN_ID'])).stdout)"
-    done = await spawn([sys.executable, "-c", inner], check=True)
+    done = await spawn([sys.executable, "-c", inner], timeout=60, check=True)
     assert done.stdout.count(b":") == os.environ.get("ANYSPAWN_ID", "").count(":") + 1

@@ -68,27 +68,26 @@ async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
 async def test_timeout_while_a_grandchild_writes():
     """All of the group ends at the timeout, and what it wrote is kept."""
     began = time.monotonic()
-    done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=1)
+    done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=2)
     assert isinstance(done.error, SpawnTimeoutError)
     assert isinstance(done.error, TimeoutError)
     assert done.stdout.startswith(b"x\n")
     assert done.cleanup is Cleanup.CONFIRMED
-    assert 1 <= time.monotonic() - began < 1 + WAIT + 5
+    assert 2 <= time.monotonic() - began < 2 + WAIT + 10
 
 
 async def test_a_program_that_ignores_sigterm_is_killed_after_grace():
     """Grace is a chance, not a promise."""
-    began = time.monotonic()
     script = "trap '' TERM INT HUP PIPE; echo ready; while :; do sleep 0.05; done"
-    done = await spawn(["sh", "-c", script], timeout=1, grace=0.3)
-    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"ready\n")
-    assert time.monotonic() - began >= 1.3
+    done = await spawn(["sh", "-c", script], output_limit=5, grace=0.3)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"ready")
+    assert done.duration >= 0.3
 
 
 async def test_a_program_that_handles_sigterm_ends_by_itself():
     """It is still a timeout, though the program's status is 0 and its last words are there."""
     script = "trap 'echo bye; exit 0' TERM; echo hi; while :; do sleep 0.01; done"
-    done = await spawn(["sh", "-c", script], timeout=1, grace=20)
+    done = await spawn(["sh", "-c", script], timeout=2, grace=20)
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.returncode, done.stdout) == (0, b"hi\nbye\n")
     assert done.duration < 20
@@ -98,9 +97,9 @@ async def test_an_exit_that_races_the_deadline_is_no_timeout():
     """A program that ended in time, while the loop was busy past the deadline, has not timed out."""
 
     def busy(stream, chunk):
-        time.sleep(1.1)
+        time.sleep(2.1)
 
-    done = await spawn(["sh", "-c", "echo x"], timeout=1, on_output=busy)
+    done = await spawn(["sh", "-c", "echo x"], timeout=2, on_output=busy)
     assert done.error is None
 
 
@@ -215,7 +214,7 @@ def test_a_program_that_may_not_be_signalled_is_given_up_in_bounded_time(unprivi
     kind, returncode, cleanup, pid = done.stdout.split()
     os.kill(int(pid), signal.SIGKILL)
     assert (kind, returncode, cleanup) == ("SpawnTimeoutError", "None", "UNCONFIRMED")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
 
 
 async def test_own_session_and_group():
@@ -232,7 +231,8 @@ async def test_an_exact_environment_has_no_mark():
 
 async def test_without_a_mark_an_escape_is_told_as_unconfirmed():
     """Where a descendant outside the group cannot be found, the outcome does not claim that it is gone."""
-    done = await spawn(["/bin/sh", "-c", "setsid sleep 100 & echo $!"], sandbox=Direct(inherit_env=False))
+    script = 'setsid sleep 100 & until read -r _ _ _ _ group _ </proc/$!/stat && [ "$group" = $! ]; do :; done; echo $!'
+    done = await spawn(["/bin/sh", "-c", script], sandbox=Direct(inherit_env=False))
     assert done.cleanup is Cleanup.UNCONFIRMED
     os.kill(int(done.stdout), signal.SIGKILL)
     assert not eventually(lambda: alive(int(done.stdout)))

@@ -68,7 +68,7 @@ async def test_no_descriptor_left_while_the_program_runs():
         tables.append(FullTable(0).__enter__())
 
     try:
-        done = await spawn(["sh", "-c", "echo; setsid sleep 100 & sleep 100"], timeout=1, on_output=fill)
+        done = await spawn(["sh", "-c", "echo; setsid sleep 100 & sleep 100"], timeout=2, on_output=fill)
     finally:
         tables[0].__exit__()
     assert isinstance(done.error, SpawnTimeoutError)
@@ -183,7 +183,7 @@ async def test_older_systems_keep_the_promises(old_system):
     """Exit, output, timeout, stragglers and cancellation are the same by older means."""
     assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
     assert isinstance((await spawn(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"])).error, ExitError)
-    done = await spawn(["sh", "-c", "echo x; sleep 100 & sleep 100"], timeout=1)
+    done = await spawn(["sh", "-c", "echo x; sleep 100 & sleep 100"], timeout=2)
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.stdout, done.cleanup) == (b"x\n", Cleanup.CONFIRMED)
     done = await spawn(["sh", "-c", "sleep 100 & exit 0"], wait_delay=0.2)

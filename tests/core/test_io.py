@@ -67,13 +67,13 @@ async def test_a_grandchild_that_holds_unread_input_does_not_hold_the_call():
 @pytest.mark.heavy
 async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_stays_alive():
     """500 MB arrive exactly, and other tasks get their turn all along."""
-    worst, last, seen = 0.0, time.monotonic(), 0
+    worst = last = seen = 0
 
     async def tick() -> None:
         nonlocal worst, last
         while True:
             await anyio.sleep(0)
-            worst, last = max(worst, time.monotonic() - last), time.monotonic()
+            worst, last = max(worst, seen - last), seen
 
     def count(stream: str, chunk: bytes) -> None:
         nonlocal seen
@@ -87,7 +87,7 @@ async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_sta
         tasks.cancel_scope.cancel()
     assert seen == done.stdout_total == len(done.stdout) == 500 * MB
     assert not done.stdout.strip(b"\0")
-    assert worst < 1
+    assert worst < 20 * MB
 
 
 async def test_both_streams_at_once():

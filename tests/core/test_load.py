@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from anyspawn import ExitError, SpawnTimeoutError, spawn
+from anyspawn._spawn import core
 from machine import children, eventually, open_fds, rss
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +38,9 @@ async def many(count, argv, **options):
 
 
 @pytest.mark.heavy
-async def test_five_hundred_at_once_and_five_hundred_cancelled():
+async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
     """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back where they were."""
+    monkeypatch.setattr(core, "CLEANUP_TIMEOUT", 60.0)  # they all look at all processes
     await many(500, ["cat"])
     before, memory, threads = held(), rss(), threading.active_count()
     for _ in range(2):
@@ -47,7 +49,7 @@ async def test_five_hundred_at_once_and_five_hundred_cancelled():
         del answers
         with anyio.move_on_after(0.2):
             await many(500, ["sh", "-c", "sleep 100 & wait"])
-    assert held() == before
+    assert not eventually(lambda: held() != before)
     assert not eventually(lambda: threading.active_count() > threads + 2, 20)
     assert rss() - memory < 32 * 2**20
 
@@ -78,13 +80,15 @@ async def test_no_worker_thread_is_needed():
             tasks.start_soon(anyio.to_thread.run_sync, release.wait)
         await anyio.wait_all_tasks_blocked()
         began = time.monotonic()
-        assert (await spawn(["true"])).error is None
-        assert isinstance((await spawn(["sleep", "100"], timeout=0.2)).error, SpawnTimeoutError)
-        with anyio.move_on_after(0.2) as scope:
-            await spawn(["sleep", "100"], timeout=50)
-        assert scope.cancelled_caught
-        assert time.monotonic() - began < 10
-        release.set()
+        try:
+            assert (await spawn(["true"])).error is None
+            assert isinstance((await spawn(["sleep", "100"], timeout=0.2)).error, SpawnTimeoutError)
+            with anyio.move_on_after(0.2) as scope:
+                await spawn(["sleep", "100"], timeout=50)
+            assert scope.cancelled_caught
+            assert time.monotonic() - began < 20
+        finally:
+            release.set()
 
 
 def test_an_event_loop_in_another_thread(anyio_backend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -123,7 +124,7 @@ async def test_an_exception_of_the_callback_reaches_the_caller_as_it_is(kind):
 
 
 async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_caller_too():
-    """Output that comes after the timeout, in the time of grace, is the callback's as well."""
+    """Output that comes in the time of grace is the callback's as well."""
     mine = OfTheCaller()
 
     def fail(stream, chunk):
@@ -132,7 +133,7 @@ async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_call
 
     script = "trap 'echo late; exit 0' TERM; echo early; while :; do sleep 0.01; done"
     with pytest.raises(OfTheCaller) as caught:
-        await spawn(["sh", "-c", script], timeout=1, grace=10, on_output=fail)
+        await spawn(["sh", "-c", script], output_limit=5, grace=10, on_output=fail)
     assert caught.value is mine
 
 
@@ -149,14 +150,21 @@ async def test_a_callback_that_never_returns_does_not_outlive_the_timeout():
     assert time.monotonic() - began < 5
 
 
-async def test_a_slow_callback_holds_the_program_and_loses_nothing():
+async def test_a_slow_callback_holds_the_program_and_loses_nothing(tmp_path):
     """The time that the callback takes is not the time that descendants have to let go of a stream."""
-    got = []
+    got, fifo = [], tmp_path / "fifo"
+    os.mkfifo(fifo)
+    go_on = os.open(fifo, os.O_RDWR)
 
     async def slow(stream, chunk):
-        await anyio.sleep(0.2)
+        await anyio.sleep(0.4)
         got.append(chunk)
+        os.write(go_on, b"\n")
 
-    script = "(for i in 1 2 3; do echo $i; sleep 0.02; done) & exit 0"
-    done = await spawn(["sh", "-c", script], timeout=30, wait_delay=0.3, on_output=slow, check=True)
-    assert b"".join(got) == done.stdout == b"1\n2\n3\n"
+    script = f"(for i in 1 2 3; do echo $i; read -r _; done <{fifo}) & exit 0"
+    try:
+        done = await spawn(["sh", "-c", script], timeout=30, wait_delay=0.8, on_output=slow, check=True)
+    finally:
+        os.close(go_on)
+    assert got == [b"1\n", b"2\n", b"3\n"]
+    assert done.stdout == b"1\n2\n3\n"

@@ -32,7 +32,7 @@ def no_container_is_left(daemon, nothing_is_left):
     """After each test no container is there that it made."""
     before = set(made_by_us())
     yield
-    left = eventually(lambda: set(made_by_us()) - before)
+    left = eventually(lambda: set(made_by_us()) - before, 30)
     if left:
         docker("rm", "-f", *left)
     assert not left, "containers outlived the test"

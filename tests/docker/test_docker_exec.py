@@ -57,7 +57,7 @@ async def left_in(box):
     """Return what a test left in a container, once nothing is to stay there."""
     if box in SANDBOXES:
         await SANDBOXES[box].aclose()
-    return eventually(lambda: processes_in(box), 1)
+    return eventually(lambda: processes_in(box))
 
 
 async def sandbox_for(box):
@@ -162,14 +162,14 @@ async def test_nothing_is_left_in_the_container(box, how):
         for script in TREES.values():
             tasks.start_soon(one, script)
     assert not await left_in(box)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 async def test_what_a_program_leaves_behind_is_ended(box):
     """At once where it holds no stream; else after `wait_delay`, and the outcome says that output may be missing."""
     done = await run(box, "sh", "-c", "sleep 999 >/dev/null 2>&1 & echo out; exit 4")
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", False)
-    assert done.duration < 5
+    assert done.duration < 30
     done = await run(box, "sh", "-c", "setsid sleep 999 & echo out; exit 4", wait_delay=0.3)
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
     assert done.cleanup is Cleanup.CONFIRMED
@@ -227,11 +227,11 @@ async def test_what_the_container_itself_starts_goes_on(containers):
 async def test_grace(box):
     """SIGTERM comes first, to all of the tree; what the program says then is read, and its status is its own."""
     script = "trap 'echo bye >&2; exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
-    done = await run(box, "sh", "-c", script, output_limit=100, grace=20)
+    done = await run(box, "sh", "-c", script, output_limit=100, grace=60)
     assert isinstance(done.error, OutputLimitError)
     assert done.returncode == 7
     assert done.stderr.endswith(b"bye\n")  # the shell may tell of its sleep's end before
-    assert done.duration < 10
+    assert done.duration < 60
     script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
     done = await run(box, "sh", "-c", script, output_limit=5, grace=0.5)
     assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
@@ -264,7 +264,9 @@ async def test_the_caller_is_killed(box, size, anyio_backend):
     finally:
         parent.kill()
         parent.wait()
-    assert not eventually(lambda: processes_in(box), 2)
+    began = time.monotonic()
+    processes_in(box)
+    assert not eventually(lambda: processes_in(box), 2 + 10 * (time.monotonic() - began))
 
 
 async def test_the_client_is_ended_by_someone_else(box):
@@ -280,7 +282,8 @@ async def test_the_client_is_ended_by_someone_else(box):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
-            await event.wait()
+            with anyio.fail_after(60):
+                await event.wait()
             (pid,) = clients_of(box)
             os.kill(pid, signum)
         (done,) = results
@@ -404,7 +407,8 @@ async def test_the_container_goes_away_meanwhile(own, how):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call)
-        await event.wait()
+        with anyio.fail_after(60):
+            await event.wait()
         args = {"rm": ["rm", "-f"], "kill": ["kill"], "restart": ["restart", "-t", "0"]}[how]
         await anyio.to_thread.run_sync(lambda: docker(*args, own))
     (done,) = results
@@ -423,8 +427,8 @@ async def test_paused_meanwhile(own):
     docker("unpause", own)
     assert isinstance(done.error, OutputLimitError)
     assert done.cleanup is Cleanup.UNCONFIRMED
-    assert done.duration < 15
-    assert not eventually(lambda: processes_in(own), 5)  # its lifeline was cut meanwhile
+    assert done.duration < 30
+    assert not eventually(lambda: processes_in(own))  # its lifeline was cut meanwhile
 
 
 async def test_no_daemon(monkeypatch, busybox):
@@ -472,8 +476,8 @@ async def test_supervisor_off(busybox):
     assert (done.stdout, done.returncode) == (b"inb\n", 3)
     assert isinstance((await run(sandbox, "no-such-program")).error, NotStartedError)
     assert isinstance((await run(DockerExec("anyspawn-none", supervisor="off"), "true")).error, TransportError)
-    done = await run(sandbox, "sleep", "3", timeout=0.5)
-    assert isinstance(done.error, SpawnTimeoutError)
+    done = await run(sandbox, "sh", "-c", "echo ready; sleep 3", output_limit=5)
+    assert isinstance(done.error, OutputLimitError)
     assert done.cleanup is Cleanup.UNCONFIRMED
     assert not eventually(lambda: processes_in(busybox))  # it ends by itself, later
 
@@ -486,9 +490,9 @@ async def test_settings(busybox):
     done = await run(attrs.evolve(sandbox, user="no-such-user"), "true")
     assert isinstance(done.error, TransportError)
     assert "correct user" in str(done.error)
-    done = await run(sandbox, "sh", "-c", "setsid sleep 999 & sleep 999", timeout=0.7)
+    done = await run(sandbox, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", output_limit=5)
     assert done.cleanup is Cleanup.CONFIRMED
-    assert not processes_in(busybox)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("spoil", ["rm -f /usr/bin/grep /bin/grep", "true"], ids=["without grep", "with a low limit"])
@@ -496,8 +500,8 @@ async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, sp
     """The work is still ended where that can be; that nothing was found proves nothing."""
     name = containers("busybox", *(["--ulimit", "locks=1000"] if spoil == "true" else []))
     docker("exec", name, "sh", "-c", spoil)
-    done = await run(name, "sh", "-c", "env -i setsid sleep 4 & sleep 4", timeout=0.5)
-    assert isinstance(done.error, SpawnTimeoutError)
+    done = await run(name, "sh", "-c", "env -i setsid sleep 4 & echo ready; sleep 4", output_limit=5)
+    assert isinstance(done.error, OutputLimitError)
     left = processes_in(name)
     assert not left or done.cleanup is Cleanup.UNCONFIRMED
     assert not eventually(lambda: processes_in(name))

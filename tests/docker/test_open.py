@@ -78,7 +78,7 @@ async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
             await process.stdin.send(bytes(500_000))
         assert scope.cancelled_caught
     assert process.completed.cleanup is Cleanup.CONFIRMED
-    assert processes_in(box) == []
+    assert not eventually(lambda: processes_in(box))
 
 
 async def test_a_writer_that_was_cancelled(box):
@@ -146,7 +146,7 @@ async def test_the_tree_ends_with_the_block(box, tree):
     """Inside the container too."""
     async with anyspawn.open(["sh", "-c", f"echo; {TREES[tree]}"], sandbox=DockerExec(box)) as process:
         await process.stdout.receive()
-    assert processes_in(box) == []
+    assert not eventually(lambda: processes_in(box))
     assert process.completed.cleanup is Cleanup.CONFIRMED
 
 

@@ -49,7 +49,10 @@ async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
         def on_output(stream, chunk):
             event.set()
 
-        results.append(await spawn(argv, sandbox=sandbox, on_output=on_output, **options))
+        try:
+            results.append(await spawn(argv, sandbox=sandbox, on_output=on_output, **options))
+        finally:
+            event.set()
 
     return event, results, lambda: call(options)
 
@@ -57,20 +60,20 @@ async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
 async def test_one_client_serves_many_calls(busybox):
     """None before the first call; the same for those that follow; none once the sandbox is closed."""
     place = busybox.encode()
-    async with DockerExec(busybox, resident=3) as sandbox:
+    async with DockerExec(busybox, resident=3, default_timeout=60) as sandbox:
         assert not clients(place)
         for number in range(5):
             done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in", env={"A": str(number)})
             assert (done.stdout, done.returncode, done.cleanup) == (b"in", number, Cleanup.NOT_NEEDED)
         assert len(clients(place)) == 1
     assert not clients(place)
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 async def test_calls_share_nothing_but_their_container(busybox):
     """Each has its own process, session, variables, working directory and input."""
     script = "cat; echo $A; pwd; cat /proc/$$/stat; A=changed; cd /"
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         first = await spawn(["sh", "-c", script], sandbox=sandbox, stdin=b"x", env={"A": "1"}, cwd="/tmp")
         second = await spawn(["sh", "-c", script], sandbox=sandbox, cwd="/etc")
         third = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox, env=NASTY)
@@ -87,7 +90,7 @@ async def test_calls_share_nothing_but_their_container(busybox):
 
 async def test_calls_beyond_their_number_wait(busybox):
     """A slow one does not hold others while a resident is free; with none free a call waits, on its own timeout."""
-    async with DockerExec(busybox, resident=2) as sandbox, anyio.create_task_group() as tasks:
+    async with DockerExec(busybox, resident=2, default_timeout=60) as sandbox, anyio.create_task_group() as tasks:
         event, _, slow = await ready(sandbox)
         tasks.start_soon(slow)
         await event.wait()
@@ -101,13 +104,13 @@ async def test_calls_beyond_their_number_wait(busybox):
         assert isinstance(done.error, SpawnTimeoutError)
         assert "no place was free" in str(done.error)
         tasks.cancel_scope.cancel()
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
 async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
     """Its own tree ends, and the next call finds the same client."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         for tree in TREES.values():
             await spawn(["true"], sandbox=sandbox, check=True)
             before = clients(busybox.encode())
@@ -132,7 +135,7 @@ async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
 @pytest.mark.parametrize("who", ["the client", "the supervisor"])
 async def test_a_resident_that_dies_between_calls(busybox, who):
     """The next call has another one, and does not notice."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         (client,) = clients(busybox.encode())
         if who == "the client":
@@ -142,7 +145,7 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
             docker("exec", busybox, "sh", "-c", script, check=False)
         assert not eventually(lambda: not ended(client))
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
@@ -151,7 +154,7 @@ async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
     """Its call has another one, and is run once."""
     inside = "kill -%s $(grep -l anyspawn.$ /proc/[0-9]*/cmdline | cut -d/ -f3)"
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         (client,) = clients(busybox.encode())
 
@@ -178,14 +181,14 @@ async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
         assert (done.error, done.stdout.strip(), done.cleanup) == (None, b"%d" % size, Cleanup.NOT_NEEDED), done
         assert clients(busybox.encode()) != [client]
         assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_resident_that_dies_during_a_call(busybox, signum):
     """The transport broke while the program ran, which is ended and not run again; the next call has another one."""
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         event, results, call = await ready(sandbox, ["sh", "-c", "echo >> /tmp/ran; echo ready; sleep 999"])
         async with anyio.create_task_group() as tasks:
@@ -196,19 +199,19 @@ async def test_a_resident_that_dies_during_a_call(busybox, signum):
         assert isinstance(done.error, TransportError), done
         assert (done.error.started, done.stdout, done.cleanup) == (True, b"ready\n", Cleanup.CONFIRMED)
         assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 async def test_a_chain_of_processes_does_not_meet_the_next_call(chain):
     """Also where the resident is its container's first process, and with a stdin that takes processes of its own."""
-    async with DockerRun("busybox", resident=1) as sandbox:
+    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 
 
 async def test_idle_residents_end(busybox):
     """After `idle_timeout`, while the loop goes on with something else; a later call opens another."""
-    sandbox = DockerExec(busybox, resident=2, idle_timeout=0.2)
+    sandbox = DockerExec(busybox, resident=2, idle_timeout=0.2, default_timeout=60)
     await spawn(["true"], sandbox=sandbox, check=True)
     with anyio.fail_after(10):
         while clients(busybox.encode()):
@@ -232,7 +235,7 @@ async def test_cancelled_at_fifty_moments(busybox):
                 tasks.start_soon(one, step * 0.004)
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
         assert not [words for words in processes_in(busybox) if "sleep" in words.split()[0]]
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 async def test_cancelled_at_each_of_its_first_steps(busybox):
@@ -271,14 +274,14 @@ async def test_much_output(python):
 async def test_a_read_only_root(containers):
     """No file is needed in the container, and none is left."""
     name = containers("busybox", "--read-only")
-    async with DockerExec(name, resident=1) as sandbox:
+    async with DockerExec(name, resident=1, default_timeout=60) as sandbox:
         for size in (10, 100_000):
             assert len((await spawn(["cat"], sandbox=sandbox, stdin=bytes(size), check=True)).stdout) == size
 
 
 async def test_frames_that_a_program_forges_for_the_next(busybox):
     """It knows no nonce but its own is used up; what it writes is output, and stays with its call."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         script = r"printf '\036%032d exit 0\036\036%032d clean\036' 0 0 | tee /dev/stderr; exit 9"
         done = await spawn(["sh", "-c", script], sandbox=sandbox)
         assert (done.returncode, done.stdout, done.stderr) == (9, done.stderr, done.stdout)
@@ -287,7 +290,7 @@ async def test_frames_that_a_program_forges_for_the_next(busybox):
 
 async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
     """Also where it holds a stream: then after `wait_delay`."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         done = await spawn(
             ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"], sandbox=sandbox, wait_delay=0.3
         )
@@ -323,7 +326,7 @@ async def main():
     if sys.argv[2] == "exec":
         sandbox = DockerExec(sys.argv[3], resident=2)
     else:
-        sandbox = DockerRun("busybox", resident=2, fresh=sys.argv[2] == "fresh")
+        sandbox = DockerRun("busybox", resident=2, fresh=sys.argv[2] == "fresh", default_timeout=60)
     await spawn(["true"], sandbox=sandbox, check=True)
     await spawn(["sh", "-c", "echo ready; setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=1000,
                 on_output=lambda *_: print("ready", flush=True))
@@ -342,7 +345,7 @@ async def test_the_caller_is_killed(busybox, mode, anyio_backend):
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
     assert not eventually(made_by_us, 20)
 
 
@@ -390,7 +393,8 @@ async def test_a_kept_container_that_goes_away():
     """During a call: the transport broke. Before one: the call has another."""
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
-        (client,) = clients(b"busybox")
+        name = docker("ps", "--filter", "label=io.anyspawn.id", "--format", "{{.Names}}")
+        (client,) = clients(name.encode())
         docker("rm", "-f", *made_by_us())
         assert not eventually(lambda: not ended(client))
         event, results, call = await ready(sandbox)
@@ -406,7 +410,7 @@ async def test_a_kept_container_that_goes_away():
 
 async def test_an_image_that_is_not_there():
     """As without residents."""
-    async with DockerRun("anyspawn-no-such-image", resident=1) as sandbox:
+    async with DockerRun("anyspawn-no-such-image", resident=1, default_timeout=60) as sandbox:
         done = await spawn(["true"], sandbox=sandbox)
         assert isinstance(done.error, TransportError)
         assert (done.error.started, done.returncode) == (False, None)
@@ -435,7 +439,7 @@ async def test_the_event_loop_ends(busybox, anyio_backend):
     argv = [sys.executable, "-W", "error", "-c", code, anyio_backend[0], busybox]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("none\n", "")
-    assert not eventually(lambda: processes_in(busybox), 5)
+    assert not eventually(lambda: processes_in(busybox))
 
 
 def test_settings():
@@ -449,7 +453,10 @@ def test_settings():
 
 async def test_the_callers_own_stdin(busybox):
     """Cannot be shared with the supervisor."""
-    for sandbox in (DockerExec(busybox, resident=1), DockerRun("busybox", resident=1)):
+    for sandbox in (
+        DockerExec(busybox, resident=1, default_timeout=60),
+        DockerRun("busybox", resident=1, default_timeout=60),
+    ):
         with pytest.raises(ConfigError, match="lifeline"):
             await spawn(["cat"], sandbox=sandbox, stdin=None)
 
@@ -457,7 +464,10 @@ async def test_the_callers_own_stdin(busybox):
 def test_launches_differ_by_nothing_but_the_command():
     """What begins a resident is the same for all its commands: that is how it is found."""
     argvs = set()
-    for sandbox in (DockerExec("c", resident=1, user="u", workdir="/w"), DockerRun("i", resident=1, fresh=True)):
+    for sandbox in (
+        DockerExec("c", resident=1, user="u", workdir="/w"),
+        DockerRun("i", resident=1, fresh=True, default_timeout=60),
+    ):
         from anyspawn import Command
 
         for command in (Command(["a", "b"], cwd="/x", env={"A": "1"}), Command(["c"], stdin=b"x")):
@@ -470,7 +480,7 @@ def test_launches_differ_by_nothing_but_the_command():
 
 async def test_a_program_that_is_none_any_more(busybox):
     """That it ran before does not make it one that returned 127, nor one that cannot be executed one that returned 126."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
 
         async def inside(script):
             await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
@@ -494,7 +504,7 @@ async def test_a_program_that_is_none_any_more(busybox):
 
 async def test_a_program_that_removes_itself(python):
     """Was started, whatever status it ends with; and so was one that removes its working directory."""
-    async with DockerExec(python, resident=1) as sandbox:
+    async with DockerExec(python, resident=1, default_timeout=60) as sandbox:
         make = "mkdir -p /tmp/w; printf '#!/bin/sh\\n[ -z $1 ] || { echo did; rm -rf $0 /tmp/w; exit 127; }\\n' >/tmp/go; chmod +x /tmp/go"
         for program in ("/tmp/go", "sh"):
             await spawn(["sh", "-c", make], sandbox=sandbox, check=True)
@@ -507,7 +517,7 @@ async def test_a_program_that_removes_itself(python):
 
 async def test_a_program_of_another_place(busybox):
     """Is not known by that of its name."""
-    async with DockerExec(busybox, resident=1) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         script = "mkdir -p /tmp/a; printf '#!/bin/sh\\n' >/tmp/a/thing; chmod +x /tmp/a/thing"
         await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
         for _ in range(2):

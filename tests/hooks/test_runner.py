@@ -229,11 +229,12 @@ async def test_observers_end_with_their_loop(anyio_backend, tmp_path, monkeypatc
 
 async def test_the_limiter_holds(tmp_path):
     """Never more hook processes at once than `max_concurrent`; the wait counts for a hook's timeout."""
-    script = f"echo + >> {tmp_path}/log; sleep 0.05; echo - >> {tmp_path}/log; {ALLOW}"
-    async with HookRunner([sh(str(n), script) for n in range(8)], max_concurrent=2) as hooks:
+    log = tmp_path / "log"
+    script = f"echo + >> {log}; until [ $(grep -c + {log}) -ge 2 ]; do sleep 0.01; done; echo - >> {log}; {ALLOW}"
+    async with HookRunner([sh(str(n), script, timeout=60) for n in range(8)], max_concurrent=2) as hooks:
         assert (await hooks.run("before_execution", {})).allow
     running = most = 0
-    for line in (tmp_path / "log").read_text().split():
+    for line in log.read_text().split():
         running += 1 if line == "+" else -1
         most = max(most, running)
     assert most == 2

@@ -17,7 +17,7 @@ import pytest
 from anyspawn import Bubblewrap, Completed, ConfigError, Direct
 from anyspawn.config import InvalidConfigError, parse_config
 from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook, HookError, HookRunner
-from machine import MARK, bubblewrap_works, children, eventually, processes_with
+from machine import MARK, bubblewrap_works, children, eventually, processes_with, settled_below
 
 pytestmark = pytest.mark.anyio
 
@@ -185,15 +185,22 @@ async def test_an_answer_that_is_too_long():
                 tasks.start_soon(one, name)
 
 
+def briefly(hook):
+    """Return a hook with little time for a call, and the same server: what is short must not be short for the start."""
+    brief = attrs.evolve(hook, timeout=0.3)
+    brief._servers.update(hook._servers)
+    return brief
+
+
 async def test_a_call_that_takes_too_long():
     """Fails as a timeout; the server goes on, and what it says too late reaches nobody."""
     code = "held.append(call) if name == 'slow' else answer(call, reason=name)\nfor late in held if name != 'slow' else []: answer(late, reason='late')"
-    async with server(code, timeout=1) as hook:
+    async with server(code) as hook:
         await ask(hook, "warm up")
         pid_before = children()
-        decision = await ask(hook, "slow")
+        decision = await ask(briefly(hook), "slow")
         assert decision.blocks
-        assert "had not answered after 1 s" in decision.reason
+        assert "had not answered after 0.3 s" in decision.reason
         for _ in range(3):
             assert (await ask(hook, "quick")).reason == "quick"
         assert children() == pid_before
@@ -203,11 +210,7 @@ async def test_a_server_that_answers_nothing_any_more():
     """Is ended after three calls in a row, and the next call has a new one."""
     async with server("if name == 'hang': time.sleep(1000)\nanswer(call, metadata={'pid': os.getpid()})") as hook:
         first = (await ask(hook)).metadata["pid"]
-        # The time for a call is the hook's own; what is short here must not be short for the start.
-        server_of_it = next(iter(hook._servers.values()))
-        assert server_of_it._life is not None
-        brief = attrs.evolve(hook, timeout=0.3)
-        brief._servers.update(hook._servers)
+        brief = briefly(hook)
         for _ in range(3):
             assert "had not answered" in (await ask(brief, "hang")).reason
         assert (await ask(hook)).metadata["pid"] != first
@@ -414,6 +417,7 @@ def test_the_caller_is_killed(backend):
     """In the sandbox the server ends with it."""
     with subprocess.Popen([sys.executable, "-c", HOST, backend, "."], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout.readline() == "True\n"
+        settled_below(host.pid)
         host.kill()
     assert not eventually(running)
 

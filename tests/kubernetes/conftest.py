@@ -34,7 +34,7 @@ def space(cluster):
 def no_pod_is_left(space, nothing_is_left):
     """After each test no pod is there that it made."""
     yield
-    left = eventually(space.made_by_us)
+    left = eventually(space.made_by_us, 30)
     if left:
         space.end(*left)
     assert not left, "pods outlived the test"

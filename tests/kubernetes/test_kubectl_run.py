@@ -163,7 +163,7 @@ async def test_a_pod_that_comes_late(space, box, fake_kubectl):
     assert done.cleanup is Cleanup.UNCONFIRMED
     assert not space.made_by_us()
     space("create", "-f", f"{path}.pod")
-    assert not eventually(space.made_by_us)
+    assert not eventually(space.made_by_us, 30)
 
 
 async def test_the_same_command_twice_at_once(box):
@@ -201,7 +201,7 @@ async def test_the_caller_is_killed(space, anyio_backend, tmp_path):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    assert not eventually(space.made_by_us, 5)
+    assert not eventually(space.made_by_us, 30)
 
 
 async def test_the_pod_has_a_deadline_of_its_own(space, box):
@@ -258,15 +258,15 @@ class TestTruth:
     async def test_nothing_was_started(self, box, fields, words):
         """A transport error, long before the timeout."""
         began = time.monotonic()
-        done = await run(attrs.evolve(box, **fields), "true", timeout=40)
+        done = await run(attrs.evolve(box, **fields), "true", timeout=100)
         assert isinstance(done.error, TransportError), done
         assert words in str(done.error)
         assert (done.error.started, done.returncode, done.cleanup) == (False, None, Cleanup.NOT_NEEDED)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
 
     async def test_no_node_takes_it(self, box):
         """That may change, and so is waited for; what it waited for is in the error."""
-        done = await run(attrs.evolve(box, node_selector={"no-such": "label"}), "true", timeout=5)
+        done = await run(attrs.evolve(box, node_selector={"no-such": "label"}), "true", timeout=8)
         assert isinstance(done.error, SpawnTimeoutError), done
         assert "was not started in time: pod" in str(done.error)
         assert "Unschedulable" in str(done.error)

@@ -50,7 +50,9 @@ def account(deployed, tmp_path_factory):
 
 async def test_hooks_run_in_the_sidecars(deployed, account):
     """By selector, with the agent's own account; the sidecar's walls hold."""
-    box = KubectlExec(selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account)
+    box = KubectlExec(
+        selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account, default_timeout=60
+    )
     done = await spawn(["sh", "-c", "cat; id -u; touch /tmp/a /x"], stdin=b"in\n", sandbox=box)
     assert done.stdout == b"in\n65534\n", done
     assert b"Read-only file system" in done.stderr
@@ -58,7 +60,9 @@ async def test_hooks_run_in_the_sidecars(deployed, account):
 
 async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
     """The call goes on to its end; the next one goes to another pod, and the deployment makes a new one."""
-    box = KubectlExec(selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account)
+    box = KubectlExec(
+        selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account, default_timeout=60
+    )
     seen = []
 
     async def on_output(stream, chunk):

@@ -12,7 +12,7 @@ import anyio
 import attrs
 import pytest
 
-from anyspawn import ExitError, KubectlExec, SpawnTimeoutError, TransportError, spawn
+from anyspawn import ExitError, KubectlExec, OutputLimitError, SpawnTimeoutError, TransportError, spawn
 from cluster import until
 
 pytestmark = pytest.mark.anyio
@@ -77,11 +77,11 @@ async def test_pods_that_come_and_go(pods):
     box = pods.box()
     await where(box)
     new = pods.add()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while await where(box) != new:
             pass
     pods.space.end(*pods.names[:2])
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         assert {await where(box) for _ in range(4)} == {new}
 
 
@@ -214,10 +214,11 @@ async def test_workloads(space, kind):
         names = set(space("get", "pods", "-l", f"app={label}", "-o", "jsonpath={.items[*].metadata.name}").split())
         assert len(names) == 2
         for target in (f"{kind}/{label}", f"service/{label}"):
-            box = KubectlExec(target, namespace=space.name)
+            box = KubectlExec(target, namespace=space.name, default_timeout=60)
             assert {await where(box) for _ in range(4)} == names
-        done = await spawn(["sleep", "100"], sandbox=box, timeout=1, grace=0.5)
-        assert isinstance(done.error, SpawnTimeoutError)
+        argv = ["sh", "-c", "echo ready; sleep 100"]
+        done = await spawn(argv, sandbox=box, output_limit=5, grace=0.5)
+        assert isinstance(done.error, OutputLimitError)
         assert done.cleanup.value == "confirmed"
         for one in ("pod", "Pod", "po"):
             assert await where(attrs.evolve(box, pod=f"{one}/{min(names)}")) == min(names)

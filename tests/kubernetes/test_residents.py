@@ -9,7 +9,7 @@ import uuid
 import anyio
 import pytest
 
-from anyspawn import Cleanup, KubectlExec, SpawnTimeoutError, TransportError, spawn
+from anyspawn import Cleanup, KubectlExec, OutputLimitError, TransportError, spawn
 from anyspawn._spawn.group import ended
 from cases import command_lines
 from machine import eventually
@@ -28,14 +28,14 @@ async def test_one_client_serves_many_calls(space, busybox, client):
         for number in range(4):
             done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=box, stdin=b"in", env={"A": str(number)})
             assert (done.stdout, done.returncode, done.cleanup) == (b"in", number, Cleanup.NOT_NEEDED)
-        done = await spawn(["sh", "-c", "setsid sleep 999 & sleep 999"], sandbox=box, timeout=0.5)
-        assert isinstance(done.error, SpawnTimeoutError)
+        done = await spawn(["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"], sandbox=box, output_limit=5)
+        assert isinstance(done.error, OutputLimitError)
         assert done.cleanup is Cleanup.CONFIRMED
         data = os.urandom(1_000_003)
         assert (await spawn(["cat"], sandbox=box, stdin=data, check=True)).stdout == data
         assert len(clients(busybox.encode())) == 1
     assert not clients(busybox.encode())
-    assert not eventually(lambda: space.processes(busybox), 5)
+    assert not eventually(lambda: space.processes(busybox))
 
 
 async def test_a_resident_that_dies(space, own):
@@ -56,12 +56,13 @@ async def test_a_resident_that_dies(space, own):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
-            await event.wait()
+            with anyio.fail_after(60):
+                await event.wait()
             os.kill(clients(own.encode())[0], signal.SIGKILL)
         (done,) = results
         assert isinstance(done.error, TransportError)
         assert (done.error.started, done.stdout, done.cleanup) == (True, b"ready\n", Cleanup.CONFIRMED)
-    assert not eventually(lambda: space.processes(own), 5)
+    assert not eventually(lambda: space.processes(own))
 
 
 async def test_each_pod_of_a_selector_has_its_own(space):

@@ -287,7 +287,7 @@ def test_the_caller_goes_away(make):
             one.begin(["sh", "-c", "setsid sleep 999 & sleep 999"])
             one.until(lambda one=one: one.err.begun)
         one.process.stdin.close()
-        assert not eventually(lambda mark=mark: processes_with(mark), 5)
+        assert not eventually(lambda mark=mark: processes_with(mark), 30)
 
 
 def test_another_shell_says_what_is_wrong(tmp_path):

@@ -181,7 +181,9 @@ def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 & echo out; exit 4"])
     first = call.process.stderr.read1()
     while b"exit 4" not in first:
-        first += call.process.stderr.read1()
+        more = call.process.stderr.read1()
+        assert more
+        first += more
     assert processes_with(str(tmp_path))
     call.frames.feed(first)
     assert call.cut() == (b"out\n", b"", 4)
