@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from anyspawn import Cleanup, Direct, ExitError, SpawnTimeoutError, spawn
-from machine import alive, eventually
+from machine import alive, eventually, kill_all
 
 pytestmark = pytest.mark.anyio
 WAIT = 0.5  # the default wait_delay
@@ -161,6 +161,38 @@ async def test_a_daemon_that_holds_nothing_is_ended_at_a_timeout():
     done = await spawn(["sh", "-c", f'{sys.executable} -c "{DAEMON}" </dev/null >/dev/null 2>&1; sleep 100'], timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.CONFIRMED
+
+
+async def test_what_becomes_another_program_all_the_time_is_ended(tmp_path):
+    """In the middle of that a process shows no variables; it is looked at again."""
+    again = tmp_path / "again"
+    again.write_text('#!/bin/sh\nexec "$0"\n')
+    again.chmod(0o755)
+    script = f"for i in 1 2 3 4; do setsid {again} <&- >/dev/null 2>&1 & echo $! >&2; done; printf %101s; sleep 100"
+    for _ in range(25):
+        done = await spawn(["sh", "-c", script], output_limit=100)
+        assert done.cleanup is Cleanup.CONFIRMED
+        pids = list(map(int, done.stderr.split()))
+        left = [pid for pid in pids if alive(pid)]
+        kill_all(left)
+        assert (len(pids), left) == (4, [])
+
+
+THREAD = """
+import ctypes, os, platform, threading, time
+if os.fork():
+    time.sleep(100)
+os.setsid()
+threading.Thread(target=time.sleep, args=(100,)).start()
+os.write(1, b"ready")
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)  # the first thread alone
+"""
+
+
+async def test_a_process_whose_first_thread_has_ended_is_ended():
+    """It looks like a zombie, and is none."""
+    done = await spawn([sys.executable, "-c", THREAD], output_limit=4)
+    assert (done.stdout, done.cleanup) == (b"read", Cleanup.CONFIRMED)
 
 
 async def test_stragglers_of_the_group_are_ended_after_a_plain_exit():

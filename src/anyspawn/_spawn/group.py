@@ -15,6 +15,9 @@ MARK = "ANYSPAWN_ID"
 
 WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9
 
+_STATE, _THREADS, _VSIZE, _ENV_START, _ENV_END = 0, 17, 20, 47, 48
+"""Places of fields in /proc/PID/stat behind the name. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+
 
 def child_is_ours(pid: int) -> bool:
     """Whether ``pid`` is a child that nobody has waited for yet, so that its number cannot have been reused."""
@@ -99,7 +102,7 @@ class ProcessGroup:
             if not self.send(0):
                 return False
         try:
-            members = [stat for pid in _pids() if (stat := _stat(pid))[1:] == [b"%d" % self.pid]]
+            members = [stat for pid in _pids() if (stat := _stat(pid)[:3:2])[1:] == [b"%d" % self.pid]]
         except OSError:  # no descriptor left to look with
             return True
         return any(state not in (b"Z", b"X") for state, _ in members) or not os.path.isdir("/proc/self")
@@ -148,36 +151,52 @@ def _pids() -> list[int]:
         return []
 
 
-def _stat(pid: int) -> list[bytes]:
-    """Return a process's state and group, or nothing where it is gone."""
+def _read(path: str) -> bytes | None:
+    """Return what a file of /proc says: nothing where the process is gone, ``None`` where it is not ours to look at."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return (file.read() or b"").rpartition(b")")[2].split()[:3:2]
+        with open(path, "rb", buffering=0) as file:
+            return file.read() or b""
     except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _carries(pid: int, mark: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            return mark in (file.read() or b"")
+        return b""
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             raise
+        return None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what is known of a process, from its state on, or nothing where it is gone."""
+    return (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+
+
+def _carries(pid: int, mark: bytes) -> bool | None:
+    """Return whether a process has ``mark`` in its environment; ``None`` where it is just becoming another program."""
+    variables = _read(f"/proc/{pid}/environ")
+    if variables is None:
         return False
+    if variables:
+        return mark in variables
+    fields = _stat(pid)
+    if len(fields) <= _ENV_END:
+        return False
+    if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":  # its first thread has ended, others have not
+        with suppress(FileNotFoundError, ProcessLookupError):
+            threads = os.listdir(f"/proc/{pid}/task")
+            return any(mark in (_read(f"/proc/{pid}/task/{thread}/environ") or b"") for thread in threads)
+    has_none = fields[_ENV_START] == fields[_ENV_END] != b"0"
+    return False if has_none or fields[_VSIZE] == b"0" else None
 
 
 def marked(mark: bytes) -> Iterator[bool]:
-    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did.
+    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did, or might.
 
     The process is held by a pidfd before its environment is read a second time, so that the signal cannot reach
     another that took over its number. Without /proc nothing is yielded.
     """
     own = os.getpid()
     for pid in _pids():
-        found = False
-        if pid != own and _carries(pid, mark):
-            found = True
+        found = False if pid == own else _carries(pid, mark)
+        if found:
             try:
                 fd = os.pidfd_open(pid)
             except ProcessLookupError:
@@ -193,4 +212,4 @@ def marked(mark: bytes) -> Iterator[bool]:
                     pass
                 finally:
                     os.close(fd)
-        yield found
+        yield found is not False
