@@ -32,10 +32,15 @@ def docker_works():
         return False
 
 
-def made_by_us():
-    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the same daemon, are no such."""
+def made_by_us(*states):
+    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the same daemon, are no such.
+
+    Args:
+        states: The states that they may be in. Default: any.
+    """
     form = '{{.ID}} {{.Label "io.kubernetes.pod.uid"}}'
-    lines = docker("ps", "-a", "--filter", "label=io.anyspawn.id", "--format", form).splitlines()
+    filters = [f"--filter=status={state}" for state in states]
+    lines = docker("ps", "-a", "--filter", "label=io.anyspawn.id", *filters, "--format", form).splitlines()
     return [line.split()[0] for line in lines if len(line.split()) == 1]
 
 

@@ -403,7 +403,7 @@ async def test_the_caller_is_killed(delay, anyio_backend):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0]])
     try:
         if delay is None:
-            assert not eventually(lambda: not docker("ps", "-q", "--filter", "label=io.anyspawn.id"), 60)
+            assert not eventually(lambda: not made_by_us("running"), 60)
         else:
             eventually(lambda: client_of_any(parent.pid) is None)
     finally:

@@ -376,7 +376,7 @@ async def test_containers_started_ahead():
 
         async def two_of(gone):
             with anyio.fail_after(60):
-                while len(found := set(docker("ps", "-q", "--filter", "label=io.anyspawn.id").split()) - gone) != 2:
+                while len(found := set(made_by_us("running")) - gone) != 2:
                     await anyio.sleep(0.05)
             return found
 
@@ -393,7 +393,8 @@ async def test_a_kept_container_that_goes_away():
     """During a call: the transport broke. Before one: the call has another."""
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
-        name = docker("ps", "--filter", "label=io.anyspawn.id", "--format", "{{.Names}}")
+        (container,) = made_by_us()
+        name = docker("inspect", "--format", "{{.Name}}", container).lstrip("/")
         (client,) = clients(name.encode())
         docker("rm", "-f", *made_by_us())
         assert not eventually(lambda: not ended(client))
