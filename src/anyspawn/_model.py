@@ -242,7 +242,8 @@ class Launch:
         remote: The work is no descendant of the local process, and does not end with it.
         stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place another signal's name may stand.
         running: A local argv that prints something as soon as the remote work runs. Asked where a live process is opened.
-        end: A local argv that ends the remote work, whether it is there or not.
+        end: A local argv that ends the remote work, whether it is there or not. It succeeds, and prints something, where it was
+            there: otherwise what a killed client had asked for may come yet, and clean-up cannot be confirmed.
         gone: A local argv that lists what is left of the remote work: none, when it prints nothing and succeeds.
         gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of the work is gone itself.
         guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it ends the work then.

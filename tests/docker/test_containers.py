@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from anyspawn import Cleanup, Command, ConfigError, ExitError, SpawnError, SpawnTimeoutError, TransportError, spawn
-from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, reap_orphans, running
+from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, _manager, reap_orphans, running
 from engines import docker, made_by_us
 from machine import eventually
 
@@ -156,14 +156,34 @@ async def test_cancelled_while_it_runs(manager, keep):
     assert container[:12] not in made_by_us()
 
 
-async def test_run_at_moments_that_are_cancelled(manager):
-    """Whether it was looked at, started, or running: what is to be removed is removed."""
-    for step in range(10):
-        spec = ContainerSpec(image="busybox", cmd=["sleep", "1000"], remove_on_exit=True)
-        container = await manager.create(spec)
-        with anyio.move_on_after(step * 0.02):
+@pytest.mark.parametrize(("cmd", "pause"), [(["sleep", "1000"], 0.02), (["true"], 0.03)])
+async def test_run_at_moments_that_are_cancelled(manager, cmd, pause):
+    """Whether it was looked at, started, running, or on its way out: what is to be removed is removed."""
+    for step in range(14):
+        container = await manager.create(ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=True))
+        with anyio.move_on_after(step * pause):
             await manager.run(container)
         assert container[:12] not in made_by_us()
+
+
+async def test_run_that_is_cancelled_before_it_begins_stops_nothing(manager, containers):
+    """What runs already was started by someone else."""
+    container = containers("busybox")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await manager.run(container)
+    assert (await manager.inspect(container)).state == "running"
+
+
+async def test_a_removal_that_docker_does_not_answer(fake_docker, monkeypatch, caplog):
+    """Is an error, as the container may go on."""
+    monkeypatch.setattr(_manager, "_ASK", 2.0)
+    path = fake_docker('[ $1 != rm ] || sleep 60; exec $real "$@"')
+    with pytest.raises(TransportError, match="docker did not answer within 2 s"):
+        async with running(ContainerSpec(image="busybox"), docker_path=path):
+            pass
+    assert "may go on" in caplog.text
+    await ContainerManager().remove(*made_by_us())
 
 
 async def test_remove_on_exit(manager):

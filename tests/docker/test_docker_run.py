@@ -271,6 +271,41 @@ async def test_a_container_that_comes_late(fake_docker):
     assert not eventually(made_by_us, 30)
 
 
+async def test_a_container_that_comes_soon(fake_docker, tmp_path):
+    """It is waited for, as its client was killed by someone else before it could say anything; and is removed."""
+    command = Command(["true"], timeout=60)
+    name = f"anyspawn-{command.id}"
+    create = f"touch {tmp_path}/on; sleep 1; docker create --name {name} --label io.anyspawn.id={command.id} busybox"
+    late = f'env -i PATH="$PATH" setsid sh -c "{create}" >/dev/null 2>&1 </dev/null &'  # the daemon's work, so to speak
+    until = f"until [ -e {tmp_path}/on ]; do sleep 0.01; done"
+    path = fake_docker(f'[ $1 != run ] || {{ {late} {until}; kill -9 $$; }}; exec $real "$@"')
+    sandbox = attrs.evolve(BUSYBOX, docker_path=path)
+    done = await sandbox.spawn(command)
+    assert isinstance(done.error, TransportError)
+    assert str(done.error) == "docker was ended by signal 9 (SIGKILL)"
+    assert (done.error.started, done.cleanup) == (None, Cleanup.CONFIRMED)
+    assert not made_by_us()
+
+
+@pytest.mark.parametrize("grace", [0, 20])
+@pytest.mark.parametrize("kind", [LookupError, SystemExit])
+async def test_what_the_callback_raises_while_the_container_is_ended(grace, kind, fake_docker):
+    """The caller gets it, and nothing of the clean-up is left out."""
+    said = []
+
+    def on_output(stream, chunk):
+        said.append(stream)
+        if said.count("stderr") == 3:
+            raise kind
+
+    script = "trap 'for i in 1 2 3 4 5 6 7 8; do echo bye >&2; sleep 0.05; done; exit 7' TERM; printf %101s; "
+    script += "while :; do sleep 0.1; done" if grace else "while :; do echo >&2; sleep 0.02; done"
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker('[ $1 != rm ] || sleep 0.5; exec $real "$@"'))
+    with pytest.raises(kind):
+        await run("sh", "-c", script, output_limit=100, grace=grace, on_output=on_output, sandbox=sandbox)
+    assert not made_by_us()
+
+
 async def test_grace_where_docker_is_slow(fake_docker):
     """The program is asked to end all the same, as long as its grace lasts."""
     path = fake_docker('[ $1 != kill ] || sleep 3; exec $real "$@"')

@@ -57,6 +57,8 @@ _SETTLE = 0.1
 REMOTE_TIMEOUT = 2.0
 _RUNNER_FAILED = 125
 _EXIT_POLL = 0.05
+_DOUBT = 1.0
+"""Seconds for which what is just becoming another program may turn out to be the call's."""
 _LAST_LOOKS = 64
 _STATUS_LIMIT = 64 * 1024
 _PIDS_PER_TURN = 128
@@ -168,7 +170,8 @@ class Call:
         self._last_resort: weakref.finalize[..., Any] | None = None
         self._leader = -1  # a pidfd of the process that leads the work, where that is not the runner itself
         self._exited = False
-        self._may_come = False  # what a client that had to be killed had asked for
+        self._removed = False  # what a client had asked for
+        self._seen_through = False
         self._reason: Literal["timeout", "overflow", "raised", "cancelled", "closed"] | None = None
         self._error: SpawnError | None = None
         self._incomplete = False
@@ -306,6 +309,7 @@ class Call:
             await self._leader_gone()
             left = self._signal_group(signal.SIGKILL)
             if not (forced or left or self._incomplete or self._reason or self._remote_in_doubt()):
+                self._seen_through = True
                 return
             seen_clean = await self._sweep()
             await self._group_gone()
@@ -317,6 +321,15 @@ class Call:
         seen_clean = seen_clean and not self._may_come
         sure = self._exited and not scope.cancelled_caught and seen_clean and not self._streams_open
         self._cleanup = Cleanup.CONFIRMED if sure else Cleanup.UNCONFIRMED
+        self._seen_through = True
+
+    @property
+    def _may_come(self) -> bool:
+        """Whether something may come yet that a client had asked for, which was killed and could not say."""
+        assert self._process is not None
+        code = self._process.returncode
+        waits = self._frames is None and bool(self._launch.end) and not self._removed
+        return waits and (code is None or code < 0)
 
     async def _ends_within(self, seconds: float) -> bool:
         assert self._process is not None
@@ -333,7 +346,6 @@ class Call:
 
     async def _end(self, grace: float) -> None:
         assert self._process is not None
-        self._may_come = self._frames is None and bool(self._launch.end)
         if self._frames is not None and not self._frames.ready and self._selector is not None:
             self._close_stdin()  # nothing has been started, and nothing will be
             grace = 0.0
@@ -343,12 +355,10 @@ class Call:
             if self._frames is not None:
                 self._close_stdin()
                 if self._frames.ready:
-                    await self._keep_raised(self._until_exit, REMOTE_TIMEOUT)
+                    await self._until_exit(REMOTE_TIMEOUT)
             elif self._launch.end:
                 await self._until_removed()
-        if self._exited:
-            self._may_come = False
-        else:
+        if not self._exited:
             self._signal_group(signal.SIGKILL)
             await self._process.wait()
             self._exited = True
@@ -373,12 +383,12 @@ class Call:
         with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(remove)  # beside, as docker waits until the client has taken all output
-                await self._keep_raised(self._until_exit, REMOTE_TIMEOUT)
+                await self._until_exit(REMOTE_TIMEOUT)
 
     async def _end_remote(self) -> None:
         done = await self._beside(self._launch.end)
         if done.error is None and done.stdout.strip():  # it was there
-            self._may_come = False
+            self._removed = True
 
     def _remote_in_doubt(self) -> bool:
         """Whether remote work may be left although the local process ended by itself."""
@@ -406,7 +416,7 @@ class Call:
         pause = 0.02
         while True:
             found = await self._beside(self._launch.gone)
-            if found.error is None and not found.stdout.strip():
+            if found.error is None and not found.stdout.strip() and not self._may_come:
                 return True
             if found.error is not None and any(words.encode() in found.stderr for words in self._launch.gone_words):
                 return True
@@ -438,7 +448,7 @@ class Call:
         else:
             with suppress(OSError):
                 signal.pidfd_send_signal(self._leader, signal.SIGTERM, None, WHOLE_GROUP)
-        await self._keep_raised(self._until_exit, grace)
+        await self._until_exit(grace)
 
     async def _ask_remote(self, grace: float) -> None:
         """Have the signal sent by a command beside; the grace begins when that has ended, or has taken its time."""
@@ -451,7 +461,7 @@ class Call:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             with scope:
-                await self._keep_raised(self._until_exit, math.inf)
+                await self._until_exit(math.inf)
             tasks.cancel_scope.cancel()
 
     async def _leader_gone(self) -> None:
@@ -462,35 +472,47 @@ class Call:
 
     async def _until_exit(self, seconds: float, sooner: Callable[[], bool] | None = None) -> None:
         """Deal with what comes until the process has ended, or ``sooner`` says that it is enough."""
-        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+
+        async def attend() -> None:
             while not self._exited and not (sooner is not None and sooner()):
                 await self._turn()
+
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+            await self._keep_raised(attend)
+            await self._keep_raised(attend)  # where the callback raised, which is not called any more
 
     async def _keep_raised(self, step: Any, *args: Any) -> None:
         """Take a step of the clean-up; an exception from the caller's callback does not stop the rest of it."""
         try:
             await step(*args)
-        except Exception as exc:
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as exc:
             if self.raised is None:
                 self.raised = exc
             self._reason = "raised"
 
     async def _sweep(self) -> bool:
         """Kill what left the group but carries the call's mark, until a look finds none; return whether one could look."""
-        found, pause = bool(self._mark), 0.001
+        if not self._mark:
+            return False
+        pause = 0.001
+        patience = anyio.current_time() + _DOUBT
         try:
-            while found:
-                found = False
+            while True:
+                found = doubt = False
                 for count, hit in enumerate(marked(self._mark.encode())):
-                    found = found or hit
+                    found, doubt = found or hit is True, doubt or hit is None
                     if count % _PIDS_PER_TURN == _PIDS_PER_TURN - 1:
                         await anyio.lowlevel.checkpoint()
                 if found:
-                    await anyio.sleep(pause)
-                    pause = min(pause * 2, 0.05)
+                    patience = anyio.current_time() + _DOUBT
+                elif not doubt or anyio.current_time() > patience:
+                    return True
+                await anyio.sleep(pause)
+                pause = min(pause * 2, 0.05)
         except OSError:  # no descriptor left to look with
             return False
-        return True
 
     async def _group_gone(self) -> None:
         assert self._group is not None
@@ -701,7 +723,7 @@ class Call:
         for feed in self._feeds:
             feed.close()
         if self._guard is not None:
-            if self._cleanup is Cleanup.UNCONFIRMED:
+            if self._process is not None and (not self._seen_through or self.cleanup_failed):
                 self._guard.reap_later()  # it goes on where we gave up
             else:
                 self._guard.kill()  # before the end of its stdin can set it going
@@ -774,6 +796,10 @@ class Call:
             if error is not None:
                 return error
         code = completed.returncode
+        own = self._process.returncode if self._process is not None else None
+        if code is None and self._launch.remote and own is not None and own < 0:
+            client = os.path.basename(self._argv[0])
+            return TransportError(f"{client} was ended by signal {-own} ({_signal_name(-own)})", started=None)
         if code is None:
             message = f"{program!r} ended, but its status is unknown: other code of this process waits for any child"
             return TransportError(message, started=True)

@@ -15,8 +15,10 @@ MARK = "ANYSPAWN_ID"
 
 WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9
 
-_STATE, _THREADS, _VSIZE, _ENV_START, _ENV_END = 0, 17, 20, 47, 48
+_STATE, _THREADS, _VSIZE, _CODE, _ENV_START, _ENV_END = 0, 17, 20, 23, 47, 48
 """Places of fields in /proc/PID/stat behind the name. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+_USUAL = 1 << 16
+_LOOKS = 3
 
 
 def child_is_ours(pid: int) -> bool:
@@ -153,9 +155,12 @@ def _pids() -> list[int]:
 
 def _read(path: str) -> bytes | None:
     """Return what a file of /proc says: nothing where the process is gone, ``None`` where it is not ours to look at."""
+    size = _USUAL
     try:
         with open(path, "rb", buffering=0) as file:
-            return file.read() or b""
+            while len(said := os.pread(file.fileno(), size, 0)) == size:
+                size *= 8  # all at once, as between two readings the process may become another program
+            return said
     except (FileNotFoundError, ProcessLookupError):
         return b""
     except OSError as exc:
@@ -171,24 +176,32 @@ def _stat(pid: int) -> list[bytes]:
 
 def _carries(pid: int, mark: bytes) -> bool | None:
     """Return whether a process has ``mark`` in its environment; ``None`` where it is just becoming another program."""
-    variables = _read(f"/proc/{pid}/environ")
-    if variables is None:
-        return False
-    if variables:
-        return mark in variables
-    fields = _stat(pid)
-    if len(fields) <= _ENV_END:
-        return False
-    if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":  # its first thread has ended, others have not
-        with suppress(FileNotFoundError, ProcessLookupError):
-            threads = os.listdir(f"/proc/{pid}/task")
-            return any(mark in (_read(f"/proc/{pid}/task/{thread}/environ") or b"") for thread in threads)
-    has_none = fields[_ENV_START] == fields[_ENV_END] != b"0"
-    return False if has_none or fields[_VSIZE] == b"0" else None
+    for _ in range(_LOOKS):
+        variables = _read(f"/proc/{pid}/environ")
+        if variables is None:
+            return False
+        if variables:
+            return mark in variables
+        fields = _stat(pid)
+        if len(fields) <= _ENV_END:
+            return False
+        if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":  # its first thread has ended, others have not
+            with suppress(FileNotFoundError, ProcessLookupError):
+                threads = os.listdir(f"/proc/{pid}/task")
+                return any(mark in (_read(f"/proc/{pid}/task/{thread}/environ") or b"") for thread in threads)
+        if fields[_VSIZE] == b"0":  # a thread of the kernel's, or a zombie
+            return False
+        if fields[_CODE] == b"0":
+            return None
+        if fields[_ENV_START] == fields[_ENV_END]:
+            return False
+    return False  # it took its variables away
 
 
-def marked(mark: bytes) -> Iterator[bool]:
-    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did, or might.
+def marked(mark: bytes) -> Iterator[bool | None]:
+    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did.
+
+    ``None`` is yielded for one that is just becoming another program.
 
     The process is held by a pidfd before its environment is read a second time, so that the signal cannot reach
     another that took over its number. Without /proc nothing is yielded.
@@ -199,7 +212,7 @@ def marked(mark: bytes) -> Iterator[bool]:
         if found:
             try:
                 fd = os.pidfd_open(pid)
-            except ProcessLookupError:
+            except (ProcessLookupError, AttributeError):
                 pass
             except OSError as exc:
                 if exc.errno != errno.ENOSYS:  # without pidfds it can be seen to end, but not safely be signalled
@@ -212,4 +225,4 @@ def marked(mark: bytes) -> Iterator[bool]:
                     pass
                 finally:
                     os.close(fd)
-        yield found is not False
+        yield found

@@ -303,15 +303,15 @@ class _ResidentCall(Call):
         grace = self._command.grace if self._reason is not None else 0.0
         limit = anyio.current_time() + grace + CLEANUP_TIMEOUT
         with anyio.CancelScope(deadline=limit, shield=True):
-            await self._keep_raised(self._until_exit, REMOTE_TIMEOUT, lambda: frames.listens)
+            await self._until_exit(REMOTE_TIMEOUT, lambda: frames.listens)
             if grace > 0 and not self._work_ended:
                 self._resident.say(b"t\n")
-                await self._keep_raised(self._until_exit, grace, lambda: self._over)
+                await self._until_exit(grace, lambda: self._over)
             for _ in range(int(REMOTE_TIMEOUT / _KILL_AGAIN)):
                 if self._over or self._exited:
                     break
                 self._resident.say(b"k\n")
-                await self._keep_raised(self._until_exit, _KILL_AGAIN, lambda: self._over)
+                await self._until_exit(_KILL_AGAIN, lambda: self._over)
 
     def _close_stdin(self) -> None:
         super()._close_stdin()

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -25,9 +26,10 @@ from anyspawn._spawn.core import see_through
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
 from anyspawn.containers._reaper import Orphan, reap_orphans
-from anyspawn.exceptions import ConfigError, ExitError, SpawnError, SpawnTimeoutError
+from anyspawn.exceptions import ConfigError, ExitError, SpawnError, SpawnTimeoutError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
 from anyspawn.sandboxes.docker_exec import DockerExec
+from anyspawn.sandboxes.docker_run import GUARD
 
 __all__ = ["ContainerManager", "ContainerSpec", "running"]
 
@@ -203,11 +205,12 @@ class ContainerManager:
             remote=True,
             end=remove_argv(self._docker, name),
             gone=(self._docker, "ps", "-aq", "--filter", f"name=^{name}$"),
+            guard=("sh", "-c", GUARD, self._docker, name),
         )
         try:
             done = await self._sandbox.run(launch, attrs.evolve(command, argv=argv))
         except BaseException:  # it may have come just before
-            await self._clear(name, remove=True)
+            await self._clear(name)
             raise
         return self._checked(done).stdout.decode().split()[-1]
 
@@ -231,12 +234,11 @@ class ContainerManager:
             SpawnTimeoutError: Its timeout ran out.
             SpawnError: It could not be started, or the connection to docker was lost.
         """
+        _check_id(container)
         info: ContainerInfo | None = None
-        remove: bool | None = None
         try:
             info = await self.inspect(container)
-            timeout = float(info.labels.get(_TIMEOUT_LABEL, "inf"))
-            remove = _removed_on_exit(info)
+            timeout = _timeout_of(info)
             argv = [self._docker, "start", "--attach", *(["--interactive"] if info.open_stdin else []), info.id]
             if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
                 argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
@@ -246,21 +248,20 @@ class ContainerManager:
                     argv, timeout=timeout, output_limit=64 * 1024, overflow="truncate", on_output=on_output or _pass_on
                 ),
             )
-            if isinstance(done.error, SpawnTimeoutError):
-                remove = True
-                await self.stop(info.id, grace=0)
-                raise SpawnTimeoutError(
-                    f"container {info.name} had not ended after {timeout:g} s, and was stopped and removed"
-                )
-            if done.error is not None and not isinstance(done.error, ExitError):
+            timed_out = isinstance(done.error, SpawnTimeoutError)
+            if done.error is not None and not timed_out and not isinstance(done.error, ExitError):
                 raise done.error
-            ended = await self.inspect(info.id)
+            ended = info if timed_out else await self.inspect(info.id)
         except BaseException as exc:
             if info is not None or not isinstance(exc, SpawnError):
-                await self._clear(container if info is None else info.id, remove=remove)
+                await self._give_up(container, info)
             raise
-        if remove:
-            await self.remove(info.id)
+        failed = await self._clear(info.id) if timed_out or _removed_on_exit(info) else None
+        if timed_out:
+            what = f"could not be removed: {failed}" if failed else "was stopped and removed"
+            raise SpawnTimeoutError(f"container {info.name} had not ended after {timeout:g} s, and {what}")
+        if failed:
+            raise failed
         if ended.started == info.started or (done.returncode != ended.exit_code and not ended.error):
             raise failure(done.stderr.decode(errors="replace"), done.returncode, started=None)
         if ended.error or ended.exit_code is None:
@@ -268,25 +269,41 @@ class ContainerManager:
             raise failure(said, done.returncode, started=False if ended.error else None)
         return ended.exit_code
 
-    async def _clear(self, container: str, *, remove: bool | None) -> SpawnError | None:
-        """Remove a container or stop it, in bounded time, whatever cancels the caller; log and return what fails.
+    async def _give_up(self, container: str, before: ContainerInfo | None) -> None:
+        """Undo a run that did not come to its end: remove the container if that is what it is for, or stop what it started.
 
         Args:
             container: The container.
-            remove: Whether it is removed. ``None``: as it was created for.
+            before: What was known of it before it was started; ``None``: nothing, and it was not.
         """
-        failed: SpawnError | None = None
+        if before is None or _removed_on_exit(before):
+            await self._clear(container, only_if_to_be_removed=before is None)
+        elif before.state != "running":
+            await self._see_to(container, partial(self.stop, before.id, grace=0))
 
-        async def clear() -> None:
+    async def _clear(self, container: str, *, only_if_to_be_removed: bool = False) -> SpawnError | None:
+        """Remove a container, in bounded time, whatever cancels the caller; log and return what fails."""
+
+        async def remove() -> None:
+            if not only_if_to_be_removed or _removed_on_exit(await self.inspect(container)):
+                await self.remove(container)
+
+        return await self._see_to(container, remove)
+
+    async def _see_to(self, container: str, step: Callable[[], Awaitable[None]]) -> SpawnError | None:
+        failed: SpawnError | None = TransportError(f"docker did not answer within {_ASK:g} s", started=None)
+
+        async def take() -> None:
             nonlocal failed
             try:
-                removed = _removed_on_exit(await self.inspect(container)) if remove is None else remove
-                await (self.remove(container) if removed else self.stop(container, grace=0))
+                await step()
+                failed = None
             except SpawnError as exc:
                 failed = exc
-                _log.warning("container %s may go on: %s", container, exc)
 
-        await see_through(clear, _ASK)
+        await see_through(take, _ASK)
+        if failed:
+            _log.warning("container %s may go on: %s", container, failed)
         return failed
 
     async def stop(self, container: str, *, grace: float = 10) -> None:
@@ -327,9 +344,9 @@ class ContainerManager:
             await self.start(container)
             yield DockerExec(container, docker_path=self._docker)
         except BaseException:
-            await self._clear(container, remove=True)
+            await self._clear(container)
             raise
-        if (failed := await self._clear(container, remove=True)) is not None:
+        if (failed := await self._clear(container)) is not None:
             raise failed
 
     async def _ask(
@@ -358,6 +375,16 @@ async def running(spec: ContainerSpec, *, docker_path: str = "docker") -> AsyncI
 
 def _removed_on_exit(info: ContainerInfo) -> bool:
     return info.labels.get(_REMOVE_LABEL) == "true"
+
+
+def _timeout_of(info: ContainerInfo) -> float:
+    label = info.labels.get(_TIMEOUT_LABEL, "inf")
+    try:
+        return float(label)
+    except ValueError:
+        raise TransportError(
+            f"the label {_TIMEOUT_LABEL} of container {info.name} is {label!r}, and no number", started=False
+        ) from None
 
 
 def _check_id(value: object, what: str = "container") -> str:
