@@ -231,9 +231,14 @@ async def test_workloads(space, kind):
 async def test_many_calls_while_pods_are_deleted(space):
     """Each has the right result or a transport error that is true, and none runs twice: its mark stands once."""
     label = f"counted-{random.randrange(10**9)}"
+    folder = f"/tmp/anyspawn-{label}"
     shared = {
-        "volumes": [{"name": "shared", "hostPath": {"path": f"/tmp/anyspawn-{label}", "type": "DirectoryOrCreate"}}],
+        "volumes": [{"name": "shared", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}],
         "mounts": [{"name": "shared", "mountPath": "/shared"}],
+    }
+    node = {
+        "volumes": [{"name": "tmp", "hostPath": {"path": "/tmp"}}],
+        "mounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
     outcomes, names = {}, []
     box = KubectlExec(selector=f"set={label}", namespace=space.name, default_timeout=60)
@@ -253,7 +258,7 @@ async def test_many_calls_while_pods_are_deleted(space):
                 await anyio.to_thread.run_sync(space.end, gone)
                 names.append(await anyio.to_thread.run_sync(lambda: space.start(labels={"set": label}, **shared)))
 
-    reader = space.start(**shared)
+    reader = space.start(**node)
     try:
         names += [space.start(labels={"set": label}, ready=index == 3, **shared) for index in range(4)]
         async with anyio.create_task_group() as tasks:
@@ -262,9 +267,11 @@ async def test_many_calls_while_pods_are_deleted(space):
                 for number in range(CALLS):
                     calls.start_soon(one, number)
             over.set()
-        counted = space("exec", reader, "--", "sh", "-c", "cd /shared; wc -l * | grep -v total; rm -f *")
+        counted = space("exec", reader, "--", "sh", "-c", f"cd {folder}; wc -l * | grep -v total")
     finally:
-        space.end(reader, *names)
+        space.end(*names)
+        space("exec", reader, "--", "rm", "-rf", folder, check=False)
+        space.end(reader)
     ran = {int(name): int(count) for count, name in map(str.split, counted.splitlines())}
     assert set(ran.values()) == {1}
     lost = [number for number, done in outcomes.items() if isinstance(done.error, TransportError)]
