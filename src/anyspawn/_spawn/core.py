@@ -327,9 +327,8 @@ class Call:
     def _may_come(self) -> bool:
         """Whether something may come yet that a client had asked for, which was killed and could not say."""
         assert self._process is not None
-        code = self._process.returncode
-        waits = self._frames is None and bool(self._launch.end) and not self._removed
-        return waits and (code is None or code < 0)
+        killed = (self._process.returncode or 0) < 0
+        return killed and self._frames is None and bool(self._launch.end) and not self._removed
 
     async def _ends_within(self, seconds: float) -> bool:
         assert self._process is not None
