@@ -14,9 +14,8 @@ import pytest
 
 from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTimeoutError, TransportError, spawn
 from anyspawn._model import Command, Completed
-from anyspawn._spawn import resident
 from anyspawn._spawn.group import ended
-from cases import CHAINS, NASTY, TREES, cancelled_after, no_chain_meets_the_next_call
+from cases import CHAINS, NASTY, TREES, be_patient, cancelled_after, no_chain_meets_the_next_call
 from machine import MARK, children, eventually, open_fds, processes_with
 
 pytestmark = pytest.mark.anyio
@@ -66,8 +65,7 @@ async def test_the_walls_stand(tmp_path, monkeypatch):
 @pytest.mark.parametrize("tree", TREES)
 async def test_a_call_that_is_ended_does_not_cost_its_sandbox(tree, monkeypatch):
     """Its own tree ends, and the next call finds the same sandbox with nothing in it."""
-    monkeypatch.setattr(resident, "REMOTE_TIMEOUT", 20.0)  # a busy machine's sandbox is given up, rightly
-    monkeypatch.setattr(resident, "CLEANUP_TIMEOUT", 60.0)
+    be_patient(monkeypatch)
     async with Bubblewrap(resident=1) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         before = bwraps()
@@ -82,8 +80,9 @@ async def test_a_call_that_is_ended_does_not_cost_its_sandbox(tree, monkeypatch)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-async def test_a_chain_of_processes_does_not_meet_the_next_call(chain):
+async def test_a_chain_of_processes_does_not_meet_the_next_call(chain, monkeypatch):
     """Of which each starts the next one and is gone before it is looked at."""
+    be_patient(monkeypatch)
     async with Bubblewrap(resident=1) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 

@@ -93,7 +93,8 @@ def client_of(call_id):
 
 async def started(command, event):
     async def on_output(stream, chunk):
-        event.set()
+        if stream == "stdout":
+            event.set()
 
     return attrs.evolve(command, on_output=on_output)
 
@@ -115,7 +116,7 @@ async def test_the_daemon_keeps_no_output():
 async def test_the_client_is_killed_by_someone_else():
     """That is no exit of the program's; its container is removed."""
     event, results = anyio.Event(), []
-    command = await started(Command(["sh", "-c", "echo ready; sleep 1000"], timeout=60), event)
+    command = await started(Command(["sh", "-c", "echo err >&2; echo ready; sleep 1000"], timeout=60), event)
 
     async def call():
         results.append(await BUSYBOX.spawn(command))
@@ -127,6 +128,7 @@ async def test_the_client_is_killed_by_someone_else():
         os.kill(client_of(command.id), signal.SIGKILL)
     (done,) = results
     assert isinstance(done.error, TransportError)
+    assert "the docker client was ended from outside by signal 9" in str(done.error)
     assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
     assert not made_by_us()
 
@@ -282,7 +284,7 @@ async def test_a_container_that_comes_soon(fake_docker, tmp_path):
     sandbox = attrs.evolve(BUSYBOX, docker_path=path)
     done = await sandbox.spawn(command)
     assert isinstance(done.error, TransportError)
-    assert str(done.error) == "docker was ended by signal 9 (SIGKILL)"
+    assert str(done.error) == "the docker client was ended from outside by signal 9"
     assert (done.error.started, done.cleanup) == (None, Cleanup.CONFIRMED)
     assert not made_by_us()
 

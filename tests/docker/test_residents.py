@@ -26,7 +26,7 @@ from anyspawn import (
     spawn,
 )
 from anyspawn._spawn.group import ended
-from cases import CHAINS, NASTY, TREES, cancelled_after, command_lines, no_chain_meets_the_next_call
+from cases import CHAINS, NASTY, TREES, be_patient, cancelled_after, command_lines, no_chain_meets_the_next_call
 from engines import docker, made_by_us, processes_in
 from machine import eventually
 
@@ -203,8 +203,9 @@ async def test_a_resident_that_dies_during_a_call(busybox, signum):
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-async def test_a_chain_of_processes_does_not_meet_the_next_call(chain):
+async def test_a_chain_of_processes_does_not_meet_the_next_call(chain, monkeypatch):
     """Also where the resident is its container's first process, and with a stdin that takes processes of its own."""
+    be_patient(monkeypatch)
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 

@@ -382,7 +382,7 @@ class Call:
         with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(remove)  # beside, as docker waits until the client has taken all output
-                await self._until_exit(REMOTE_TIMEOUT)
+                await self._until_exit(math.inf)
 
     async def _end_remote(self) -> None:
         done = await self._beside(self._launch.end)
@@ -743,8 +743,6 @@ class Call:
         returncode = self._process.returncode if self._process is not None and self._exited else None
         if self._frames is not None and self._frames.exit_status is not None:
             returncode = self._frames.exit_status
-        elif self._launch.remote and returncode is not None and returncode < 0:
-            returncode = None  # the client's, not the program's
         completed = Completed(
             argv=tuple(self._argv),
             returncode=returncode,
@@ -763,6 +761,8 @@ class Call:
             returncode = None  # the runner's status, if any, is not the program's
         elif self._frames is not None:
             returncode = self._frames.exit_status
+        elif self._launch.remote and returncode is not None and returncode < 0:
+            returncode = None  # the client's, not the program's
         return attrs.evolve(completed, returncode=returncode, error=error)
 
     def _keep_clients_words(self) -> None:
@@ -795,13 +795,11 @@ class Call:
             if error is not None:
                 return error
         code = completed.returncode
-        own = self._process.returncode if self._process is not None else None
-        if code is None and self._launch.remote and own is not None and own < 0:
-            client = os.path.basename(self._argv[0])
-            return TransportError(f"{client} was ended by signal {-own} ({_signal_name(-own)})", started=None)
         if code is None:
             message = f"{program!r} ended, but its status is unknown: other code of this process waits for any child"
             return TransportError(message, started=True)
+        if code < 0 and self._launch.remote:
+            return TransportError(f"the client of {program!r} was ended from outside by signal {-code}", started=None)
         if code < 0:
             return ExitError(f"{program!r} was ended by signal {-code} ({_signal_name(-code)})")
         return ExitError(f"{program!r} exited with status {code}") if code else None

@@ -15,7 +15,7 @@ MARK = "ANYSPAWN_ID"
 
 WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9
 
-_STATE, _THREADS, _VSIZE, _CODE, _ENV_START, _ENV_END = 0, 17, 20, 23, 47, 48
+_STATE, _PARENT, _GROUP, _THREADS, _VSIZE, _CODE, _ENV_START, _ENV_END = 0, 1, 2, 17, 20, 23, 47, 48
 """Places of fields in /proc/PID/stat behind the name. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
 _USUAL = 1 << 16
 _LOOKS = 3
@@ -104,10 +104,10 @@ class ProcessGroup:
             if not self.send(0):
                 return False
         try:
-            members = [stat for pid in _pids() if (stat := _stat(pid)[:3:2])[1:] == [b"%d" % self.pid]]
+            members = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % self.pid]
         except OSError:  # no descriptor left to look with
             return True
-        return any(state not in (b"Z", b"X") for state, _ in members) or not os.path.isdir("/proc/self")
+        return any(stat[_STATE] not in (b"Z", b"X") for stat in members) or not os.path.isdir("/proc/self")
 
 
 def pin(pid: int, parent: int) -> int:
@@ -117,8 +117,7 @@ def pin(pid: int, parent: int) -> int:
     except (AttributeError, OSError):
         return -1
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            found = int((file.read() or b"").rpartition(b")")[2].split()[1])
+        found = int(_stat(pid)[_PARENT])
     except (OSError, IndexError):
         found = -1
     if found == parent:

@@ -276,21 +276,20 @@ class ContainerManager:
             container: The container.
             before: What was known of it before it was started; ``None``: nothing, and it was not.
         """
-        if before is None or _removed_on_exit(before):
-            await self._clear(container, only_if_to_be_removed=before is None)
-        elif before.state != "running":
-            await self._see_to(container, partial(self.stop, before.id, grace=0))
 
-    async def _clear(self, container: str, *, only_if_to_be_removed: bool = False) -> SpawnError | None:
-        """Remove a container, in bounded time, whatever cancels the caller; log and return what fails."""
-
-        async def remove() -> None:
-            if not only_if_to_be_removed or _removed_on_exit(await self.inspect(container)):
+        async def undo() -> None:
+            if _removed_on_exit(before or await self.inspect(container)):
                 await self.remove(container)
+            elif before is not None and before.state != "running":
+                await self.stop(container, grace=0)
 
-        return await self._see_to(container, remove)
+        await self._see_to(container, undo)
+
+    async def _clear(self, container: str) -> SpawnError | None:
+        return await self._see_to(container, partial(self.remove, container))
 
     async def _see_to(self, container: str, step: Callable[[], Awaitable[None]]) -> SpawnError | None:
+        """Take a step in bounded time, whatever cancels the caller; log and return what fails."""
         failed: SpawnError | None = TransportError(f"docker did not answer within {_ASK:g} s", started=None)
 
         async def take() -> None:

@@ -228,7 +228,7 @@ class DockerRun(ResidentSandbox):
         """Return an outcome with the right error: docker is asked where the client's status could mean two things."""
         doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
         if not doubtful and not (
-            isinstance(completed.error, TransportError) and completed.stderr and not completed.error.started
+            isinstance(completed.error, TransportError) and completed.stderr and completed.error.started is False
         ):
             return completed
         code = completed.returncode or _RUNNER_FAILED
