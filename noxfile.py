@@ -15,20 +15,29 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
-# A daemon and a cluster take their time, and so do tests of load (marked `heavy`) and installation: on all Pythons but the last
-# these are left out, and what is left of the daemon's and the cluster's runs on one event loop.
+# A daemon and a cluster take their time, and so do tests of load (marked `heavy`) and installation:
+# on all Pythons but the last these are left out, and what is left of the daemon's and the cluster's
+# runs on one event loop.
 LAST_ALONE = (
     "tests/benchmarks",
     "tests/packaging",
-    *(f"tests/docker/test_{name}.py" for name in ("containers", "docker_run", "mcp", "open", "podman")),
-    *(f"tests/kubernetes/test_{name}.py" for name in ("faults", "kubectl_run", "manifests", "open", "pods")),
+    *(
+        f"tests/docker/test_{name}.py"
+        for name in ("containers", "docker_run", "mcp", "open", "podman")
+    ),
+    *(
+        f"tests/kubernetes/test_{name}.py"
+        for name in ("faults", "kubectl_run", "manifests", "open", "pods")
+    ),
 )
 
 # Interpreters that pyenv has installed but not activated are found too.
 os.environ["PATH"] = os.pathsep.join(
     [
         os.environ["PATH"],
-        *sorted(glob(os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv") + "/versions/3.*/bin"))),
+        *sorted(
+            glob(os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv") + "/versions/3.*/bin"))
+        ),
     ]
 )
 
@@ -61,10 +70,14 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest versions that pyproject.toml allows."""
-    requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
+    requirements = [
+        *PROJECT["project"]["dependencies"],
+        *nox.project.dependency_groups(PROJECT, "test"),
+    ]
     for extra in PROJECT["project"]["optional-dependencies"].values():
         requirements += extra
-    # An MCP client asks for newer versions of what else the tests use than the project does, and is left out with its tests.
+    # An MCP client asks for newer versions of what else the tests use than the project does, and is
+    # left out with its tests.
     oldest = [
         requirement.replace(">=", "==")
         for requirement in requirements
@@ -72,8 +85,18 @@ def lowest(session: nox.Session) -> None:
     ]
     session.install("--no-deps", ".")
     session.install(*sorted(set(oldest)))
-    others = ("docker", "kubernetes", "docs", "packaging", "benchmarks", "examples", "bubblewrap/test_mcp.py")
-    session.run("pytest", *PARALLEL, *(f"--ignore=tests/{name}" for name in others), *session.posargs)
+    others = (
+        "docker",
+        "kubernetes",
+        "docs",
+        "packaging",
+        "benchmarks",
+        "examples",
+        "bubblewrap/test_mcp.py",
+    )
+    session.run(
+        "pytest", *PARALLEL, *(f"--ignore=tests/{name}" for name in others), *session.posargs
+    )
 
 
 @nox.session
@@ -95,25 +118,33 @@ def typing(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; any warning is an error."""
     install(session, "docs", "cli", "config")
-    session.run("sphinx-build", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run(
+        "sphinx-build", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html"
+    )
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run a real exec hook, by a RuntimeConfig, over recorded requests in the daemonless sandbox."""
+    """Run a real exec hook, by a RuntimeConfig, over recorded requests in the daemonless
+    sandbox.
+    """
     session.install(".[bubblewrap,config]")
     session.run("python", "examples/pii/demo.py", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the alternatives, side by side, and write docs/benchmarks.md; --quick and --only PLACE for less."""
+    """Measure against the alternatives, side by side, and write docs/benchmarks.md; --quick and
+    --only PLACE for less.
+    """
     install(session, "bench", "bubblewrap")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Make thousands of calls of every kind, see that nothing grows, and write docs/soak.md; --calls N for fewer."""
+    """Make thousands of calls of every kind, see that nothing grows, and write docs/soak.md;
+    --calls N for fewer.
+    """
     install(session, "bench", "bubblewrap")
     session.run("python", "-m", "benchmarks.soak", *session.posargs)

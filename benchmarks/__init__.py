@@ -1,1 +1,3 @@
-"""anyspawn beside what one would use instead: speed, memory, and what each does when a program misbehaves."""
+"""anyspawn beside what one would use instead: speed, memory, and what each does when a program
+misbehaves.
+"""

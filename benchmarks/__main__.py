@@ -1,7 +1,9 @@
-"""Measure anyspawn beside what one would use instead, and write one report: ``python -m benchmarks``.
+"""Measure anyspawn beside what one would use instead, and write one report: ``python -m
+benchmarks``.
 
-A whole run takes some 20 minutes, and writes docs/benchmarks.md with its figures and plots. A part of one (``--quick``, ``--only``)
-writes to build/bench, unless told where. Ctrl-C and SIGTERM remove what the run has made.
+A whole run takes some 20 minutes, and writes docs/benchmarks.md with its figures and plots. A part
+of one (``--quick``, ``--only``) writes to build/bench, unless told where. Ctrl-C and SIGTERM remove
+what the run has made.
 """
 
 from __future__ import annotations
@@ -56,10 +58,21 @@ def write(found: dict[str, Any], folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round on asyncio, no memory: 3 minutes")
-    parser.add_argument("--only", nargs="+", choices=list(PLACES), default=[], metavar="PLACE", help=", ".join(PLACES))
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round on asyncio, no memory: 3 minutes"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PLACES),
+        default=[],
+        metavar="PLACE",
+        help=", ".join(PLACES),
+    )
     parser.add_argument("--out", type=Path, help="the folder to write to")
-    parser.add_argument("--render", action="store_true", help="measure nothing: write the page again from its JSON")
+    parser.add_argument(
+        "--render", action="store_true", help="measure nothing: write the page again from its JSON"
+    )
     given = parser.parse_args(argv)
     part = given.quick or given.only
     folder = given.out or (ROOT / "build" / "bench" if part and not given.render else ROOT / "docs")

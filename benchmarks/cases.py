@@ -25,8 +25,14 @@ class Program:
 
 
 def small(peer: Peer) -> Program:
-    """Return 1 KiB through `cat`; where stdin cannot be closed or given at all, what comes nearest to it."""
-    argv = {"closed": ("cat",), "open": ("head", "-c", "1024"), "none": ("head", "-c", "1024", "/dev/zero")}[peer.stdin]
+    """Return 1 KiB through `cat`; where stdin cannot be closed or given at all, what comes nearest
+    to it.
+    """
+    argv = {
+        "closed": ("cat",),
+        "open": ("head", "-c", "1024"),
+        "none": ("head", "-c", "1024", "/dev/zero"),
+    }[peer.stdin]
     return Program(argv=argv, stdin=b"" if peer.stdin == "none" else KIB, size=len(KIB))
 
 
@@ -36,7 +42,9 @@ def large(size: int) -> Program:
 
 
 def stubborn(seconds: int) -> Program:
-    """Return a program of three processes that do not end by themselves; one of them leaves the session."""
+    """Return a program of three processes that do not end by themselves; one of them leaves the
+    session.
+    """
     script = f"sleep {seconds} & setsid sleep {seconds} & sleep {seconds}"
     return Program(argv=("sh", "-c", script), size=0)
 
@@ -95,7 +103,9 @@ async def in_flight(call: Call, program: Program, width: int, seconds: float) ->
 
 
 async def rested(call: Call, program: Program, turns: int, calls: int, seconds: float) -> Cell:
-    """Rest for so many seconds before each turn of so many calls, one after the other; what these took is the cell's time."""
+    """Rest for so many seconds before each turn of so many calls, one after the other; what these
+    took is the cell's time.
+    """
     cell = Cell()
     try:
         for _ in range(turns):

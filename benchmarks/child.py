@@ -1,4 +1,6 @@
-"""A process that measures or probes, and writes what it saw to a file: ``python -m benchmarks.child ORDER.json``."""
+"""A process that measures or probes, and writes what it saw to a file: ``python -m benchmarks.child
+ORDER.json``.
+"""
 
 from __future__ import annotations
 

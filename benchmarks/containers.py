@@ -12,7 +12,17 @@ from typing import Any
 import anyio
 
 from anyspawn import DockerExec, DockerRun
-from benchmarks.peer import KEPT, Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
+from benchmarks.peer import (
+    KEPT,
+    Call,
+    NotHereError,
+    Peer,
+    Place,
+    Target,
+    command_line,
+    in_thread,
+    sandboxed,
+)
 
 IMAGE = "busybox"
 LABEL = "anyspawn-bench"
@@ -20,7 +30,9 @@ LABEL = "anyspawn-bench"
 
 def docker(*args: str) -> str:
     try:
-        done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            ["docker", *args], capture_output=True, text=True, timeout=60, check=False
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise NotHereError(f"docker does not work here: {error}") from None
     if done.returncode:
@@ -43,7 +55,18 @@ def image(run: str) -> Iterator[Target]:
 def container(run: str) -> Iterator[Target]:
     with image(run) as about:
         target = Target(run=run, name=f"{LABEL}-{run}")
-        docker("run", "-d", "--init", "--name", target.name, "--label", label(target), about.name, "sleep", "3600")
+        docker(
+            "run",
+            "-d",
+            "--init",
+            "--name",
+            target.name,
+            "--label",
+            label(target),
+            about.name,
+            "sleep",
+            "3600",
+        )
         yield target
 
 
@@ -132,7 +155,9 @@ async def whales_exec(target: Target) -> AsyncIterator[Call]:
     client, places = DockerClient(), anyio.CapacityLimiter(64)
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-        return str(await in_thread(lambda: client.execute(target.name, list(argv)), timeout, places))
+        return str(
+            await in_thread(lambda: client.execute(target.name, list(argv)), timeout, places)
+        )
 
     yield call
 
@@ -145,7 +170,9 @@ async def whales_run(target: Target) -> AsyncIterator[Call]:
     options: dict[str, Any] = {"remove": True, "labels": {LABEL: target.run}}
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-        return str(await in_thread(lambda: client.run(target.name, list(argv), **options), timeout, places))
+        return str(
+            await in_thread(lambda: client.run(target.name, list(argv), **options), timeout, places)
+        )
 
     yield call
 
@@ -157,11 +184,21 @@ async def llm_sandbox_exec(target: Target) -> AsyncIterator[Call]:
     from docker import from_env
 
     places, client = anyio.CapacityLimiter(64), from_env(max_pool_size=64)
-    options: dict[str, Any] = {"lang": "python", "container_id": target.name, "skip_environment_setup": True}
+    options: dict[str, Any] = {
+        "lang": "python",
+        "container_id": target.name,
+        "skip_environment_setup": True,
+    }
     with SandboxSession(backend="docker", client=client, **options) as session:
 
         async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-            return str((await in_thread(lambda: session.execute_command(shlex.join(argv)), timeout, places)).stdout)
+            return str(
+                (
+                    await in_thread(
+                        lambda: session.execute_command(shlex.join(argv)), timeout, places
+                    )
+                ).stdout
+            )
 
         yield call
 
@@ -173,7 +210,11 @@ async def llm_sandbox_run(target: Target) -> AsyncIterator[Call]:
     from docker import from_env
 
     places, client = anyio.CapacityLimiter(64), from_env(max_pool_size=64)
-    options: dict[str, Any] = {"lang": "python", "image": target.name, "skip_environment_setup": True}
+    options: dict[str, Any] = {
+        "lang": "python",
+        "image": target.name,
+        "skip_environment_setup": True,
+    }
     options["runtime_configs"] = {"labels": {LABEL: target.run}}
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
@@ -199,7 +240,11 @@ EXEC = Place(
     peers=(
         command_line(lambda target: ["docker", "exec", "-i", target.name], "docker exec"),
         sandboxed("anyspawn DockerExec", DockerExec, lambda target: {"container": target.name}),
-        sandboxed("anyspawn DockerExec(resident=8)", DockerExec, lambda target: {"container": target.name, **KEPT}),
+        sandboxed(
+            "anyspawn DockerExec(resident=8)",
+            DockerExec,
+            lambda target: {"container": target.name, **KEPT},
+        ),
         Peer(name="docker-py", connect=docker_py_exec, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_exec, stdin="open", loops=("asyncio",)),
         Peer(name="python-on-whales", connect=whales_exec, stdin="none", loops=("asyncio",)),
@@ -218,17 +263,25 @@ RUN = Place(
     output=0,
     peers=(
         command_line(
-            lambda target: ["docker", "run", "--rm", "-i", "--label", label(target), target.name], "docker run --rm"
+            lambda target: ["docker", "run", "--rm", "-i", "--label", label(target), target.name],
+            "docker run --rm",
         ),
         sandboxed("anyspawn DockerRun", DockerRun, fresh),
-        sandboxed("anyspawn DockerRun(fresh=True)", DockerRun, lambda target: fresh(target, fresh=True), settle=1.0),
+        sandboxed(
+            "anyspawn DockerRun(fresh=True)",
+            DockerRun,
+            lambda target: fresh(target, fresh=True),
+            settle=1.0,
+        ),
         sandboxed(
             "anyspawn DockerRun(fresh=True, resident=8)",
             DockerRun,
             lambda target: fresh(target, fresh=True, **KEPT),
             settle=4.0,
         ),
-        sandboxed("anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, **KEPT)),
+        sandboxed(
+            "anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, **KEPT)
+        ),
         Peer(name="docker-py", connect=docker_py_run, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_run, stdin="none", loops=("asyncio",)),
         Peer(name="python-on-whales", connect=whales_run, stdin="none", loops=("asyncio",)),

@@ -1,8 +1,10 @@
-"""What a caller, a pod and several pods hold: calls a second and latency by calls in flight, beside bare kubectl exec.
+"""What a caller, a pod and several pods hold: calls a second and latency by calls in flight, beside
+bare kubectl exec.
 
-Then what CPU a call costs whom, where the cluster is on this machine, and what calls cost that only wait. Needs a cluster (KUBECONFIG)
-and the image busybox; makes a namespace of its own and deletes it. All ways take turns in each round. Run it by
-``python benchmarks/kubernetes.py [--calls N] [--rounds N] [--held N ...]``.
+Then what CPU a call costs whom, where the cluster is on this machine, and what calls cost that only
+wait. Needs a cluster (KUBECONFIG) and the image busybox; makes a namespace of its own and deletes
+it. All ways take turns in each round. Run it by ``python benchmarks/kubernetes.py [--calls N]
+[--rounds N] [--held N ...]``.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ IDLE = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"]
 
 
 def kubectl(*args: str, stdin: str = "") -> None:
-    subprocess.run(["kubectl", "-n", NAMESPACE, *args], input=stdin.encode(), stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        ["kubectl", "-n", NAMESPACE, *args],
+        input=stdin.encode(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
 
 
 def start(many: int) -> list[str]:
@@ -48,7 +55,10 @@ def start(many: int) -> list[str]:
 
 def ways(names: list[str]) -> dict[str, Call]:
     """Return what is measured: each runs ``cat`` once."""
-    one, many = KubectlExec(names[0], namespace=NAMESPACE), KubectlExec(selector="app=bench", namespace=NAMESPACE)
+    one, many = (
+        KubectlExec(names[0], namespace=NAMESPACE),
+        KubectlExec(selector="app=bench", namespace=NAMESPACE),
+    )
     fresh = KubectlRun("busybox", namespace=NAMESPACE)
     argv = ["kubectl", "-n", NAMESPACE, "exec", "-i", names[0], "--", "cat"]
 
@@ -85,7 +95,9 @@ async def measure(call: Call, calls: int, in_flight: int) -> tuple[float, list[f
 
 
 def cpu() -> dict[str, float]:
-    """Return the seconds of CPU that this process, its clients and the cluster's services here have used."""
+    """Return the seconds of CPU that this process, its clients and the cluster's services here have
+    used.
+    """
     used = {"this process": resource.RUSAGE_SELF, "kubectl": resource.RUSAGE_CHILDREN}
     found = {name: sum(resource.getrusage(who)[:2]) for name, who in used.items()}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -100,7 +112,9 @@ def cpu() -> dict[str, float]:
 
 
 def memory() -> tuple[float, int]:
-    """Return the MiB that this process's clients hold, shared pages by their share, and how many they are."""
+    """Return the MiB that this process's clients hold, shared pages by their share, and how many
+    they are.
+    """
     sizes = []
     for parent in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -113,7 +127,9 @@ def memory() -> tuple[float, int]:
 
 
 async def hold(pod: str, many: int) -> None:
-    """Print what calls cost that wait for their programs, and what it takes to end them all at once."""
+    """Print what calls cost that wait for their programs, and what it takes to end them all at
+    once.
+    """
     sandbox, waiting = KubectlExec(pod, namespace=NAMESPACE), anyio.Semaphore(0)
     argv = ["sh", "-c", "echo ready; exec sleep 999"]
 
@@ -174,7 +190,9 @@ async def main(calls: int, rounds: int, held: list[int]) -> None:
                 before = cpu()
                 rate, took = await measure(call, many, in_flight)
                 for who, used in cpu().items():
-                    costs.setdefault(name, {}).setdefault(who, []).append((used - before.get(who, 0)) / many)
+                    costs.setdefault(name, {}).setdefault(who, []).append(
+                        (used - before.get(who, 0)) / many
+                    )
                 rates.setdefault(name, []).append(rate)
                 latencies.setdefault(name, []).extend(took)
         print(f"({IN_DOUBT.count} in doubt)" if IN_DOUBT.count else "", end="", flush=True)
@@ -187,7 +205,11 @@ async def main(calls: int, rounds: int, held: list[int]) -> None:
     whose = list(costs.get("one pod", ()))
     print("\n| CPU ms a call |", " | ".join(whose), "|\n| --- |", "--- | " * len(whose))
     for name, cost in costs.items():
-        print(f"| {name} |", " | ".join(f"{statistics.median(cost[who]) * 1000:.0f}" for who in whose), "|")
+        print(
+            f"| {name} |",
+            " | ".join(f"{statistics.median(cost[who]) * 1000:.0f}" for who in whose),
+            "|",
+        )
     print(
         "\n| calls that wait | started in s | MiB a client | open files a call | % of a CPU | ended in s | in doubt |"
     )
@@ -203,7 +225,9 @@ if __name__ == "__main__":
     parser.add_argument("--held", type=int, nargs="*", default=[10, 25, 50, 100])
     options = parser.parse_args()
     logging.getLogger("anyspawn").addHandler(IN_DOUBT)
-    subprocess.run(["kubectl", "create", "namespace", NAMESPACE], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["kubectl", "create", "namespace", NAMESPACE], check=True, stdout=subprocess.DEVNULL
+    )
     try:
         anyio.run(main, options.calls, options.rounds, options.held)
     finally:

@@ -49,7 +49,9 @@ async def by_trio(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
 
     try:
         with trio.fail_after(timeout):
-            done = await trio.run_process(list(argv), stdin=stdin, capture_stdout=True, capture_stderr=True)
+            done = await trio.run_process(
+                list(argv), stdin=stdin, capture_stdout=True, capture_stderr=True
+            )
     except trio.TooSlowError:
         raise TimeoutError from None
     return bytes(done.stdout)
@@ -61,7 +63,9 @@ async def thread(_: Target) -> AsyncIterator[Call]:
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
         def run() -> bytes:
-            return subprocess.run(argv, input=stdin, capture_output=True, check=True, timeout=timeout).stdout
+            return subprocess.run(
+                argv, input=stdin, capture_output=True, check=True, timeout=timeout
+            ).stdout
 
         return await in_thread(run, timeout + 60, places)
 
@@ -73,7 +77,12 @@ async def inspect_ai(_: Target) -> AsyncIterator[Call]:
     from inspect_ai.util import subprocess as run
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-        options: dict[str, Any] = {"text": False, "input": stdin, "timeout": round(timeout), "concurrency": False}
+        options: dict[str, Any] = {
+            "text": False,
+            "input": stdin,
+            "timeout": round(timeout),
+            "concurrency": False,
+        }
         return bytes((await run(list(argv), **options)).stdout)
 
     yield call
@@ -81,14 +90,20 @@ async def inspect_ai(_: Target) -> AsyncIterator[Call]:
 
 @contextlib.asynccontextmanager
 async def llm_sandbox(_: Target) -> AsyncIterator[Call]:
-    """A session runs one command at a time, and its limit is one for all commands: each call has its own."""
+    """A session runs one command at a time, and its limit is one for all commands: each call has
+    its own.
+    """
     from llm_sandbox import SandboxSession
     from llm_sandbox.exceptions import SandboxTimeoutError
 
     places = anyio.CapacityLimiter(64)
 
     async def call(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
-        options: dict[str, Any] = {"lang": "python", "skip_environment_setup": True, "execution_timeout": timeout}
+        options: dict[str, Any] = {
+            "lang": "python",
+            "skip_environment_setup": True,
+            "execution_timeout": timeout,
+        }
 
         def run() -> str:
             with SandboxSession(backend="bubblewrap", **options) as session:
@@ -104,7 +119,11 @@ async def llm_sandbox(_: Target) -> AsyncIterator[Call]:
 
 def bwrap(_: Target) -> list[str]:
     shared = [part for path in ("/usr", "/etc") for part in ("--ro-bind", path, path)]
-    links = [part for name in ("bin", "lib", "lib64") for part in ("--symlink", f"usr/{name}", f"/{name}")]
+    links = [
+        part
+        for name in ("bin", "lib", "lib64")
+        for part in ("--symlink", f"usr/{name}", f"/{name}")
+    ]
     return [
         "bwrap",
         "--unshare-all",

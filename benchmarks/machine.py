@@ -1,4 +1,6 @@
-"""What is asked of this machine: memory, processes, names and versions. Linux's /proc answers; elsewhere nothing is known."""
+"""What is asked of this machine: memory, processes, names and versions. Linux's /proc answers;
+elsewhere nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from pathlib import Path
 from typing import Any, Self
 
 PEERS = (
-    *("anyio", "trio", "uvloop", "inspect-ai", "docker", "aiodocker", "python-on-whales", "llm-sandbox"),
+    *(
+        "anyio",
+        "trio",
+        "uvloop",
+        "inspect-ai",
+        "docker",
+        "aiodocker",
+        "python-on-whales",
+        "llm-sandbox",
+    ),
     *("kubernetes", "kubernetes-asyncio", "kr8s"),
 )
 
@@ -31,7 +42,9 @@ def about() -> dict[str, Any]:
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "docker": _answer("docker", "version", "--format", "{{.Server.Version}}"),
-        "kubernetes": _answer("kubectl", "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.kubeletVersion}"),
+        "kubernetes": _answer(
+            "kubectl", "get", "nodes", "-o", "jsonpath={.items[0].status.nodeInfo.kubeletVersion}"
+        ),
         "versions": versions,
     }
 

@@ -75,7 +75,9 @@ async def _rested(turns: int, calls: int, rest: float, peer: Peer, call: Call) -
 def cases(place: Place, settings: Settings) -> list[Case]:
     """Return what is measured of every peer in a place."""
     widths = [width for width in place.widths if not settings.widths or width in settings.widths]
-    found = [Case(name=str(width), run=partial(_flight, width, settings.seconds)) for width in widths]
+    found = [
+        Case(name=str(width), run=partial(_flight, width, settings.seconds)) for width in widths
+    ]
     if place.rest and not settings.widths:
         found.append(Case(name="apart", run=partial(_rested, 2, 1, place.rest)))
         found.append(Case(name="burst", run=partial(_rested, 1, 5, place.rest)))
@@ -86,7 +88,9 @@ def cases(place: Place, settings: Settings) -> list[Case]:
 
 
 async def measure(place: Place, loop: Loop, target: Target, settings: Settings) -> dict[str, Any]:
-    """Return what each peer did in each round, as plain data, and which peers could not be measured."""
+    """Return what each peer did in each round, as plain data, and which peers could not be
+    measured.
+    """
     missing: dict[str, str] = {}
     cells: dict[tuple[str, str], list[Cell]] = {}
     budget = place.budget * settings.share * (1 if loop == place.loops[0] else 1 / 3)
@@ -126,7 +130,9 @@ def _turns(ready: list[T], number: int) -> list[T]:
 
 
 async def warm(peer: Peer, call: Call, slow: float) -> float:
-    """Return what a call takes after everything was loaded; of a slow peer, what the first one took."""
+    """Return what a call takes after everything was loaded; of a slow peer, what the first one
+    took.
+    """
     took = await attempt(peer, call)
     return took if took > slow else await attempt(peer, call)
 
@@ -160,11 +166,15 @@ def _row(peer: str, case: str, done: list[Cell]) -> dict[str, Any]:
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
-    """Say in each row how many times as fast it is as the first peer, by the ratios within the rounds."""
+    """Say in each row how many times as fast it is as the first peer, by the ratios within the
+    rounds.
+    """
     first: dict[str, list[float]] = {}
     for row in rows:
         if "rounds" in row:
-            base = first.setdefault(row["case"], row["rounds"] if row["peer"] == rows[0]["peer"] else [])
+            base = first.setdefault(
+                row["case"], row["rounds"] if row["peer"] == rows[0]["peer"] else []
+            )
             ratios = [own / other for own, other in zip(row["rounds"], base, strict=False)]
             if ratios:
                 row["ratio"] = [statistics.median(ratios), min(ratios), max(ratios)]
@@ -173,7 +183,9 @@ def _compare(rows: list[dict[str, Any]]) -> None:
 def run(place: Place, loop: Loop, target: Target, settings: Settings) -> dict[str, Any]:
     """Measure in a new event loop."""
     options = {"use_uvloop": True} if loop == "uvloop" else {}
-    return anyio.run(measure, place, loop, target, settings, backend=backend(loop), backend_options=options)
+    return anyio.run(
+        measure, place, loop, target, settings, backend=backend(loop), backend_options=options
+    )
 
 
 def backend(loop: Loop) -> str:

@@ -1,4 +1,6 @@
-"""The calls of a soak: the sandboxes and how often each, what programs do and how often, and how each has to end."""
+"""The calls of a soak: the sandboxes and how often each, what programs do and how often, and how
+each has to end.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from typing import Any
 import anyio
 from attrs import field, frozen
 
-from anyspawn import Bubblewrap, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun, Sandbox, SpawnError, spawn
+from anyspawn import (
+    Bubblewrap,
+    Direct,
+    DockerExec,
+    DockerRun,
+    KubectlExec,
+    KubectlRun,
+    Sandbox,
+    SpawnError,
+    spawn,
+)
 from benchmarks.containers import label
 from benchmarks.peer import Target
 
@@ -49,7 +61,9 @@ def _way(name: str, share: float, place: str, kind: Callable[..., Sandbox], **fi
     """Return a way; a field that is a function is called with the target."""
 
     def make(target: Target) -> Sandbox:
-        return kind(**{key: value(target) if callable(value) else value for key, value in fields.items()})
+        return kind(
+            **{key: value(target) if callable(value) else value for key, value in fields.items()}
+        )
 
     return Way(name=name, share=share, place=place, make=make)
 
@@ -91,7 +105,8 @@ class Kind:
 
     Args:
         share: How often, beside the others.
-        argv: The program; ``{sleep}`` stands for the number of seconds by which the run's programs are known.
+        argv: The program; ``{sleep}`` stands for the number of seconds by which the run's programs
+            are known.
         ends: How it has to end: ``ok``, or the name of an error.
         options: For `spawn`.
         cancel: How it is cancelled, after at most so many seconds.
@@ -118,27 +133,67 @@ _NOISY = ("head", "-c", "262144", "/dev/zero")
 KINDS = (
     Kind(name="cat", share=50, argv=("cat",)),
     Kind(name="exit 3", share=10, argv=("sh", "-c", "exit 3"), ends=("ExitError",)),
-    Kind(name="signal", share=4, argv=("sh", "-c", "kill -9 $$; sh -c 'kill -9 $$'; exit $?"), ends=("ExitError",)),
+    Kind(
+        name="signal",
+        share=4,
+        argv=("sh", "-c", "kill -9 $$; sh -c 'kill -9 $$'; exit $?"),
+        ends=("ExitError",),
+    ),
     Kind(name="no such program", share=5, argv=("/no/such/program",), ends=("NotStartedError",)),
-    Kind(name="timeout", share=5, argv=_STUBBORN, ends=("SpawnTimeoutError",), options={"timeout": TIMEOUT}),
+    Kind(
+        name="timeout",
+        share=5,
+        argv=_STUBBORN,
+        ends=("SpawnTimeoutError",),
+        options={"timeout": TIMEOUT},
+    ),
     Kind(name="cancelled", share=8, argv=_STUBBORN, ends=("cancelled",), cancel="scope"),
     Kind(name="task cancelled", share=5, argv=_STUBBORN, ends=("cancelled",), cancel="task"),
-    Kind(name="overflow", share=3, argv=_NOISY, ends=("OutputLimitError",), options={"output_limit": LIMIT}),
-    Kind(name="truncated", share=3, argv=_NOISY, options={"output_limit": LIMIT, "overflow": "truncate"}),
-    Kind(name="callback raises", share=3, argv=("echo", "x"), ends=("_OwnError",), options={"on_output": _refuse}),
+    Kind(
+        name="overflow",
+        share=3,
+        argv=_NOISY,
+        ends=("OutputLimitError",),
+        options={"output_limit": LIMIT},
+    ),
+    Kind(
+        name="truncated",
+        share=3,
+        argv=_NOISY,
+        options={"output_limit": LIMIT, "overflow": "truncate"},
+    ),
+    Kind(
+        name="callback raises",
+        share=3,
+        argv=("echo", "x"),
+        ends=("_OwnError",),
+        options={"on_output": _refuse},
+    ),
     Kind(name="stdout held", share=4, argv=("sh", "-c", "sleep {sleep} & echo done")),
 )
 
 
 async def perform(kind: Kind, sandbox: Sandbox, sleep: int, rng: random.Random) -> str:
-    """Make a call; return ``ok``, ``cancelled``, the name of its error, or what was wrong with its output."""
+    """Make a call; return ``ok``, ``cancelled``, the name of its error, or what was wrong with its
+    output.
+    """
     argv = [word.format(sleep=sleep) for word in kind.argv]
-    given: dict[str, Any] = {"timeout": _LONG, "wait_delay": WAIT_DELAY, "stdin": KIB, "check": True, **kind.options}
+    given: dict[str, Any] = {
+        "timeout": _LONG,
+        "wait_delay": WAIT_DELAY,
+        "stdin": KIB,
+        "check": True,
+        **kind.options,
+    }
     after = rng.uniform(0, TIMEOUT)
 
     async def call() -> str:
         done = await spawn(argv, sandbox=sandbox, **given)
-        return "ok" if kind.name != "cat" or done.stdout == KIB else f"{len(done.stdout)} bytes came back"
+        return (
+            "ok"
+            if kind.name != "cat" or done.stdout == KIB
+            else f"{len(done.stdout)} bytes came back"
+        )
 
     try:
         if not kind.cancel:
@@ -148,7 +203,9 @@ async def perform(kind: Kind, sandbox: Sandbox, sleep: int, rng: random.Random) 
         with anyio.move_on_after(after):
             return await call()
     except SpawnError as error:
-        return type(error).__name__ + (f": {error}" if type(error).__name__ not in kind.ends else "")
+        return type(error).__name__ + (
+            f": {error}" if type(error).__name__ not in kind.ends else ""
+        )
     except Exception as error:
         return type(error).__name__
     return "cancelled"

@@ -1,4 +1,6 @@
-"""What is measured, as values: a place to run programs in, and the peers that can run them there."""
+"""What is measured, as values: a place to run programs in, and the peers that can run them
+there.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,11 @@ class Peer:
     Args:
         name: What the report calls it.
         connect: What holds it open for many calls.
-        stdin: Whether a program's stdin can be given and closed, given but not closed, or not given at all.
+        stdin: Whether a program's stdin can be given and closed, given but not closed, or not given
+            at all.
         loops: The event loops that it runs on.
-        settle: Seconds after its turn in which it makes ready for the next one, and no other peer has its own.
+        settle: Seconds after its turn in which it makes ready for the next one, and no other peer
+            has its own.
     """
 
     name: str
@@ -69,11 +73,14 @@ class Place:
         start: Makes a target for a run, and ends it.
         clean: Removes whatever bears the run's name, also after a crash.
         widths: How many calls are in flight, one measurement after the other.
-        rest: Seconds between calls that are made apart, and before a burst of them; 0: neither is measured.
+        rest: Seconds between calls that are made apart, and before a burst of them; 0: neither is
+            measured.
         output: How many bytes the program with large output writes; 0: none is run.
-        budget: After how many seconds no further round begins, on the first loop; later ones have a third of it each.
+        budget: After how many seconds no further round begins, on the first loop; later ones have a
+            third of it each.
         patience: The timeout in the cases of behaviour, in seconds.
-        slow: A peer whose single call takes longer than so many seconds is measured one call at a time, in one round.
+        slow: A peer whose single call takes longer than so many seconds is measured one call at a
+            time, in one round.
     """
 
     name: str
@@ -91,7 +98,9 @@ class Place:
 
 
 KEPT: dict[str, Any] = {"resident": 8, "idle_timeout": 3600}
-"""Residents that stay while other peers have their turn, as those of a program that calls all the time do."""
+"""Residents that stay while other peers have their turn, as those of a program that calls all the
+time do.
+"""
 
 
 def peer(name: str, call: Call, **options: Any) -> Peer:
@@ -105,9 +114,14 @@ def peer(name: str, call: Call, **options: Any) -> Peer:
 
 
 def sandboxed(
-    name: str, kind: Callable[..., Sandbox], fields: Callable[[Target], dict[str, Any]], **options: Any
+    name: str,
+    kind: Callable[..., Sandbox],
+    fields: Callable[[Target], dict[str, Any]],
+    **options: Any,
 ) -> Peer:
-    """Return a peer that is one of anyspawn's sandboxes; fields that it does not have (yet) are said to be missing."""
+    """Return a peer that is one of anyspawn's sandboxes; fields that it does not have (yet) are
+    said to be missing.
+    """
 
     @contextlib.asynccontextmanager
     async def connect(target: Target) -> AsyncIterator[Call]:
@@ -137,7 +151,9 @@ def not_yet(error: TypeError) -> str:
 
 
 def command_line(prefix: Callable[[Target], list[str]], name: str) -> Peer:
-    """Return a peer that is a bare command line, started by `anyio.run_process`; it is killed on a timeout."""
+    """Return a peer that is a bare command line, started by `anyio.run_process`; it is killed on a
+    timeout.
+    """
 
     @contextlib.asynccontextmanager
     async def connect(target: Target) -> AsyncIterator[Call]:
@@ -151,6 +167,8 @@ def command_line(prefix: Callable[[Target], list[str]], name: str) -> Peer:
 
 
 async def in_thread(work: Callable[[], T], timeout: float, places: anyio.CapacityLimiter) -> T:
-    """Call a blocking library as an async program has to; it cannot be interrupted, only left behind."""
+    """Call a blocking library as an async program has to; it cannot be interrupted, only left
+    behind.
+    """
     with anyio.fail_after(timeout):
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=places)

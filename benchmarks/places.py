@@ -5,5 +5,13 @@ from __future__ import annotations
 from benchmarks import containers, local, pods
 
 PLACES = {
-    place.name: place for place in (local.LOCAL, local.BUBBLEWRAP, containers.EXEC, containers.RUN, pods.EXEC, pods.RUN)
+    place.name: place
+    for place in (
+        local.LOCAL,
+        local.BUBBLEWRAP,
+        containers.EXEC,
+        containers.RUN,
+        pods.EXEC,
+        pods.RUN,
+    )
 }

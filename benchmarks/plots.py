@@ -1,4 +1,6 @@
-"""Plots as SVG text: lines on logarithmic axes, and panels of samples over time. No library is needed, nor any drift in files."""
+"""Plots as SVG text: lines on logarithmic axes, and panels of samples over time. No library is
+needed, nor any drift in files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 Points = Sequence[tuple[float, float]]
-_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#17becf", "#7f7f7f", "#bcbd22")
+_COLOURS = (
+    "#d62728",
+    "#1f77b4",
+    "#2ca02c",
+    "#ff7f0e",
+    "#9467bd",
+    "#8c564b",
+    "#17becf",
+    "#7f7f7f",
+    "#bcbd22",
+)
 _WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND, _BOTTOM = 760, 380, 64, 34, 240, 44
 _PANEL = 84
 
@@ -23,7 +35,9 @@ def _svg(width: int, height: int, title: str, parts: list[str]) -> str:
 
 
 def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(words)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(words)}</text>'
+    )
 
 
 def _line(points: Points, colour: str, *, dashed: bool = False) -> str:
@@ -45,16 +59,24 @@ def _decades(values: list[float]) -> list[float]:
 
 
 def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Points]) -> str:
-    """Return a plot of positive values, both axes logarithmic; names that begin with anyspawn are drawn through, others dashed."""
+    """Return a plot of positive values, both axes logarithmic; names that begin with anyspawn are
+    drawn through, others dashed.
+    """
     series = {name: points for name, points in series.items() if points}
     if not series:
-        return _svg(_WIDTH, _TOP + 20, title, [_text(12, _TOP + 10, "nothing was measured", "start")])
+        return _svg(
+            _WIDTH, _TOP + 20, title, [_text(12, _TOP + 10, "nothing was measured", "start")]
+        )
     ticks = sorted({x for points in series.values() for x, _ in points})
     marks = _decades([y for points in series.values() for _, y in points])
     right, bottom = _WIDTH - _LEGEND, _HEIGHT - _BOTTOM
 
     def at(value: float, low: float, high: float, start: float, end: float) -> float:
-        share = (math.log(value) - math.log(low)) / (math.log(high) - math.log(low)) if high > low else 0.5
+        share = (
+            (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+            if high > low
+            else 0.5
+        )
         return start + share * (end - start)
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -74,33 +96,54 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Points]) 
         parts.append(_line(where, colour, dashed=not name.startswith("anyspawn")))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in where]
         y = _TOP + 8 + 20 * number
-        parts.append(_line([(right + 14, y), (right + 38, y)], colour, dashed=not name.startswith("anyspawn")))
+        parts.append(
+            _line(
+                [(right + 14, y), (right + 38, y)], colour, dashed=not name.startswith("anyspawn")
+            )
+        )
         parts.append(_text(right + 44, y + 4, name, "start"))
     return _svg(_WIDTH, _HEIGHT, title, parts)
 
 
 def panels(title: str, x_label: str, rows: Mapping[str, Mapping[str, Points]]) -> str:
-    """Return a panel for each row, one under the other, from zero up, with a line for each of its series."""
+    """Return a panel for each row, one under the other, from zero up, with a line for each of its
+    series.
+    """
     height = _TOP + _PANEL * len(rows) + _BOTTOM
     names = sorted({name for series in rows.values() for name in series})
     colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(names)}
-    last = max((x for series in rows.values() for points in series.values() for x, _ in points), default=1) or 1
+    last = (
+        max(
+            (x for series in rows.values() for points in series.values() for x, _ in points),
+            default=1,
+        )
+        or 1
+    )
     left, right = _LEFT + 90, _WIDTH - 110
     parts = []
     for number, (label, series) in enumerate(rows.items()):
         top, bottom = _TOP + _PANEL * number + 10, _TOP + _PANEL * (number + 1) - 8
         most = max((y for points in series.values() for _, y in points), default=0)
         parts += [_grid(left, top, right, top), _grid(left, bottom, right, bottom)]
-        parts += [_text(left - 6, top + 4, f"{most:g}", "end"), _text(left - 6, bottom + 4, "0", "end")]
+        parts += [
+            _text(left - 6, top + 4, f"{most:g}", "end"),
+            _text(left - 6, bottom + 4, "0", "end"),
+        ]
         parts.append(_text(12, (top + bottom) / 2, label, "start"))
         for name, points in series.items():
             where = [
-                (left + x / last * (right - left), bottom - (y / most if most else 0) * (bottom - top))
+                (
+                    left + x / last * (right - left),
+                    bottom - (y / most if most else 0) * (bottom - top),
+                )
                 for x, y in points
             ]
             parts.append(_line(where, colours[name]))
     for number, name in enumerate(names):
         y = _TOP + 14 + 20 * number
-        parts += [_line([(right + 10, y), (right + 30, y)], colours[name]), _text(right + 36, y + 4, name, "start")]
+        parts += [
+            _line([(right + 10, y), (right + 30, y)], colours[name]),
+            _text(right + 36, y + 4, name, "start"),
+        ]
     parts.append(_text((left + right) / 2, height - 12, f"{x_label} (0 .. {last:g})"))
     return _svg(_WIDTH, height, title, parts)

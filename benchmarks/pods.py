@@ -14,7 +14,17 @@ from typing import Any
 import anyio
 
 from anyspawn import KubectlExec, KubectlRun
-from benchmarks.peer import KEPT, Call, NotHereError, Peer, Place, Target, command_line, in_thread, sandboxed
+from benchmarks.peer import (
+    KEPT,
+    Call,
+    NotHereError,
+    Peer,
+    Place,
+    Target,
+    command_line,
+    in_thread,
+    sandboxed,
+)
 
 IMAGE = "busybox"
 LABEL = "anyspawn-bench"
@@ -25,7 +35,12 @@ POD = "one"
 def kubectl(*args: str, stdin: str = "", seconds: float = 90) -> str:
     try:
         done = subprocess.run(
-            ["kubectl", *args], input=stdin, capture_output=True, text=True, timeout=seconds, check=False
+            ["kubectl", *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise NotHereError(f"kubectl does not work here: {error}") from None
@@ -37,7 +52,9 @@ def kubectl(*args: str, stdin: str = "", seconds: float = 90) -> str:
 @contextlib.contextmanager
 def namespace(run: str) -> Iterator[Target]:
     if not os.environ.get("KUBECONFIG"):
-        raise NotHereError("KUBECONFIG names no cluster; the one that a user's own kubectl points to is left alone")
+        raise NotHereError(
+            "KUBECONFIG names no cluster; the one that a user's own kubectl points to is left alone"
+        )
     target = Target(run=run, name=IMAGE, namespace=f"{LABEL}-{run}-{uuid.uuid4().hex[:4]}")
     kubectl("create", "namespace", target.namespace)
     kubectl("label", "namespace", target.namespace, f"{LABEL}={run}")
@@ -50,7 +67,12 @@ def pod(run: str) -> Iterator[Target]:
         place = ("-n", about.namespace)
         for name in (POD, "two"):
             metadata = {"name": name, "labels": {"app": "bench"}}
-            main = {"name": "main", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": IDLE}
+            main = {
+                "name": "main",
+                "image": IMAGE,
+                "imagePullPolicy": "IfNotPresent",
+                "command": IDLE,
+            }
             spec = {"containers": [main], "terminationGracePeriodSeconds": 1}
             body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
             kubectl(*place, "create", "-f", "-", stdin=json.dumps(body))
@@ -96,7 +118,14 @@ async def kubernetes(target: Target) -> AsyncIterator[Call]:
                 "binary": True,
             }
             ask = api.connect_get_namespaced_pod_exec
-            answer = stream(ask, target.name, target.namespace, command=list(argv), **options, _preload_content=False)
+            answer = stream(
+                ask,
+                target.name,
+                target.namespace,
+                command=list(argv),
+                **options,
+                _preload_content=False,
+            )
             if stdin:
                 answer.write_stdin(stdin)
             answer.run_forever(timeout=timeout)
@@ -116,7 +145,12 @@ async def kubernetes_asyncio(target: Target) -> AsyncIterator[Call]:
     from kubernetes_asyncio.stream import WsApiClient
 
     await config.load_kube_config()
-    options: dict[str, Any] = {"stdout": True, "stderr": True, "tty": False, "_preload_content": False}
+    options: dict[str, Any] = {
+        "stdout": True,
+        "stderr": True,
+        "tty": False,
+        "_preload_content": False,
+    }
     async with WsApiClient() as web:
         api = client.CoreV1Api(api_client=web)
 
@@ -155,7 +189,14 @@ def one(target: Target, **more: Any) -> dict[str, Any]:
 
 
 def kubectl_run(target: Target) -> list[str]:
-    how = ["--rm", "-i", "--quiet", "--restart=Never", "--image-pull-policy=IfNotPresent", f"--image={target.name}"]
+    how = [
+        "--rm",
+        "-i",
+        "--quiet",
+        "--restart=Never",
+        "--image-pull-policy=IfNotPresent",
+        f"--image={target.name}",
+    ]
     return ["kubectl", "-n", target.namespace, "run", f"run-{uuid.uuid4().hex}", *how, "--"]
 
 
@@ -166,17 +207,22 @@ EXEC = Place(
     clean=clean,
     peers=(
         command_line(
-            lambda target: ["kubectl", "-n", target.namespace, "exec", "-i", target.name, "--"], "kubectl exec"
+            lambda target: ["kubectl", "-n", target.namespace, "exec", "-i", target.name, "--"],
+            "kubectl exec",
         ),
         sandboxed("anyspawn KubectlExec", KubectlExec, one),
-        sandboxed("anyspawn KubectlExec(resident=8)", KubectlExec, lambda target: one(target, **KEPT)),
+        sandboxed(
+            "anyspawn KubectlExec(resident=8)", KubectlExec, lambda target: one(target, **KEPT)
+        ),
         sandboxed(
             "anyspawn KubectlExec, 2 pods",
             KubectlExec,
             lambda target: {"selector": "app=bench", "namespace": target.namespace},
         ),
         Peer(name="kubernetes", connect=kubernetes, stdin="open", loops=("asyncio",)),
-        Peer(name="kubernetes-asyncio", connect=kubernetes_asyncio, stdin="open", loops=("asyncio",)),
+        Peer(
+            name="kubernetes-asyncio", connect=kubernetes_asyncio, stdin="open", loops=("asyncio",)
+        ),
         Peer(name="kr8s", connect=kr8s, stdin="none", loops=("asyncio",)),
     ),
 )
@@ -195,7 +241,9 @@ RUN = Place(
     peers=(
         command_line(kubectl_run, "kubectl run --rm"),
         sandboxed(
-            "anyspawn KubectlRun", KubectlRun, lambda target: {"image": target.name, "namespace": target.namespace}
+            "anyspawn KubectlRun",
+            KubectlRun,
+            lambda target: {"image": target.name, "namespace": target.namespace},
         ),
     ),
 )

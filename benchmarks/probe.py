@@ -1,4 +1,6 @@
-"""One peer in a process of its own: how much memory it takes, and what it does when a program misbehaves."""
+"""One peer in a process of its own: how much memory it takes, and what it does when a program
+misbehaves.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,12 @@ HELD = 4.0
 Report = Callable[[dict[str, Any]], None]
 
 
-async def probe(case: str, place: Place, peer: Peer, target: Target, seconds: int, report: Report) -> None:
-    """Report what was seen, as plain data; ``seconds`` is the number by which the program's processes are known."""
+async def probe(
+    case: str, place: Place, peer: Peer, target: Target, seconds: int, report: Report
+) -> None:
+    """Report what was seen, as plain data; ``seconds`` is the number by which the program's
+    processes are known.
+    """
     try:
         async with peer.connect(target) as call:
             await attempt(peer, call)
@@ -63,6 +69,8 @@ async def _memory(case: str, place: Place, peer: Peer, call: Call) -> dict[str, 
     return {"missing": cell.failed} if cell.failed else {"bytes": max(peak.bytes, own)}
 
 
-def run(case: str, place: Place, peer: Peer, loop: Loop, target: Target, seconds: int, report: Report) -> None:
+def run(
+    case: str, place: Place, peer: Peer, loop: Loop, target: Target, seconds: int, report: Report
+) -> None:
     """Probe in a new event loop."""
     anyio.run(probe, case, place, peer, target, seconds, report, backend=backend(loop))

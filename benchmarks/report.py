@@ -55,11 +55,17 @@ def render_plots(found: Found) -> dict[str, str]:
     files = {}
     for name, place in found["places"].items():
         if place.get("rows"):
-            rows = [row for row in place["rows"] if row["loop"] == place["rows"][0]["loop"] and "rounds" in row]
+            rows = [
+                row
+                for row in place["rows"]
+                if row["loop"] == place["rows"][0]["loop"] and "rounds" in row
+            ]
             rates: dict[str, list[tuple[float, float]]] = {}
             for row in rows:
                 if row["case"].isdigit():
-                    rates.setdefault(row["peer"], []).append((float(row["case"]), statistics.median(row["rounds"])))
+                    rates.setdefault(row["peer"], []).append(
+                        (float(row["case"]), statistics.median(row["rounds"]))
+                    )
             title = f"{place['title']}: calls/s ({rows[0]['loop']})" if rows else place["title"]
             files[f"{name}.svg"] = plots.lines(title, "calls in flight", "calls/s", rates)
     return files
@@ -70,7 +76,11 @@ def _page(found: Found) -> Iterator[str]:
     yield _INTRO
     yield f"Seen on {about['day']}: {about['cores']} cores, {about['system']}, Python {about['python']}, docker {about['docker'] or _NONE}, "
     yield f"Kubernetes {about['kubernetes'] or _NONE}, load at the start {about['load']}; {found['minutes']:.0f} minutes. {_extent(found)}"
-    yield "Versions: " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".\n"
+    yield (
+        "Versions: "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        + ".\n"
+    )
     yield "## Aims\n"
     yield from _table(["aim", "seen", ""], _aims(found))
     yield "## Where anyspawn is behind\n"
@@ -82,7 +92,11 @@ def _page(found: Found) -> Iterator[str]:
 def _extent(found: Found) -> str:
     settings = found["settings"]
     rounds = f"at most {settings['rounds']} round{'s' if settings['rounds'] > 1 else ''} of {settings['seconds']:g} s"
-    more = " A quick look: take the figures for an order of magnitude." if settings["rounds"] == 1 else ""
+    more = (
+        " A quick look: take the figures for an order of magnitude."
+        if settings["rounds"] == 1
+        else ""
+    )
     return f"{rounds.capitalize()} for each peer and case.{more}"
 
 
@@ -138,7 +152,8 @@ def _behind(found: Found) -> Iterator[str]:
                 same = [
                     (statistics.median(_ratios(row, own)), row["peer"])
                     for row in rows
-                    if not row["peer"].startswith(OURS) and (row["loop"], row["case"]) == (own["loop"], own["case"])
+                    if not row["peer"].startswith(OURS)
+                    and (row["loop"], row["case"]) == (own["loop"], own["case"])
                 ]
                 ahead = sorted((ratio, peer) for ratio, peer in same if ratio > 1)[::-1]
                 if ahead:
@@ -172,7 +187,10 @@ def _place(name: str, place: Found) -> Iterator[str]:
         }
         yield from _table(
             ["", *(heads.get(case, case) for case in cases)],
-            ([peer, *(_probe(case, seen.get(case)) for case in cases)] for peer, seen in probes.items()),
+            (
+                [peer, *(_probe(case, seen.get(case)) for case in cases)]
+                for peer, seen in probes.items()
+            ),
         )
     if place["missing"]:
         yield "Not measured:\n"
@@ -185,14 +203,21 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
     for row in rows:
         by_peer.setdefault(row["peer"], {})[row["case"]] = row
     size = (place["settings"]["output"] or place["output"]) / _MIB
-    heads = [f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {_what(case)}" for case in cases]
+    heads = [
+        f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {_what(case)}"
+        for case in cases
+    ]
     table = []
     for peer, seen in by_peer.items():
         one = seen.get("1", {})
         latency = f"{one['p50'] * 1000:.1f}, {one['p99'] * 1000:.1f}" if "p50" in one else _NONE
         mark = _STDIN[place.get("stdin", {}).get(peer, "closed")]
         table.append(
-            [peer + mark, latency, *(_rate(seen.get(case), size if case == "output" else 1) for case in cases)]
+            [
+                peer + mark,
+                latency,
+                *(_rate(seen.get(case), size if case == "output" else 1) for case in cases),
+            ]
         )
     yield from _table(["", "ms p50, p99", *heads], table)
     failed = [(row["peer"], row["case"], row["failed"]) for row in rows if "failed" in row]
@@ -211,7 +236,11 @@ def _rate(row: Row | None, unit: float) -> str:
     if "ratio" not in row:
         return shown
     middle, least, most = row["ratio"]
-    spread = f" ({least:.2f} .. {most:.2f})" if len(row["rounds"]) > 1 and (least, most) != (1, 1) else ""
+    spread = (
+        f" ({least:.2f} .. {most:.2f})"
+        if len(row["rounds"]) > 1 and (least, most) != (1, 1)
+        else ""
+    )
     return f"{shown}, {middle:.2f}x{spread}"
 
 

@@ -1,4 +1,6 @@
-"""Starts the processes that measure and probe, counts what programs leave behind, and removes what a run has made."""
+"""Starts the processes that measure and probe, counts what programs leave behind, and removes what
+a run has made.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ PROCESSES = 3
 """So many sleeping processes has the program of a probe whose call is to end early."""
 
 _START, _BEYOND = 60.0, 5.0
-"""So long a program may take to be seen, and so many seconds after its timeout a call is said not to return."""
+"""So long a program may take to be seen, and so many seconds after its timeout a call is said not
+to return.
+"""
 
 
 def run_place(place: Place, settings: Settings, run: str) -> dict[str, Any]:
@@ -96,15 +100,28 @@ def child(**order: Any) -> Iterator[Child]:
 
 
 def _measure(place: Place, loop: Loop, target: Target, settings: Settings) -> dict[str, Any]:
-    order = {"place": place.name, "loop": loop, "target": asdict(target), "settings": asdict(settings)}
+    order = {
+        "place": place.name,
+        "loop": loop,
+        "target": asdict(target),
+        "settings": asdict(settings),
+    }
     longest = 4 * place.budget * settings.share + 300
     with child(**order) as process:
         seen = process.wait(longest) or {"missing": f"it had not ended after {longest:.0f} s"}
-    return seen if "rows" in seen else {"rows": [], "missing": {f"{place.title}, {loop}": seen["missing"]}}
+    return (
+        seen
+        if "rows" in seen
+        else {"rows": [], "missing": {f"{place.title}, {loop}": seen["missing"]}}
+    )
 
 
-def _probe_all(place: Place, target: Target, settings: Settings, missing: dict[str, str]) -> dict[str, Any]:
-    """Return what each peer's probes saw, by peer and case; none depends on speed, so a few run at once."""
+def _probe_all(
+    place: Place, target: Target, settings: Settings, missing: dict[str, str]
+) -> dict[str, Any]:
+    """Return what each peer's probes saw, by peer and case; none depends on speed, so a few run at
+    once.
+    """
     peers = [peer for peer in place.peers if peer.name not in missing]
     cases = [case for case in settings.probes if case != "output" or place.output]
     pairs = [(case, peer) for case in cases for peer in peers]
@@ -159,14 +176,22 @@ def _killed(process: Child, seconds: int) -> dict[str, Any]:
 
 
 def import_time(rounds: int) -> dict[str, float]:
-    """Return what `import anyspawn` takes over its two dependencies, in ms, in fresh interpreters."""
-    code = "import time; t = time.perf_counter(); import {}; print((time.perf_counter() - t) * 1000)"
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # once is enough
+    """Return what `import anyspawn` takes over its two dependencies, in ms, in fresh
+    interpreters.
+    """
+    code = (
+        "import time; t = time.perf_counter(); import {}; print((time.perf_counter() - t) * 1000)"
+    )
+    env = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }  # once is enough
     extra = []
     for _ in range(rounds + 1):
         both = []
         for names in ("anyio, attrs", "anyio, attrs, anyspawn"):
             argv = [sys.executable, "-c", code.format(names)]
-            both.append(float(subprocess.run(argv, capture_output=True, check=True, env=env).stdout))
+            both.append(
+                float(subprocess.run(argv, capture_output=True, check=True, env=env).stdout)
+            )
         extra.append(both[1] - both[0])
     return {"ms": statistics.median(extra[1:]), "least": min(extra[1:]), "most": max(extra[1:])}

@@ -1,7 +1,9 @@
-"""Thousands of calls of every kind at every sandbox, and a look at whether anything grows: ``python -m benchmarks.soak``.
+"""Thousands of calls of every kind at every sandbox, and a look at whether anything grows: ``python
+-m benchmarks.soak``.
 
-Calls are made in batches. Between two batches nothing is in flight, and what this process holds is counted. At the end
-everything is closed and counted again. Exit status 1: something grew, was left, or a call ended otherwise than it should.
+Calls are made in batches. Between two batches nothing is in flight, and what this process holds is
+counted. At the end everything is closed and counted again. Exit status 1: something grew, was left,
+or a call ended otherwise than it should.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from benchmarks.soak_report import LABELS, plot, render
 
 IN_FLIGHT, BATCHES = 16, 40
 RSS_SLACK = 4 * 2**20
-"""By so many bytes the memory may differ, in the median, between a run's second and last quarter."""
+"""By so many bytes the memory may differ, in the median, between a run's second and last quarter.
+"""
 
 Sample = dict[str, float]
 
@@ -88,7 +91,11 @@ def count(plan: Plan, calls: int) -> Sample:
 
 def _containers(plan: Plan) -> int:
     target = plan.targets.get("docker_run")
-    found = containers.docker("ps", "-aq", "--filter", f"label={containers.label(target)}") if target else ""
+    found = (
+        containers.docker("ps", "-aq", "--filter", f"label={containers.label(target)}")
+        if target
+        else ""
+    )
     return len(found.split())
 
 
@@ -102,7 +109,9 @@ def _pods(plan: Plan) -> int:
 
 
 def settled(plan: Plan, calls: int, seconds: float = 5.0) -> Sample:
-    """Return what is there, once the programs that calls have ended are gone from the process table."""
+    """Return what is there, once the programs that calls have ended are gone from the process
+    table.
+    """
     end = time.monotonic() + seconds
     while machine.sleepers(plan.sleep) and time.monotonic() < end:
         time.sleep(0.05)
@@ -117,7 +126,9 @@ async def batches(plan: Plan, seen: Seen) -> None:
         for way in WAYS:
             if way.place in plan.targets:
                 try:
-                    ways.append((way, await stack.enter_async_context(way.open(plan.targets[way.place]))))
+                    ways.append(
+                        (way, await stack.enter_async_context(way.open(plan.targets[way.place])))
+                    )
                 except TypeError as error:
                     seen.missing[way.name] = not_yet(error)
         shares = [way.share for way, _ in ways]
@@ -158,13 +169,18 @@ def judge(seen: Seen, before: Sample) -> list[str]:
             if (last - first) * 2**20 > RSS_SLACK:
                 problems.append(f"{words}: from {first:g} to {last:g}")
             continue
-        first, last = max(sample[name] for sample in seen.samples[: 2 * quarter]), min(sample[name] for sample in late)
+        first, last = (
+            max(sample[name] for sample in seen.samples[: 2 * quarter]),
+            min(sample[name] for sample in late),
+        )
         if last > first:
             problems.append(
                 f"{words}: from at most {first:g} in the first half to at least {last:g} in the last quarter"
             )
         if seen.final[name] > before[name]:
-            problems.append(f"{words}: {seen.final[name]:g} after everything was closed, {before[name]:g} before")
+            problems.append(
+                f"{words}: {seen.final[name]:g} after everything was closed, {before[name]:g} before"
+            )
     return problems
 
 
@@ -177,7 +193,10 @@ def run_loop(plan: Plan) -> dict[str, Any]:
     """Make the calls of one process, and return what came of it as plain data."""
     seen = Seen()
     options = {"use_uvloop": True} if plan.loop == "uvloop" else {}
-    how: dict[str, Any] = {"backend": "trio" if plan.loop == "trio" else "asyncio", "backend_options": options}
+    how: dict[str, Any] = {
+        "backend": "trio" if plan.loop == "trio" else "asyncio",
+        "backend_options": options,
+    }
     anyio.run(anyio.sleep, 0, **how)  # what a loop opens once for the life of a process
     before = count(plan, 0)
     anyio.run(batches, plan, seen, **how)
@@ -186,9 +205,17 @@ def run_loop(plan: Plan) -> dict[str, Any]:
 
 
 def run_all(calls: int, loops: tuple[Loop, ...], only: list[str], seed: int) -> dict[str, Any]:
-    """Share the calls among processes, one for each loop, and remove what they leave in any case."""
+    """Share the calls among processes, one for each loop, and remove what they leave in any
+    case.
+    """
     began, run, sleep = time.monotonic(), uuid.uuid4().hex[:8], random.randrange(10**6, 10**7)
-    found: dict[str, Any] = {"about": machine.about(), "seed": seed, "calls": calls, "missing": {}, "loops": {}}
+    found: dict[str, Any] = {
+        "about": machine.about(),
+        "seed": seed,
+        "calls": calls,
+        "missing": {},
+        "loops": {},
+    }
     with contextlib.ExitStack() as stack:
         stack.callback(_kill_sleepers, sleep)
         targets = {"local": Target(run=run)}
@@ -202,7 +229,13 @@ def run_all(calls: int, loops: tuple[Loop, ...], only: list[str], seed: int) -> 
                 found["missing"][place.title] = str(error)
         for number, loop in enumerate(loops):
             print(f"{loop} ...", flush=True)
-            plan = Plan(loop=loop, calls=calls // len(loops), seed=seed + number, sleep=sleep, targets=targets)
+            plan = Plan(
+                loop=loop,
+                calls=calls // len(loops),
+                seed=seed + number,
+                sleep=sleep,
+                targets=targets,
+            )
             found["loops"][loop] = _in_process(plan)
     found["minutes"] = (time.monotonic() - began) / 60
     return found
@@ -233,7 +266,9 @@ def _in_process(plan: Plan) -> dict[str, Any]:
         with _ended(subprocess.Popen(argv, start_new_session=True, cwd=ROOT)) as process:
             status = process.wait()
         return (
-            dict(json.loads(answer.read_text())) if answer.exists() else {"problems": [f"its process ended: {status}"]}
+            dict(json.loads(answer.read_text()))
+            if answer.exists()
+            else {"problems": [f"its process ended: {status}"]}
         )
 
 
@@ -252,7 +287,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="of all loops together")
     parser.add_argument("--loops", nargs="+", choices=EVERY_LOOP, default=["asyncio", "trio"])
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="PLACE", help="local is always there; docker_exec, ..."
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PLACE",
+        help="local is always there; docker_exec, ...",
     )
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the page")
@@ -269,7 +308,11 @@ def main(argv: list[str] | None = None) -> int:
     (given.out / "benchmarks").mkdir(parents=True, exist_ok=True)
     (given.out / "benchmarks" / "soak.svg").write_text(plot(found))
     (given.out / "soak.md").write_text(render(found))
-    problems = [f"{loop}: {problem}" for loop, seen in found["loops"].items() for problem in seen["problems"]]
+    problems = [
+        f"{loop}: {problem}"
+        for loop, seen in found["loops"].items()
+        for problem in seen["problems"]
+    ]
     print("\n".join(problems) or "nothing grew and nothing was left")
     print(f"{given.out / 'soak.md'}, {found['minutes']:.1f} minutes")
     return 1 if problems else 0

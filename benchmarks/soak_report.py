@@ -29,7 +29,9 @@ def plot(found: dict[str, Any]) -> str:
         }
         for name, words in LABELS.items()
     }
-    return panels(f"{found['calls']} calls: what this process and its engines hold", "calls made", rows)
+    return panels(
+        f"{found['calls']} calls: what this process and its engines hold", "calls made", rows
+    )
 
 
 def render(found: dict[str, Any]) -> str:
@@ -55,18 +57,43 @@ def render(found: dict[str, Any]) -> str:
             ):
                 wrong = str(sum(seen["wrong"].values())) if when == "closed" else ""
                 text.append(
-                    f"| {loop}, {when} | " + " | ".join(f"{sample[name]:g}" for name in LABELS) + f" | {wrong} |"
+                    f"| {loop}, {when} | "
+                    + " | ".join(f"{sample[name]:g}" for name in LABELS)
+                    + f" | {wrong} |"
                 )
-    problems = [f"- {loop}: {problem}" for loop, seen in found["loops"].items() for problem in seen["problems"]]
-    text += ["", "Not as it should be:\n" if problems else "Nothing grew and nothing was left.", *problems, ""]
-    missing = found["missing"] | {k: v for seen in found["loops"].values() for k, v in seen.get("missing", {}).items()}
-    text += ["Left out:\n", *(f"- {name}: {why}" for name, why in missing.items()), ""] if missing else []
-    text += ["| sandbox | " + " | ".join(kind.name for kind in KINDS) + " |", "| --- " * (len(KINDS) + 1) + "|"]
+    problems = [
+        f"- {loop}: {problem}"
+        for loop, seen in found["loops"].items()
+        for problem in seen["problems"]
+    ]
+    text += [
+        "",
+        "Not as it should be:\n" if problems else "Nothing grew and nothing was left.",
+        *problems,
+        "",
+    ]
+    missing = found["missing"] | {
+        k: v for seen in found["loops"].values() for k, v in seen.get("missing", {}).items()
+    }
+    text += (
+        ["Left out:\n", *(f"- {name}: {why}" for name, why in missing.items()), ""]
+        if missing
+        else []
+    )
+    text += [
+        "| sandbox | " + " | ".join(kind.name for kind in KINDS) + " |",
+        "| --- " * (len(KINDS) + 1) + "|",
+    ]
     for way in dict.fromkeys(
-        name.partition(": ")[0] for seen in found["loops"].values() for name in seen.get("calls", {})
+        name.partition(": ")[0]
+        for seen in found["loops"].values()
+        for name in seen.get("calls", {})
     ):
         many = [
-            sum(seen.get("calls", {}).get(f"{way}: {kind.name}", 0) for seen in found["loops"].values())
+            sum(
+                seen.get("calls", {}).get(f"{way}: {kind.name}", 0)
+                for seen in found["loops"].values()
+            )
             for kind in KINDS
         ]
         text.append(f"| {way} | " + " | ".join(map(str, many)) + " |")

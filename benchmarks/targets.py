@@ -1,4 +1,6 @@
-"""What is aimed at, as data: each aim is a figure of one peer, and the least or the most that it may be."""
+"""What is aimed at, as data: each aim is a figure of one peer, and the least or the most that it
+may be.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Aim:
         place: Where.
         peer: Whose figure.
         case: The calls in flight, ``apart``, ``burst`` or ``output``.
-        figure: ``ratio`` to the place's first peer, ``rate`` in calls/s, both at least; ``ms`` of latency, at most.
+        figure: ``ratio`` to the place's first peer, ``rate`` in calls/s, both at least; ``ms`` of
+            latency, at most.
         bound: What it has to reach.
         loop: On which event loop.
     """
@@ -61,8 +64,16 @@ AIMS = (
 def seen(aim: Aim, rows: list[dict[str, Any]]) -> float | None:
     """Return the figure that an aim is about, or None where it was not measured."""
     for row in rows:
-        if (row["loop"], row["peer"], row["case"]) == (aim.loop, aim.peer, aim.case) and "rounds" in row:
+        if (row["loop"], row["peer"], row["case"]) == (
+            aim.loop,
+            aim.peer,
+            aim.case,
+        ) and "rounds" in row:
             if aim.figure == "ratio":
                 return float(row["ratio"][0]) if "ratio" in row else None
-            return statistics.median(row["rounds"]) if aim.figure == "rate" else float(row["p50"]) * 1000
+            return (
+                statistics.median(row["rounds"])
+                if aim.figure == "rate"
+                else float(row["p50"]) * 1000
+            )
     return None

@@ -22,7 +22,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections\.abc|typing|os|weakref|anyio|attrs?|types|abc)\..*"),  # documented elsewhere
+    (
+        r"py:.*",
+        r"(collections\.abc|typing|os|weakref|anyio|attrs?|types|abc)\..*",
+    ),  # documented elsewhere
     (r"py:.*", r"(?!anyspawn)[\w.]*"),  # builtins and type expressions that autodoc takes apart
     (r"py:.*", r"anyspawn\._.*"),  # private names, as autodoc sees their re-exports
 ]
@@ -35,7 +38,9 @@ class ConfigFields(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        entry = json_schema()["properties"]["spec"]["properties"][self.arguments[0]]["additionalProperties"]
+        entry = json_schema()["properties"]["spec"]["properties"][self.arguments[0]][
+            "additionalProperties"
+        ]
         lines = []
         for kind in entry.get("oneOf", [entry]):
             fields = dict(kind["properties"])

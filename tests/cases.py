@@ -1,4 +1,6 @@
-"""What the tests of several sandboxes have in common: nasty variables, trees that are hard to end, a look at all argvs."""
+"""What the tests of several sandboxes have in common: nasty variables, trees that are hard to end,
+a look at all argvs.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ CHAINS = {
     "with streams closed": "f() { echo >>/tmp/chain; f >&- 2>&- & }; f",
     "in sessions": 'echo >>/tmp/chain; (setsid sh -c "$CHAIN" >&- 2>&- &)',
 }
-"""Each process starts the next one and ends at once, so that it is gone before it is looked at; CHAIN is to be set to the same."""
+"""Each process starts the next one and ends at once, so that it is gone before it is looked at;
+CHAIN is to be set to the same.
+"""
 
 
 def be_patient(monkeypatch):
@@ -51,16 +55,22 @@ def be_patient(monkeypatch):
 
 
 async def no_chain_meets_the_next_call(sandbox, chain):
-    """Run a chain with and without a long stdin, and see by the next call in the same place that it is at its end."""
+    """Run a chain with and without a long stdin, and see by the next call in the same place that it
+    is at its end.
+    """
     for stdin in (b"", b"x" * 100_000):
-        done = await spawn(["sh", "-c", CHAINS[chain]], sandbox=sandbox, stdin=stdin, env={"CHAIN": CHAINS[chain]})
+        done = await spawn(
+            ["sh", "-c", CHAINS[chain]], sandbox=sandbox, stdin=stdin, env={"CHAIN": CHAINS[chain]}
+        )
         assert (done.error, done.cleanup is Cleanup.UNCONFIRMED) == (None, False), done
         script = "for i in 1 2 3 4 5 6 7 8 9; do wc -c </tmp/chain; done | sort -u | wc -l"
         assert (await spawn(["sh", "-c", script], sandbox=sandbox, check=True)).stdout == b"1\n"
 
 
 def command_lines():
-    """Return the argv of every process of this host, by pid; containers' processes are among them."""
+    """Return the argv of every process of this host, by pid; containers' processes are among
+    them.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

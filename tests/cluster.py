@@ -16,18 +16,31 @@ ENVIRON = dict(os.environ)
 
 def kubectl(*args, check=True, stdin=None):
     done = subprocess.run(
-        ["kubectl", *args], env=ENVIRON, capture_output=True, text=True, timeout=60, check=False, input=stdin
+        ["kubectl", *args],
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        input=stdin,
     )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def cluster_works():
-    """Whether a cluster answers that was named on purpose, and not whatever a user's own kubectl points to."""
+    """Whether a cluster answers that was named on purpose, and not whatever a user's own kubectl
+    points to.
+    """
     if not os.environ.get("KUBECONFIG"):
         return False
     try:
-        return subprocess.run(["kubectl", "get", "nodes"], capture_output=True, timeout=30, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["kubectl", "get", "nodes"], capture_output=True, timeout=30, check=False
+            ).returncode
+            == 0
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
 
@@ -45,18 +58,44 @@ class Space:
 
     def apply(self, *objects):
         """Make what is described."""
-        self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        self(
+            "apply",
+            "-f",
+            "-",
+            stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+        )
 
-    def start(self, image="busybox", *, name=None, cmd=IDLE, ready=True, labels=None, mounts=(), stdin=False, **spec):
+    def start(
+        self,
+        image="busybox",
+        *,
+        name=None,
+        cmd=IDLE,
+        ready=True,
+        labels=None,
+        mounts=(),
+        stdin=False,
+        **spec,
+    ):
         """Start a pod; return its name."""
         name = name or f"pod-{uuid.uuid4().hex[:8]}"
-        container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": list(cmd)}
+        container = {
+            "name": "main",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": list(cmd),
+        }
         container |= {"volumeMounts": list(mounts), "stdin": stdin}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": {"anyspawn-test": "pod", **(labels or {})}},
-            "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container], **spec},
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container],
+                **spec,
+            },
         }
         self("create", "-f", "-", stdin=json.dumps(pod))
         if ready:
@@ -64,21 +103,35 @@ class Space:
         return name
 
     def end(self, *names):
-        self("delete", "pod", *names, "--force", "--grace-period=0", "--wait=false", "--ignore-not-found", check=False)
+        self(
+            "delete",
+            "pod",
+            *names,
+            "--force",
+            "--grace-period=0",
+            "--wait=false",
+            "--ignore-not-found",
+            check=False,
+        )
 
     def close(self):
         self.end("--all")
         kubectl("delete", "namespace", self.name, "--wait=false")
 
     def processes(self, pod):
-        """Return the command lines of what runs in a pod besides its own first process; zombies are left out."""
+        """Return the command lines of what runs in a pod besides its own first process; zombies are
+        left out.
+        """
         script = 'for p in /proc/[0-9]*; do echo "${p#/proc/} $(tr "\\0" " " <$p/cmdline)"; done # looking'
         lines = self("exec", pod, "--", "sh", "-c", script, check=False).splitlines()
         found = [line.partition(" ")[::2] for line in lines]
         return [
             words
             for pid, words in found
-            if pid != "1" and words.strip() and words.strip() != "sleep 1000" and "looking" not in words
+            if pid != "1"
+            and words.strip()
+            and words.strip() != "sleep 1000"
+            and "looking" not in words
         ]
 
     def made_by_us(self):
@@ -93,7 +146,11 @@ def clients():
     found = shutil.which("kubectl")
     if found is None:
         return ["kubectl"]
-    others = [path for path in Path(found).resolve().parent.glob("kubectl.1.*") if path.suffix[1:].isdigit()]
+    others = [
+        path
+        for path in Path(found).resolve().parent.glob("kubectl.1.*")
+        if path.suffix[1:].isdigit()
+    ]
     ordered = sorted(others, key=lambda path: int(path.suffix[1:])) or [Path(found)]
     return sorted({str(ordered[0]), str(ordered[-1])})
 

@@ -21,7 +21,8 @@ import typing_extensions
 import anyspawn
 from machine import MARK, children, eventually, kill_all, open_fds, processes_with
 
-# A shell starts what runs in the background with these ignored, and programs under test would inherit that.
+# A shell starts what runs in the background with these ignored, and programs under test would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signum, signal.SIG_DFL)
@@ -42,14 +43,18 @@ LOOPS = [
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files; one alone runs what looks at all containers of the docker daemon."""
+    """Give each process whole files; one alone runs what looks at all containers of the docker
+    daemon.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             if "docker.md" in nodeid or "kubernetes.md" in nodeid:
                 return "docker" if "docker.md" in nodeid else "kubernetes"
-            alone = "tests/docker/" in nodeid and "test_docker_exec" not in nodeid  # which makes none
+            alone = (
+                "tests/docker/" in nodeid and "test_docker_exec" not in nodeid
+            )  # which makes none
             return "docker" if alone else nodeid.split("::")[0]
 
     return ByFile(config, log)
@@ -67,19 +72,24 @@ def on_trio(anyio_backend):
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_loops():
-    """Have every event loop open what it keeps for the life of the process, before anything is counted; likewise garbage."""
+    """Have every event loop open what it keeps for the life of the process, before anything is
+    counted; likewise garbage.
+    """
     for param in LOOPS:
         backend, options = param.values[0]
         anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=options)
     gc.collect()
-    gc.freeze()  # what pytest has collected is no test's garbage; to walk it after each test took longer than most tests
+    # what pytest has collected is no test's garbage; to walk it after each test took longer than
+    # most tests
+    gc.freeze()
     yield
     gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch, warm_loops, caplog):
-    """After each test: descriptors as before, no child, and no process anywhere that the test's programs started.
+    """After each test: descriptors as before, no child, and no process anywhere that the test's
+    programs started.
 
     Where a call said that it could not confirm its end, its guard goes on for longer.
     """
@@ -91,14 +101,18 @@ def nothing_is_left(monkeypatch, warm_loops, caplog):
     before = open_fds()
     yield
     gc.collect()
-    unconfirmed = any("may still run" in record.getMessage() for record in caplog.get_records("call"))
+    unconfirmed = any(
+        "may still run" in record.getMessage() for record in caplog.get_records("call")
+    )
     left = eventually(lambda: processes_with(mark), GUARDED if unconfirmed else 30)
     kill_all(left)
     assert not left, "processes outlived the test"
     assert not eventually(children), "children outlived the test"
     eventually(lambda: len(open_fds()) > len(before))
     after = open_fds()
-    assert len(after) <= len(before), {fd: what for fd, what in after.items() if before.get(fd) != what}
+    assert len(after) <= len(before), {
+        fd: what for fd, what in after.items() if before.get(fd) != what
+    }
 
 
 class Unprivileged:
@@ -108,7 +122,17 @@ class Unprivileged:
         self.folder = folder
         site = folder / "site"
         site.mkdir()
-        for name in ("anyspawn", "anyio", "attr", "attrs", "idna", "trio", "sniffio", "outcome", "sortedcontainers"):
+        for name in (
+            "anyspawn",
+            "anyio",
+            "attr",
+            "attrs",
+            "idna",
+            "trio",
+            "sniffio",
+            "outcome",
+            "sortedcontainers",
+        ):
             if (spec := importlib.util.find_spec(name)) is not None:
                 shutil.copytree(Path(spec.origin).parent, site / name)
         shutil.copy(typing_extensions.__file__, site)
@@ -118,7 +142,11 @@ class Unprivileged:
     def run(self, code, *args, **options):
         return subprocess.run(
             ["/usr/bin/python3", "-c", code, *args],
-            env={"PYTHONPATH": str(self.folder / "site"), "PATH": os.environ["PATH"], MARK: os.environ[MARK]},
+            env={
+                "PYTHONPATH": str(self.folder / "site"),
+                "PATH": os.environ["PATH"],
+                MARK: os.environ[MARK],
+            },
             user=65534,
             group=65534,
             extra_groups=[],

@@ -8,7 +8,10 @@ import subprocess
 
 import pytest
 
-LOOPS = [pytest.param((name, {}), id=name) for name in os.environ.get("ENGINE_LOOPS", "asyncio trio").split()]
+LOOPS = [
+    pytest.param((name, {}), id=name)
+    for name in os.environ.get("ENGINE_LOOPS", "asyncio trio").split()
+]
 """The event loops of tests that use a daemon or a cluster."""
 
 LABEL = "anyspawn-test"
@@ -19,7 +22,9 @@ ENVIRON = dict(os.environ)
 
 
 def docker(*args, check=True):
-    done = subprocess.run(["docker", *args], env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["docker", *args], env=ENVIRON, capture_output=True, text=True, timeout=60, check=False
+    )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -27,28 +32,40 @@ def docker(*args, check=True):
 def docker_works():
     """Whether a daemon answers."""
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["docker", "info"], capture_output=True, timeout=30, check=False
+            ).returncode
+            == 0
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
 
 
 def made_by_us(*states):
-    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the same daemon, are no such.
+    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the
+    same daemon, are no such.
 
     Args:
         states: The states that they may be in. Default: any.
     """
     form = '{{.ID}} {{.Label "io.kubernetes.pod.uid"}}'
     filters = [f"--filter=status={state}" for state in states]
-    lines = docker("ps", "-a", "--filter", "label=io.anyspawn.id", *filters, "--format", form).splitlines()
+    lines = docker(
+        "ps", "-a", "--filter", "label=io.anyspawn.id", *filters, "--format", form
+    ).splitlines()
     return [line.split()[0] for line in lines if len(line.split()) == 1]
 
 
 def processes_in(container):
-    """Return the command lines of what runs in a container besides its own first process; zombies are left out."""
+    """Return the command lines of what runs in a container besides its own first process; zombies
+    are left out.
+    """
     first = json.loads(docker("inspect", container))[0]["State"]["Pid"]
     lines = docker("top", container, "-o", "pid,stat,args").splitlines()[1:]
     found = [line.split(None, 2) for line in lines]
     return [
-        args for pid, stat, args in found if int(pid) != first and not stat.startswith("Z") and args != "sleep 1000"
+        args
+        for pid, stat, args in found
+        if int(pid) != first and not stat.startswith("Z") and args != "sleep 1000"
     ]

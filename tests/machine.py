@@ -1,4 +1,6 @@
-"""What tests ask of the machine: who is alive, what is open. Linux's /proc answers; elsewhere nothing is known."""
+"""What tests ask of the machine: who is alive, what is open. Linux's /proc answers; elsewhere
+nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +106,11 @@ def _below(pid: int, ancestor: int) -> bool:
 def bubblewrap_works() -> bool:
     """Whether this machine has bwrap and lets us use it."""
     try:
-        return subprocess.run(["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], check=False
+            ).returncode
+            == 0
+        )
     except FileNotFoundError:
         return False

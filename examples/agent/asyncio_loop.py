@@ -1,6 +1,8 @@
-"""An agent's loop under asyncio: each call of the model and of a tool is asked about before it happens.
+"""An agent's loop under asyncio: each call of the model and of a tool is asked about before it
+happens.
 
-The model is played by a script, so that this runs anywhere; the hooks, and the tool, are real programs.
+The model is played by a script, so that this runs anywhere; the hooks, and the tool, are real
+programs.
 """
 
 import asyncio
@@ -29,7 +31,9 @@ async def turn(hooks: HookRunner, user: str) -> list[str]:
     lines: list[str] = []
     messages = [{"Role": "user", "Content": user}]
     for number, step in enumerate(SCRIPT):
-        decision = await hooks.run("before_call", ProviderRequest(model="scripted", messages=messages, round=number))
+        decision = await hooks.run(
+            "before_call", ProviderRequest(model="scripted", messages=messages, round=number)
+        )
         if decision.blocks:
             return [*lines, f"model call denied by {decision.hook}: {decision.reason}"]
         if "say" in step:
@@ -40,7 +44,9 @@ async def turn(hooks: HookRunner, user: str) -> list[str]:
             content = f"denied: {decision.reason}"
         else:
             content = await run_tool(step)
-            await hooks.run("after_execution", (request, ToolResponse(name=step["tool"], content=content)))
+            await hooks.run(
+                "after_execution", (request, ToolResponse(name=step["tool"], content=content))
+            )
         lines.append(f"{step['tool']} {step['args']['command']!r}: {content}")
         messages.append({"Role": "tool", "Content": content})
     return lines

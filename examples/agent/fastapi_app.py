@@ -19,7 +19,9 @@ HERE = Path(__file__).parent
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Hold the hooks open as long as the application runs; on the way out, what still observes is drained."""
+    """Hold the hooks open as long as the application runs; on the way out, what still observes is
+    drained.
+    """
     async with load_config(HERE / "agent.yaml").open() as hooks:
         app.state.hooks = hooks
         yield
@@ -36,7 +38,13 @@ async def shell(request: Request, command: Annotated[str, Body(embed=True)]) -> 
     )
     if decision.blocks:
         raise HTTPException(403, {"hook": decision.hook, "reason": decision.reason})
-    done = await spawn(["sh", "-c", command], sandbox=Bubblewrap(), timeout=5, overflow="truncate", output_limit=65536)
+    done = await spawn(
+        ["sh", "-c", command],
+        sandbox=Bubblewrap(),
+        timeout=5,
+        overflow="truncate",
+        output_limit=65536,
+    )
     if done.error is not None and not isinstance(done.error, ExitError):
         raise HTTPException(504, str(done.error))
     return {"returncode": done.returncode, "stdout": done.stdout.decode(errors="replace")}

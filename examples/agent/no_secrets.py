@@ -7,4 +7,8 @@ import sys
 
 request = json.load(sys.stdin)["request"]
 found = re.search(r"\bsk-[A-Za-z0-9]{8,}", json.dumps(request["Messages"]))
-print(json.dumps({"allow": not found, "reason": "there is an API key in the messages" if found else ""}))
+print(
+    json.dumps(
+        {"allow": not found, "reason": "there is an API key in the messages" if found else ""}
+    )
+)

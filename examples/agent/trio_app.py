@@ -17,7 +17,9 @@ async def main() -> None:
         async with load_config(HERE / "agent.yaml").open() as hooks, trio.open_nursery() as nursery:
 
             async def judge(command: str) -> None:
-                decision = await hooks.run("before_execution", ToolRequest(name="shell", args={"command": command}))
+                decision = await hooks.run(
+                    "before_execution", ToolRequest(name="shell", args={"command": command})
+                )
                 verdicts[command] = "allowed" if decision.allow else f"denied: {decision.reason}"
 
             for command in COMMANDS:

@@ -1,4 +1,6 @@
-"""An MCP server on stdio with one tool, in plain Python, so that it runs in any image that has one."""
+"""An MCP server on stdio with one tool, in plain Python, so that it runs in any image that has
+one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ ADD = {
 def answer(method: str, params: Any) -> dict[str, Any] | None:
     if method == "initialize":
         server = {"name": "calculator", "version": "1"}
-        return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": server}
+        return {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": server,
+        }
     if method == "tools/list":
         return {"tools": [ADD]}
     if method == "tools/call":
@@ -33,5 +39,9 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" in message:
         result = answer(message["method"], message.get("params"))
-        said = {"result": result} if result is not None else {"error": {"code": -32601, "message": "unknown method"}}
+        said = (
+            {"result": result}
+            if result is not None
+            else {"error": {"code": -32601, "message": "unknown method"}}
+        )
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **said}), flush=True)

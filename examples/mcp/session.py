@@ -19,8 +19,12 @@ SERVER = Path(__file__).with_name("calculator.py")
 
 
 @asynccontextmanager
-async def mcp_session(argv: Sequence[str], sandbox: anyspawn.Sandbox) -> AsyncIterator[ClientSession]:
-    """Start an MCP server in a sandbox, and give a session with it; the server ends with the block."""
+async def mcp_session(
+    argv: Sequence[str], sandbox: anyspawn.Sandbox
+) -> AsyncIterator[ClientSession]:
+    """Start an MCP server in a sandbox, and give a session with it; the server ends with the
+    block.
+    """
     to_session, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     to_server, from_session = anyio.create_memory_object_stream[SessionMessage](0)
 

@@ -1,4 +1,6 @@
-"""Run the PII hook of agent.yaml over recorded chat requests, all at once, each in a sandbox of its own."""
+"""Run the PII hook of agent.yaml over recorded chat requests, all at once, each in a sandbox of its
+own.
+"""
 
 import json
 import sys
@@ -11,7 +13,9 @@ from anyspawn.config import load_config
 from anyspawn.hooks import Decision
 
 HERE = Path(__file__).parent
-REQUESTS = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "requests").glob("*.json"))}
+REQUESTS = {
+    file.stem: json.loads(file.read_text()) for file in sorted((HERE / "requests").glob("*.json"))
+}
 
 
 async def main() -> int:
@@ -34,7 +38,9 @@ async def main() -> int:
         wrong += decision.allow is not name.startswith("clean-") or "failed" in decision.reason
         word = "allow" if decision.allow else "deny"
         print(f"{name:<20} {word:<8} {seconds * 1000:>6.1f}  {decision.reason}")
-    print(f"{len(decisions)} requests, each in a sandbox of its own (bubblewrap), {wrong} wrong verdicts")
+    print(
+        f"{len(decisions)} requests, each in a sandbox of its own (bubblewrap), {wrong} wrong verdicts"
+    )
     return min(wrong, 1)
 
 

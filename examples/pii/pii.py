@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""An exec hook that denies requests with personal data: JSON request on stdin, JSON verdict on stdout."""
+"""An exec hook that denies requests with personal data: JSON request on stdin, JSON verdict on
+stdout.
+"""
 
 import json
 import re

@@ -74,7 +74,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sandbox when it is first asked for: most programs use one kind, and should not wait for the others."""
+    """Import a sandbox when it is first asked for: most programs use one kind, and should not wait
+    for the others.
+    """
     from anyspawn._registry import LATER
 
     for module, found in [*LATER.values(), ("anyspawn._spawn.live", "Process")]:

@@ -33,13 +33,16 @@ async def spawn(
 ) -> Completed:
     """Run a program to its end, in a sandbox, and return how it came out.
 
-    The call returns within ``timeout + grace + wait_delay`` and a bounded clean-up, whatever the program does. Cancel
+    The call returns within ``timeout + grace + wait_delay`` and a bounded clean-up, whatever the
+    program does. Cancel
     it at any moment: the work is ended first, then the cancellation goes on.
 
     Args:
-        argv: The program and its arguments, or a whole `Command` (then the command's own fields are given on it).
+        argv: The program and its arguments, or a whole `Command` (then the command's own fields are
+            given on it).
         sandbox: Where it runs. Default: `Direct`, on this host, as this user.
-        stdin, env, cwd, timeout, wait_delay, grace, output_limit, overflow, on_output: As for `Command`.
+        stdin, env, cwd, timeout, wait_delay, grace, output_limit, overflow, on_output: As for
+            `Command`.
         check: Raise the outcome's ``error`` instead of returning it.
 
     Returns:
@@ -65,10 +68,16 @@ async def spawn(
         defaults = {a.name: a.default for a in attrs.fields(Command)} | {"env": ()}
         given = [name for name, value in fields.items() if value != defaults[name]]
         if given:
-            raise TypeError(f"{given[0]} was given beside a Command; set it on the Command (attrs.evolve makes a copy)")
+            raise TypeError(
+                f"{given[0]} was given beside a Command; set it on the Command (attrs.evolve makes a copy)"
+            )
     else:
         command = Command(argv, **fields)
-    if sandbox is not None and not isinstance(sandbox, (ArgvSandbox, Sandbox)):  # the protocol takes long to ask
-        raise TypeError(f"sandbox must have a name and an async spawn(command), as {type(sandbox).__name__} has not")
+    if sandbox is not None and not isinstance(
+        sandbox, (ArgvSandbox, Sandbox)
+    ):  # the protocol takes long to ask
+        raise TypeError(
+            f"sandbox must have a name and an async spawn(command), as {type(sandbox).__name__} has not"
+        )
     completed = await (DIRECT if sandbox is None else sandbox).spawn(command)
     return completed.check() if check else completed

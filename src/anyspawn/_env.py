@@ -9,11 +9,15 @@ __all__ = ["Env", "check_text"]
 
 
 def check_text(value: object, field: str) -> str:
-    """Return ``value`` if it can be handed to a program, else raise an error that names ``field`` but not the value."""
+    """Return ``value`` if it can be handed to a program, else raise an error that names ``field``
+    but not the value.
+    """
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a str, not {type(value).__name__}")
     if "\0" in value:
-        raise ValueError(f"{field} contains a NUL character, which no argument or variable can hold; remove it")
+        raise ValueError(
+            f"{field} contains a NUL character, which no argument or variable can hold; remove it"
+        )
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
@@ -26,18 +30,22 @@ def check_text(value: object, field: str) -> str:
 def _check_name(name: object) -> str:
     text = check_text(name, "env: a variable's name")
     if not text or "=" in text:
-        raise ValueError(f"env: {text.partition('=')[0] + '=...' if text else 'an empty string'} is no variable name")
+        raise ValueError(
+            f"env: {text.partition('=')[0] + '=...' if text else 'an empty string'} is no variable name"
+        )
     return text
 
 
 class Env(Mapping[str, "str | None"]):
-    """Variables for a program, by name; ``None`` stands for "the host's value at call time, dropped where unset".
+    """Variables for a program, by name; ``None`` stands for "the host's value at call time, dropped
+    where unset".
 
-    Its ``repr`` shows names alone, so that a secret does not reach a log by way of a command's ``repr``.
+    Its ``repr`` shows names alone, so that a secret does not reach a log by way of a command's
+    ``repr``.
 
     Args:
-        entries: A mapping of names to values, or strings: ``KEY=value`` literal, bare ``KEY`` looked up on the host.
-            Where a name comes twice, the last entry counts.
+        entries: A mapping of names to values, or strings: ``KEY=value`` literal, bare ``KEY``
+            looked up on the host. Where a name comes twice, the last entry counts.
     """
 
     __slots__ = ("_entries",)
@@ -51,7 +59,9 @@ class Env(Mapping[str, "str | None"]):
         if isinstance(entries, Mapping):
             for name, value in entries.items():
                 known = _check_name(name)
-                found[known] = None if value is None else check_text(value, f"env: the value of {known}")
+                found[known] = (
+                    None if value is None else check_text(value, f"env: the value of {known}")
+                )
         else:
             for entry in entries:
                 name, assigned, value = check_text(entry, "env: an entry").partition("=")

@@ -1,7 +1,9 @@
-"""The values: what to run, what a sandbox makes of it, and how it came out. Pure: no clock, environment, disk or loop.
+"""The values: what to run, what a sandbox makes of it, and how it came out. Pure: no clock,
+environment, disk or loop.
 
-Rules that hold throughout: every value is frozen and checked when it is made, so that a wrong argument is an error
-before anything starts; a ``repr`` never shows a variable's value or a byte of stdin.
+Rules that hold throughout: every value is frozen and checked when it is made, so that a wrong
+argument is an error before anything starts; a ``repr`` never shows a variable's value or a byte of
+stdin.
 """
 
 from __future__ import annotations
@@ -31,10 +33,15 @@ def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         )
     # A str is asked for first: asking an ABC costs a multiple of it.
     argv = tuple(
-        [item if isinstance(item, str) or not isinstance(item, os.PathLike) else os.fspath(item) for item in value]
+        [
+            item if isinstance(item, str) or not isinstance(item, os.PathLike) else os.fspath(item)
+            for item in value
+        ]
     )
     try:
-        check_text("".join(argv), "argv")  # in one go; which item it is, is looked for where there is one
+        check_text(
+            "".join(argv), "argv"
+        )  # in one go; which item it is, is looked for where there is one
     except (TypeError, ValueError):
         for index, item in enumerate(argv):
             check_text(item, f"argv[{index}]")
@@ -79,7 +86,9 @@ def _to_timeout(value: float | None) -> float | None:
 
 def _seconds(_: object, attribute: Attribute[Any], value: Any) -> None:
     if not 0 <= _number(value, attribute.name) < math.inf:
-        raise ValueError(f"{attribute.name} must be a finite number of seconds, 0 or more, not {value}")
+        raise ValueError(
+            f"{attribute.name} must be a finite number of seconds, 0 or more, not {value}"
+        )
 
 
 def _limit(_: object, attribute: Attribute[Any], value: Any) -> None:
@@ -96,7 +105,9 @@ def _overflow(_: object, __: Attribute[Any], value: Any) -> None:
 
 def _callback(_: object, __: Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
-        raise TypeError(f"on_output must be callable with (stream, chunk), not {type(value).__name__}")
+        raise TypeError(
+            f"on_output must be callable with (stream, chunk), not {type(value).__name__}"
+        )
 
 
 def _hex(_: object, __: Attribute[Any], value: Any) -> None:
@@ -113,23 +124,28 @@ class Command:
     """What to run.
 
     Args:
-        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no slash. Never a str:
-            no shell is involved.
-        stdin: What the program reads on its standard input, followed by end of file. Default: nothing, that is an
-            immediate end of file. ``None``: the program shares the caller's own standard input.
-        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare ``KEY`` looked up on the
-            host at call time (dropped where unset there).
+        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no
+            slash. Never a str: no shell is involved.
+        stdin: What the program reads on its standard input, followed by end of file. Default:
+            nothing, that is an immediate end of file. ``None``: the program shares the caller's own
+            standard input.
+        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
+            ``KEY`` looked up on the host at call time (dropped where unset there).
         cwd: The program's working directory. Default: the caller's.
-        timeout: Seconds from the call to the end of the program, waiting for a free place included. ``None``, 0 or
+        timeout: Seconds from the call to the end of the program, waiting for a free place included.
+            ``None``, 0 or
             negative: the sandbox's ``default_timeout``. ``math.inf``: no limit.
-        wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed by whatever
-            inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
-        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL at once.
+        wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed
+            by whatever inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
+        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
+            at once.
         output_limit: Bytes kept of each output stream. Default 16 MiB.
-        overflow: ``"error"``: more output than ``output_limit`` ends the work with `OutputLimitError`;
-            ``"truncate"``: the first and last halves are kept and the program is not disturbed.
-        on_output: Called with the stream's name and each chunk, in order, as it is read; may be async, and is awaited
-            before more is read. An exception in it ends the work and reaches the caller as it is.
+        overflow: ``"error"``: more output than ``output_limit`` ends the work with
+            `OutputLimitError`; ``"truncate"``: the first and last halves are kept and the program
+            is not disturbed.
+        on_output: Called with the stream's name and each chunk, in order, as it is read; may be
+            async, and is awaited before more is read. An exception in it ends the work and reaches
+            the caller as it is.
         id: Names this call in labels, marks and logs. Unique hexadecimal digits unless given.
 
     Raises:
@@ -144,7 +160,9 @@ class Command:
     wait_delay: float = field(default=0.5, kw_only=True, validator=_seconds)
     grace: float = field(default=0.0, kw_only=True, validator=_seconds)
     output_limit: int = field(default=16 * 2**20, kw_only=True, validator=_limit)
-    overflow: Literal["error", "truncate"] = field(default="error", kw_only=True, validator=_overflow)
+    overflow: Literal["error", "truncate"] = field(
+        default="error", kw_only=True, validator=_overflow
+    )
     on_output: OnOutput | None = field(default=None, kw_only=True, validator=_callback)
     id: str = field(factory=lambda: os.urandom(16).hex(), kw_only=True, validator=_hex)
 
@@ -166,11 +184,12 @@ class Completed:
 
     Args:
         argv: What ran locally. It holds no variable's value and nothing of stdin.
-        returncode: The program's status; ``-N`` for signal N where the sandbox can tell. ``None``: it never ran, or
-            its status is unknown.
+        returncode: The program's status; ``-N`` for signal N where the sandbox can tell. ``None``:
+            it never ran, or its status is unknown.
         stdout: What was read of the program's standard output, also where the call failed.
         stderr: The same for standard error.
-        stdout_total: Bytes read from standard output; more than ``len(stdout)`` where output was truncated.
+        stdout_total: Bytes read from standard output; more than ``len(stdout)`` where output was
+            truncated.
         stderr_total: The same for standard error.
         output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
         duration: Seconds that the call took.
@@ -206,8 +225,8 @@ class FdArg:
 
     Args:
         index: Where in ``Launch.argv`` the number goes; what stands there before is a placeholder.
-        data: What the runner reads from the descriptor: the place for values that no argv may show. ``None``: the
-            runner writes to it, and ``Launch.explain`` is given what it wrote.
+        data: What the runner reads from the descriptor: the place for values that no argv may show.
+            ``None``: the runner writes to it, and ``Launch.explain`` is given what it wrote.
         prefix: What goes before the number. Default: nothing.
     """
 
@@ -223,30 +242,40 @@ class Launch:
     Args:
         argv: The local program and its arguments.
         env: Variables for the local process.
-        inherit_env: Merge ``env`` over the host's variables (default), or let ``env`` be all there is.
+        inherit_env: Merge ``env`` over the host's variables (default), or let ``env`` be all there
+            is.
         cwd: The local working directory. Default: the caller's.
         stdin: What the local process reads; ``None`` shares the caller's standard input.
         fd_args: Arguments that are file descriptors.
-        mark: Put ``ANYSPAWN_ID`` among the variables (default), by which descendants that left the process group are
-            found and ended.
-        runner: The name of the tool in between, where the local program is not the command itself: a failure to start
-            it is then a `TransportError`, and says ``install``.
+        mark: Put ``ANYSPAWN_ID`` among the variables (default), by which descendants that left the
+            process group are found and ended.
+        runner: The name of the tool in between, where the local program is not the command itself:
+            a failure to start it is then a `TransportError`, and says ``install``.
         install: What to do where the runner is missing.
-        leader: Reads, from what the runner wrote to its status descriptor so far, the number of its child that leads the
+        leader: Reads, from what the runner wrote to its status descriptor so far, the number of its
+            child that leads the
             work: SIGTERM goes to that one's group, and the call waits for its end too.
-        explain: Reads the runner's own failures: given the outcome and what the runner wrote to its status descriptor
-            (or the supervisor's words, one a line), returns the error that it stands for, or ``None`` where the
-            program itself had its say.
-        nonce: There is a supervisor at the other end, whose frames begin with this: they are taken out of stderr, and
-            stdin stays open until the work is over or is to be ended, which its end means.
+        explain: Reads the runner's own failures: given the outcome and what the runner wrote to its
+            status descriptor (or the supervisor's words, one a line), returns the error that it
+            stands for, or ``None`` where the program itself had its say.
+        nonce: There is a supervisor at the other end, whose frames begin with this: they are taken
+            out of stderr, and stdin stays open until the work is over or is to be ended, which its
+            end means.
         remote: The work is no descendant of the local process, and does not end with it.
-        stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place another signal's name may stand.
-        running: A local argv that prints something as soon as the remote work runs. Asked where a live process is opened.
-        end: A local argv that ends the remote work, whether it is there or not. It succeeds, and prints something, where it was
-            there: otherwise what a killed client had asked for may come yet, and clean-up cannot be confirmed.
-        gone: A local argv that lists what is left of the remote work: none, when it prints nothing and succeeds.
-        gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of the work is gone itself.
-        guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it ends the work then.
+        stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place
+            another signal's name may stand.
+        running: A local argv that prints something as soon as the remote work runs. Asked where a
+            live process is opened.
+        end: A local argv that ends the remote work, whether it is there or not. It succeeds, and
+            prints something, where it was
+            there: otherwise what a killed client had asked for may come yet, and clean-up cannot be
+                confirmed.
+        gone: A local argv that lists what is left of the remote work: none, when it prints nothing
+            and succeeds.
+        gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of
+            the work is gone itself.
+        guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it
+            ends the work then.
     """
 
     argv: tuple[str, ...] = field(converter=_to_argv)
@@ -282,4 +311,6 @@ class Sandbox(Protocol):
         """What the sandbox is called in messages and configuration."""
 
     async def spawn(self, command: Command) -> Completed:
-        """Run ``command`` to its end. Failures stand in ``Completed.error``; only cancellation and bad arguments raise."""
+        """Run ``command`` to its end. Failures stand in ``Completed.error``; only cancellation and
+        bad arguments raise.
+        """

@@ -1,4 +1,6 @@
-"""Who made a container or a pod: this host, this process, and when it started; and whether that one is dead."""
+"""Who made a container or a pod: this host, this process, and when it started; and whether that one
+is dead.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def host_id() -> str:
 
 
 def start_time(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks since boot; empty where there is none."""
+    """Return when a process started, in the kernel's ticks since boot; empty where there is
+    none.
+    """
     return "".join(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19:20])
 
 
@@ -39,12 +43,16 @@ def owner() -> str:
 
 
 def owner_label(owner: str) -> str:
-    """Return what stands for an owner in a pod's label, which holds but 63 letters, digits and dashes."""
+    """Return what stands for an owner in a pod's label, which holds but 63 letters, digits and
+    dashes.
+    """
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process that ``owner`` names is provably gone: this host knew it, and does not know it any more."""
+    """Whether the process that ``owner`` names is provably gone: this host knew it, and does not
+    know it any more.
+    """
     host, _, rest = owner.partition("/")
     pid, _, started = rest.partition("/")
     if host != host_id() or not pid.isdigit() or not started.isdigit():

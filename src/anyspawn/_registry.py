@@ -1,4 +1,6 @@
-"""Sandboxes by mode name: the built-in ones, those registered by the program, and those of installed plugins."""
+"""Sandboxes by mode name: the built-in ones, those registered by the program, and those of
+installed plugins.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from anyspawn.sandboxes.direct import Direct
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Registry", "SandboxFactory", "default_registry", "lookup_sandbox", "register_sandbox", "replace_sandbox"]
+__all__ = [
+    "Registry",
+    "SandboxFactory",
+    "default_registry",
+    "lookup_sandbox",
+    "register_sandbox",
+    "replace_sandbox",
+]
 
 _MOST_NAMES = 100
 _LONGEST_WORD = 100
@@ -48,14 +57,24 @@ def factory_for(sandbox: type[ArgvSandbox]) -> SandboxFactory:
 
     The class is the factory's attribute ``sandbox``.
     """
-    known = [attribute.name for attribute in attrs.fields(sandbox) if attribute.init and attribute.name != "name"]
+    known = [
+        attribute.name
+        for attribute in attrs.fields(sandbox)
+        if attribute.init and attribute.name != "name"
+    ]
 
     def make(name: str, config: Mapping[str, Any]) -> Sandbox:
         for key in config:
             if key not in known:
-                raise ConfigError(f"{name}: unknown key {key!r}{nearest(str(key), known)} (known: {', '.join(known)})")
+                raise ConfigError(
+                    f"{name}: unknown key {key!r}{nearest(str(key), known)} (known: {', '.join(known)})"
+                )
         for attribute in attrs.fields(sandbox):
-            if attribute.init and attribute.default is attrs.NOTHING and attribute.name not in config:
+            if (
+                attribute.init
+                and attribute.default is attrs.NOTHING
+                and attribute.name not in config
+            ):
                 raise ConfigError(f"{name}: {attribute.name} is missing")
         return sandbox(name=name, **config)
 
@@ -89,7 +108,8 @@ class Registry:
     """Factories by mode.
 
     Args:
-        group: The entry point group whose plugins are looked through, when a mode is asked for that nobody registered.
+        group: The entry point group whose plugins are looked through, when a mode is asked for that
+            nobody registered.
             Default: none.
     """
 
@@ -102,11 +122,14 @@ class Registry:
         """Add a mode.
 
         Raises:
-            ConfigError: The mode is empty or known already (see `replace`), or the factory cannot be called.
+            ConfigError: The mode is empty or known already (see `replace`), or the factory cannot
+                be called.
         """
         self._check(mode, factory)
         if mode in self._factories:
-            raise ConfigError(f"mode {mode!r} is registered already; use replace to put another in its place")
+            raise ConfigError(
+                f"mode {mode!r} is registered already; use replace to put another in its place"
+            )
         self._factories[mode] = factory
 
     def replace(self, mode: str, factory: SandboxFactory) -> None:
@@ -125,7 +148,9 @@ class Registry:
         plugin = self._find_plugins().get(mode)
         if plugin is None:
             known = self.modes()
-            raise ConfigError(f"unknown mode {mode!r}{nearest(mode, list(known))} (known: {', '.join(known)})")
+            raise ConfigError(
+                f"unknown mode {mode!r}{nearest(mode, list(known))} (known: {', '.join(known)})"
+            )
         try:
             factory = plugin.load()
             self._check(mode, factory)
@@ -147,7 +172,10 @@ class Registry:
             self._plugins = {}
             for plugin in entry_points(group=self._group) if self._group else ():
                 if plugin.name in self._factories or plugin.name in self._plugins:
-                    warn("anyspawn.registry", f"plugin {plugin.value} is ignored: mode {plugin.name!r} is taken")
+                    warn(
+                        "anyspawn.registry",
+                        f"plugin {plugin.value} is ignored: mode {plugin.name!r} is taken",
+                    )
                 else:
                     self._plugins[plugin.name] = plugin
         return self._plugins
@@ -156,7 +184,9 @@ class Registry:
         if not isinstance(mode, str) or not mode:
             raise ConfigError(f"mode must be a str that is not empty, not {mode!r}")
         if not callable(factory):
-            raise ConfigError(f"mode {mode!r}: the factory must be callable as factory(name, config), not {factory!r}")
+            raise ConfigError(
+                f"mode {mode!r}: the factory must be callable as factory(name, config), not {factory!r}"
+            )
 
 
 default_registry = Registry("anyspawn.sandboxes")

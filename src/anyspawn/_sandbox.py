@@ -1,11 +1,18 @@
-"""`ArgvSandbox`: a sandbox that is another argv in front of the command. Everything but that argv is inherited."""
+"""`ArgvSandbox`: a sandbox that is another argv in front of the command. Everything but that argv
+is inherited.
+"""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -38,7 +45,9 @@ def config_text(_: object, attribute: Attribute[Any], value: Any) -> None:
     if not value:
         raise ConfigError(f"{attribute.name} is empty")
     if value.startswith("-"):
-        raise ConfigError(f"{attribute.name} must not start with '-', where it would be read as an option: {value!r}")
+        raise ConfigError(
+            f"{attribute.name} must not start with '-', where it would be read as an option: {value!r}"
+        )
 
 
 def optional_text(instance: object, attribute: Attribute[Any], value: Any) -> None:
@@ -52,7 +61,10 @@ def config_texts(value: Any, name: str) -> tuple[str, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name} must be a list of str, not {type(value).__name__}")
     try:
-        return tuple(check_text(os.fspath(item) if isinstance(item, os.PathLike) else item, name) for item in value)
+        return tuple(
+            check_text(os.fspath(item) if isinstance(item, os.PathLike) else item, name)
+            for item in value
+        )
     except (TypeError, ValueError) as exc:
         raise ConfigError(str(exc)) from None
 
@@ -64,18 +76,24 @@ def config_flag(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def host_path(path: str, folder: str) -> str:
-    """Return a host path from a configuration file in ``folder`` as an absolute one: a field's ``host_path`` metadata."""
+    """Return a host path from a configuration file in ``folder`` as an absolute one: a field's
+    ``host_path`` metadata.
+    """
     return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def _default_timeout(_: object, __: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"default_timeout must be a number of seconds above 0 (math.inf: none), not {value!r}")
+        raise ConfigError(
+            f"default_timeout must be a number of seconds above 0 (math.inf: none), not {value!r}"
+        )
 
 
 def _max_concurrent(_: object, __: Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"max_concurrent must be an int of 1 or more, or None for no limit, not {value!r}")
+        raise ConfigError(
+            f"max_concurrent must be an int of 1 or more, or None for no limit, not {value!r}"
+        )
 
 
 @frozen(kw_only=True)
@@ -87,8 +105,8 @@ class ArgvSandbox(ABC):
     Args:
         name: What the sandbox is called in messages. Default: its mode.
         default_timeout: Seconds for a command that gives no timeout. Default 10.
-        max_concurrent: How many commands may run at once; more wait for their turn, on their own timeout. ``None``:
-            no limit.
+        max_concurrent: How many commands may run at once; more wait for their turn, on their own
+            timeout. ``None``: no limit.
     """
 
     name: str = field(default="argv", validator=config_text)
@@ -100,7 +118,8 @@ class ArgvSandbox(ABC):
 
     @abstractmethod
     def launch(self, command: Command) -> Launch:
-        """Return the local process for ``command``: a pure function, which touches neither environment nor disk.
+        """Return the local process for ``command``: a pure function, which touches neither
+        environment nor disk.
 
         The command's bare environment names have been looked up before.
         """
@@ -112,7 +131,8 @@ class ArgvSandbox(ABC):
             The outcome; failures stand in its ``error``.
 
         Raises:
-            ConfigError, TypeError, ValueError: The command cannot be launched in this sandbox; nothing was started.
+            ConfigError, TypeError, ValueError: The command cannot be launched in this sandbox;
+                nothing was started.
         """
         with self._call_of(command) as call:
             return await self.run(self.launch(call), call)
@@ -131,12 +151,16 @@ class ArgvSandbox(ABC):
 
     @contextmanager
     def _call_of(self, command: Command) -> Iterator[Command]:
-        """Give the command with its variables looked up, and an id that no other call has meanwhile."""
+        """Give the command with its variables looked up, and an id that no other call has
+        meanwhile.
+        """
         env = command.env.look_up(os.environ)
         if env is not command.env:
             command = attrs.evolve(command, env=env)
         call = object()
-        if _calls.setdefault(command.id, call) is not call:  # the same command is running: this is another call
+        if (
+            _calls.setdefault(command.id, call) is not call
+        ):  # the same command is running: this is another call
             command = attrs.evolve(command, id=os.urandom(16).hex())
             _calls[command.id] = call
         try:
@@ -145,9 +169,15 @@ class ArgvSandbox(ABC):
             del _calls[command.id]
 
     async def run(self, launch: Launch, command: Command) -> Completed:
-        """See ``launch`` through for ``command``, with this sandbox's limits: the second half of `spawn`."""
+        """See ``launch`` through for ``command``, with this sandbox's limits: the second half of
+        `spawn`.
+        """
         began = anyio.current_time()
-        timeout = command.timeout if command.timeout is not None and command.timeout > 0 else self.default_timeout
+        timeout = (
+            command.timeout
+            if command.timeout is not None and command.timeout > 0
+            else self.default_timeout
+        )
         if self.max_concurrent is None:
             return await self.attempt(launch, command, began=began, timeout=timeout)
         limiter = self._limiter(self.max_concurrent)
@@ -161,8 +191,11 @@ class ArgvSandbox(ABC):
         finally:
             limiter.release_on_behalf_of(place)
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
-        """Start ``launch``, for which there is a place now. Where a first try may not be the last, this is overridden.
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
+        """Start ``launch``, for which there is a place now. Where a first try may not be the last,
+        this is overridden.
 
         Args:
             launch: The local process.
@@ -174,9 +207,15 @@ class ArgvSandbox(ABC):
 
     @asynccontextmanager
     async def opened(self, launch: Launch, command: Command) -> AsyncIterator[Process]:
-        """Start ``launch`` for ``command``, with this sandbox's limits, and give the live process: the second half of `open`."""
+        """Start ``launch`` for ``command``, with this sandbox's limits, and give the live process:
+        the second half of `open`.
+        """
         began = anyio.current_time()
-        timeout = command.timeout if command.timeout is not None and command.timeout > 0 else self.default_timeout
+        timeout = (
+            command.timeout
+            if command.timeout is not None and command.timeout > 0
+            else self.default_timeout
+        )
         async with AsyncExitStack() as stack:
             if self.max_concurrent is not None:
                 limiter, place = self._limiter(self.max_concurrent), object()
@@ -185,12 +224,15 @@ class ArgvSandbox(ABC):
                 if scope.cancelled_caught:
                     timed_out_waiting(launch, command, began=began, timeout=timeout).check()
                 stack.callback(limiter.release_on_behalf_of, place)
-            yield await stack.enter_async_context(self.opening(launch, command, began=began, timeout=timeout))
+            yield await stack.enter_async_context(
+                self.opening(launch, command, began=began, timeout=timeout)
+            )
 
     def opening(
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> AbstractAsyncContextManager[Process]:
-        """Start ``launch``, for which there is a place now. Where a first try may not be the last, this is overridden.
+        """Start ``launch``, for which there is a place now. Where a first try may not be the last,
+        this is overridden.
 
         Args:
             launch: The local process.
@@ -201,10 +243,13 @@ class ArgvSandbox(ABC):
         from anyspawn._spawn.live import open_process
 
         examine = partial(self.judged, command)
-        return open_process(launch, command, mode=self.name, began=began, timeout=timeout, examine=examine)
+        return open_process(
+            launch, command, mode=self.name, began=began, timeout=timeout, examine=examine
+        )
 
     async def judged(self, command: Command, completed: Completed) -> Completed:
-        """Return an outcome with the right error. Where it takes a question to somebody to know that, this is overridden.
+        """Return an outcome with the right error. Where it takes a question to somebody to know
+        that, this is overridden.
 
         Args:
             command: What was run.
@@ -225,6 +270,9 @@ class ArgvSandbox(ABC):
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()

@@ -20,7 +20,8 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_memory(text: str | int) -> int:
-    """Return the bytes that ``text`` stands for: ``512MB``, ``1.5GiB``, ``4g``, or bytes. All units are powers of 1024.
+    """Return the bytes that ``text`` stands for: ``512MB``, ``1.5GiB``, ``4g``, or bytes. All units
+    are powers of 1024.
 
     So docker reads them, too.
 
@@ -28,10 +29,14 @@ def parse_memory(text: str | int) -> int:
         ConfigError: It is none of these, or less than docker's least, 6 MiB.
     """
     if isinstance(text, bool) or not isinstance(text, (str, int)):
-        raise ConfigError(f"memory must be a text such as 512MB or 1.5GiB, or bytes, not {type(text).__name__}")
+        raise ConfigError(
+            f"memory must be a text such as 512MB or 1.5GiB, or bytes, not {type(text).__name__}"
+        )
     match = _MEMORY.fullmatch(str(text).strip())
     if match is None:
-        raise ConfigError(f"memory: {text!r} is no size; write 512MB, 1.5GiB, 4g, or a number of bytes")
+        raise ConfigError(
+            f"memory: {text!r} is no size; write 512MB, 1.5GiB, 4g, or a number of bytes"
+        )
     from fractions import Fraction
 
     size = int(Fraction(match[1]) * 1024 ** _POWERS[match[2].lower()])
@@ -69,16 +74,22 @@ def _cpus(_: object, __: object, value: Any) -> None:
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.01 <= value <= 4096
     ):
-        raise ConfigError(f"cpus must be a number from 0.01 up, or None for no limit, not {value!r}")
+        raise ConfigError(
+            f"cpus must be a number from 0.01 up, or None for no limit, not {value!r}"
+        )
 
 
 def _pids(_: object, __: object, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"pids_limit must be a whole number from 1 up, or None for no limit, not {value!r}")
+        raise ConfigError(
+            f"pids_limit must be a whole number from 1 up, or None for no limit, not {value!r}"
+        )
 
 
 def _user(_: object, __: object, value: Any) -> None:
-    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\w.][\w.-]*(:[\w.][\w.-]*)?", value)):
+    if value is not None and (
+        not isinstance(value, str) or not re.fullmatch(r"[\w.][\w.-]*(:[\w.][\w.-]*)?", value)
+    ):
         raise ConfigError(
             f"user must be of the form USER or USER:GROUP, by name or number, or None for the image's, not {value!r}"
         )
@@ -105,7 +116,9 @@ def _seccomp(_: object, __: object, value: Any) -> None:
         with open(value, "rb") as file:
             profile = json.load(file)
     except OSError as exc:
-        raise ConfigError(f"seccomp: the profile {os.fspath(value)!r} cannot be read: {exc.strerror}") from None
+        raise ConfigError(
+            f"seccomp: the profile {os.fspath(value)!r} cannot be read: {exc.strerror}"
+        ) from None
     except (ValueError, RecursionError) as exc:
         raise ConfigError(f"seccomp: the profile {os.fspath(value)!r} is no JSON: {exc}") from None
     if not isinstance(profile, dict) or not isinstance(profile.get("defaultAction"), str):
@@ -119,28 +132,39 @@ def _profile_path(path: str, folder: str) -> str:
 
 
 def _path(value: Any) -> Any:
-    return os.path.abspath(value) if isinstance(value, (str, os.PathLike)) and value != "unconfined" else value
+    return (
+        os.path.abspath(value)
+        if isinstance(value, (str, os.PathLike)) and value != "unconfined"
+        else value
+    )
 
 
 @frozen(kw_only=True)
 class SecurityConfig:
-    """The confinement of a container. The defaults are the strictest that still run ordinary programs.
+    """The confinement of a container. The defaults are the strictest that still run ordinary
+    programs.
 
     Args:
         cap_drop: Capabilities to take away. Default: all.
         cap_add: Capabilities to give after that. Default: none.
         no_new_privileges: Set-user-ID programs give no privileges. Default true.
-        seccomp: The path of a seccomp profile, which is checked to be one; ``unconfined`` for none. Default: docker's own.
+        seccomp: The path of a seccomp profile, which is checked to be one; ``unconfined`` for none.
+            Default: docker's own.
         read_only: The root file system is read-only. Default true.
         tmpfs: Folders in memory, with options after a colon. Default: ``/tmp``.
-        memory: How much memory, swap included: ``512MB``, ``1.5GiB``, ``4g`` or bytes; ``None``: no limit. Default 512 MiB.
+        memory: How much memory, swap included: ``512MB``, ``1.5GiB``, ``4g`` or bytes; ``None``: no
+            limit. Default 512 MiB.
         cpus: How many processors; a fraction is possible. Default: no limit.
         pids_limit: How many processes and threads. Default 256; ``None``: docker's own.
-        user: The user inside, as ``USER`` or ``USER:GROUP``. Default ``65534:65534`` (nobody); ``None``: the image's.
-        init: Run an init as the first process, which reaps zombies and hands on signals. Default true.
+        user: The user inside, as ``USER`` or ``USER:GROUP``. Default ``65534:65534`` (nobody);
+            ``None``: the image's.
+        init: Run an init as the first process, which reaps zombies and hands on signals. Default
+            true.
     """
 
-    cap_drop: tuple[str, ...] = field(default=("ALL",), converter=_cap_drop_texts, validator=_capabilities)
+    cap_drop: tuple[str, ...] = field(
+        default=("ALL",), converter=_cap_drop_texts, validator=_capabilities
+    )
     cap_add: tuple[str, ...] = field(default=(), converter=_cap_add_texts, validator=_capabilities)
     no_new_privileges: bool = field(default=True, validator=config_flag)
     seccomp: str | None = field(
@@ -185,10 +209,15 @@ class SecurityOptions:
 
     def args(self) -> list[str]:
         """Return the same as arguments of ``docker create`` and ``docker run``."""
-        args = [f"--cap-drop={name}" for name in self.cap_drop] + [f"--cap-add={name}" for name in self.cap_add]
+        args = [f"--cap-drop={name}" for name in self.cap_drop] + [
+            f"--cap-add={name}" for name in self.cap_add
+        ]
         args += [f"--security-opt={option}" for option in self.security_opt]
         args += ["--read-only"] if self.readonly_rootfs else []
-        args += [f"--tmpfs={path}{':' if options else ''}{options}" for path, options in self.tmpfs.items()]
+        args += [
+            f"--tmpfs={path}{':' if options else ''}{options}"
+            for path, options in self.tmpfs.items()
+        ]
         args += [f"--memory={self.memory}", f"--memory-swap={self.memory}"] if self.memory else []
         args += [f"--cpus={self.nano_cpus / 1e9:g}"] if self.nano_cpus else []
         args += [f"--pids-limit={self.pids_limit}"] if self.pids_limit else []

@@ -1,8 +1,9 @@
-"""What calls tell those who watch: log records, and OpenTelemetry's spans and durations. No value of a variable, no stdin.
+"""What calls tell those who watch: log records, and OpenTelemetry's spans and durations. No value
+of a variable, no stdin.
 
-Nobody can be watching who has not imported ``logging`` or ``opentelemetry`` before; so neither is imported here, and
-where neither is, a call costs two look-ups in ``sys.modules``. https://opentelemetry.io/docs/specs/semconv/ names the
-attributes (``process.*``, ``error.type``).
+Nobody can be watching who has not imported ``logging`` or ``opentelemetry`` before; so neither is
+imported here, and where neither is, a call costs two look-ups in ``sys.modules``.
+https://opentelemetry.io/docs/specs/semconv/ names the attributes (``process.*``, ``error.type``).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _debug_logger() -> Any:
 
 def _start_span(name: str, attributes: dict[str, Any], *, remote: bool) -> Any:
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or not hasattr(trace, "get_tracer"):  # absent, or just being imported by another thread
+    if trace is None or not hasattr(
+        trace, "get_tracer"
+    ):  # absent, or just being imported by another thread
         return None
     kind = trace.SpanKind.CLIENT if remote else trace.SpanKind.INTERNAL
     return trace.get_tracer("anyspawn").start_span(name, kind=kind, attributes=attributes)
@@ -74,7 +77,11 @@ def watch_spawn(command: Command, mode: str) -> SpawnWatch | None:
     logger = _debug_logger()
     measured = "opentelemetry.metrics" in sys.modules
     program = os.path.basename(command.argv[0])
-    attributes = {"process.executable.name": program, "anyspawn.id": command.id, "anyspawn.mode": mode}
+    attributes = {
+        "process.executable.name": program,
+        "anyspawn.id": command.id,
+        "anyspawn.mode": mode,
+    }
     span = _start_span(program, attributes, remote=True)
     if logger is None and span is None and not measured:
         return None
@@ -93,7 +100,9 @@ class SpawnWatch:
         self._span = span
         self._began = time.perf_counter()
 
-    def end(self, completed: Completed | None, raised: BaseException | None, pid: int | None) -> None:
+    def end(
+        self, completed: Completed | None, raised: BaseException | None, pid: int | None
+    ) -> None:
         """Tell the outcome, or what came instead of one."""
         seconds = time.perf_counter() - self._began
         error = completed.error if completed is not None else raised
@@ -114,10 +123,14 @@ class SpawnWatch:
                 None if completed is None else completed.cleanup.value,
             )
         if self._span is not None:
-            # What a caller's own callback raised may say anything; what this package raises holds no secret.
+            # What a caller's own callback raised may say anything; what this package raises holds
+            # no secret.
             said = str(error) if completed is not None else ""
             _end_span(self._span, attributes, error_type, said)
-        _record(seconds, {"anyspawn.mode": self._mode, **({"error.type": error_type} if error_type else {})})
+        _record(
+            seconds,
+            {"anyspawn.mode": self._mode, **({"error.type": error_type} if error_type else {})},
+        )
 
 
 class HookWatch:
@@ -145,7 +158,11 @@ class HookWatch:
 @contextmanager
 def watch_hook(name: str, phase: str, mode: str) -> Iterator[HookWatch]:
     """Give what is to be told of a hook; calls inside are parts of its span."""
-    attributes = {"anyspawn.hook.name": name, "anyspawn.hook.phase": phase, "anyspawn.hook.mode": mode}
+    attributes = {
+        "anyspawn.hook.name": name,
+        "anyspawn.hook.phase": phase,
+        "anyspawn.hook.mode": mode,
+    }
     span = _start_span(f"hook {name}", attributes, remote=False)
     watch = HookWatch(span)
     try:

@@ -1,7 +1,8 @@
 """The error tree: one class for each way in which a call can end badly.
 
-Bad arguments are `TypeError`, `ValueError` or `ConfigError`, raised before anything starts. What happens to a call that
-was started, or could not be, is a `SpawnError`: it stands in ``Completed.error`` and is raised by ``Completed.check()``.
+Bad arguments are `TypeError`, `ValueError` or `ConfigError`, raised before anything starts. What
+happens to a call that was started, or could not be, is a `SpawnError`: it stands in
+``Completed.error`` and is raised by ``Completed.check()``.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ class AnyspawnError(Exception):
 
 
 class ConfigError(AnyspawnError, ValueError):
-    """A sandbox, registry or configuration value is wrong; the message names the field and says what is expected."""
+    """A sandbox, registry or configuration value is wrong; the message names the field and says
+    what is expected.
+    """
 
 
 class SpawnError(AnyspawnError):
     """A call did not succeed; the subclass says in which way.
 
     Attributes:
-        completed: The whole outcome (output read so far, return code, clean-up). ``None`` only until a `Completed`
-            adopts the error.
+        completed: The whole outcome (output read so far, return code, clean-up). ``None`` only
+            until a `Completed` adopts the error.
     """
 
     completed: Completed | None = None
@@ -47,7 +50,9 @@ class ExitError(SpawnError):
 
 
 class SpawnTimeoutError(SpawnError, TimeoutError):
-    """The program had not ended when its timeout ran out, and was ended; or it had not begun yet. Also a `TimeoutError`."""
+    """The program had not ended when its timeout ran out, and was ended; or it had not begun yet.
+    Also a `TimeoutError`.
+    """
 
 
 class OutputLimitError(SpawnError):
@@ -55,7 +60,8 @@ class OutputLimitError(SpawnError):
 
 
 class NotStartedError(SpawnError):
-    """The program itself never ran: it or its folder is missing, it cannot be executed, its arguments are too long.
+    """The program itself never ran: it or its folder is missing, it cannot be executed, its
+    arguments are too long.
 
     Attributes:
         reason: What stood in the way, and what to do about it.
@@ -67,11 +73,12 @@ class NotStartedError(SpawnError):
 
 
 class TransportError(SpawnError):
-    """Something between the caller and the program broke: a runner, a daemon, a connection, the host itself.
+    """Something between the caller and the program broke: a runner, a daemon, a connection, the
+    host itself.
 
     Attributes:
-        started: Whether the program ran: ``True``, ``False``, or ``None`` where that cannot be known. Only ``False``
-            makes it safe to try again a command that must not run twice.
+        started: Whether the program ran: ``True``, ``False``, or ``None`` where that cannot be
+            known. Only ``False`` makes it safe to try again a command that must not run twice.
     """
 
     def __init__(self, message: str, *, started: bool | None = None) -> None:

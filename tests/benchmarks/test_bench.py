@@ -22,11 +22,15 @@ from benchmarks import __main__ as command
 from benchmarks import local, machine, plots, report, targets
 from machine import eventually
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are counted in /proc")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="processes are counted in /proc"
+)
 
 
 def place(*peers, **options):
-    return Place(name="local", title="Here", start=local.here, clean=local.nothing, peers=peers, **options)
+    return Place(
+        name="local", title="Here", start=local.here, clean=local.nothing, peers=peers, **options
+    )
 
 
 async def wrong(argv, stdin, timeout):
@@ -34,7 +38,9 @@ async def wrong(argv, stdin, timeout):
 
 
 async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
-    """Rows are there for each peer that works; one that is not installed or has no such field is named with the reason."""
+    """Rows are there for each peer that works; one that is not installed or has no such field is
+    named with the reason.
+    """
 
     @contextlib.asynccontextmanager
     async def connect(_):
@@ -54,7 +60,10 @@ async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
     assert {row["case"] for row in found["rows"]} == {"1", "4", "output"}
     assert all(row["rounds"][0] > 0 and row["p99"] >= row["p50"] > 0 for row in found["rows"])
     assert found["missing"]["absent"] == "not installed (no module no_such_library)"
-    assert found["missing"]["anyspawn later"] == "this version of anyspawn does not have `no_such_field`"
+    assert (
+        found["missing"]["anyspawn later"]
+        == "this version of anyspawn does not have `no_such_field`"
+    )
 
 
 async def test_calls_apart_and_in_a_burst(anyio_backend):
@@ -73,26 +82,36 @@ async def test_calls_apart_and_in_a_burst(anyio_backend):
 
 
 async def test_lost_output_fails_the_case(anyio_backend):
-    """A peer that gives back something else than the program wrote has failed, however fast it was."""
+    """A peer that gives back something else than the program wrote has failed, however fast it
+    was.
+    """
     cell = await in_flight(wrong, small(peer("wrong", wrong)), width=2, seconds=0.0)
     assert cell.failed == "WrongOutputError: 0 bytes came back instead of 1024"
 
 
 def test_what_a_stubborn_program_leaves_is_counted():
-    """On a timeout anyspawn leaves nothing; what killing the direct child alone leaves is seen, and removed."""
-    found = run_place(attrs.evolve(PLACES["local"], loops=("asyncio",), patience=0.5, peers=LITTLE), PROBE, "r")
+    """On a timeout anyspawn leaves nothing; what killing the direct child alone leaves is seen, and
+    removed.
+    """
+    found = run_place(
+        attrs.evolve(PLACES["local"], loops=("asyncio",), patience=0.5, peers=LITTLE), PROBE, "r"
+    )
     assert found["probes"]["anyspawn Direct"]["timeout"]["left"] == 0
     assert found["probes"]["anyspawn Direct"]["timeout"]["outcome"] == "SpawnTimeoutError"
     assert found["probes"]["anyio.run_process"]["timeout"]["left"] == 3
     assert found["probes"]["anyspawn Direct"]["flight"]["bytes"] > 2**20
 
 
-LITTLE = tuple(one for one in local.LOCAL.peers if one.name in {"anyspawn Direct", "anyio.run_process"})
+LITTLE = tuple(
+    one for one in local.LOCAL.peers if one.name in {"anyspawn Direct", "anyio.run_process"}
+)
 PROBE = attrs.evolve(TINY, probes=("timeout", "flight"), widths=(1,), output=2**16)
 
 
 def test_every_place_can_be_named_and_measured_from_the_command_line(tmp_path, monkeypatch):
-    """Each place's first peer is no anyspawn, names are unique, and a run of a place that is not here still writes a page."""
+    """Each place's first peer is no anyspawn, names are unique, and a run of a place that is not
+    here still writes a page.
+    """
     for name, one in PLACES.items():
         names = [each.name for each in one.peers]
         assert name == one.name
@@ -115,13 +134,24 @@ def test_aims_name_what_is_measured():
         where = PLACES[aim.place]
         assert aim.peer in {each.name for each in where.peers}
         assert aim.loop in where.loops
-        assert aim.case == "output" or (aim.case in ("apart", "burst") and where.rest) or int(aim.case) in where.widths
+        assert (
+            aim.case == "output"
+            or (aim.case in ("apart", "burst") and where.rest)
+            or int(aim.case) in where.widths
+        )
     assert targets.Aim("local", "x", "1", "ms", 4).met(3.9)
     assert not targets.Aim("local", "x", "1", "ratio", 4).met(3.9)
 
 
 def row(name, rounds, case="1", **more):
-    base = {"peer": name, "case": case, "loop": "asyncio", "rounds": rounds, "p50": 0.001, "p99": 0.002}
+    base = {
+        "peer": name,
+        "case": case,
+        "loop": "asyncio",
+        "rounds": rounds,
+        "p50": 0.001,
+        "p99": 0.002,
+    }
     return base | {"ratio": [1.0, 1.0, 1.0]} | more
 
 
@@ -140,12 +170,22 @@ FOUND = {
             "rows": [
                 row("quick", [300.0, 200.0, 100.0]),
                 row("anyspawn Direct", [100.0, 100.0, 100.0], ratio=[0.5, 0.33, 1.0]),
-                {"peer": "quick", "case": "output", "loop": "asyncio", "failed": "WrongOutputError: 3 | 4"},
+                {
+                    "peer": "quick",
+                    "case": "output",
+                    "loop": "asyncio",
+                    "failed": "WrongOutputError: 3 | 4",
+                },
             ],
             "missing": {"absent": "not installed"},
             "probes": {
-                "quick": {"timeout": {"outcome": "did not return", "left": 3}, "killed": {"left": 1}},
-                "anyspawn Direct": {"timeout": {"outcome": "SpawnTimeoutError", "seconds": 2.0, "left": 0}},
+                "quick": {
+                    "timeout": {"outcome": "did not return", "left": 3},
+                    "killed": {"left": 1},
+                },
+                "anyspawn Direct": {
+                    "timeout": {"outcome": "SpawnTimeoutError", "seconds": 2.0, "left": 0}
+                },
             },
         }
     },
@@ -153,7 +193,9 @@ FOUND = {
 
 
 def test_losses_and_failures_are_on_the_page():
-    """Who is ahead of anyspawn is listed with the median ratio of the rounds; failures, absences and survivors are too."""
+    """Who is ahead of anyspawn is listed with the median ratio of the rounds; failures, absences
+    and survivors are too.
+    """
     page = report.render(FOUND)
     assert "| On this host | anyspawn Direct | asyncio | 1 | quick (2.00x) |" in page
     assert "| quick ² | 1.0, 2.0 | 200, 1.00x | **failed** |" in page
@@ -180,7 +222,9 @@ def test_a_whole_run_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "svg",
     [
-        plots.lines("a < b & c", "x", "y", {"anyspawn": [(1, 0.05), (64, 5000)], "other": [(1, 3)]}),
+        plots.lines(
+            "a < b & c", "x", "y", {"anyspawn": [(1, 0.05), (64, 5000)], "other": [(1, 3)]}
+        ),
         plots.lines("same", "x", "y", {"one": [(1, 5.0)]}),
         plots.lines("none", "x", "y", {}),
         plots.panels("t", "x", {"fds": {"asyncio": [(0, 0), (9, 0)], "trio": [(9, 4)]}, "rss": {}}),

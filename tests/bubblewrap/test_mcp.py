@@ -10,7 +10,10 @@ from anyspawn import Bubblewrap
 from machine import MARK, bubblewrap_works, processes_with
 from mcp_servers import SERVER, calculate
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here"),
+]
 
 
 async def test_a_session():

@@ -15,7 +15,10 @@ from anyspawn import Bubblewrap, Cleanup, NotStartedError, TransportError
 from cases import TREES
 from machine import MARK, bubblewrap_works, eventually, processes_with, settled_below
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here"),
+]
 
 BOX = Bubblewrap(share_env=[MARK], default_timeout=30)
 
@@ -28,7 +31,9 @@ async def test_a_conversation():
             assert await process.stdout.receive() == line
         await process.stdin.aclose()
         assert await process.wait() == 0
-    assert process.completed.cleanup is not Cleanup.UNCONFIRMED  # a busy machine's client may close late
+    assert (
+        process.completed.cleanup is not Cleanup.UNCONFIRMED
+    )  # a busy machine's client may close late
 
 
 async def test_a_status_and_a_signal():
@@ -113,7 +118,9 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_caller_is_killed(backend):
     """All of it ends by itself."""
-    with subprocess.Popen([sys.executable, "-c", HOST, backend], stdout=subprocess.PIPE, text=True) as host:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST, backend], stdout=subprocess.PIPE, text=True
+    ) as host:
         assert host.stdout.readline() == "ready\n"
         settled_below(host.pid)
         host.kill()

@@ -12,7 +12,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, SpawnTimeoutError, TransportError, spawn
+from anyspawn import (
+    Bubblewrap,
+    Cleanup,
+    ConfigError,
+    NotStartedError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
 from anyspawn._model import Command, Completed
 from anyspawn._spawn.group import ended
 from cases import CHAINS, NASTY, TREES, be_patient, cancelled_after, no_chain_meets_the_next_call
@@ -27,12 +35,20 @@ def bwraps():
 
 
 async def test_one_sandbox_serves_many_calls():
-    """Each is a process of its own; what one writes to /tmp the next one finds; all of it goes with the sandbox."""
+    """Each is a process of its own; what one writes to /tmp the next one finds; all of it goes with
+    the sandbox.
+    """
     async with Bubblewrap(resident=2) as sandbox:
         assert not bwraps()
         for number in range(4):
-            done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in\0", env={"A": str(number)})
-            assert (done.stdout, done.returncode, done.cleanup) == (b"in\0", number, Cleanup.NOT_NEEDED)
+            done = await spawn(
+                ["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in\0", env={"A": str(number)}
+            )
+            assert (done.stdout, done.returncode, done.cleanup) == (
+                b"in\0",
+                number,
+                Cleanup.NOT_NEEDED,
+            )
         assert len(bwraps()) == 1
         await spawn(["touch", "/tmp/x"], sandbox=sandbox, check=True)
         assert b"x" in (await spawn(["ls", "/tmp"], sandbox=sandbox, check=True)).stdout.split()
@@ -49,16 +65,26 @@ async def test_the_walls_stand(tmp_path, monkeypatch):
         async with Bubblewrap(resident=1) as sandbox:
             await spawn(["true"], sandbox=sandbox, check=True)
             done = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox, env=NASTY)
-            found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+            found = dict(
+                entry.split("=", 1)
+                for entry in os.fsdecode(done.stdout).split("\0")
+                if "=" in entry
+            )
             assert {name: found.get(name) for name in NASTY} == NASTY
             assert "HOST_SECRET" not in found
-            assert isinstance((await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError)
+            assert isinstance(
+                (await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError
+            )
             assert (await spawn(["cat", str(secret)], sandbox=sandbox)).returncode == 1
             assert (await spawn([sys.executable, "-c", connect], sandbox=sandbox)).returncode == 1
-            pids = (await spawn(["sh", "-c", "echo /proc/[0-9]*"], sandbox=sandbox, check=True)).stdout.split()
+            pids = (
+                await spawn(["sh", "-c", "echo /proc/[0-9]*"], sandbox=sandbox, check=True)
+            ).stdout.split()
             assert len(pids) < 12
         async with Bubblewrap(resident=1, writable=[tmp_path]) as sandbox:
-            await spawn(["sh", "-c", "echo new > made"], sandbox=sandbox, cwd=str(tmp_path), check=True)
+            await spawn(
+                ["sh", "-c", "echo new > made"], sandbox=sandbox, cwd=str(tmp_path), check=True
+            )
     assert (tmp_path / "made").read_text() == "new\n"
 
 
@@ -132,7 +158,9 @@ anyio.run(main, backend=sys.argv[1])
 
 async def test_the_caller_is_killed(anyio_backend):
     """Nothing is left, by itself."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0]], stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, anyio_backend[0]], stdout=subprocess.PIPE
+    )
     try:
         assert parent.stdout.readline() == b"ready\n"
     finally:
@@ -150,7 +178,10 @@ async def test_many_at_once():
 
         async def one(number):
             done = await spawn(
-                ["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"%d" % number, env={"A": str(number)}
+                ["sh", "-c", "cat; exit $A"],
+                sandbox=sandbox,
+                stdin=b"%d" % number,
+                env={"A": str(number)},
             )
             results[number] = (done.stdout, done.returncode)
 
@@ -167,7 +198,9 @@ async def test_the_callers_own_stdin():
         await spawn(["cat"], sandbox=Bubblewrap(resident=1), stdin=None)
 
 
-@pytest.mark.parametrize(("status", "words"), [(127, "the sandbox has the system's folders"), (2, "its variables")])
+@pytest.mark.parametrize(
+    ("status", "words"), [(127, "the sandbox has the system's folders"), (2, "its variables")]
+)
 def test_why_a_program_was_not_started(status, words):
     """The sandbox lacks it, or the shell could not set its variables."""
     launch = Bubblewrap(resident=1).launch(Command(["true"]))

@@ -1,4 +1,6 @@
-"""What the daemonless sandbox keeps also in odd corners: spellings of folders, the host's descriptors, the end."""
+"""What the daemonless sandbox keeps also in odd corners: spellings of folders, the host's
+descriptors, the end.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ from machine import bubblewrap_works
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"),
+    pytest.mark.skipif(
+        not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"
+    ),
 ]
 
 
 @pytest.mark.parametrize("cwd", ["//", "///", "/.", "/usr/..", "//usr/..", "/proc/self/root"])
 async def test_no_spelling_of_the_root_exposes_it(cwd, tmp_path):
-    """However a working directory spells the root, it is the sandbox's own root that the program sees."""
+    """However a working directory spells the root, it is the sandbox's own root that the program
+    sees.
+    """
     (tmp_path / "secret").write_text("s3cret")
     done = await spawn(["cat", f"{tmp_path}/secret"], sandbox=Bubblewrap(), cwd=cwd)
     assert done.returncode == 1
@@ -27,7 +33,9 @@ async def test_no_spelling_of_the_root_exposes_it(cwd, tmp_path):
 
 
 async def test_an_inner_bind_counts_however_the_outer_is_spelt(tmp_path):
-    """A read-only folder in a writable one stays read-only where one of the two is written with two slashes."""
+    """A read-only folder in a writable one stays read-only where one of the two is written with two
+    slashes.
+    """
     kept = tmp_path / "out" / "kept"
     kept.mkdir(parents=True)
     sandbox = Bubblewrap(writable=[f"/{tmp_path}/out"], readonly=[kept])
@@ -38,17 +46,23 @@ async def test_an_inner_bind_counts_however_the_outer_is_spelt(tmp_path):
 
 async def test_everything_read_only_leaves_the_private_folders_private(tmp_path):
     """With the whole root bound, /proc and /dev are still those of the sandbox."""
-    done = await spawn(["sh", "-c", "echo $$; ls /dev"], sandbox=Bubblewrap(readonly=["/"]), cwd="/", check=True)
+    done = await spawn(
+        ["sh", "-c", "echo $$; ls /dev"], sandbox=Bubblewrap(readonly=["/"]), cwd="/", check=True
+    )
     own, *devices = done.stdout.decode().split()
     assert own == "2"
     assert not {"kmsg", "mem", "loop0", "tty0"} & set(devices)
-    done = await spawn(["cat", f"/proc/{os.getpid()}/comm"], sandbox=Bubblewrap(readonly=["/"]), cwd="/")
+    done = await spawn(
+        ["cat", f"/proc/{os.getpid()}/comm"], sandbox=Bubblewrap(readonly=["/"]), cwd="/"
+    )
     assert done.returncode == 1
 
 
 @pytest.mark.parametrize(("words", "variables"), [(10_000, 0), (1, 3_100)])
 async def test_more_arguments_than_bwrap_takes(words, variables):
-    """Too many arguments or variables for bwrap is an end before the start, whatever the system itself allows."""
+    """Too many arguments or variables for bwrap is an end before the start, whatever the system
+    itself allows.
+    """
     env = {f"V{index}": "x" for index in range(variables)}
     done = await spawn(["true", *["x"] * words], sandbox=Bubblewrap(), env=env)
     assert isinstance(done.error, NotStartedError)
@@ -84,7 +98,9 @@ async def test_nothing_is_left_at_the_return_from_a_plain_exit():
 
 
 async def test_a_refusal_of_the_real_bwrap():
-    """Where the kernel refuses another namespace, bwrap's own words and what to look at are in the error."""
+    """Where the kernel refuses another namespace, bwrap's own words and what to look at are in the
+    error.
+    """
     code = (
         "import anyio, anyspawn\n"
         "done = anyio.run(lambda: anyspawn.spawn(['true'], sandbox=anyspawn.Bubblewrap()))\n"
@@ -92,7 +108,10 @@ async def test_a_refusal_of_the_real_bwrap():
     )
     outer = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns"]
     done = await spawn(
-        [*outer, sys.executable, "-c", code], env={"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60, check=True
+        [*outer, sys.executable, "-c", code],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=60,
+        check=True,
     )
     assert done.stdout.startswith(b"TransportError False bwrap: Creating new namespace failed")
     assert b"user.max_user_namespaces" in done.stdout

@@ -20,7 +20,8 @@ BOUND = 30
 
 TRY_BWRAP = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
 bubblewrap = pytest.mark.skipif(
-    not shutil.which("bwrap") or subprocess.run(TRY_BWRAP, capture_output=True, check=False).returncode != 0,
+    not shutil.which("bwrap")
+    or subprocess.run(TRY_BWRAP, capture_output=True, check=False).returncode != 0,
     reason="bwrap is not installed, or user namespaces are forbidden here",
 )
 
@@ -35,7 +36,11 @@ def run(*args, **options):
 
 
 def start(*args, **options):
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    } | options
     return subprocess.Popen([*RUN, *args], **options)
 
 
@@ -49,7 +54,9 @@ def is_gone(pid):
 
 
 def most_memory(pid):
-    """Return the most memory that the process had, in KiB; not `ru_maxrss`, which begins with that of its parent."""
+    """Return the most memory that the process had, in KiB; not `ru_maxrss`, which begins with that
+    of its parent.
+    """
     with open(f"/proc/{pid}/status") as file:
         found = [line.split()[1] for line in file if line.startswith("VmHWM:")]
     return int(found[0]) if found else 0
@@ -78,7 +85,9 @@ class TestExitStatus:
         assert number.name.encode() in done.stderr
 
     def test_a_timeout_is_124(self):
-        """A program that takes too long is ended, with what it wrote passed on and one line that says so."""
+        """A program that takes too long is ended, with what it wrote passed on and one line that
+        says so.
+        """
         done = run("--timeout", "2s", "--", "sh", "-c", "echo early; exec sleep 1000")
         assert done.returncode == 124
         assert done.stdout == b"early\n"
@@ -95,7 +104,9 @@ class TestExitStatus:
         ],
     )
     def test_what_cannot_be_started_is_126_or_127(self, program, status, words):
-        """As in a shell: 127 for what is not there, 126 for what is there and cannot be executed."""
+        """As in a shell: 127 for what is not there, 126 for what is there and cannot be
+        executed.
+        """
         done = run("--", program)
         assert done.returncode == status
         assert words in done.stderr
@@ -111,15 +122,21 @@ class TestExitStatus:
         assert b"/no/such/interpreter" in done.stderr
 
     def test_a_missing_folder_is_125(self):
-        """The working directory is an option of this command: where it is missing, the program is not to blame."""
+        """The working directory is an option of this command: where it is missing, the program is
+        not to blame.
+        """
         done = run("--cwd", "/no/such/folder", "--", "true")
         assert done.returncode == 125
         assert b"/no/such/folder" in done.stderr
 
     def test_an_ignored_sigchld_does_not_matter(self):
-        """Started by something that ignores SIGCHLD, the program's exit status is known all the same."""
+        """Started by something that ignores SIGCHLD, the program's exit status is known all the
+        same.
+        """
         done = subprocess.run(
-            ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *RUN, "--", "sh", "-c", "exit 7"], timeout=BOUND, check=False
+            ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *RUN, "--", "sh", "-c", "exit 7"],
+            timeout=BOUND,
+            check=False,
         )
         assert done.returncode == 7
 
@@ -133,7 +150,10 @@ class TestOptions:
             (["--output-limit", "ten", "--", "true"], b"'--output-limit': 'ten' is no size"),
             (["--env", "=x", "--", "true"], b"env: "),
             (["--no-such-option", "--", "true"], b"--no-such-option"),
-            (["--mode", "bubblewarp", "--", "true"], b"did you mean 'bubblewrap'? (known: bubblewrap, direct"),
+            (
+                ["--mode", "bubblewarp", "--", "true"],
+                b"did you mean 'bubblewrap'? (known: bubblewrap, direct",
+            ),
             (["--network", "--", "true"], b"--network is for --mode bubblewrap"),
             (["--readonly", "/", "--", "true"], b"--readonly is for --mode bubblewrap"),
             (["--writable", "/", "--", "true"], b"--writable is for --mode bubblewrap"),
@@ -142,7 +162,9 @@ class TestOptions:
         ],
     )
     def test_a_wrong_option_is_125_and_named_in_one_line(self, args, words):
-        """Wrong usage of "run" is not to be taken for the program's status 2; the line names the option and the help."""
+        """Wrong usage of "run" is not to be taken for the program's status 2; the line names the
+        option and the help.
+        """
         done = run(*args)
         assert done.returncode == 125
         assert words in done.stderr
@@ -157,7 +179,9 @@ class TestOptions:
         assert b"rnu" in done.stderr
 
     def test_arguments_after_the_program_are_its_own(self):
-        """With or without "--", nothing that follows the program is taken for an option, a second "--" included."""
+        """With or without "--", nothing that follows the program is taken for an option, a second
+        "--" included.
+        """
         for args in (["--", "echo"], ["echo"]):
             assert run(*args, "--json", "--", "-x", "--help").stdout == b"--json -- -x --help\n"
 
@@ -167,17 +191,35 @@ class TestOptions:
 
     def test_cwd(self, tmp_path):
         """The program starts in the folder that --cwd names."""
-        assert run("--cwd", str(tmp_path), "--", "pwd", "-P").stdout.decode().strip() == os.path.realpath(tmp_path)
+        assert run(
+            "--cwd", str(tmp_path), "--", "pwd", "-P"
+        ).stdout.decode().strip() == os.path.realpath(tmp_path)
 
     def test_env_with_a_value_and_from_the_host(self):
-        """NAME=VALUE is literal, the value may hold "="; NAME alone is the host's value, also in a mode that shares none."""
+        """NAME=VALUE is literal, the value may hold "="; NAME alone is the host's value, also in a
+        mode that shares none.
+        """
         env = {**os.environ, "FROM_HOST": "a=b"}
         show = 'printf "%s|%s|%s" "$GIVEN" "$FROM_HOST" "${UNSET-none}"'
-        done = run("--env", "GIVEN=x=y", "--env", "FROM_HOST", "--env", "UNSET", "--", "sh", "-c", show, env=env)
+        done = run(
+            "--env",
+            "GIVEN=x=y",
+            "--env",
+            "FROM_HOST",
+            "--env",
+            "UNSET",
+            "--",
+            "sh",
+            "-c",
+            show,
+            env=env,
+        )
         assert done.stdout == b"x=y|a=b|none"
 
     def test_no_program_in_time_is_no_program_for_ever(self):
-        """With "inf" there is no limit, not even the default one of ten seconds that the help shows."""
+        """With "inf" there is no limit, not even the default one of ten seconds that the help
+        shows.
+        """
         assert run("--timeout", "inf", "--", "echo", "done").stdout == b"done\n"
 
 
@@ -190,7 +232,9 @@ class TestStdin:
     def test_nothing_is_read_ahead(self):
         """What the program leaves unread stays there for whoever reads next."""
         both = ["sh", "-c", '"$@" head -c 6; exec cat', "sh", *RUN, "--"]
-        done = subprocess.run(both, input=b"first\nrest\n", capture_output=True, timeout=BOUND, check=True)
+        done = subprocess.run(
+            both, input=b"first\nrest\n", capture_output=True, timeout=BOUND, check=True
+        )
         assert done.stdout == b"first\nrest\n"
 
     def test_an_end_of_file_at_once(self):
@@ -209,7 +253,9 @@ class TestStdin:
 
     @pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
     def test_closed_streams_are_empty_ones(self, closed, tmp_path):
-        """With standard streams closed, the program has /dev/null there, and its exit status is passed on."""
+        """With standard streams closed, the program has /dev/null there, and its exit status is
+        passed on.
+        """
         program = ["sh", "-c", f"cat > {tmp_path}/in && echo x && exit 5"]
         shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *RUN, "--", *program]
         done = subprocess.run(shell, capture_output=True, timeout=BOUND, check=False)
@@ -221,7 +267,9 @@ class TestStdin:
 class TestOutput:
     def test_binary_output_is_exact_and_on_its_own_stream(self):
         """Every byte arrives, in order, on the stream that it was written to."""
-        program = "import sys, os; d = bytes(range(256)) * 8000; os.write(1, d); os.write(2, d[::-1])"
+        program = (
+            "import sys, os; d = bytes(range(256)) * 8000; os.write(1, d); os.write(2, d[::-1])"
+        )
         done = run("--", sys.executable, "-c", program)
         data = bytes(range(256)) * 8000
         assert done.returncode == 0
@@ -250,7 +298,9 @@ class TestOutput:
         assert 0 < most < 120_000
 
     def test_more_than_the_limit_ends_the_program(self):
-        """Exactly the limit is passed on, the program is ended, and the status is 125 with a line that says why."""
+        """Exactly the limit is passed on, the program is ended, and the status is 125 with a line
+        that says why.
+        """
         done = run("--output-limit", "10k", "--", "sh", "-c", "while :; do echo y; done")
         assert done.returncode == 125
         assert done.stdout == b"y\n" * 5120
@@ -262,7 +312,9 @@ class TestOutput:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"12345", b"12345")
 
     def test_a_reader_who_leaves_ends_the_work_in_silence(self):
-        """Once nobody reads the output, the program is ended; the status is 141, and there is no message."""
+        """Once nobody reads the output, the program is ended; the status is 141, and there is no
+        message.
+        """
         with start("--timeout", "60s", "--", "yes") as process:
             assert process.stdout.readline() == b"y\n"
             process.stdout.close()
@@ -274,13 +326,22 @@ class TestOutput:
         read_end, write_end = os.pipe()
         os.close(read_end)
         try:
-            done = run("--json", "--", "true", capture_output=False, stdout=write_end, stderr=subprocess.PIPE)
+            done = run(
+                "--json",
+                "--",
+                "true",
+                capture_output=False,
+                stdout=write_end,
+                stderr=subprocess.PIPE,
+            )
         finally:
             os.close(write_end)
         assert (done.returncode, done.stderr) == (141, b"")
 
     def test_a_reader_who_is_stuck_does_not_hold_the_timeout(self):
-        """With a pipe that nobody reads and nobody closes, the timeout ends the program and the call."""
+        """With a pipe that nobody reads and nobody closes, the timeout ends the program and the
+        call.
+        """
         with start("--timeout", "1s", "--", "yes") as process:
             assert process.wait(BOUND) == 124
             assert process.stderr.read().startswith(b"anyspawn: 'yes' had not ended after")
@@ -293,7 +354,9 @@ class TestOutput:
     def test_a_slow_reader_misses_nothing(self):
         """The program waits for the reader, and so does the end of the call: all of it arrives."""
         with start("--timeout", "60s", "--", "head", "-c", "3000000", "/dev/zero") as process:
-            with pytest.raises(subprocess.TimeoutExpired):  # longer than the call waits for streams that others hold
+            with pytest.raises(
+                subprocess.TimeoutExpired
+            ):  # longer than the call waits for streams that others hold
                 process.wait(1)
             assert len(process.stdout.read()) == 3_000_000
             assert process.wait(BOUND) == 0
@@ -303,7 +366,9 @@ class TestOutput:
         """A full pipe in non-blocking mode is waited for."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        with start("--timeout", "60s", "--", "head", "-c", "1000000", "/dev/zero", stdout=write_end) as process:
+        with start(
+            "--timeout", "60s", "--", "head", "-c", "1000000", "/dev/zero", stdout=write_end
+        ) as process:
             os.close(write_end)
             with open(read_end, "rb") as pipe:
                 assert len(pipe.read()) == 1_000_000
@@ -326,21 +391,31 @@ class TestOutput:
 
 class TestSignals:
     @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+        ("number", "status"),
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
     )
     def test_a_signal_ends_the_whole_work(self, number, status):
-        """Ctrl-C and its like end the program and its children, and the status is 128 plus the signal."""
-        tree = "trap '' INT TERM HUP QUIT; sleep 1000 & a=$!; setsid sleep 1000 & echo $$ $a $!; wait"
+        """Ctrl-C and its like end the program and its children, and the status is 128 plus the
+        signal.
+        """
+        tree = (
+            "trap '' INT TERM HUP QUIT; sleep 1000 & a=$!; setsid sleep 1000 & echo $$ $a $!; wait"
+        )
         with start("--timeout", "inf", "--", "sh", "-c", tree) as process:
             pids = [int(pid) for pid in process.stdout.readline().split()]
             process.send_signal(number)
             assert process.wait(BOUND) == status
-            assert process.stderr.read().decode() == f"anyspawn: ended by {number.name}, and the program with it\n"
+            assert (
+                process.stderr.read().decode()
+                == f"anyspawn: ended by {number.name}, and the program with it\n"
+            )
         assert len(pids) == 3
         assert [pid for pid in pids if not is_gone(pid)] == []
 
     def test_one_that_the_caller_ignores_stays_ignored(self):
-        """As with nohup, or "&" in a script: a signal that was ignored at the start does not end the work."""
+        """As with nohup, or "&" in a script: a signal that was ignored at the start does not end
+        the work.
+        """
         with start(
             "--timeout", "inf", "--", "sh", "-c", "echo up; read line; exit 3", stdin=subprocess.PIPE,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
@@ -353,7 +428,9 @@ class TestSignals:
     def test_with_json_there_is_no_object(self, tmp_path):
         """A signal leaves stdout empty rather than half an answer."""
         started = tmp_path / "started"
-        with start("--json", "--timeout", "inf", "--", "sh", "-c", f"echo > {started}; exec sleep 1000") as process:
+        with start(
+            "--json", "--timeout", "inf", "--", "sh", "-c", f"echo > {started}; exec sleep 1000"
+        ) as process:
             wait_until(started.exists)
             process.send_signal(signal.SIGTERM)
             assert process.wait(BOUND) == 143
@@ -388,14 +465,21 @@ class TestJson:
     @pytest.mark.parametrize(
         ("args", "status", "kind", "stdout"),
         [
-            (["--timeout", "2s", "--", "sh", "-c", "echo x; exec sleep 1000"], 124, "SpawnTimeoutError", "x\n"),
+            (
+                ["--timeout", "2s", "--", "sh", "-c", "echo x; exec sleep 1000"],
+                124,
+                "SpawnTimeoutError",
+                "x\n",
+            ),
             (["--output-limit", "3", "--", "echo", "too long"], 125, "OutputLimitError", "too"),
             (["--", "no-such-program-here"], 127, "NotStartedError", ""),
             (["--", "sh", "-c", "kill -9 $$"], 137, "ExitError", ""),
         ],
     )
     def test_failures_have_their_kind(self, args, status, kind, stdout):
-        """The kind is the name of the library's error; what was written before stays there; the line is on stderr too."""
+        """The kind is the name of the library's error; what was written before stays there; the
+        line is on stderr too.
+        """
         done = run("--json", *args)
         found = json.loads(done.stdout)
         assert done.returncode == status
@@ -412,7 +496,9 @@ class TestJson:
 @bubblewrap
 class TestBubblewrap:
     def test_it_runs_inside(self, tmp_path):
-        """What is not named cannot be seen, what is read-only not written, what is writable is; paths may be relative."""
+        """What is not named cannot be seen, what is read-only not written, what is writable is;
+        paths may be relative.
+        """
         (tmp_path / "read").mkdir()
         (tmp_path / "write").mkdir()
         (tmp_path / "hidden").mkdir()
@@ -430,9 +516,14 @@ class TestBubblewrap:
         """Without --network there is a loopback interface alone; with it, the host's."""
         # containers' interfaces come and go meanwhile
         count = "import socket; print([n for _, n in sorted(socket.if_nameindex()) if not n.startswith('veth')])"
-        host = subprocess.run([sys.executable, "-c", count], capture_output=True, timeout=BOUND, check=True).stdout
+        host = subprocess.run(
+            [sys.executable, "-c", count], capture_output=True, timeout=BOUND, check=True
+        ).stdout
         assert run("--mode", "bubblewrap", "--", sys.executable, "-c", count).stdout == b"['lo']\n"
-        assert run("--mode", "bubblewrap", "--network", "--", sys.executable, "-c", count).stdout == host
+        assert (
+            run("--mode", "bubblewrap", "--network", "--", sys.executable, "-c", count).stdout
+            == host
+        )
 
     def test_exit_statuses(self):
         """The statuses are those of the direct mode."""
@@ -446,7 +537,9 @@ class TestBubblewrap:
         assert run("--mode", "bubblewrap", "--readonly", "/no/such", "--", "true").returncode == 125
 
     def test_no_other_argv_shows_a_value(self):
-        """A value is in no argv but this command's own, and with "--env NAME" not in that either."""
+        """A value is in no argv but this command's own, and with "--env NAME" not in that
+        either.
+        """
         secret = f"s3cret-{os.urandom(8).hex()}"
         wait = "echo up; read line"
         for entry, env in ((f"TOKEN={secret}", None), ("TOKEN", {**os.environ, "TOKEN": secret})):
@@ -455,7 +548,9 @@ class TestBubblewrap:
                 stdin=subprocess.PIPE, env=env,
             ) as process:  # fmt: skip
                 assert process.stdout.readline() == b"up\n"
-                shown = [pid for pid in os.listdir("/proc") if pid.isdigit() and secret in cmdline(pid)]
+                shown = [
+                    pid for pid in os.listdir("/proc") if pid.isdigit() and secret in cmdline(pid)
+                ]
                 process.stdin.close()
                 assert shown == ([str(process.pid)] if env is None else [])
                 assert process.wait(BOUND) == 1
@@ -470,14 +565,20 @@ def cmdline(pid):
 
 
 def test_a_bwrap_that_fails_is_never_a_run_outside(tmp_path):
-    """Where bwrap may not make namespaces, the status is 125, a line says what to look at, and nothing has run."""
-    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
+    """Where bwrap may not make namespaces, the status is 125, a line says what to look at, and
+    nothing has run.
+    """
+    (tmp_path / "bwrap").write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n"
+    )
     (tmp_path / "bwrap").chmod(0o755)
     marker = tmp_path / "ran"
     env = {**os.environ, "PATH": str(tmp_path)}
     done = run("--mode", "bubblewrap", "--", "/bin/sh", "-c", f"echo > {marker}", env=env)
     assert done.returncode == 125
-    assert done.stderr.splitlines()[-1].startswith(b"anyspawn: bwrap: No permissions to create new namespace; ")
+    assert done.stderr.splitlines()[-1].startswith(
+        b"anyspawn: bwrap: No permissions to create new namespace; "
+    )
     assert not marker.exists()
 
 
@@ -492,11 +593,15 @@ class TestModes:
         assert lines["bubblewrap"].startswith("Run commands in namespaces")
 
     def test_a_broken_plugin_is_shown_as_such(self, tmp_path):
-        """A plugin that cannot be loaded is listed with its reason, and the others are listed all the same."""
+        """A plugin that cannot be loaded is listed with its reason, and the others are listed all
+        the same.
+        """
         folder = tmp_path / "broken-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-        (folder / "entry_points.txt").write_text("[anyspawn.sandboxes]\nbroken = no_such_module:Sandbox\n")
+        (folder / "entry_points.txt").write_text(
+            "[anyspawn.sandboxes]\nbroken = no_such_module:Sandbox\n"
+        )
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         done = cli("modes", env={**os.environ, "PYTHONPATH": path})
         assert done.returncode == 0
@@ -540,7 +645,9 @@ class TestHelp:
     def test_without_click_one_line_says_what_to_install(self):
         """Where the extra is not installed, there is no traceback, and the status is 2."""
         program = "import sys; sys.modules['click'] = None; from anyspawn.cli import main; sys.exit(main())"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=BOUND, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, timeout=BOUND, check=False
+        )
         assert done.returncode == 2
         assert b"pip install 'anyspawn[cli]'" in done.stderr
         assert done.stderr.count(b"\n") == 1

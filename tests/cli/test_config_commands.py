@@ -37,7 +37,8 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "allow"), [("allow", 0, True), ("deny", 3, False), ("enforced", 0, False), ("session", 3, False)]
+    ("name", "status", "allow"),
+    [("allow", 0, True), ("deny", 3, False), ("enforced", 0, False), ("session", 3, False)],
 )
 def test_hook_run(config, name, status, allow):
     """The decision is one JSON object; the exit status says whether the work may go on."""
@@ -50,12 +51,23 @@ def test_hook_run(config, name, status, allow):
     if name == "allow":
         assert decision["metadata"] == {"a": 1}
     if name == "deny":
-        assert '{"hook":"tool","phase":"before_execution","request":{"Name":"x"}}' in decision["reason"]
+        assert (
+            '{"hook":"tool","phase":"before_execution","request":{"Name":"x"}}'
+            in decision["reason"]
+        )
 
 
 def test_hook_run_with_a_response(config):
     """The payload of an after phase is an object of both."""
-    done = cli("hook", "run", config, "deny", "--phase", "after_execution", input=b'{"request": 1, "response": 2}')
+    done = cli(
+        "hook",
+        "run",
+        config,
+        "deny",
+        "--phase",
+        "after_execution",
+        input=b'{"request": 1, "response": 2}',
+    )
     assert done.returncode == 3
     assert '"request":1,"response":2' in json.loads(done.stdout)["reason"]
 
@@ -64,7 +76,11 @@ def test_hook_run_with_a_response(config):
     ("args", "stdin", "message"),
     [
         (["alow"], b"{}", "no hook is called 'alow' (there are: allow, deny, enforced, session)"),
-        (["deny"], b"{}", "is asked at more than one phase; choose with --phase (its phases: before_execution, after"),
+        (
+            ["deny"],
+            b"{}",
+            "is asked at more than one phase; choose with --phase (its phases: before_execution, after",
+        ),
         (
             ["allow", "--phase", "after_execution"],
             b"{}",
@@ -91,7 +107,9 @@ def test_hook_run_wrong_usage(config, args, stdin, message):
 def test_hook_run_without_stdin(config):
     """A closed one is as good as an empty one."""
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&-', "sh", *CLI, "hook", "run", config, "allow"], capture_output=True, check=False
+        ["sh", "-c", 'exec "$@" <&-', "sh", *CLI, "hook", "run", config, "allow"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 2
     assert b"stdin is no JSON" in done.stderr
@@ -108,11 +126,15 @@ def test_hook_run_with_a_wrong_configuration(tmp_path):
 
 
 def test_check(config, tmp_path):
-    """All problems, each in a line that begins with its place; plain where the output is no terminal."""
+    """All problems, each in a line that begins with its place; plain where the output is no
+    terminal.
+    """
     done = cli("check", config)
     assert (done.returncode, done.stdout.decode()) == (0, f"{config}: ok (0 sandboxes, 4 hooks)\n")
     file = tmp_path / "bad.yaml"
-    file.write_text(CONFIG.replace("hook: session", "hook: sesion").replace("hook: provider", "hok: provider"))
+    file.write_text(
+        CONFIG.replace("hook: session", "hook: sesion").replace("hook: provider", "hok: provider")
+    )
     done = cli("check", str(file))
     assert done.returncode == 1
     lines = done.stdout.decode().splitlines()
@@ -129,12 +151,22 @@ def test_schema():
     Draft202012Validator.check_schema(json.loads(done.stdout))
 
 
-THINGS = ["anyspawn", "bwrap", "user namespaces", "docker CLI", "docker daemon", "kubectl", "Kubernetes cluster"]
+THINGS = [
+    "anyspawn",
+    "bwrap",
+    "user namespaces",
+    "docker CLI",
+    "docker daemon",
+    "kubectl",
+    "Kubernetes cluster",
+]
 
 
 def test_doctor():
     """A finding for each thing, in one order, as lines and as JSON."""
-    done = cli("doctor", "--json", env={"PATH": os.environ["PATH"], "DOCKER_HOST": "tcp://127.0.0.1:1"})
+    done = cli(
+        "doctor", "--json", env={"PATH": os.environ["PATH"], "DOCKER_HOST": "tcp://127.0.0.1:1"}
+    )
     findings = json.loads(done.stdout)
     assert (done.returncode, [finding["name"] for finding in findings]) == (0, THINGS)
     assert all(set(finding) == {"name", "status", "detail", "advice"} for finding in findings)
@@ -161,7 +193,11 @@ def fake(folder, name, script):
 
 def test_doctor_with_broken_things(tmp_path):
     """What a tool says of its trouble is passed on, in one line."""
-    fake(tmp_path, "docker", 'case "$*" in *Server*) echo "Cannot connect" >&2; exit 1;; *) echo 27.0;; esac')
+    fake(
+        tmp_path,
+        "docker",
+        'case "$*" in *Server*) echo "Cannot connect" >&2; exit 1;; *) echo 27.0;; esac',
+    )
     fake(
         tmp_path,
         "kubectl",
@@ -169,11 +205,20 @@ def test_doctor_with_broken_things(tmp_path):
     )
     fake(tmp_path, "bwrap", "echo 'bwrap: No permissions to create a new namespace' >&2; exit 1")
     path = f"{tmp_path}:/usr/bin:/bin"
-    findings = {finding["name"]: finding for finding in json.loads(cli("doctor", "--json", env={"PATH": path}).stdout)}
+    findings = {
+        finding["name"]: finding
+        for finding in json.loads(cli("doctor", "--json", env={"PATH": path}).stdout)
+    }
     assert findings["docker CLI"]["detail"] == "27.0"
-    assert (findings["docker daemon"]["status"], findings["docker daemon"]["detail"]) == ("broken", "Cannot connect")
+    assert (findings["docker daemon"]["status"], findings["docker daemon"]["detail"]) == (
+        "broken",
+        "Cannot connect",
+    )
     assert findings["kubectl"]["detail"] == "v1.30.0"
-    assert (findings["Kubernetes cluster"]["status"], findings["Kubernetes cluster"]["detail"]) == ("broken", "refused")
+    assert (findings["Kubernetes cluster"]["status"], findings["Kubernetes cluster"]["detail"]) == (
+        "broken",
+        "refused",
+    )
     assert findings["bwrap"]["status"] == "broken"
     assert findings["user namespaces"]["status"] == "broken"
     assert "user.max_user_namespaces" in findings["user namespaces"]["advice"]
@@ -182,7 +227,9 @@ def test_doctor_with_broken_things(tmp_path):
 def on_terminal(*args, **env):
     """Run the command line with a terminal as its output, and return what that shows."""
     main, side = pty.openpty()
-    done = subprocess.Popen([*CLI, *args], stdout=side, stdin=subprocess.DEVNULL, env=os.environ | env)
+    done = subprocess.Popen(
+        [*CLI, *args], stdout=side, stdin=subprocess.DEVNULL, env=os.environ | env
+    )
     os.close(side)
     shown = b""
     while True:

@@ -33,7 +33,11 @@ def outcome(returncode=None, error=None, **fields):
         (outcome(-15, ExitError("signal 15")), 143, "signal 15"),
         (outcome(-9, SpawnTimeoutError("too long")), 124, "too long"),
         (outcome(0, SpawnTimeoutError("too long")), 124, "too long"),
-        (outcome(-9, OutputLimitError("too much; use overflow")), 125, "too much; raise --output-limit"),
+        (
+            outcome(-9, OutputLimitError("too much; use overflow")),
+            125,
+            "too much; raise --output-limit",
+        ),
         (outcome(None, TransportError("no daemon")), 125, "no daemon"),
         (outcome(1, TransportError("no daemon")), 125, "no daemon"),
         (outcome(None, SpawnError("of a plugin")), 125, "of a plugin"),
@@ -58,7 +62,9 @@ def test_each_outcome_has_one_status_and_one_line(completed, status, line):
 
 def test_json_holds_text_as_text_and_bytes_as_base64():
     """Output that is UTF-8 stands there as text, other output in base64 under another name."""
-    found = json.loads(to_json(outcome(0, stdout="ü\n".encode(), stderr=b"\xff", stdout_total=3, stderr_total=1)))
+    found = json.loads(
+        to_json(outcome(0, stdout="ü\n".encode(), stderr=b"\xff", stdout_total=3, stderr_total=1))
+    )
     assert found["stdout"] == "ü\n"
     assert found["stderr_base64"] == "/w=="
     assert "stderr" not in found
@@ -67,7 +73,9 @@ def test_json_holds_text_as_text_and_bytes_as_base64():
 
 def test_json_names_the_error_and_what_became_of_the_work():
     """An error has its kind and message; without one it is null. An unknown return code is null."""
-    failed = json.loads(to_json(outcome(None, TransportError("no daemon"), cleanup=Cleanup.UNCONFIRMED)))
+    failed = json.loads(
+        to_json(outcome(None, TransportError("no daemon"), cleanup=Cleanup.UNCONFIRMED))
+    )
     assert failed["error"] == {"kind": "TransportError", "message": "no daemon"}
     assert failed["returncode"] is None
     assert failed["cleanup"] == "unconfirmed"

@@ -24,7 +24,9 @@ BYTES = {
 @given(st.integers(1, 10**12), st.sampled_from(sorted(SECONDS)), st.sampled_from(["", " "]))
 def test_a_duration_is_its_number_times_its_unit(number, unit, space):
     """A whole number with any unit is that many of it."""
-    assert parse_duration(f"{number}{space}{unit}") == pytest.approx(number * SECONDS[unit], rel=1e-12)
+    assert parse_duration(f"{number}{space}{unit}") == pytest.approx(
+        number * SECONDS[unit], rel=1e-12
+    )
 
 
 @given(st.floats(0.001, 1e6))
@@ -35,14 +37,18 @@ def test_a_bare_number_is_seconds(number):
 
 @given(st.integers(0, 10**18 - 1), st.sampled_from(sorted(BYTES)))
 def test_a_size_is_exact(number, unit):
-    """A whole number with any unit is that many bytes exactly, however large, in either case of letters."""
+    """A whole number with any unit is that many bytes exactly, however large, in either case of
+    letters.
+    """
     assert parse_size(f"{number}{unit}") == number * BYTES[unit]
     assert parse_size(f"{number}{unit.lower()}") == parse_size(f"{number}{unit.upper()}")
 
 
 @given(st.text())
 def test_any_other_text_is_a_value_error(text):
-    """Whatever the text, the outcome is a value in range or a ValueError, never another exception."""
+    """Whatever the text, the outcome is a value in range or a ValueError, never another
+    exception.
+    """
     for parse in (parse_duration, parse_size):
         with suppress(ValueError):
             assert parse(text) >= 0
@@ -50,14 +56,24 @@ def test_any_other_text_is_a_value_error(text):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("500ms", 0.5), ("1.5s", 1.5), (".5", 0.5), ("2m", 120), ("1h", 3600), (" 5 s ", 5), ("inf", math.inf)],
+    [
+        ("500ms", 0.5),
+        ("1.5s", 1.5),
+        (".5", 0.5),
+        ("2m", 120),
+        ("1h", 3600),
+        (" 5 s ", 5),
+        ("inf", math.inf),
+    ],
 )
 def test_durations_as_people_write_them(text, seconds):
     """Units, fractions and blanks are understood, and "inf" is no limit."""
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "5x", "-1s", "+1s", "1e3", "nan", "5 s s", "1h30m", "٣s", "5M", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "s", "5x", "-1s", "+1s", "1e3", "nan", "5 s s", "1h30m", "٣s", "5M", "9" * 400]
+)
 def test_what_is_no_duration_is_told_how_to_write_one(text):
     """The error shows the text and the ways to write a duration."""
     with pytest.raises(ValueError, match=r"is no duration; write 500ms, 5s"):
@@ -72,7 +88,15 @@ def test_no_time_at_all_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("10MiB", 10 * 2**20), ("10MB", 10**7), ("10k", 10240), ("0", 0), ("1.5KiB", 1536), ("1.5", 1)]
+    ("text", "size"),
+    [
+        ("10MiB", 10 * 2**20),
+        ("10MB", 10**7),
+        ("10k", 10240),
+        ("0", 0),
+        ("1.5KiB", 1536),
+        ("1.5", 1),
+    ],
 )
 def test_sizes_as_people_write_them(text, size):
     """Binary and decimal units are told apart; a fraction of a byte is dropped."""

@@ -1,4 +1,6 @@
-"""Configuration files: what they become, and every way in which they can be wrong, with its place and its message."""
+"""Configuration files: what they become, and every way in which they can be wrong, with its place
+and its message.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from anyspawn import Bubblewrap, ConfigError, Direct, DockerExec, DockerRun, Registry
-from anyspawn.config import ConfigProblem, HookConfig, InvalidConfigError, json_schema, load_config, parse_config
+from anyspawn.config import (
+    ConfigProblem,
+    HookConfig,
+    InvalidConfigError,
+    json_schema,
+    load_config,
+    parse_config,
+)
 from anyspawn.containers import SecurityConfig
 from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook
 
@@ -31,7 +40,9 @@ def problems(text, environ=None, **options):
 
 
 def test_every_field():
-    """Each becomes what it says, with paths that start from the file's folder and variables looked up."""
+    """Each becomes what it says, with paths that start from the file's folder and variables looked
+    up.
+    """
     loaded = load_config(FILES / "every-field.yaml", environ={"PII_LEVEL": "7"})
     assert loaded.metadata == {"name": "every-field", "labels": {"team": "safety"}}
     host, box = Direct(name="host", default_timeout=5, max_concurrent=4), loaded.sandboxes["box"]
@@ -47,11 +58,20 @@ def test_every_field():
         extra_args=["--cpus=0.5"],
         pull="missing",
         security=SecurityConfig(
-            seccomp="unconfined", tmpfs=["/tmp:size=64m"], memory="256MiB", cpus=1.5, pids_limit=64, init=False
+            seccomp="unconfined",
+            tmpfs=["/tmp:size=64m"],
+            memory="256MiB",
+            cpus=1.5,
+            pids_limit=64,
+            init=False,
         ),
     )
     assert sidecar == DockerExec(
-        "my-hooks-sidecar", name="sidecar", workdir="/app", user="hookuser", extra_args=["--privileged"]
+        "my-hooks-sidecar",
+        name="sidecar",
+        workdir="/app",
+        user="hookuser",
+        extra_args=["--privileged"],
     )
     assert box == Bubblewrap(
         name="box",
@@ -98,7 +118,9 @@ def test_every_field():
 def test_merge_keys_and_anchors():
     """What an alias brings counts unless the entry says otherwise."""
     hooks = load_config(FILES / "anchors.yaml").hooks
-    assert [(hook.name, Path(hook.command).name, hook.phases, hook.timeout) for hook in hooks.values()] == [
+    assert [
+        (hook.name, Path(hook.command).name, hook.phases, hook.timeout) for hook in hooks.values()
+    ] == [
         ("first", "first.py", ("before_call",), 0.5),
         ("second", "second.py", ("before_call",), 0.5),
         ("third", "third.py", ("after_call",), 0.5),
@@ -225,7 +247,9 @@ def test_problems(text, path, message, place):
 
 
 def test_all_problems_at_once():
-    """In the order of the file; a field that is wrong does not hide what else is wrong with its entry."""
+    """In the order of the file; a field that is wrong does not hide what else is wrong with its
+    entry.
+    """
     text = f"""{HEAD}spec:
   sandboxes:
     box: {{mode: bubblewrap, network: 1, default_timeout: 0, readonly: [2]}}
@@ -290,7 +314,8 @@ def test_alias_bombs_are_bounded(bomb):
 def test_variables(text, value):
     """An empty one takes the default, as in a shell; what comes in is not looked through again."""
     hooks = parse_config(
-        config(hooks=f"a: {{command: x, hook: tool, args: ['{text}']}}"), environ={"A": "1", "B": "", "D": "${A}"}
+        config(hooks=f"a: {{command: x, hook: tool, args: ['{text}']}}"),
+        environ={"A": "1", "B": "", "D": "${A}"},
     ).hooks
     assert hooks["a"].args == (value,)
 
@@ -312,10 +337,20 @@ def test_variables_stand_for_numbers_and_booleans_too():
 def test_a_variable_cannot_change_the_documents_form():
     """Nor does its value stand in a message, as it may be a secret."""
     hostile = "x}, b: {command: evil, hook: tool"
-    hooks = parse_config(config(hooks="a: {command: '${X}', hook: tool}"), environ={"X": hostile}).hooks
+    hooks = parse_config(
+        config(hooks="a: {command: '${X}', hook: tool}"), environ={"X": hostile}
+    ).hooks
     assert list(hooks) == ["a"]
-    for field in ("timeout_ms: '${X}'", "mode: '${X}'", "output_limit: '${X}'", "sandbox: '${X}'", "matcher: '${X}('"):
-        (problem,) = problems(config(hooks=f"a: {{command: x, hook: tool, {field}}}"), {"X": "s3cr3t"})
+    for field in (
+        "timeout_ms: '${X}'",
+        "mode: '${X}'",
+        "output_limit: '${X}'",
+        "sandbox: '${X}'",
+        "matcher: '${X}('",
+    ):
+        (problem,) = problems(
+            config(hooks=f"a: {{command: x, hook: tool, {field}}}"), {"X": "s3cr3t"}
+        )
         assert "s3cr3t" not in problem.message
     (problem,) = problems(config("a: {mode: '${X}'}"), {"X": "s3cr3t"})
     assert "s3cr3t" not in problem.message
@@ -336,7 +371,9 @@ def test_scalars_mean_what_they_look_like():
 
 
 def test_paths(tmp_path, monkeypatch):
-    """A command with a slash starts from the file's folder, not from the working directory; a bare name is left to PATH."""
+    """A command with a slash starts from the file's folder, not from the working directory; a bare
+    name is left to PATH.
+    """
     file = tmp_path / "sub" / "agent.yaml"
     file.parent.mkdir()
     file.write_text(
@@ -355,7 +392,9 @@ def test_paths(tmp_path, monkeypatch):
 
 
 def test_other_registries():
-    """A factory that is no class of ours is given the settings, and whatever it raises is a problem."""
+    """A factory that is no class of ours is given the settings, and whatever it raises is a
+    problem.
+    """
 
     def factory(name, settings):
         if "key" not in settings:
@@ -366,7 +405,10 @@ def test_other_registries():
 
     registry = Registry()
     registry.register("cloud", factory)
-    assert parse_config(config("a: {mode: cloud, key: v}"), registry=registry).sandboxes["a"].name == "a"
+    assert (
+        parse_config(config("a: {mode: cloud, key: v}"), registry=registry).sandboxes["a"].name
+        == "a"
+    )
     (problem,) = problems(config("a: {mode: cloud, key: bad}"), registry=registry)
     assert (problem.path, problem.message) == ("spec.sandboxes.a", "key must not be bad")
     (problem,) = problems(config("a: {mode: cloud}"), registry=registry)
@@ -384,7 +426,9 @@ def test_other_registries():
 
 def test_lines_are_what_editors_jump_to():
     """`file:line:column:`, with what is known of it."""
-    error = InvalidConfigError([ConfigProblem("b", "two", 2, 1), ConfigProblem("", "one")], "agent.yaml")
+    error = InvalidConfigError(
+        [ConfigProblem("b", "two", 2, 1), ConfigProblem("", "one")], "agent.yaml"
+    )
     assert error.lines() == ["agent.yaml: one", "agent.yaml:2:1: b: two"]
 
 
@@ -427,7 +471,11 @@ def test_the_schema_accepts_the_examples(file):
 )
 def test_the_schema_refuses_what_loading_refuses(hooks):
     """Both say no to the same mistakes."""
-    document = {"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig", "spec": {"hooks": hooks}}
+    document = {
+        "apiVersion": "promptkit.altairalabs.ai/v1alpha1",
+        "kind": "RuntimeConfig",
+        "spec": {"hooks": hooks},
+    }
     assert not SCHEMA.is_valid(document)
     assert problems(json.dumps(document))
 
@@ -438,9 +486,16 @@ def test_the_schema_knows_modes_and_their_fields():
     spec = {"sandboxes": {"a": {"mode": "bubblewrap", "network": "${N}"}}}
     head = {"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig"}
     assert SCHEMA.is_valid(head | {"spec": spec})
-    for wrong in ({"mode": "bubblewrap", "network": "no"}, {"mode": "direct", "network": True}, {"mode": "nope"}, {}):
+    for wrong in (
+        {"mode": "bubblewrap", "network": "no"},
+        {"mode": "direct", "network": True},
+        {"mode": "nope"},
+        {},
+    ):
         assert not SCHEMA.is_valid(head | {"spec": {"sandboxes": {"a": wrong}}})
-    kinds = SCHEMA.schema["properties"]["spec"]["properties"]["sandboxes"]["additionalProperties"]["oneOf"]
+    kinds = SCHEMA.schema["properties"]["spec"]["properties"]["sandboxes"]["additionalProperties"][
+        "oneOf"
+    ]
     for kind in kinds:
         for name, field in kind["properties"].items():
             assert name == "mode" or field["description"].endswith("."), name
@@ -451,4 +506,6 @@ def test_the_schema_is_shipped():
     import anyspawn.config
 
     shipped = Path(anyspawn.config.__file__).with_name("schema.json")
-    assert json.loads(shipped.read_text()) == json_schema(), f"{sys.executable} -m anyspawn schema > {shipped}"
+    assert json.loads(shipped.read_text()) == json_schema(), (
+        f"{sys.executable} -m anyspawn schema > {shipped}"
+    )

@@ -21,7 +21,9 @@ HOOKS = f"""{HEAD}spec:
 
 
 async def test_hooks_are_ready_and_observers_are_drained(tmp_path):
-    """The file's order is that in which denials count; what observes has finished when the block is left."""
+    """The file's order is that in which denials count; what observes has finished when the block is
+    left.
+    """
     deny = tmp_path / "deny.sh"
     deny.write_text('#!/bin/sh\necho \'{"allow": false, "reason": "by file"}\'\n')
     deny.chmod(0o755)
@@ -58,7 +60,9 @@ async def test_a_sandbox_that_cannot_be_closed_does_not_keep_the_others_open(cap
     registry = Registry()
     registry.register("cloud", lambda name, settings: Cloud(name, closed))
     registry.register("bad", lambda name, settings: Bad(name, closed))
-    config = parse_config(f"{HEAD}spec:\n  sandboxes: {{a: {{mode: bad}}, b: {{mode: cloud}}}}\n", registry=registry)
+    config = parse_config(
+        f"{HEAD}spec:\n  sandboxes: {{a: {{mode: bad}}, b: {{mode: cloud}}}}\n", registry=registry
+    )
     with pytest.raises(ZeroDivisionError):
         async with config.open():
             raise ZeroDivisionError

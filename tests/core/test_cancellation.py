@@ -1,4 +1,6 @@
-"""Cancellation, at any moment and of any kind: the work ends first, then the cancellation goes on."""
+"""Cancellation, at any moment and of any kind: the work ends first, then the cancellation goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ async def test_cancelled_before_the_start_nothing_is_started(tmp_path):
 
 
 async def test_cancelled_at_every_moment_of_a_call():
-    """Swept over the first 6 ms: whatever had been started is gone when the cancellation arrives."""
+    """Swept over the first 6 ms: whatever had been started is gone when the cancellation
+    arrives.
+    """
     for step in range(60):
         with anyio.move_on_after(step / 10_000) as scope:
             await spawn(["sh", "-c", "sleep 100 & sleep 100"])
@@ -60,7 +64,9 @@ def run_asyncio(main, anyio_backend):
 
 
 def test_native_wait_for_at_every_moment(anyio_backend):
-    """asyncio.wait_for raises its TimeoutError with the program dead, wherever in the call it strikes."""
+    """asyncio.wait_for raises its TimeoutError with the program dead, wherever in the call it
+    strikes.
+    """
 
     async def main():
         for step in range(40):
@@ -72,11 +78,15 @@ def test_native_wait_for_at_every_moment(anyio_backend):
 
 
 def test_native_cancel_again_and_again(anyio_backend):
-    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError is raised."""
+    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError
+    is raised.
+    """
 
     async def main():
         for delay in (0, 0.001, 0.005, 0.05):
-            task = asyncio.create_task(spawn(["sh", "-c", "trap '' TERM; sleep 100 & sleep 100"], grace=0.2))
+            task = asyncio.create_task(
+                spawn(["sh", "-c", "trap '' TERM; sleep 100 & sleep 100"], grace=0.2)
+            )
             await asyncio.sleep(delay)
             for _ in range(4):
                 task.cancel()
@@ -92,7 +102,9 @@ def test_native_cancel_of_every_task(anyio_backend):
     """Cancelling all tasks of the loop, the library's own included, leaves nothing either."""
 
     async def main():
-        task = asyncio.create_task(spawn(["sh", "-c", "echo; sleep 100 & sleep 100"], on_output=lambda *_: seen.set()))
+        task = asyncio.create_task(
+            spawn(["sh", "-c", "echo; sleep 100 & sleep 100"], on_output=lambda *_: seen.set())
+        )
         seen = asyncio.Event()
         await seen.wait()
         for other in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -142,7 +154,9 @@ async def test_cancelled_in_an_async_callback():
 
 
 async def test_cancelled_while_waiting_for_a_place():
-    """A call that waits for max_concurrent is cancelled or times out where it waits; the place is not lost."""
+    """A call that waits for max_concurrent is cancelled or times out where it waits; the place is
+    not lost.
+    """
     sandbox = Direct(max_concurrent=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: spawn(["sleep", "100"], sandbox=sandbox))
@@ -164,7 +178,9 @@ async def test_a_sandbox_serves_no_more_than_its_limit_at_once(tmp_path):
     sandbox = Direct(max_concurrent=2)
 
     async def one():
-        counts.append(int((await spawn(["sh", "-c", script], sandbox=sandbox, timeout=60, check=True)).stdout))
+        counts.append(
+            int((await spawn(["sh", "-c", script], sandbox=sandbox, timeout=60, check=True)).stdout)
+        )
 
     async with anyio.create_task_group() as tasks:
         for _ in range(8):
@@ -193,7 +209,10 @@ anyio.run(main, backend=sys.argv[1])
 def test_an_interrupt_from_the_keyboard(backend):
     """Ctrl-C ends the work and then the program, by KeyboardInterrupt as ever."""
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", INTERRUPTED, backend],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as host:
         pid = int(host.stdout.readline())
         host.send_signal(signal.SIGINT)
@@ -228,10 +247,16 @@ else:
 
 @pytest.mark.parametrize("how", ["asyncio", "trio", "native"])
 def test_the_loop_ends_with_a_program_alive(how):
-    """A host that leaves its event loop by an exception leaves no program, and prints nothing of ours."""
-    host = subprocess.run([sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30)
+    """A host that leaves its event loop by an exception leaves no program, and prints nothing of
+    ours.
+    """
+    host = subprocess.run(
+        [sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30
+    )
     assert host.returncode in (1, 7)  # a task group wraps the SystemExit
-    assert not [line for line in host.stderr.splitlines() if "anyspawn" in line and "File" not in line]
+    assert not [
+        line for line in host.stderr.splitlines() if "anyspawn" in line and "File" not in line
+    ]
     assert "Warning" not in host.stderr
     assert "ignored" not in host.stderr
     assert processes_with(os.environ[MARK]) == []
@@ -249,8 +274,12 @@ del task, loop
 
 
 def test_the_loop_is_closed_under_a_call():
-    """Even where nobody cancels anything, closing the loop and dropping the task ends the program."""
-    host = subprocess.run([sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30)
+    """Even where nobody cancels anything, closing the loop and dropping the task ends the
+    program.
+    """
+    host = subprocess.run(
+        [sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30
+    )
     assert host.returncode == 0
     assert not eventually(lambda: processes_with(os.environ[MARK]))
 

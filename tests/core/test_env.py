@@ -13,11 +13,20 @@ from anyspawn import Direct, spawn
 
 pytestmark = pytest.mark.anyio
 SHOW = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
-VALUES = {"LINES": "a\nb\n", "EQUALS": "=x=y=", "UTF": "é☃", "EMPTY": "", "BYTES": "\udcff", "SPACES": "  "}
+VALUES = {
+    "LINES": "a\nb\n",
+    "EQUALS": "=x=y=",
+    "UTF": "é☃",
+    "EMPTY": "",
+    "BYTES": "\udcff",
+    "SPACES": "  ",
+}
 
 
 async def test_exact_values_over_the_hosts(monkeypatch):
-    """env is merged over the host's variables: newlines, equals signs, non-ASCII and emptiness pass."""
+    """env is merged over the host's variables: newlines, equals signs, non-ASCII and emptiness
+    pass.
+    """
     monkeypatch.setenv("HOST", "host")
     monkeypatch.setenv("EMPTY", "not empty")
     shown = json.loads((await spawn(SHOW, env=VALUES, check=True)).stdout)
@@ -28,7 +37,10 @@ async def test_exact_values_over_the_hosts(monkeypatch):
 async def test_only_env():
     """With inherit_env=False the program has the given variables and no other."""
     done = await spawn(
-        ["/usr/bin/env", "-0"], sandbox=Direct(inherit_env=False), env={"A": "x\ny", "B": ""}, check=True
+        ["/usr/bin/env", "-0"],
+        sandbox=Direct(inherit_env=False),
+        env={"A": "x\ny", "B": ""},
+        check=True,
     )
     assert sorted(done.stdout.split(b"\0")) == [b"", b"A=x\ny", b"B="]
 
@@ -41,7 +53,9 @@ async def test_names_alone_are_looked_up_at_call_time(monkeypatch):
         await spawn(["/usr/bin/env"], sandbox=sandbox, env=["LATER", "UNSET_HERE"], check=True)
     ).stdout == b"LATER=1\n"
     monkeypatch.setenv("LATER", "2")
-    assert (await spawn(["/usr/bin/env"], sandbox=sandbox, env=["LATER"], check=True)).stdout == b"LATER=2\n"
+    assert (
+        await spawn(["/usr/bin/env"], sandbox=sandbox, env=["LATER"], check=True)
+    ).stdout == b"LATER=2\n"
 
 
 async def test_the_programs_path_is_the_programs():
@@ -51,7 +65,9 @@ async def test_the_programs_path_is_the_programs():
 
 
 async def test_no_value_and_no_input_in_any_command_line():
-    """Sampled while the program runs: neither a variable's value nor a byte of stdin stands in an argv."""
+    """Sampled while the program runs: neither a variable's value nor a byte of stdin stands in an
+    argv.
+    """
     secret, seen = "s3cret-in-argv", []
 
     def sample(stream, chunk):
@@ -63,7 +79,10 @@ async def test_no_value_and_no_input_in_any_command_line():
                     continue
 
     done = await spawn(
-        ["sh", "-c", "echo; sleep 0.1; echo; exit 3"], env={"TOKEN": secret}, stdin=secret.encode(), on_output=sample
+        ["sh", "-c", "echo; sleep 0.1; echo; exit 3"],
+        env={"TOKEN": secret},
+        stdin=secret.encode(),
+        on_output=sample,
     )
     assert any(b"sleep" in line or b"sh" in line for line in seen)
     assert not [line for line in seen if secret.encode() in line]
@@ -72,7 +91,9 @@ async def test_no_value_and_no_input_in_any_command_line():
 
 
 async def test_nested_calls_carry_both_marks():
-    """A program that uses anyspawn itself appends its mark, so that the outer call finds the inner one's work."""
+    """A program that uses anyspawn itself appends its mark, so that the outer call finds the inner
+    one's work.
+    """
     inner = "import anyio, anyspawn; print(anyio.run(lambda: anyspawn.spawn(['sh', '-c', 'echo $ANYSPAWN_ID'])).stdout)"
     done = await spawn([sys.executable, "-c", inner], timeout=60, check=True)
     assert done.stdout.count(b":") == os.environ.get("ANYSPAWN_ID", "").count(":") + 1

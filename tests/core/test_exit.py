@@ -42,7 +42,9 @@ async def test_ended_by_a_signal(number):
 
 @pytest.mark.parametrize("status", [0, 4])
 async def test_a_grandchild_that_holds_stdout(status):
-    """The call waits for wait_delay, keeps what came, says so, and the program's own status counts."""
+    """The call waits for wait_delay, keeps what came, says so, and the program's own status
+    counts.
+    """
     began = time.monotonic()
     done = await spawn(["sh", "-c", f"echo part; sleep 100 & exit {status}"])
     assert time.monotonic() - began >= WAIT
@@ -53,7 +55,9 @@ async def test_a_grandchild_that_holds_stdout(status):
 
 async def test_a_grandchild_that_lets_go_in_time_is_plain_success():
     """Output that a grandchild writes within wait_delay belongs to the call."""
-    done = await spawn(["sh", "-c", "(sleep 0.1; echo late) & echo early"], wait_delay=20, check=True)
+    done = await spawn(
+        ["sh", "-c", "(sleep 0.1; echo late) & echo early"], wait_delay=20, check=True
+    )
     assert done.stdout == b"early\nlate\n"
     assert not done.output_incomplete
 
@@ -61,7 +65,9 @@ async def test_a_grandchild_that_lets_go_in_time_is_plain_success():
 async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
     """With wait_delay=0 nothing that the program itself wrote is lost."""
     for _ in range(20):
-        done = await spawn(["sh", "-c", "head -c 60000 /dev/zero; sleep 100 & exit 0"], wait_delay=0)
+        done = await spawn(
+            ["sh", "-c", "head -c 60000 /dev/zero; sleep 100 & exit 0"], wait_delay=0
+        )
         assert done.stdout_total == 60000
 
 
@@ -94,7 +100,9 @@ async def test_a_program_that_handles_sigterm_ends_by_itself():
 
 
 async def test_an_exit_that_races_the_deadline_is_no_timeout():
-    """A program that ended in time, while the loop was busy past the deadline, has not timed out."""
+    """A program that ended in time, while the loop was busy past the deadline, has not timed
+    out.
+    """
 
     def busy(stream, chunk):
         time.sleep(2.1)
@@ -123,9 +131,16 @@ async def test_a_non_zero_exit_and_a_cancellation_at_once():
 
 
 async def test_a_writer_that_never_stops_does_not_prolong_the_call():
-    """After the program's end a descendant outside the group may write on: the last reading is bounded."""
+    """After the program's end a descendant outside the group may write on: the last reading is
+    bounded.
+    """
     began = time.monotonic()
-    done = await spawn(["sh", "-c", "setsid yes & sleep 0.2"], wait_delay=0.3, overflow="truncate", output_limit=100)
+    done = await spawn(
+        ["sh", "-c", "setsid yes & sleep 0.2"],
+        wait_delay=0.3,
+        overflow="truncate",
+        output_limit=100,
+    )
     assert done.returncode == 0
     assert done.output_incomplete
     assert time.monotonic() - began < 5
@@ -139,15 +154,15 @@ async def test_a_stopped_program_is_ended():
 
 
 async def test_a_descendant_in_a_session_of_its_own_is_found_and_ended():
-    """A setsid grandchild that holds a stream: the call returns within wait_delay, and it is gone."""
+    """A setsid grandchild that holds a stream: the call returns within wait_delay, and it is
+    gone.
+    """
     done = await spawn(["sh", "-c", "setsid sleep 100 & exit 0"])
     assert done.output_incomplete
     assert done.cleanup is Cleanup.CONFIRMED
 
 
-DAEMON = (
-    "import os\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\nos.execvp('sleep', ['sleep', '100'])"
-)
+DAEMON = "import os\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\nos.execvp('sleep', ['sleep', '100'])"
 
 
 async def test_a_daemon_that_holds_a_stream_is_found_and_ended():
@@ -157,8 +172,13 @@ async def test_a_daemon_that_holds_a_stream_is_found_and_ended():
 
 
 async def test_a_daemon_that_holds_nothing_is_ended_at_a_timeout():
-    """Where the work is ended early, all that carries its mark is looked for, whatever it closed."""
-    done = await spawn(["sh", "-c", f'{sys.executable} -c "{DAEMON}" </dev/null >/dev/null 2>&1; sleep 100'], timeout=1)
+    """Where the work is ended early, all that carries its mark is looked for, whatever it
+    closed.
+    """
+    done = await spawn(
+        ["sh", "-c", f'{sys.executable} -c "{DAEMON}" </dev/null >/dev/null 2>&1; sleep 100'],
+        timeout=1,
+    )
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.CONFIRMED
 
@@ -214,7 +234,9 @@ async def test_no_signal_goes_to_a_number_that_was_reaped(monkeypatch):
     try:
         ours = group.ProcessGroup(other.pid)
         ours.close()
-        monkeypatch.setattr(group, "child_is_ours", lambda pid: False)  # reaped, and the number went to another
+        monkeypatch.setattr(
+            group, "child_is_ours", lambda pid: False
+        )  # reaped, and the number went to another
         assert not ours.send(signal.SIGKILL)
         assert sent == []
         assert alive(other.pid)
@@ -234,10 +256,14 @@ anyio.run(main, backend=backend)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a program that an ordinary user may not signal")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, to make a program that an ordinary user may not signal"
+)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_program_that_may_not_be_signalled_is_given_up_in_bounded_time(unprivileged, backend):
-    """A set-user-ID program refuses our signals: the call returns all the same, and says that nothing is confirmed."""
+    """A set-user-ID program refuses our signals: the call returns all the same, and says that
+    nothing is confirmed.
+    """
     python = unprivileged.folder / "python"
     shutil.copy(os.path.realpath("/usr/bin/python3"), python)
     python.chmod(0o4755)
@@ -257,12 +283,16 @@ async def test_own_session_and_group():
 
 async def test_an_exact_environment_has_no_mark():
     """With inherit_env=False the program has the variables of env, and not one more."""
-    done = await spawn(["/usr/bin/env"], sandbox=Direct(inherit_env=False), env={"A": "1"}, check=True)
+    done = await spawn(
+        ["/usr/bin/env"], sandbox=Direct(inherit_env=False), env={"A": "1"}, check=True
+    )
     assert done.stdout == b"A=1\n"
 
 
 async def test_without_a_mark_an_escape_is_told_as_unconfirmed():
-    """Where a descendant outside the group cannot be found, the outcome does not claim that it is gone."""
+    """Where a descendant outside the group cannot be found, the outcome does not claim that it is
+    gone.
+    """
     script = 'setsid sleep 100 & until read -r _ _ _ _ group _ </proc/$!/stat && [ "$group" = $! ]; do :; done; echo $!'
     done = await spawn(["/bin/sh", "-c", script], sandbox=Direct(inherit_env=False))
     assert done.cleanup is Cleanup.UNCONFIRMED

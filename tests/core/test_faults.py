@@ -1,4 +1,6 @@
-"""What the host may lack: descriptors, threads, pidfds, a SIGCHLD that is not ignored, a status that nobody stole."""
+"""What the host may lack: descriptors, threads, pidfds, a SIGCHLD that is not ignored, a status
+that nobody stole.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,16 @@ class FullTable:
 
 
 async def test_no_descriptor_left_at_any_moment_of_the_start():
-    """Swept over 0 to 15 free places: an answer, or an error that says why, and nothing leaks (see the fixture)."""
+    """Swept over 0 to 15 free places: an answer, or an error that says why, and nothing leaks (see
+    the fixture).
+    """
     outcomes = []
     for free in range(16):
         with FullTable(free):
             done = await spawn(["cat"], stdin=b"x" * 100_000, timeout=20)
-        assert done.error is None or isinstance(done.error, (NotStartedError, TransportError)), done.error
+        assert done.error is None or isinstance(done.error, (NotStartedError, TransportError)), (
+            done.error
+        )
         if isinstance(done.error, NotStartedError):
             assert "descriptor" in str(done.error)
         else:
@@ -61,14 +67,18 @@ async def test_no_descriptor_left_at_any_moment_of_the_start():
 
 
 async def test_no_descriptor_left_while_the_program_runs():
-    """The table fills up under a running call: the timeout holds, the work ends, and no clean-up is made up."""
+    """The table fills up under a running call: the timeout holds, the work ends, and no clean-up is
+    made up.
+    """
     tables = []
 
     def fill(stream, chunk):
         tables.append(FullTable(0).__enter__())
 
     try:
-        done = await spawn(["sh", "-c", "echo; setsid sleep 100 & sleep 100"], timeout=2, on_output=fill)
+        done = await spawn(
+            ["sh", "-c", "echo; setsid sleep 100 & sleep 100"], timeout=2, on_output=fill
+        )
     finally:
         tables[0].__exit__()
     assert isinstance(done.error, SpawnTimeoutError)
@@ -100,7 +110,9 @@ def no_watcher(monkeypatch):
 
 
 async def test_a_watcher_that_cannot_register(no_watcher):
-    """What makes asyncio lose a child that it has started does not matter here: nothing registers with its watcher."""
+    """What makes asyncio lose a child that it has started does not matter here: nothing registers
+    with its watcher.
+    """
     assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
     done = await spawn(["sh", "-c", "sleep 100 & sleep 100"], timeout=0.3)
     assert isinstance(done.error, SpawnTimeoutError)
@@ -123,7 +135,9 @@ async def test_no_selector_for_a_started_program(monkeypatch):
 
 
 async def test_ignored_sigchld_is_refused():
-    """With SIGCHLD ignored no status can be known: nothing is started, and the error says what to do."""
+    """With SIGCHLD ignored no status can be known: nothing is started, and the error says what to
+    do.
+    """
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         done = await spawn(["sh", "-c", "exit 7"])
@@ -135,7 +149,9 @@ async def test_ignored_sigchld_is_refused():
 
 
 async def test_a_status_that_someone_else_took():
-    """Where other code waits for any child, the status is lost: the call says so, and never makes one up."""
+    """Where other code waits for any child, the status is lost: the call says so, and never makes
+    one up.
+    """
     pids = []
 
     def steal(stream, chunk):
@@ -152,7 +168,9 @@ async def test_a_status_that_someone_else_took():
 
 @pytest.fixture(params=["no pidfd", "no group signal"])
 def old_system(request, monkeypatch):
-    """A system without pidfds (macOS, seccomp), or without signals to groups by pidfd (Linux before 6.9)."""
+    """A system without pidfds (macOS, seccomp), or without signals to groups by pidfd (Linux before
+    6.9).
+    """
 
     def refuse(*args):
         raise OSError(errno.ENOSYS, "Function not implemented")
@@ -182,7 +200,9 @@ def _unless_elsewhere(refuse):
 async def test_older_systems_keep_the_promises(old_system):
     """Exit, output, timeout, stragglers and cancellation are the same by older means."""
     assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
-    assert isinstance((await spawn(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"])).error, ExitError)
+    assert isinstance(
+        (await spawn(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"])).error, ExitError
+    )
     done = await spawn(["sh", "-c", "echo x; sleep 100 & sleep 100"], timeout=2)
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.stdout, done.cleanup) == (b"x\n", Cleanup.CONFIRMED)

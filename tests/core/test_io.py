@@ -40,7 +40,9 @@ async def test_a_large_input_that_is_never_read_does_not_hide_the_exit_status():
 @pytest.mark.parametrize("size", [10, 4097, 65537, 10 * MB])
 async def test_a_program_may_close_its_input_and_go_on(size):
     """Input that meets a closed stream is no error: that is the program's own affair."""
-    done = await spawn(["sh", "-c", "exec 0<&-; echo on; sleep 0.05; echo done"], stdin=bytes(size), check=True)
+    done = await spawn(
+        ["sh", "-c", "exec 0<&-; echo on; sleep 0.05; echo done"], stdin=bytes(size), check=True
+    )
     assert done.stdout == b"on\ndone\n"
 
 
@@ -82,7 +84,11 @@ async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_sta
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(tick)
         done = await spawn(
-            ["head", "-c", str(500 * MB), "/dev/zero"], timeout=100, output_limit=500 * MB, on_output=count, check=True
+            ["head", "-c", str(500 * MB), "/dev/zero"],
+            timeout=100,
+            output_limit=500 * MB,
+            on_output=count,
+            check=True,
         )
         tasks.cancel_scope.cancel()
     assert seen == done.stdout_total == len(done.stdout) == 500 * MB
@@ -104,7 +110,9 @@ async def test_binary_data_is_not_touched():
 
 
 async def test_stdin_is_a_pipe_that_an_event_loop_can_wait_for():
-    """An asyncio program reads its stdin with connect_read_pipe, which no regular file would allow."""
+    """An asyncio program reads its stdin with connect_read_pipe, which no regular file would
+    allow.
+    """
     code = """
 import asyncio, sys
 async def main():
@@ -121,7 +129,9 @@ asyncio.run(main())
 async def test_stdin_none_shares_the_callers_own(tmp_path):
     """With stdin=None the program reads what the caller would read."""
     code = "import anyio, anyspawn; print(anyio.run(lambda: anyspawn.spawn(['cat'], stdin=None)).stdout)"
-    done = subprocess.run([sys.executable, "-c", code], input=b"mine", stdout=subprocess.PIPE, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"mine", stdout=subprocess.PIPE, check=True, timeout=30
+    )
     assert done.stdout == b"b'mine'\n"
 
 
@@ -141,5 +151,9 @@ with open(sys.argv[2], "w") as file:
 def test_a_host_without_standard_streams(tmp_path, anyio_backend):
     """A daemon that closed 0, 1 and 2 gets the program's streams right all the same."""
     result = tmp_path / "result"
-    subprocess.run([sys.executable, "-c", HOST_WITHOUT_STREAMS, anyio_backend[0], result], check=True, timeout=30)
+    subprocess.run(
+        [sys.executable, "-c", HOST_WITHOUT_STREAMS, anyio_backend[0], result],
+        check=True,
+        timeout=30,
+    )
     assert result.read_text() == "b'in' b'err\\n' 0\n"

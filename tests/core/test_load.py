@@ -39,7 +39,9 @@ async def many(count, argv, **options):
 
 @pytest.mark.heavy
 async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
-    """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back where they were."""
+    """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back
+    where they were.
+    """
     monkeypatch.setattr(core, "CLEANUP_TIMEOUT", 60.0)  # they all look at all processes
     await many(500, ["cat"])
     before, memory, threads = held(), rss(), threading.active_count()
@@ -55,7 +57,9 @@ async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
 
 
 async def test_a_failure_keeps_no_output_alive():
-    """Outcome and error know each other, and the traceback knows the call; yet nothing stays once they are dropped."""
+    """Outcome and error know each other, and the traceback knows the call; yet nothing stays once
+    they are dropped.
+    """
     kept = []
 
     async def fail(**options):
@@ -97,9 +101,17 @@ def test_an_event_loop_in_another_thread(anyio_backend):
 
     def host():
         backend, options = anyio_backend
-        answers.append(anyio.run(lambda: spawn(["sh", "-c", "exit 3"]), backend=backend, backend_options=options))
         answers.append(
-            anyio.run(lambda: spawn(["sleep", "100"], timeout=0.2), backend=backend, backend_options=options)
+            anyio.run(
+                lambda: spawn(["sh", "-c", "exit 3"]), backend=backend, backend_options=options
+            )
+        )
+        answers.append(
+            anyio.run(
+                lambda: spawn(["sleep", "100"], timeout=0.2),
+                backend=backend,
+                backend_options=options,
+            )
         )
 
     thread = threading.Thread(target=host)
@@ -130,7 +142,17 @@ def test_development_mode_has_nothing_to_say(anyio_backend):
     """Under -X dev -W error, success, failure, timeout and cancellation print nothing."""
     backend, options = anyio_backend
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", CLEAN, backend, "uvloop" if options else ""],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error",
+            "-c",
+            CLEAN,
+            backend,
+            "uvloop" if options else "",
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -49,7 +49,9 @@ async def read_exactly(stream, size):
 
 
 async def test_a_conversation():
-    """What is sent comes back while the program runs; the end of stdin ends cat, and its streams."""
+    """What is sent comes back while the program runs; the end of stdin ends cat, and its
+    streams.
+    """
     async with anyspawn.open(["cat"]) as process:
         for line in (b"one\n", b"\0\xff" * 1000, b"three"):
             await process.stdin.send(line)
@@ -86,7 +88,9 @@ async def test_a_lot_in_both_directions():
 
 
 async def test_what_is_not_read_makes_the_program_wait():
-    """Of ten megabytes, a small part is taken ahead of the reader; the program goes on when that reads."""
+    """Of ten megabytes, a small part is taken ahead of the reader; the program goes on when that
+    reads.
+    """
     async with anyspawn.open(["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]) as process:
         with anyio.move_on_after(0.3) as scope:
             await process.stderr.receive()
@@ -115,7 +119,9 @@ async def test_a_stream_that_is_closed_holds_nothing():
 
 
 async def test_a_program_that_does_not_read_makes_the_writer_wait():
-    """More than a pipe holds is not taken; a cancelled writer leaves no trace but what was written."""
+    """More than a pipe holds is not taken; a cancelled writer leaves no trace but what was
+    written.
+    """
     async with anyspawn.open(["sleep", "100"]) as process:
         with anyio.move_on_after(0.2) as scope:
             await process.stdin.send(bytes(5_000_000))
@@ -123,12 +129,16 @@ async def test_a_program_that_does_not_read_makes_the_writer_wait():
 
 
 async def test_writing_to_a_program_that_ended():
-    """Is a BrokenResourceError, also for a writer that waits when it ends, and where a descendant holds its stdin."""
+    """Is a BrokenResourceError, also for a writer that waits when it ends, and where a descendant
+    holds its stdin.
+    """
     async with anyspawn.open(["true"]) as process:
         await process.wait()
         with pytest.raises(anyio.BrokenResourceError):
             await process.stdin.send(b"x")
-    async with anyspawn.open(["sh", "-c", "exec <&0; sleep 100 <&0 & head -c 100000; exit 3"]) as process:
+    async with anyspawn.open(
+        ["sh", "-c", "exec <&0; sleep 100 <&0 & head -c 100000; exit 3"]
+    ) as process:
         with pytest.raises(anyio.BrokenResourceError):
             await process.stdin.send(bytes(5_000_000))
         assert await process.wait() == 3
@@ -178,10 +188,13 @@ async def test_a_reader_that_waits_when_the_block_is_left():
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", -9), ("exec >&- 2>&-; exit 7", 7)]
+    ("script", "code"),
+    [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", -9), ("exec >&- 2>&-; exit 7", 7)],
 )
 async def test_the_status(script, code):
-    """Is spawn's, and comes also where nobody reads; with what was written before still to be read."""
+    """Is spawn's, and comes also where nobody reads; with what was written before still to be
+    read.
+    """
     async with anyspawn.open(["sh", "-c", f"echo out; {script}"]) as process:
         assert await process.wait() == code
         assert process.returncode == code
@@ -191,7 +204,9 @@ async def test_the_status(script, code):
 
 
 async def test_output_outlives_the_program():
-    """A descendant's output is read although the program itself has ended; the descendant ends with the block."""
+    """A descendant's output is read although the program itself has ended; the descendant ends with
+    the block.
+    """
     script = "(read -r line; echo late; sleep 100) <&0 & exit 0"
     async with anyspawn.open(["sh", "-c", f"exec 3<&0; {script.replace('<&0', '<&3')}"]) as process:
         assert await process.wait() == 0
@@ -252,17 +267,25 @@ async def test_a_whole_command():
 
 class Nice(ArgvSandbox):
     def launch(self, command):
-        return Launch(argv=("nice", "-n", "5", *command.argv), env=command.env, cwd=command.cwd, runner="nice")
+        return Launch(
+            argv=("nice", "-n", "5", *command.argv), env=command.env, cwd=command.cwd, runner="nice"
+        )
 
 
 async def test_a_sandbox_of_ones_own():
-    """That is an ArgvSandbox has it by its launch alone; that its runner is missing is a TransportError."""
+    """That is an ArgvSandbox has it by its launch alone; that its runner is missing is a
+    TransportError.
+    """
     async with anyspawn.open(["nice"], sandbox=Nice()) as process:
         assert await process.stdout.receive() == b"%d\n" % min(os.nice(0) + 5, 19)
 
     class Missing(Nice):
         def launch(self, command):
-            return Launch(argv=("no-such-runner", *command.argv), runner="no-such-runner", install="install it")
+            return Launch(
+                argv=("no-such-runner", *command.argv),
+                runner="no-such-runner",
+                install="install it",
+            )
 
     with pytest.raises(TransportError, match="install it"):
         async with anyspawn.open(["true"], sandbox=Missing()):
@@ -295,7 +318,9 @@ async def test_grace():
     assert process.returncode == 5
     assert process.completed.stderr.endswith(b"bye\n")
     began = time.monotonic()
-    async with anyspawn.open(["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1) as process:
+    async with anyspawn.open(
+        ["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1
+    ) as process:
         await process.stdout.receive()
     assert process.returncode == -9
     assert time.monotonic() - began < 20
@@ -314,7 +339,9 @@ async def test_signals():
 
 
 async def test_cancelled_at_every_moment():
-    """Swept over the start and the block: whatever had been started is gone when the cancellation arrives."""
+    """Swept over the start and the block: whatever had been started is gone when the cancellation
+    arrives.
+    """
     for step in range(40):
         with anyio.move_on_after(step / 5_000) as scope:
             async with anyspawn.open(["sh", "-c", "sleep 100 & sleep 100"]) as process:
@@ -350,13 +377,17 @@ async def test_a_hundred_at_once():
 
 
 async def test_a_place_is_held_as_long_as_the_block():
-    """Under max_concurrent an open process counts; who waits for a place does so on the time for the start."""
+    """Under max_concurrent an open process counts; who waits for a place does so on the time for
+    the start.
+    """
     sandbox = Direct(max_concurrent=1)
     async with anyspawn.open(["sleep", "100"], sandbox=sandbox):
         with pytest.raises(SpawnTimeoutError, match="no place was free"):
             async with anyspawn.open(["true"], sandbox=sandbox, timeout=0.1):
                 raise AssertionError
-        assert isinstance((await anyspawn.spawn(["true"], sandbox=sandbox, timeout=0.1)).error, SpawnTimeoutError)
+        assert isinstance(
+            (await anyspawn.spawn(["true"], sandbox=sandbox, timeout=0.1)).error, SpawnTimeoutError
+        )
     async with anyspawn.open(["true"], sandbox=sandbox) as process:
         assert await process.wait() == 0
 
@@ -391,7 +422,9 @@ def run_asyncio(main, anyio_backend):
 
 
 async def hold(ready=None):
-    async with anyspawn.open(["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1) as process:
+    async with anyspawn.open(
+        ["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1
+    ) as process:
         await process.stdout.receive()
         if ready is not None:
             ready.set()
@@ -411,7 +444,9 @@ def test_native_wait_for_at_every_moment(anyio_backend):
 
 
 def test_native_cancel_again_and_again(anyio_backend):
-    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError is raised."""
+    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError
+    is raised.
+    """
 
     async def main():
         for delay in (0, 0.001, 0.005, 0.05):
@@ -470,10 +505,16 @@ else:
 
 @pytest.mark.parametrize("how", ["asyncio", "trio", "native"])
 def test_the_loop_ends_with_a_program_alive(how):
-    """A host that leaves its event loop by an exception leaves no program, and prints nothing of ours."""
-    host = subprocess.run([sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30)
+    """A host that leaves its event loop by an exception leaves no program, and prints nothing of
+    ours.
+    """
+    host = subprocess.run(
+        [sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30
+    )
     assert host.returncode in (1, 7)
-    assert not [line for line in host.stderr.splitlines() if "anyspawn" in line and "File" not in line]
+    assert not [
+        line for line in host.stderr.splitlines() if "anyspawn" in line and "File" not in line
+    ]
     assert "Warning" not in host.stderr
     assert "ignored" not in host.stderr
     assert processes_with(os.environ[MARK]) == []
@@ -496,8 +537,12 @@ del task, loop
 
 
 def test_the_loop_is_closed_under_a_block():
-    """Even where nobody cancels anything, closing the loop and dropping the task ends the program."""
-    host = subprocess.run([sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30)
+    """Even where nobody cancels anything, closing the loop and dropping the task ends the
+    program.
+    """
+    host = subprocess.run(
+        [sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30
+    )
     assert host.returncode == 0
     assert not eventually(lambda: processes_with(os.environ[MARK]))
 
@@ -516,7 +561,10 @@ anyio.run(main, backend=sys.argv[1])
 def test_an_interrupt_from_the_keyboard(backend):
     """Ctrl-C ends the work and then the program, by KeyboardInterrupt as ever."""
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", INTERRUPTED, backend],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as host:
         pid = int(host.stdout.readline())
         host.send_signal(signal.SIGINT)
@@ -542,8 +590,12 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_host_that_a_broken_pipe_would_end(backend):
-    """With SIGPIPE at its default, as command line tools have it, the host survives a program that does not read."""
-    host = subprocess.run([sys.executable, "-c", PIPE_ENDS, backend], stdout=subprocess.PIPE, text=True, timeout=30)
+    """With SIGPIPE at its default, as command line tools have it, the host survives a program that
+    does not read.
+    """
+    host = subprocess.run(
+        [sys.executable, "-c", PIPE_ENDS, backend], stdout=subprocess.PIPE, text=True, timeout=30
+    )
     assert (host.returncode, host.stdout) == (0, "survived\n")
 
 

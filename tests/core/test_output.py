@@ -17,7 +17,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_more_than_the_limit_is_an_error_that_ends_the_program(stream):
-    """An endless writer is ended; what is kept is the limit's worth, and the error names the stream."""
+    """An endless writer is ended; what is kept is the limit's worth, and the error names the
+    stream.
+    """
     done = await spawn(["sh", "-c", "yes" if stream == "stdout" else "yes >&2"], output_limit=1000)
     assert isinstance(done.error, OutputLimitError)
     assert stream in str(done.error)
@@ -31,7 +33,9 @@ async def test_exactly_the_limit_is_no_error():
     assert len(done.stdout) == 1000
 
 
-@pytest.mark.parametrize(("limit", "head", "tail"), [(0, 0, 0), (1, 1, 0), (10, 5, 5), (11, 6, 5), (200_000, 0, 0)])
+@pytest.mark.parametrize(
+    ("limit", "head", "tail"), [(0, 0, 0), (1, 1, 0), (10, 5, 5), (11, 6, 5), (200_000, 0, 0)]
+)
 async def test_truncation_keeps_head_and_tail(limit, head, tail):
     """The first and the last half are kept, with the totals, and the program runs to its end."""
     whole = b"".join(b"%d\n" % number for number in range(20_000))
@@ -44,7 +48,9 @@ async def test_truncation_keeps_head_and_tail(limit, head, tail):
 async def test_truncation_of_many_tiny_writes():
     """Bytes written one by one are put together again at both ends."""
     code = "import os\nfor i in range(30000): os.write(1, b'%05d' % i)"
-    done = await spawn([sys.executable, "-c", code], output_limit=100, overflow="truncate", timeout=60, check=True)
+    done = await spawn(
+        [sys.executable, "-c", code], output_limit=100, overflow="truncate", timeout=60, check=True
+    )
     assert done.stdout == b"".join(b"%05d" % i for i in [*range(10), *range(29_990, 30_000)])
 
 
@@ -68,7 +74,9 @@ anyio.run(main, backend=sys.argv[2], backend_options={"use_uvloop": True} if sys
 
 @pytest.mark.parametrize("overflow", ["error", "truncate"])
 def test_memory_is_the_limit_and_a_constant(anyio_backend, overflow):
-    """A program that writes three times the limit costs the limit of memory (64 MiB here), not twice that and no more."""
+    """A program that writes three times the limit costs the limit of memory (64 MiB here), not
+    twice that and no more.
+    """
     backend, options = anyio_backend
     argv = [sys.executable, "-c", MEASURE, overflow, backend, *options]
     done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=60)
@@ -119,7 +127,9 @@ async def test_an_exception_of_the_callback_reaches_the_caller_as_it_is(kind):
         raise mine
 
     with pytest.raises(OfTheCaller) as caught:
-        await spawn(["sh", "-c", "echo x; sleep 100"], on_output=fail if kind == "sync" else fail_later)
+        await spawn(
+            ["sh", "-c", "echo x; sleep 100"], on_output=fail if kind == "sync" else fail_later
+        )
     assert caught.value is mine
 
 
@@ -151,7 +161,9 @@ async def test_a_callback_that_never_returns_does_not_outlive_the_timeout():
 
 
 async def test_a_slow_callback_holds_the_program_and_loses_nothing(tmp_path):
-    """The time that the callback takes is not the time that descendants have to let go of a stream."""
+    """The time that the callback takes is not the time that descendants have to let go of a
+    stream.
+    """
     got, fifo = [], tmp_path / "fifo"
     os.mkfifo(fifo)
     go_on = os.open(fifo, os.O_RDWR)
@@ -163,7 +175,9 @@ async def test_a_slow_callback_holds_the_program_and_loses_nothing(tmp_path):
 
     script = f"(for i in 1 2 3; do echo $i; read -r _; done <{fifo}) & exit 0"
     try:
-        done = await spawn(["sh", "-c", script], timeout=30, wait_delay=0.8, on_output=slow, check=True)
+        done = await spawn(
+            ["sh", "-c", script], timeout=30, wait_delay=0.8, on_output=slow, check=True
+        )
     finally:
         os.close(go_on)
     assert got == [b"1\n", b"2\n", b"3\n"]

@@ -1,4 +1,6 @@
-"""Programs that cannot be started: which of the things that may be missing, and nothing left behind."""
+"""Programs that cannot be started: which of the things that may be missing, and nothing left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,13 @@ async def test_missing_program(tmp_path):
 
 async def test_missing_working_directory(tmp_path):
     """It is named, and not mistaken for the program."""
-    await refused(["cat"], "working directory", str(tmp_path / "gone"), "does not exist", cwd=str(tmp_path / "gone"))
+    await refused(
+        ["cat"],
+        "working directory",
+        str(tmp_path / "gone"),
+        "does not exist",
+        cwd=str(tmp_path / "gone"),
+    )
 
 
 async def test_a_file_as_working_directory(tmp_path):
@@ -64,7 +72,9 @@ async def test_not_executable(script, tmp_path):
 
 
 async def test_no_program_format(script):
-    """A file with the executable bit that is neither binary nor script is refused, and never given to a shell."""
+    """A file with the executable bit that is neither binary nor script is refused, and never given
+    to a shell.
+    """
     await refused([script("exit 7\n")], "format", "#!/bin/sh")
 
 
@@ -75,7 +85,9 @@ async def test_too_long():
 
 
 async def test_undecodable_names_are_names(tmp_path):
-    """Bytes that are no UTF-8, decoded as Python decodes file names, reach the program as they were."""
+    """Bytes that are no UTF-8, decoded as Python decodes file names, reach the program as they
+    were.
+    """
     name = os.fsdecode(b"\xff\xfe")
     (tmp_path / name).write_text("x")
     done = await spawn(["cat", str(tmp_path / name)], check=True)

@@ -70,10 +70,17 @@ class Box(str):
 
 
 @pytest.fixture(
-    params=["busybox", "python", "busybox with residents", "python with residents", "python with residents that know"]
+    params=[
+        "busybox",
+        "python",
+        "busybox with residents",
+        "python with residents",
+        "python with residents that know",
+    ]
 )
 def box(request, monkeypatch):
-    """A container with busybox's sh, and one with dash; with a supervisor for each command, and with those that stay.
+    """A container with busybox's sh, and one with dash; with a supervisor for each command, and
+    with those that stay.
 
     The last of these take any program for one that they executed before.
     """

@@ -1,4 +1,6 @@
-"""`anyspawn.containers` against a real daemon: the life of a container, its confinement seen from inside, and orphans."""
+"""`anyspawn.containers` against a real daemon: the life of a container, its confinement seen from
+inside, and orphans.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,24 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from anyspawn import Cleanup, Command, ConfigError, ExitError, SpawnError, SpawnTimeoutError, TransportError, spawn
-from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, _manager, reap_orphans, running
+from anyspawn import (
+    Cleanup,
+    Command,
+    ConfigError,
+    ExitError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
+from anyspawn.containers import (
+    ContainerManager,
+    ContainerSpec,
+    SecurityConfig,
+    _manager,
+    reap_orphans,
+    running,
+)
 from engines import docker, made_by_us
 from machine import eventually
 
@@ -61,9 +79,9 @@ async def test_the_life_of_a_container(manager, tmp_path):
             False,
         )
         assert info.labels["io.anyspawn.owner"].split("/")[1] == str(os.getpid())
-        assert [(mount.type, mount.source, mount.target, mount.writable) for mount in info.mounts] == [
-            ("bind", str(tmp_path), "/work", True)
-        ]
+        assert [
+            (mount.type, mount.source, mount.target, mount.writable) for mount in info.mounts
+        ] == [("bind", str(tmp_path), "/work", True)]
         assert info.raw["Config"]["Image"] == info.image == "busybox"
         assert await manager.run(container, stdin=b"input\n", on_output=on_output) == 7
         assert found == {"stdout": b"from the hostinput\nb c\n/work\n", "stderr": b"err\n"}
@@ -103,7 +121,9 @@ async def test_with_a_terminal(manager, stdin):
         ContainerSpec(image="busybox", cmd=["sh", "-c", script], tty=True, attach_stdin=stdin)
     )
     on_output, found = gather()
-    assert await manager.run(container, stdin=b"input\n" if stdin else b"", on_output=on_output) == 3
+    assert (
+        await manager.run(container, stdin=b"input\n" if stdin else b"", on_output=on_output) == 3
+    )
     assert b"/dev/pts/0\r\n" in found["stdout"]
     assert (b"got input\r\n" in found["stdout"]) is stdin
     assert (await manager.inspect(container)).tty
@@ -121,22 +141,30 @@ async def main():
     sys.exit(await manager.run(await manager.create(spec)))
 anyio.run(main)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (4, b"out\n", b"err\n")
 
 
 async def test_timeout(manager):
     """The container is stopped and removed, whatever it does; the error says so."""
     began = time.monotonic()
-    await manager.run(await manager.create(ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True)))
+    await manager.run(
+        await manager.create(ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True))
+    )
     timeout = round(3 * (time.monotonic() - began) + 2)
     spec = ContainerSpec(
-        image="busybox", cmd=["sh", "-c", "trap '' TERM; echo out; while :; do sleep 1; done"], timeout=timeout
+        image="busybox",
+        cmd=["sh", "-c", "trap '' TERM; echo out; while :; do sleep 1; done"],
+        timeout=timeout,
     )
     container = await manager.create(spec)
     on_output, found = gather()
     began = time.monotonic()
-    with pytest.raises(SpawnTimeoutError, match=f"had not ended after {timeout} s, and was stopped and removed"):
+    with pytest.raises(
+        SpawnTimeoutError, match=f"had not ended after {timeout} s, and was stopped and removed"
+    ):
         await manager.run(container, on_output=on_output)
     assert time.monotonic() - began < 6 * timeout + 10
     assert found["stdout"] == b"out\n"
@@ -147,7 +175,9 @@ async def test_timeout(manager):
 async def test_cancelled_while_it_runs(manager, keep):
     """It is stopped in any case, and removed where its spec says so."""
     cmd = ["sh", "-c", "echo ready; exec sleep 1000"]
-    container = await manager.create(ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=not keep))
+    container = await manager.create(
+        ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=not keep)
+    )
     with anyio.CancelScope() as scope:
         await manager.run(container, on_output=lambda *_: scope.cancel())
     if keep:
@@ -158,9 +188,13 @@ async def test_cancelled_while_it_runs(manager, keep):
 
 @pytest.mark.parametrize(("cmd", "pause"), [(["sleep", "1000"], 0.02), (["true"], 0.03)])
 async def test_run_at_moments_that_are_cancelled(manager, cmd, pause):
-    """Whether it was looked at, started, running, or on its way out: what is to be removed is removed."""
+    """Whether it was looked at, started, running, or on its way out: what is to be removed is
+    removed.
+    """
     for step in range(14):
-        container = await manager.create(ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=True))
+        container = await manager.create(
+            ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=True)
+        )
         with anyio.move_on_after(step * pause):
             await manager.run(container)
         assert container[:12] not in made_by_us()
@@ -188,14 +222,20 @@ async def test_a_removal_that_docker_does_not_answer(fake_docker, monkeypatch, c
 
 async def test_remove_on_exit(manager):
     """Removed with its end."""
-    container = await manager.create(ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True))
+    container = await manager.create(
+        ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True)
+    )
     assert await manager.run(container) == 0
     assert not made_by_us()
 
 
 async def test_stop(manager):
-    """SIGTERM first, which an init hands on; SIGKILL after the grace; a stopped one stays stopped."""
-    spec = ContainerSpec(image="busybox", cmd=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"])
+    """SIGTERM first, which an init hands on; SIGKILL after the grace; a stopped one stays
+    stopped.
+    """
+    spec = ContainerSpec(
+        image="busybox", cmd=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"]
+    )
     container = await manager.create(spec)
     await manager.start(container)
     await manager.stop(container)
@@ -203,7 +243,9 @@ async def test_stop(manager):
     await manager.stop(container)
     await manager.remove(container)
     container = await manager.create(
-        ContainerSpec(image="busybox", cmd=["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+        ContainerSpec(
+            image="busybox", cmd=["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
+        )
     )
     await manager.start(container)
     began = time.monotonic()
@@ -226,7 +268,9 @@ async def test_errors(manager):
     """Docker's own, each with its message; nothing is left of what was not made."""
     with pytest.raises(TransportError, match="No such image: anyspawn-none:1"):
         await manager.create(ContainerSpec(image="anyspawn-none:1"))
-    spec = ContainerSpec(image="busybox", cmd=["no-such-program"], security=SecurityConfig(init=False))
+    spec = ContainerSpec(
+        image="busybox", cmd=["no-such-program"], security=SecurityConfig(init=False)
+    )
     container = await manager.create(spec)
     with pytest.raises(SpawnError, match="no-such-program"):
         await manager.run(container)
@@ -246,7 +290,9 @@ async def test_pull_if_missing(fake_docker):
     )
     assert await ContainerManager(docker_path=path).pull_if_missing("x", on_progress=lines.append)
     assert lines == ["abc: Pulling fs layer", "abc: Pull complete"]
-    path = fake_docker('case "$1 $2" in "image inspect") exit 1;; pull*) echo "Error: no such host" >&2; exit 1;; esac')
+    path = fake_docker(
+        'case "$1 $2" in "image inspect") exit 1;; pull*) echo "Error: no such host" >&2; exit 1;; esac'
+    )
     with pytest.raises(TransportError, match="no such host"):
         await ContainerManager(docker_path=path).pull_if_missing("x")
 
@@ -261,11 +307,17 @@ ls /sys/class/net
 
 
 async def test_confinement_from_inside():
-    """By default: no capability, no new privileges, seccomp, nobody, a read-only root, no network."""
+    """By default: no capability, no new privileges, seccomp, nobody, a read-only root, no
+    network.
+    """
     async with running(ContainerSpec(image="busybox")) as box:
         done = await box.spawn(Command(["sh", "-c", INSIDE]))
     lines = done.stdout.decode().split("\n")
-    assert [" ".join(line.split()) for line in lines[:3]] == ["CapEff: 0000000000000000", "NoNewPrivs: 1", "Seccomp: 2"]
+    assert [" ".join(line.split()) for line in lines[:3]] == [
+        "CapEff: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+    ]
     assert lines[3] == "65534"
     assert "Read-only file system" in lines[4]
     assert lines[5:] == ["tmp is writable", "lo", ""]
@@ -274,8 +326,16 @@ async def test_confinement_from_inside():
 @pytest.mark.parametrize(
     ("security", "script", "expected"),
     [
-        ({"cap_drop": ["NET_RAW"], "user": None}, "grep CapEff /proc/self/status", "CapEff: 00000000a80405fb"),
-        ({"cap_add": ["CHOWN"], "user": None}, "grep CapEff /proc/self/status", "CapEff: 0000000000000001"),
+        (
+            {"cap_drop": ["NET_RAW"], "user": None},
+            "grep CapEff /proc/self/status",
+            "CapEff: 00000000a80405fb",
+        ),
+        (
+            {"cap_add": ["CHOWN"], "user": None},
+            "grep CapEff /proc/self/status",
+            "CapEff: 0000000000000001",
+        ),
         ({"no_new_privileges": False}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs: 0"),
         ({"seccomp": "unconfined"}, "grep Seccomp: /proc/self/status", "Seccomp: 0"),
         ({"read_only": False, "user": None}, "touch /x && echo written", "written"),
@@ -304,7 +364,9 @@ async def test_network_can_be_had():
 
 async def test_a_fork_bomb_meets_the_limit_of_processes():
     """And what stands outside goes on."""
-    async with running(ContainerSpec(image="busybox", security=SecurityConfig(pids_limit=32))) as box:
+    async with running(
+        ContainerSpec(image="busybox", security=SecurityConfig(pids_limit=32))
+    ) as box:
         done = await box.spawn(Command(["sh", "-c", "b() { b | b & }; b; sleep 1000"], timeout=1.5))
         assert isinstance(done.error, (SpawnTimeoutError, ExitError))
         script = "n=0; while [ $n -lt 60 ]; do sleep 5 & n=$((n + 1)); done"
@@ -332,7 +394,9 @@ async def test_a_seccomp_profile(tmp_path):
     profile.write_text(
         '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
     )
-    async with running(ContainerSpec(image="busybox", security=SecurityConfig(seccomp=profile))) as box:
+    async with running(
+        ContainerSpec(image="busybox", security=SecurityConfig(seccomp=profile))
+    ) as box:
         done = await box.spawn(Command(["sh", "-c", "touch /tmp/x && mkdir /tmp/y"]))
     assert b"Operation not permitted" in done.stderr
     assert done.returncode == 1
@@ -375,7 +439,9 @@ def orphan():
 
 
 async def test_orphans(manager):
-    """Running or not, those of dead owners are removed; those of the living, and other people's, never."""
+    """Running or not, those of dead owners are removed; those of the living, and other people's,
+    never.
+    """
     ours = await manager.create(ContainerSpec(image="busybox", cmd=["true"]))
     foreign = docker("create", "--label", "io.anyspawn.owner=other-boot.1/1/1", "busybox", "true")
     parent = orphan()
@@ -402,7 +468,13 @@ async def test_an_owner_whose_pid_was_reused_is_dead(manager):
 
     old = f"{host_id()}/{os.getpid()}/{int(start_time(os.getpid())) - 1}"
     container = docker(
-        "create", "--label", f"io.anyspawn.owner={old}", "--label", "io.anyspawn.id=ab", "busybox", "true"
+        "create",
+        "--label",
+        f"io.anyspawn.owner={old}",
+        "--label",
+        "io.anyspawn.id=ab",
+        "busybox",
+        "true",
     )
     assert [each.id for each in await reap_orphans()] == [container]
 
@@ -416,7 +488,9 @@ def box(*args, **options):
 
 class TestBox:
     def test_a_command_in_this_folder(self, tmp_path):
-        """The image fits the command, the folder is the workspace, secrets stay outside, and nothing is left."""
+        """The image fits the command, the folder is the workspace, secrets stay outside, and
+        nothing is left.
+        """
         tmp_path.chmod(0o755)
         (tmp_path / "app.py").write_text(
             "import os, sys; print(sys.stdin.read(), os.getcwd(), os.environ.get('API_KEY'), os.environ['LANG']); sys.exit(3)"
@@ -463,7 +537,15 @@ class TestBox:
     def test_killed(self):
         """Its container goes with it."""
         process = subprocess.Popen(
-            [*BOX, "--image", "busybox", "--", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"],
+            [
+                *BOX,
+                "--image",
+                "busybox",
+                "--",
+                "sh",
+                "-c",
+                "trap '' TERM; echo ready; while :; do sleep 1; done",
+            ],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
         )
@@ -477,7 +559,9 @@ class TestBox:
 
 
 def on_terminal(args, steps, size=(24, 80)):
-    """Run the command line on a terminal: for each step wait for a text, then type another; return all that was shown."""
+    """Run the command line on a terminal: for each step wait for a text, then type another; return
+    all that was shown.
+    """
     import fcntl
     import struct
     import termios
@@ -514,7 +598,9 @@ class TestTerminal:
         """A bar on a terminal; elsewhere nothing of it."""
         lines = "latest: Pulling from library/busybox|0123456789ab: Pulling fs layer|cdef01234567: Pulling fs layer|0123456789ab: Pull complete|Digest: sha256:0|Status: Downloaded"
         pull = f'echo "{lines}" | tr "|" "\\n"; sleep 0.5'
-        path = fake_docker(f'case "$1 $2" in "image inspect") exit 1;; "pull "*) {pull};; *) exec $real "$@";; esac')
+        path = fake_docker(
+            f'case "$1 $2" in "image inspect") exit 1;; "pull "*) {pull};; *) exec $real "$@";; esac'
+        )
         args = ["--image", "busybox", "--docker-path", path, "--", "echo", "done"]
         shown, status = on_terminal(args, [])
         plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown)
@@ -530,7 +616,8 @@ class TestTerminal:
     def test_there_is_one_inside(self):
         """Where there is one outside; what is typed arrives."""
         shown, status = on_terminal(
-            ["--image", "busybox", "--", "sh", "-c", "tty; read x; echo got $x; exit 5"], [(b"/dev/", b"typed\n")]
+            ["--image", "busybox", "--", "sh", "-c", "tty; read x; echo got $x; exit 5"],
+            [(b"/dev/", b"typed\n")],
         )
         assert b"/dev/pts/0" in shown
         assert b"got typed" in shown
@@ -556,13 +643,17 @@ class TestTerminal:
             "until(99)\n"
             "print('columns', os.get_terminal_size().columns)\n"
         )
-        shown, _ = on_terminal(["--image", "python:3-slim", "--", "python3", "-c", code], [(b"ready", resize)])
+        shown, _ = on_terminal(
+            ["--image", "python:3-slim", "--", "python3", "-c", code], [(b"ready", resize)]
+        )
         assert b"columns 99" in shown
 
     def test_ctrl_c(self):
         """Reaches the program, which may do with it what it likes."""
         script = "trap 'echo interrupted; exit 7' INT; echo ready; while :; do sleep 0.1; done"
-        shown, status = on_terminal(["--image", "busybox", "--", "sh", "-c", script], [(b"ready", b"\x03")])
+        shown, status = on_terminal(
+            ["--image", "busybox", "--", "sh", "-c", script], [(b"ready", b"\x03")]
+        )
         assert b"interrupted" in shown
         assert status == 7
         assert not eventually(made_by_us)
@@ -575,13 +666,19 @@ def test_prune_command():
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    listed = subprocess.run([*prune, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [*prune, "--dry-run"], capture_output=True, text=True, check=True
+    ).stdout
     assert listed.count("busybox") == 2
     assert listed.endswith("2 would be removed\n")
     assert len(made_by_us()) == 2
-    assert subprocess.run(prune, capture_output=True, text=True, check=True).stdout.endswith("2 removed\n")
+    assert subprocess.run(prune, capture_output=True, text=True, check=True).stdout.endswith(
+        "2 removed\n"
+    )
     assert not made_by_us()
-    failed = subprocess.run([*prune, "--docker-path", "no-such-docker"], capture_output=True, text=True, check=False)
+    failed = subprocess.run(
+        [*prune, "--docker-path", "no-such-docker"], capture_output=True, text=True, check=False
+    )
     assert failed.returncode == 1
     assert "no-such-docker" in failed.stderr
 
@@ -603,7 +700,9 @@ def test_run_command(busybox):
         check=False,
     )
     assert (done.returncode, done.stdout) == (3, b"in")
-    done = subprocess.run([*base, "--mode", "docker_run", "--", "true"], capture_output=True, check=False)
+    done = subprocess.run(
+        [*base, "--mode", "docker_run", "--", "true"], capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr.splitlines()) == (
         125,
         [b"anyspawn: docker_run: image is missing (see 'anyspawn run --help')"],
@@ -634,15 +733,30 @@ async def test_a_second_run_whose_connection_is_lost(fake_docker, tmp_path):
 
 async def test_a_creation_whose_answer_is_lost(fake_docker):
     """Leaves nothing, although docker made it."""
-    path = fake_docker('$real "$@" || exit; [ $1 != create ] || { echo "error during connect: EOF" >&2; exit 1; }')
+    path = fake_docker(
+        '$real "$@" || exit; [ $1 != create ] || { echo "error during connect: EOF" >&2; exit 1; }'
+    )
     with pytest.raises(TransportError):
-        await ContainerManager(docker_path=path).create(ContainerSpec(image="busybox", cmd=["true"]))
+        await ContainerManager(docker_path=path).create(
+            ContainerSpec(image="busybox", cmd=["true"])
+        )
     assert not made_by_us()
 
 
 def test_a_run_command_whose_input_does_not_end(busybox):
     """Is over when its time is."""
-    base = [sys.executable, "-m", "anyspawn", "run", "--mode", "docker_exec", "--container", busybox, "--timeout", "1s"]
+    base = [
+        sys.executable,
+        "-m",
+        "anyspawn",
+        "run",
+        "--mode",
+        "docker_exec",
+        "--container",
+        busybox,
+        "--timeout",
+        "1s",
+    ]
     process = subprocess.Popen([*base, "--", "true"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.wait(30) == 124
     assert b"stdin had not ended when the time was over" in process.stderr.read()

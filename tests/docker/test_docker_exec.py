@@ -77,9 +77,13 @@ async def test_stdin_and_output(box):
 
 
 async def test_variables_are_exact(box):
-    """Line breaks, empty ones, quotes, any byte; also names by which a shell or docker itself is steered."""
+    """Line breaks, empty ones, quotes, any byte; also names by which a shell or docker itself is
+    steered.
+    """
     done = await run(box, "cat", "/proc/self/environ", env=NASTY)
-    found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+    found = dict(
+        entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry
+    )
     assert {name: found.get(name) for name in NASTY} == NASTY
     assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
 
@@ -92,7 +96,9 @@ async def test_stdin_of_any_size(box, size):
     assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # how fast docker is does not depend on the loop
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio"]
+)  # how fast docker is does not depend on the loop
 @pytest.mark.heavy
 async def test_a_gigabyte_of_output(python):
     """Comes back whole, in bounded memory."""
@@ -123,14 +129,19 @@ async def test_a_gigabyte_of_output(python):
 @pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
 async def test_the_programs_own_status(box, code):
     """Also those that docker uses for itself, with docker's own words on stderr."""
-    done = await run(box, "sh", "-c", f"echo 'Error response from daemon: No such container: x' >&2; exit {code}")
+    done = await run(
+        box, "sh", "-c", f"echo 'Error response from daemon: No such container: x' >&2; exit {code}"
+    )
     assert isinstance(done.error, ExitError), done
     assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
-    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+    [
+        (["no-such-program"], "was not found in the container"),
+        (["/etc/passwd"], "cannot be executed"),
+    ],
 )
 async def test_a_program_that_cannot_be_started(box, argv, words):
     """It never ran, and both outputs are empty."""
@@ -166,7 +177,9 @@ async def test_nothing_is_left_in_the_container(box, how):
 
 
 async def test_what_a_program_leaves_behind_is_ended(box):
-    """At once where it holds no stream; else after `wait_delay`, and the outcome says that output may be missing."""
+    """At once where it holds no stream; else after `wait_delay`, and the outcome says that output
+    may be missing.
+    """
     done = await run(box, "sh", "-c", "sleep 999 >/dev/null 2>&1 & echo out; exit 4")
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", False)
     assert done.duration < 30
@@ -212,7 +225,9 @@ async def test_a_process_whose_first_thread_has_ended_is_ended(python, resident)
 
 
 async def test_what_the_container_itself_starts_goes_on(containers):
-    """Also where it comes and goes all the time, and a chain of processes is looked for meanwhile."""
+    """Also where it comes and goes all the time, and a chain of processes is looked for
+    meanwhile.
+    """
     beat = "set -e; while :; do sleep 0.01; echo >>/tmp/beat; done"
     box = containers("busybox", cmd=("sh", "-c", beat))
     for resident in (0, 1):
@@ -221,11 +236,15 @@ async def test_what_the_container_itself_starts_goes_on(containers):
                 done = await spawn(["sh", "-c", CHAINS["in one group"]], sandbox=sandbox)
                 assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
                 at = docker("exec", box, "wc", "-c", "/tmp/beat")
-                assert not eventually(lambda at=at: docker("exec", box, "wc", "-c", "/tmp/beat") == at, 10)
+                assert not eventually(
+                    lambda at=at: docker("exec", box, "wc", "-c", "/tmp/beat") == at, 10
+                )
 
 
 async def test_grace(box):
-    """SIGTERM comes first, to all of the tree; what the program says then is read, and its status is its own."""
+    """SIGTERM comes first, to all of the tree; what the program says then is read, and its status
+    is its own.
+    """
     script = "trap 'echo bye >&2; exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
     done = await run(box, "sh", "-c", script, output_limit=100, grace=60)
     assert isinstance(done.error, OutputLimitError)
@@ -260,7 +279,9 @@ async def test_the_caller_is_killed(box, size, anyio_backend):
     args = [anyio_backend[0], box, json.dumps(trees), str(size), str(box.resident * len(trees))]
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *args])
     try:
-        assert not eventually(lambda: len(docker("exec", box, "ls", "/tmp").split()) < len(trees), 30)
+        assert not eventually(
+            lambda: len(docker("exec", box, "ls", "/tmp").split()) < len(trees), 30
+        )
     finally:
         parent.kill()
         parent.wait()
@@ -297,7 +318,9 @@ async def test_the_client_is_ended_by_someone_else(box):
 
 def clients_of(box):
     return [
-        pid for pid, words in command_lines().items() if words[:2] == [b"docker", b"exec"] and box.encode() in words
+        pid
+        for pid, words in command_lines().items()
+        if words[:2] == [b"docker", b"exec"] and box.encode() in words
     ]
 
 
@@ -308,7 +331,9 @@ async def test_cancelled_at_fifty_moments(box):
     async def one(delay):
         async with limiter:
             with anyio.move_on_after(delay):
-                await run(box, "sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3", stdin=b"x" * 100_000)
+                await run(
+                    box, "sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3", stdin=b"x" * 100_000
+                )
 
     async with anyio.create_task_group() as tasks:
         for step in range(50):
@@ -321,7 +346,9 @@ async def test_sixteen_at_once(box):
     results = {}
 
     async def one(number):
-        results[number] = await run(box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)})
+        results[number] = await run(
+            box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)}
+        )
 
     async with anyio.create_task_group() as tasks:
         for number in range(16):
@@ -356,7 +383,12 @@ async def test_no_secret_in_any_argv(box):
     secret = f"s3cret-{os.getpid()}"
     with all_command_lines() as seen:
         done = await run(
-            box, "sh", "-c", "cat; sleep 0.5", env={"TOKEN": secret, "TWO": f"{secret}\n"}, stdin=secret.encode()
+            box,
+            "sh",
+            "-c",
+            "cat; sleep 0.5",
+            env={"TOKEN": secret, "TWO": f"{secret}\n"},
+            stdin=secret.encode(),
         )
     assert done.stdout == secret.encode()
     assert len(seen) > 100
@@ -376,7 +408,10 @@ async def test_a_container_that_is_not_there():
     done = await run("anyspawn-no-such-container", "true")
     assert isinstance(done.error, TransportError), done
     assert (done.error.started, done.returncode, done.cleanup) == (False, None, Cleanup.NOT_NEEDED)
-    assert "No such container: anyspawn-no-such-container; start the container, or correct its name" in str(done.error)
+    assert (
+        "No such container: anyspawn-no-such-container; start the container, or correct its name"
+        in str(done.error)
+    )
 
 
 async def test_a_container_that_is_paused_or_stopped(own):
@@ -447,7 +482,9 @@ def bare(containers):
 
 
 async def test_without_a_shell(bare, caplog):
-    """The plain layout serves, which is logged once; clean-up cannot be confirmed, and is not claimed to be."""
+    """The plain layout serves, which is logged once; clean-up cannot be confirmed, and is not
+    claimed to be.
+    """
     sandbox = DockerExec(bare, default_timeout=60)
     done = await run(sandbox, "/app/cat", stdin=b"in", env={"A": "b"})
     assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
@@ -456,7 +493,9 @@ async def test_without_a_shell(bare, caplog):
     assert (found["A"], found["B"]) == (" x=", "c\nd")
     done = await run(sandbox, "/app/none")
     assert isinstance(done.error, NotStartedError), done
-    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert warnings == [f"container {bare} has no sh: its commands run without a supervisor"]
 
 
@@ -470,12 +509,16 @@ async def test_a_shell_is_required(bare):
 
 
 async def test_supervisor_off(busybox):
-    """The plain layout: statuses and variables as before, and a timeout that cannot be confirmed."""
+    """The plain layout: statuses and variables as before, and a timeout that cannot be
+    confirmed.
+    """
     sandbox = DockerExec(busybox, supervisor="off", default_timeout=60)
     done = await run(sandbox, "sh", "-c", "cat; echo $A; exit 3", stdin=b"in", env={"A": "b"})
     assert (done.stdout, done.returncode) == (b"inb\n", 3)
     assert isinstance((await run(sandbox, "no-such-program")).error, NotStartedError)
-    assert isinstance((await run(DockerExec("anyspawn-none", supervisor="off"), "true")).error, TransportError)
+    assert isinstance(
+        (await run(DockerExec("anyspawn-none", supervisor="off"), "true")).error, TransportError
+    )
     done = await run(sandbox, "sh", "-c", "echo ready; sleep 3", output_limit=5)
     assert isinstance(done.error, OutputLimitError)
     assert done.cleanup is Cleanup.UNCONFIRMED
@@ -490,17 +533,23 @@ async def test_settings(busybox):
     done = await run(attrs.evolve(sandbox, user="no-such-user"), "true")
     assert isinstance(done.error, TransportError)
     assert "correct user" in str(done.error)
-    done = await run(sandbox, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", output_limit=5)
+    done = await run(
+        sandbox, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", output_limit=5
+    )
     assert done.cleanup is Cleanup.CONFIRMED
     assert not eventually(lambda: processes_in(busybox))
 
 
-@pytest.mark.parametrize("spoil", ["rm -f /usr/bin/grep /bin/grep", "true"], ids=["without grep", "with a low limit"])
+@pytest.mark.parametrize(
+    "spoil", ["rm -f /usr/bin/grep /bin/grep", "true"], ids=["without grep", "with a low limit"]
+)
 async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, spoil):
     """The work is still ended where that can be; that nothing was found proves nothing."""
     name = containers("busybox", *(["--ulimit", "locks=1000"] if spoil == "true" else []))
     docker("exec", name, "sh", "-c", spoil)
-    done = await run(name, "sh", "-c", "env -i setsid sleep 4 & echo ready; sleep 4", output_limit=5)
+    done = await run(
+        name, "sh", "-c", "env -i setsid sleep 4 & echo ready; sleep 4", output_limit=5
+    )
     assert isinstance(done.error, OutputLimitError)
     left = processes_in(name)
     assert not left or done.cleanup is Cleanup.UNCONFIRMED
@@ -508,7 +557,9 @@ async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, sp
 
 
 async def test_input_that_is_lost_in_the_container(containers):
-    """Its reader was ended for using too much memory: the command saw less, and that is no success."""
+    """Its reader was ended for using too much memory: the command saw less, and that is no
+    success.
+    """
     name = containers("busybox", "--memory=32m", "--memory-swap=32m")
     done = await run(name, "wc", "-c", stdin=bytes(60_000_000))
     assert isinstance(done.error, TransportError), done
@@ -536,14 +587,18 @@ async def test_names_that_the_supervisor_uses_for_itself(box):
         "status": "8",
     }
     done = await run(box, "cat", "/proc/self/environ", env=env)
-    assert {f"{name}={value}".encode() for name, value in env.items()} <= set(done.stdout.split(b"\0"))
+    assert {f"{name}={value}".encode() for name, value in env.items()} <= set(
+        done.stdout.split(b"\0")
+    )
     with pytest.raises(ConfigError, match="one of the supervisor's own names"):
         await run(box, "true", env={"ANYSPAWN_i": "1"})
 
 
 async def test_errors_of_a_program_without_the_supervisor(busybox):
     """That a line begins with Error does not make it docker's."""
-    done = await run(DockerExec(busybox, supervisor="off"), "sh", "-c", "echo 'Error: disk full' >&2; exit 3")
+    done = await run(
+        DockerExec(busybox, supervisor="off"), "sh", "-c", "echo 'Error: disk full' >&2; exit 3"
+    )
     assert isinstance(done.error, ExitError)
     assert done.returncode == 3
 

@@ -1,4 +1,6 @@
-"""`DockerRun` against a real daemon: each end that a call can come to, and no container left after any."""
+"""`DockerRun` against a real daemon: each end that a call can come to, and no container left after
+any.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,13 @@ async def run(*argv, sandbox=BUSYBOX, **options):
     return await spawn(argv, sandbox=sandbox, **options)
 
 
-@pytest.fixture(params=[{}, {"resident": 4}, {"fresh": True}], ids=["one for each", "kept", "started ahead"])
+@pytest.fixture(
+    params=[{}, {"resident": 4}, {"fresh": True}], ids=["one for each", "kept", "started ahead"]
+)
 async def box(request):
-    """Containers for one command each, some for one after the other, and some that wait for the one that they are for."""
+    """Containers for one command each, some for one after the other, and some that wait for the one
+    that they are for.
+    """
     async with DockerRun("busybox", default_timeout=60, **request.param) as sandbox:
         yield sandbox
     assert not eventually(made_by_us, 30)
@@ -52,7 +58,9 @@ async def box(request):
 
 async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it(box):
     """The end of stdin closes one direction alone; stdout and stderr stay apart."""
-    done = await run("sh", "-c", "cat; sleep 0.2; echo after; echo err >&2; exit 3", stdin=b"in\n", sandbox=box)
+    done = await run(
+        "sh", "-c", "cat; sleep 0.2; echo after; echo err >&2; exit 3", stdin=b"in\n", sandbox=box
+    )
     assert (done.stdout, done.stderr, done.returncode) == (b"in\nafter\n", b"err\n", 3)
     assert isinstance(done.error, ExitError)
     assert done.cleanup is Cleanup.NOT_NEEDED
@@ -60,8 +68,16 @@ async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it(box):
 
 async def test_timeout(box):
     """The container is gone within bounds, and that was seen; what it wrote until then is there."""
-    timeout = 3 * (await run("true", sandbox=box, check=True)).duration + 2  # some of that is the container's start
-    done = await run("sh", "-c", "echo out; trap '' TERM; while :; do sleep 1; done", timeout=timeout, sandbox=box)
+    timeout = (
+        3 * (await run("true", sandbox=box, check=True)).duration + 2
+    )  # some of that is the container's start
+    done = await run(
+        "sh",
+        "-c",
+        "echo out; trap '' TERM; while :; do sleep 1; done",
+        timeout=timeout,
+        sandbox=box,
+    )
     assert isinstance(done.error, SpawnTimeoutError)
     assert (done.stdout, done.cleanup) == (b"out\n", Cleanup.CONFIRMED)
     assert done.duration < timeout + 12
@@ -77,7 +93,9 @@ async def test_grace(box):
 
 
 async def test_overflow(box):
-    """Too much output ends the container, which waits until its client has taken all that was written."""
+    """Too much output ends the container, which waits until its client has taken all that was
+    written.
+    """
     for _ in range(3):
         done = await run("yes", output_limit=100_000, sandbox=box)
         assert isinstance(done.error, OutputLimitError)
@@ -87,7 +105,9 @@ async def test_overflow(box):
 def client_of(call_id):
     """Return the pid of the docker client that runs a call."""
     name = f"anyspawn-{call_id}".encode()
-    found = [pid for pid, words in command_lines().items() if words[1:2] == [b"run"] and name in words]
+    found = [
+        pid for pid, words in command_lines().items() if words[1:2] == [b"run"] and name in words
+    ]
     return found[0] if found else None
 
 
@@ -105,7 +125,11 @@ async def test_the_daemon_keeps_no_output():
     command = Command(["sh", "-c", "echo ready; read -r _ </dev/zero"], timeout=60)
 
     def on_output(stream, chunk):
-        found.append(docker("inspect", "--format", "{{.HostConfig.LogConfig.Type}}", f"anyspawn-{command.id}"))
+        found.append(
+            docker(
+                "inspect", "--format", "{{.HostConfig.LogConfig.Type}}", f"anyspawn-{command.id}"
+            )
+        )
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -116,7 +140,9 @@ async def test_the_daemon_keeps_no_output():
 async def test_the_client_is_killed_by_someone_else():
     """That is no exit of the program's; its container is removed."""
     event, results = anyio.Event(), []
-    command = await started(Command(["sh", "-c", "echo err >&2; echo ready; sleep 1000"], timeout=60), event)
+    command = await started(
+        Command(["sh", "-c", "echo err >&2; echo ready; sleep 1000"], timeout=60), event
+    )
 
     async def call():
         results.append(await BUSYBOX.spawn(command))
@@ -140,7 +166,9 @@ async def test_cancelled_at_fifty_moments():
         with anyio.move_on_after(delay):
             await run("sh", "-c", "sleep 0.1; echo x")
 
-    limiter = anyio.CapacityLimiter(4)  # with more at once docker itself may be too slow to confirm anything
+    limiter = anyio.CapacityLimiter(
+        4
+    )  # with more at once docker itself may be too slow to confirm anything
 
     async def limited(delay):
         async with limiter:
@@ -173,7 +201,10 @@ async def test_sixteen_at_once(box):
 async def test_the_programs_own_status(box, code):
     """Also those that docker uses for itself: it ran, and ended with that."""
     done = await run(
-        "sh", "-c", f"echo 'docker: Error response from daemon: No such image' >&2; exit {code}", sandbox=box
+        "sh",
+        "-c",
+        f"echo 'docker: Error response from daemon: No such image' >&2; exit {code}",
+        sandbox=box,
     )
     assert isinstance(done.error, ExitError), done
     assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
@@ -182,7 +213,10 @@ async def test_the_programs_own_status(box, code):
 
 @pytest.mark.parametrize(
     ("argv", "words"),
-    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+    [
+        (["no-such-program"], "was not found in the container"),
+        (["/etc/passwd"], "cannot be executed"),
+    ],
 )
 async def test_a_program_that_cannot_be_started(box, argv, words):
     """It never ran, and stdout is empty."""
@@ -193,18 +227,25 @@ async def test_a_program_that_cannot_be_started(box, argv, words):
 
 
 async def test_out_of_memory():
-    """The kernel's doing is told from a program's own 137, or said to be likely: docker's word of it is lost now and then."""
+    """The kernel's doing is told from a program's own 137, or said to be likely: docker's word of
+    it is lost now and then.
+    """
     sandbox = attrs.evolve(PYTHON, security=SecurityConfig(memory="24MiB"))
     done = await run("python3", "-c", "x = b'x' * 500_000_000", sandbox=sandbox)
     assert isinstance(done.error, ExitError)
-    assert re.search("the container was out of memory|for the lack of memory", str(done.error)), done
+    assert re.search("the container was out of memory|for the lack of memory", str(done.error)), (
+        done
+    )
     assert done.returncode == 137
 
 
 @pytest.mark.parametrize(
     ("sandbox", "words"),
     [
-        (DockerRun("no-such-image:1"), "No such image: no-such-image:1; pull the image first, or set pull"),
+        (
+            DockerRun("no-such-image:1"),
+            "No such image: no-such-image:1; pull the image first, or set pull",
+        ),
         (DockerRun("busybox", extra_args=["--no-such-flag"]), "correct extra_args"),
         (DockerRun("busybox", user="no-such-user"), "correct user"),
         (DockerRun("busybox", network="no-such-network"), "network"),
@@ -247,7 +288,9 @@ def guards():
     yield
     for pid in processes_with(os.environ[MARK]):
         with suppress(ProcessLookupError):
-            os.killpg(os.getpgid(pid), signal.SIGKILL)  # its group: a child that it starts meanwhile was not looked at
+            os.killpg(
+                os.getpgid(pid), signal.SIGKILL
+            )  # its group: a child that it starts meanwhile was not looked at
 
 
 async def test_a_client_that_hangs(fake_docker, guards):
@@ -261,24 +304,37 @@ async def test_a_client_that_hangs(fake_docker, guards):
 
 
 async def test_a_container_that_comes_late(fake_docker):
-    """Its client was given up, and what that had asked for may come yet: that is said, and a guard removes what comes."""
+    """Its client was given up, and what that had asked for may come yet: that is said, and a guard
+    removes what comes.
+    """
     command = Command(["true"], timeout=0.5)
     sandbox = attrs.evolve(
-        BUSYBOX, docker_path=fake_docker('case $1 in run) exec sleep 60;; *) exec $real "$@";; esac')
+        BUSYBOX,
+        docker_path=fake_docker('case $1 in run) exec sleep 60;; *) exec $real "$@";; esac'),
     )
     done = await sandbox.spawn(command)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.UNCONFIRMED
-    docker("create", "--name", f"anyspawn-{command.id}", "--label", f"io.anyspawn.id={command.id}", "busybox")
+    docker(
+        "create",
+        "--name",
+        f"anyspawn-{command.id}",
+        "--label",
+        f"io.anyspawn.id={command.id}",
+        "busybox",
+    )
     assert not eventually(made_by_us, 30)
 
 
 async def test_a_container_that_comes_soon(fake_docker, tmp_path):
-    """It is waited for, as its client was killed by someone else before it could say anything; and is removed."""
+    """It is waited for, as its client was killed by someone else before it could say anything; and
+    is removed.
+    """
     command = Command(["true"], timeout=60)
     name = f"anyspawn-{command.id}"
     create = f"touch {tmp_path}/on; sleep 1; docker create --name {name} --label io.anyspawn.id={command.id} busybox"
-    late = f'env -i PATH="$PATH" setsid sh -c "{create}" >/dev/null 2>&1 </dev/null &'  # the daemon's work, so to speak
+    # the daemon's work, so to speak
+    late = f'env -i PATH="$PATH" setsid sh -c "{create}" >/dev/null 2>&1 </dev/null &'
     until = f"until [ -e {tmp_path}/on ]; do sleep 0.01; done"
     path = fake_docker(f'[ $1 != run ] || {{ {late} {until}; kill -9 $$; }}; exec $real "$@"')
     sandbox = attrs.evolve(BUSYBOX, docker_path=path)
@@ -302,9 +358,13 @@ async def test_what_the_callback_raises_while_the_container_is_ended(grace, kind
 
     script = "trap 'for i in 1 2 3 4 5 6 7 8; do echo bye >&2; sleep 0.05; done; exit 7' TERM; printf %101s; "
     script += "while :; do sleep 0.1; done" if grace else "while :; do echo >&2; sleep 0.02; done"
-    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker('[ $1 != rm ] || sleep 0.5; exec $real "$@"'))
+    sandbox = attrs.evolve(
+        BUSYBOX, docker_path=fake_docker('[ $1 != rm ] || sleep 0.5; exec $real "$@"')
+    )
     with pytest.raises(kind):
-        await run("sh", "-c", script, output_limit=100, grace=grace, on_output=on_output, sandbox=sandbox)
+        await run(
+            "sh", "-c", script, output_limit=100, grace=grace, on_output=on_output, sandbox=sandbox
+        )
     assert not made_by_us()
 
 
@@ -318,7 +378,9 @@ async def test_grace_where_docker_is_slow(fake_docker):
 
 
 async def test_the_daemon_goes_away_meanwhile(fake_docker, guards):
-    """A client that loses it and gives up says nothing of the program; whether it ran to its end is not known."""
+    """A client that loses it and gives up says nothing of the program; whether it ran to its end is
+    not known.
+    """
     script = 'case $1 in run) echo ready; echo "docker: unexpected EOF" >&2; exit 125;; *) echo "Cannot connect to the Docker daemon" >&2; exit 1;; esac'
     done = await run("true", sandbox=attrs.evolve(BUSYBOX, docker_path=fake_docker(script)))
     assert isinstance(done.error, TransportError)
@@ -339,7 +401,9 @@ NASTY = {
 
 
 async def test_variables_are_exact(box):
-    """Line breaks, empty ones, quotes, other letters; also names by which docker itself is steered."""
+    """Line breaks, empty ones, quotes, other letters; also names by which docker itself is
+    steered.
+    """
     steering = {
         "PATH": "/bin:/x",
         "HOME": "/h",
@@ -359,7 +423,11 @@ async def test_variables_are_looked_up_at_call_time(box, monkeypatch):
     """A bare name is the host's value; one that is not set is left out."""
     monkeypatch.setenv("OF_THE_HOST", "1")
     done = await run(
-        "sh", "-c", "echo $OF_THE_HOST $A ${NOT_SET-unset}", env=["OF_THE_HOST", "A=2", "NOT_SET"], sandbox=box
+        "sh",
+        "-c",
+        "echo $OF_THE_HOST $A ${NOT_SET-unset}",
+        env=["OF_THE_HOST", "A=2", "NOT_SET"],
+        sandbox=box,
     )
     assert done.stdout == b"1 2 unset\n"
 
@@ -387,7 +455,12 @@ async def test_settings(tmp_path):
         network="none",
         extra_args=["--hostname=box"],
     )
-    done = await run("sh", "-c", "cat file; pwd; id -u; id -g; hostname; ls /sys/class/net; touch x", sandbox=sandbox)
+    done = await run(
+        "sh",
+        "-c",
+        "cat file; pwd; id -u; id -g; hostname; ls /sys/class/net; touch x",
+        sandbox=sandbox,
+    )
     assert done.stdout == b"mounted/data\n1234\n5678\nbox\nlo\n"
     assert b"Read-only" in done.stderr
     assert (await run("pwd", sandbox=sandbox, cwd="/tmp")).stdout == b"/tmp\n"
@@ -407,7 +480,9 @@ async def test_pull_missing(fake_docker, caplog):
     finally:
         docker("rmi", name, check=False)
     assert (done.stdout, done.error) == (b"hello\n", None)
-    assert [record.getMessage() for record in caplog.records if record.name == "anyspawn.docker"] == [
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "anyspawn.docker"
+    ] == [
         f"pulling {name}",
         f"pulling {name}: abc: Pull complete",
     ]
@@ -420,7 +495,9 @@ async def test_pull_fails(fake_docker):
     )
     done = await run("true", sandbox=DockerRun("no-such-image:1", docker_path=path, pull="missing"))
     assert isinstance(done.error, TransportError)
-    assert "no-such-image:1 could not be pulled: Error response from daemon: no such host" in str(done.error)
+    assert "no-such-image:1 could not be pulled: Error response from daemon: no such host" in str(
+        done.error
+    )
 
 
 PARENT = """
@@ -457,9 +534,13 @@ def client_of_any(parent):
 
 
 async def test_a_daemon_that_does_not_remember(fake_docker):
-    """It keeps but its last events: without the one that it was started, nobody knows whose status 127 is."""
+    """It keeps but its last events: without the one that it was started, nobody knows whose status
+    127 is.
+    """
     path = fake_docker('case $1 in events) exit 0;; *) exec $real "$@";; esac')
-    done = await run("sh", "-c", "echo ran; exit 127", sandbox=attrs.evolve(BUSYBOX, docker_path=path))
+    done = await run(
+        "sh", "-c", "echo ran; exit 127", sandbox=attrs.evolve(BUSYBOX, docker_path=path)
+    )
     assert isinstance(done.error, TransportError), done
     assert (done.error.started, done.stdout) == (None, b"ran\n")
 
@@ -481,7 +562,9 @@ async def test_the_guard_goes_on_where_clean_up_was_given_up(fake_docker, tmp_pa
     assert not eventually(made_by_us)
 
 
-@pytest.mark.parametrize("arg", ["--name=x", "--rm=false", "-d", "--detach", "--restart=always", "-dit"])
+@pytest.mark.parametrize(
+    "arg", ["--name=x", "--rm=false", "-d", "--detach", "--restart=always", "-dit"]
+)
 async def test_arguments_that_would_take_the_container_away(arg):
     """Are refused: clean-up could not find it."""
     with pytest.raises(ConfigError, match="would take the container out of our hands"):

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_session_in_a_fresh_container():
     """Its tools are listed and called; the container is gone with the block."""
-    box = DockerRun("python:3-slim", mounts=[f"{SERVER}:/server.py:ro"], network="none", default_timeout=60)
+    box = DockerRun(
+        "python:3-slim", mounts=[f"{SERVER}:/server.py:ro"], network="none", default_timeout=60
+    )
     await calculate(["python3", "/server.py"], box)
     assert made_by_us() == []
 

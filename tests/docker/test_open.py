@@ -22,7 +22,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["exec", "run"])
 def sandbox(request, busybox):
     return (
-        DockerExec(busybox, default_timeout=60) if request.param == "exec" else DockerRun("busybox", default_timeout=60)
+        DockerExec(busybox, default_timeout=60)
+        if request.param == "exec"
+        else DockerRun("busybox", default_timeout=60)
     )
 
 
@@ -48,7 +50,9 @@ async def read_exactly(stream, size):
 
 
 async def test_a_conversation(sandbox):
-    """What is sent comes back, any byte of it and more than a line; the end of stdin ends cat, but not before."""
+    """What is sent comes back, any byte of it and more than a line; the end of stdin ends cat, but
+    not before.
+    """
     async with anyspawn.open(["cat"], sandbox=sandbox) as process:
         for line in (b"one\n", bytes(range(256)), os.urandom(50_000), b"ends in \x1e"):
             await process.stdin.send(line)
@@ -57,13 +61,19 @@ async def test_a_conversation(sandbox):
         with pytest.raises(anyio.EndOfStream):
             await process.stdout.receive()
         assert await process.wait() == 0
-    assert process.completed.cleanup is not Cleanup.UNCONFIRMED  # a busy machine's client may close late
+    assert (
+        process.completed.cleanup is not Cleanup.UNCONFIRMED
+    )  # a busy machine's client may close late
 
 
 async def test_the_end_of_stdin_is_not_the_end(box):
-    """A program that goes on without its stdin does so under the supervisor, whose lifeline that is not."""
+    """A program that goes on without its stdin does so under the supervisor, whose lifeline that is
+    not.
+    """
     script = "cat; echo on; sleep 0.2; echo err >&2; exit 3"
-    async with anyspawn.open(["sh", "-c", script], sandbox=DockerExec(box), env={"A": "b"}) as process:
+    async with anyspawn.open(
+        ["sh", "-c", script], sandbox=DockerExec(box), env={"A": "b"}
+    ) as process:
         await process.stdin.send(b"in\n")
         await process.stdin.aclose()
         assert await read_exactly(process.stdout, 6) == b"in\non\n"
@@ -83,7 +93,9 @@ async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
 
 async def test_a_writer_that_was_cancelled(box):
     """Leaves whole chunks behind: what is sent next arrives as it is."""
-    async with anyspawn.open(["sh", "-c", "read -r line; echo; exec cat"], sandbox=DockerExec(box)) as process:
+    async with anyspawn.open(
+        ["sh", "-c", "read -r line; echo; exec cat"], sandbox=DockerExec(box)
+    ) as process:
         with anyio.move_on_after(0.5):
             await process.stdin.send(b"x" * 500_000)
         await process.stdin.aclose()
@@ -114,11 +126,17 @@ async def test_a_status_and_a_signal(sandbox):
 
 
 async def test_what_cannot_be_started(sandbox):
-    """The program, the container, the image, the client: each is an error of its kind before the block is entered."""
+    """The program, the container, the image, the client: each is an error of its kind before the
+    block is entered.
+    """
     with pytest.raises(NotStartedError, match="no-such-program"):
         async with anyspawn.open(["no-such-program"], sandbox=sandbox):
             raise AssertionError
-    missing = DockerExec("no-such-container") if isinstance(sandbox, DockerExec) else DockerRun("no-such-image")
+    missing = (
+        DockerExec("no-such-container")
+        if isinstance(sandbox, DockerExec)
+        else DockerRun("no-such-image")
+    )
     with pytest.raises(TransportError, match=r"No such|Unable to find"):
         async with anyspawn.open(["true"], sandbox=missing):
             raise AssertionError
@@ -128,7 +146,9 @@ async def test_what_cannot_be_started(sandbox):
 
 
 async def test_a_container_without_sh(containers):
-    """Is had without a supervisor: the streams are there, and that clean-up cannot be confirmed is said."""
+    """Is had without a supervisor: the streams are there, and that clean-up cannot be confirmed is
+    said.
+    """
     name = containers("distroless", "-i", cmd=("/app/cat",))
     async with anyspawn.open(["/app/cat"], sandbox=DockerExec(name, default_timeout=60)) as process:
         await process.stdin.send(b"in")
@@ -144,7 +164,9 @@ async def test_a_container_without_sh(containers):
 @pytest.mark.parametrize("tree", TREES)
 async def test_the_tree_ends_with_the_block(box, tree):
     """Inside the container too."""
-    async with anyspawn.open(["sh", "-c", f"echo; {TREES[tree]}"], sandbox=DockerExec(box)) as process:
+    async with anyspawn.open(
+        ["sh", "-c", f"echo; {TREES[tree]}"], sandbox=DockerExec(box)
+    ) as process:
         await process.stdout.receive()
     assert not eventually(lambda: processes_in(box))
     assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -206,7 +228,9 @@ anyio.run(main, backend=sys.argv[1])
 def test_the_caller_is_killed(backend, how, busybox):
     """The program ends in the container, and the container with it, by themselves."""
     where = "run" if how == "run" else busybox
-    with subprocess.Popen([sys.executable, "-c", HOST, backend, where], stdout=subprocess.PIPE, text=True) as host:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST, backend, where], stdout=subprocess.PIPE, text=True
+    ) as host:
         assert host.stdout.readline() == "ready\n"
         host.kill()
     assert not eventually(lambda: processes_in(busybox) or made_by_us(), 30)

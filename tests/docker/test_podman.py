@@ -49,11 +49,16 @@ def podman(daemon):
     if found is None or shutil.which("runc") is None:
         pytest.skip("podman and runc are not installed")
     folder = Path(tempfile.mkdtemp(prefix="podman-"))  # podman takes no long paths
-    for name, text in (("runtime", RUNTIME), ("podman", PODMAN.format(podman=found, folder=folder))):
+    for name, text in (
+        ("runtime", RUNTIME),
+        ("podman", PODMAN.format(podman=found, folder=folder)),
+    ):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     path = str(folder / "podman")
-    saved = subprocess.run(["docker", "save", "busybox:latest"], stdout=subprocess.PIPE, check=True).stdout
+    saved = subprocess.run(
+        ["docker", "save", "busybox:latest"], stdout=subprocess.PIPE, check=True
+    ).stdout
     subprocess.run([path, "load"], input=saved, capture_output=True, check=True)
     yield path
     subprocess.run([path, "rm", "-af", "--time=0"], stdout=subprocess.PIPE, check=False)
@@ -66,10 +71,15 @@ def left(podman):
 
 
 async def test_docker_run(podman):
-    """Input, output, variables, statuses, a missing program, a missing image, a timeout; no container is left."""
+    """Input, output, variables, statuses, a missing program, a missing image, a timeout; no
+    container is left.
+    """
     sandbox = DockerRun("busybox", docker_path=podman, network="none", default_timeout=60)
     done = await spawn(
-        ["sh", "-c", "cat; echo $A; echo err >&2; exit 3"], stdin=b"in\n", env={"A": "b\nc"}, sandbox=sandbox
+        ["sh", "-c", "cat; echo $A; echo err >&2; exit 3"],
+        stdin=b"in\n",
+        env={"A": "b\nc"},
+        sandbox=sandbox,
     )
     assert (done.stdout, done.stderr, done.returncode) == (b"in\nb c\n", b"err\n", 3)
     for code in (125, 126, 127, 137):
@@ -80,7 +90,9 @@ async def test_docker_run(podman):
     done = await spawn(["true"], sandbox=attrs.evolve(sandbox, image="anyspawn-none:1"))
     assert isinstance(done.error, TransportError)
     assert done.error.started is False
-    done = await spawn(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], sandbox=sandbox, timeout=1)
+    done = await spawn(
+        ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], sandbox=sandbox, timeout=1
+    )
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.CONFIRMED
     assert not left(podman)
@@ -90,13 +102,19 @@ async def test_docker_exec(podman):
     """With the supervisor: nothing of a tree is left."""
     async with running(ContainerSpec(image="busybox", security=LOOSE), docker_path=podman) as box:
         assert isinstance(box, DockerExec)
-        done = await spawn(["sh", "-c", "cat; echo $A; exit 125"], stdin=b"in\n", env={"A": "b\nc"}, sandbox=box)
+        done = await spawn(
+            ["sh", "-c", "cat; echo $A; exit 125"], stdin=b"in\n", env={"A": "b\nc"}, sandbox=box
+        )
         assert (done.stdout, done.returncode) == (b"in\nb c\n", 125)
         assert isinstance((await spawn(["no-such-program"], sandbox=box)).error, NotStartedError)
-        done = await spawn(["sh", "-c", "env -i setsid sleep 999 & sleep 999"], sandbox=box, timeout=1)
+        done = await spawn(
+            ["sh", "-c", "env -i setsid sleep 999 & sleep 999"], sandbox=box, timeout=1
+        )
         assert isinstance(done.error, SpawnTimeoutError)
         assert done.cleanup is Cleanup.CONFIRMED
-        assert (await spawn(["sh", "-c", "ps | grep -c '[s]leep 999'"], sandbox=box)).stdout == b"0\n"
+        assert (
+            await spawn(["sh", "-c", "ps | grep -c '[s]leep 999'"], sandbox=box)
+        ).stdout == b"0\n"
     done = await spawn(["true"], sandbox=DockerExec("anyspawn-none", docker_path=podman))
     assert isinstance(done.error, TransportError)
     assert done.error.started is False

@@ -1,4 +1,6 @@
-"""Residents in containers: what is theirs alone. That a call's outcome is the same, `test_docker_exec` proves."""
+"""Residents in containers: what is theirs alone. That a call's outcome is the same,
+`test_docker_exec` proves.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,15 @@ from anyspawn import (
     spawn,
 )
 from anyspawn._spawn.group import ended
-from cases import CHAINS, NASTY, TREES, be_patient, cancelled_after, command_lines, no_chain_meets_the_next_call
+from cases import (
+    CHAINS,
+    NASTY,
+    TREES,
+    be_patient,
+    cancelled_after,
+    command_lines,
+    no_chain_meets_the_next_call,
+)
 from engines import docker, made_by_us, processes_in
 from machine import eventually
 
@@ -37,7 +47,9 @@ def clients(place):
     """Return the docker clients that talk to a container, or run an image."""
     found = command_lines().items()
     return [
-        pid for pid, argv in found if argv[0].endswith(b"docker") and argv[1] in (b"exec", b"run") and place in argv
+        pid
+        for pid, argv in found
+        if argv[0].endswith(b"docker") and argv[1] in (b"exec", b"run") and place in argv
     ]
 
 
@@ -58,13 +70,21 @@ async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
 
 
 async def test_one_client_serves_many_calls(busybox):
-    """None before the first call; the same for those that follow; none once the sandbox is closed."""
+    """None before the first call; the same for those that follow; none once the sandbox is
+    closed.
+    """
     place = busybox.encode()
     async with DockerExec(busybox, resident=3, default_timeout=60) as sandbox:
         assert not clients(place)
         for number in range(5):
-            done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in", env={"A": str(number)})
-            assert (done.stdout, done.returncode, done.cleanup) == (b"in", number, Cleanup.NOT_NEEDED)
+            done = await spawn(
+                ["sh", "-c", "cat; exit $A"], sandbox=sandbox, stdin=b"in", env={"A": str(number)}
+            )
+            assert (done.stdout, done.returncode, done.cleanup) == (
+                b"in",
+                number,
+                Cleanup.NOT_NEEDED,
+            )
         assert len(clients(place)) == 1
     assert not clients(place)
     assert not eventually(lambda: processes_in(busybox))
@@ -74,23 +94,38 @@ async def test_calls_share_nothing_but_their_container(busybox):
     """Each has its own process, session, variables, working directory and input."""
     script = "cat; echo $A; pwd; cat /proc/$$/stat; A=changed; cd /"
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
-        first = await spawn(["sh", "-c", script], sandbox=sandbox, stdin=b"x", env={"A": "1"}, cwd="/tmp")
+        first = await spawn(
+            ["sh", "-c", script], sandbox=sandbox, stdin=b"x", env={"A": "1"}, cwd="/tmp"
+        )
         second = await spawn(["sh", "-c", script], sandbox=sandbox, cwd="/etc")
         third = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox, env=NASTY)
         fourth = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox)
     told = [done.stdout.decode().split("\n") for done in (first, second)]
     assert (told[0][:2], told[1][:2]) == (["x1", "/tmp"], ["", "/etc"])
-    pids, sessions = zip(*((words[2].split()[0], words[2].split()[5]) for words in told), strict=True)
+    pids, sessions = zip(
+        *((words[2].split()[0], words[2].split()[5]) for words in told), strict=True
+    )
     assert pids == sessions
     assert pids[0] != pids[1]
-    found = dict(entry.split("=", 1) for entry in os.fsdecode(third.stdout).split("\0") if "=" in entry)
+    found = dict(
+        entry.split("=", 1) for entry in os.fsdecode(third.stdout).split("\0") if "=" in entry
+    )
     assert {name: found.get(name) for name in NASTY} == NASTY
-    assert not {name for name in NASTY if name not in ("PATH", "HOME") and f"{name}=".encode() in fourth.stdout}
+    assert not {
+        name
+        for name in NASTY
+        if name not in ("PATH", "HOME") and f"{name}=".encode() in fourth.stdout
+    }
 
 
 async def test_calls_beyond_their_number_wait(busybox):
-    """A slow one does not hold others while a resident is free; with none free a call waits, on its own timeout."""
-    async with DockerExec(busybox, resident=2, default_timeout=60) as sandbox, anyio.create_task_group() as tasks:
+    """A slow one does not hold others while a resident is free; with none free a call waits, on its
+    own timeout.
+    """
+    async with (
+        DockerExec(busybox, resident=2, default_timeout=60) as sandbox,
+        anyio.create_task_group() as tasks,
+    ):
         event, _, slow = await ready(sandbox)
         tasks.start_soon(slow)
         await event.wait()
@@ -125,7 +160,9 @@ async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
                     await event.wait()
                     tasks.cancel_scope.cancel()
             else:
-                done = await spawn(["sh", "-c", f"({tree}) & yes"], sandbox=sandbox, output_limit=100_000)
+                done = await spawn(
+                    ["sh", "-c", f"({tree}) & yes"], sandbox=sandbox, output_limit=100_000
+                )
                 assert isinstance(done.error, OutputLimitError)
                 assert done.cleanup is Cleanup.CONFIRMED
             assert not [words for words in processes_in(busybox) if "sleep" in words.split()[0]]
@@ -141,7 +178,8 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
         if who == "the client":
             os.kill(client, signal.SIGKILL)
         else:
-            script = "kill -9 $(grep -l anyspawn /proc/[0-9]*/cmdline | cut -d/ -f3)"  # and this one itself
+            # and this one itself
+            script = "kill -9 $(grep -l anyspawn /proc/[0-9]*/cmdline | cut -d/ -f3)"
             docker("exec", busybox, "sh", "-c", script, check=False)
         assert not eventually(lambda: not ended(client))
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
@@ -167,51 +205,77 @@ async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
         kill(signal.SIGSTOP)
         if who == "the client":
             states = [task / "stat" for task in Path(f"/proc/{client}/task").iterdir()]
-            assert not eventually(lambda: [path for path in states if ") T " not in path.read_text()])
+            assert not eventually(
+                lambda: [path for path in states if ") T " not in path.read_text()]
+            )
         results = []
 
         async def call():
-            results.append(await spawn(["sh", "-c", "echo >> /tmp/ran; wc -c"], sandbox=sandbox, stdin=bytes(size)))
+            results.append(
+                await spawn(
+                    ["sh", "-c", "echo >> /tmp/ran; wc -c"], sandbox=sandbox, stdin=bytes(size)
+                )
+            )
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             await anyio.wait_all_tasks_blocked()
             kill(signal.SIGKILL)
         (done,) = results
-        assert (done.error, done.stdout.strip(), done.cleanup) == (None, b"%d" % size, Cleanup.NOT_NEEDED), done
+        assert (done.error, done.stdout.strip(), done.cleanup) == (
+            None,
+            b"%d" % size,
+            Cleanup.NOT_NEEDED,
+        ), done
         assert clients(busybox.encode()) != [client]
-        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
+        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[
+            0
+        ] == b"1"
     assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_resident_that_dies_during_a_call(busybox, signum):
-    """The transport broke while the program ran, which is ended and not run again; the next call has another one."""
+    """The transport broke while the program ran, which is ended and not run again; the next call
+    has another one.
+    """
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
-        event, results, call = await ready(sandbox, ["sh", "-c", "echo >> /tmp/ran; echo ready; sleep 999"])
+        event, results, call = await ready(
+            sandbox, ["sh", "-c", "echo >> /tmp/ran; echo ready; sleep 999"]
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             await event.wait()
             os.kill(clients(busybox.encode())[0], signum)
         (done,) = results
         assert isinstance(done.error, TransportError), done
-        assert (done.error.started, done.stdout, done.cleanup) == (True, b"ready\n", Cleanup.CONFIRMED)
-        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[0] == b"1"
+        assert (done.error.started, done.stdout, done.cleanup) == (
+            True,
+            b"ready\n",
+            Cleanup.CONFIRMED,
+        )
+        assert (await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox, check=True)).stdout.split()[
+            0
+        ] == b"1"
     assert not eventually(lambda: processes_in(busybox))
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 async def test_a_chain_of_processes_does_not_meet_the_next_call(chain, monkeypatch):
-    """Also where the resident is its container's first process, and with a stdin that takes processes of its own."""
+    """Also where the resident is its container's first process, and with a stdin that takes
+    processes of its own.
+    """
     be_patient(monkeypatch)
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 
 
 async def test_idle_residents_end(busybox):
-    """After `idle_timeout`, while the loop goes on with something else; a later call opens another."""
+    """After `idle_timeout`, while the loop goes on with something else; a later call opens
+    another.
+    """
     sandbox = DockerExec(busybox, resident=2, idle_timeout=0.2, default_timeout=60)
     await spawn(["true"], sandbox=sandbox, check=True)
     with anyio.fail_after(10):
@@ -228,7 +292,9 @@ async def test_cancelled_at_fifty_moments(busybox):
         async def one(delay):
             with anyio.move_on_after(delay):
                 await spawn(
-                    ["sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3"], sandbox=sandbox, stdin=b"x" * 100_000
+                    ["sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3"],
+                    sandbox=sandbox,
+                    stdin=b"x" * 100_000,
                 )
 
         async with anyio.create_task_group() as tasks:
@@ -244,7 +310,9 @@ async def test_cancelled_at_each_of_its_first_steps(busybox):
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         for steps in range(24):
-            await cancelled_after(steps, lambda: spawn(["sh", "-c", "setsid sleep 999 & wait"], sandbox=sandbox))
+            await cancelled_after(
+                steps, lambda: spawn(["sh", "-c", "setsid sleep 999 & wait"], sandbox=sandbox)
+            )
             assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
             assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
         assert len(clients(busybox.encode())) == 1
@@ -267,7 +335,9 @@ async def test_much_output(python):
     """Comes back whole, and leaves the resident as it was."""
     async with DockerExec(python, resident=1, default_timeout=120) as sandbox:
         script = "head -c 268435456 /dev/zero"
-        done = await spawn(["sh", "-c", script], sandbox=sandbox, overflow="truncate", output_limit=1000)
+        done = await spawn(
+            ["sh", "-c", script], sandbox=sandbox, overflow="truncate", output_limit=1000
+        )
         assert (done.error, done.stdout_total) == (None, 2**28)
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
 
@@ -277,11 +347,16 @@ async def test_a_read_only_root(containers):
     name = containers("busybox", "--read-only")
     async with DockerExec(name, resident=1, default_timeout=60) as sandbox:
         for size in (10, 100_000):
-            assert len((await spawn(["cat"], sandbox=sandbox, stdin=bytes(size), check=True)).stdout) == size
+            assert (
+                len((await spawn(["cat"], sandbox=sandbox, stdin=bytes(size), check=True)).stdout)
+                == size
+            )
 
 
 async def test_frames_that_a_program_forges_for_the_next(busybox):
-    """It knows no nonce but its own is used up; what it writes is output, and stays with its call."""
+    """It knows no nonce but its own is used up; what it writes is output, and stays with its
+    call.
+    """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         script = r"printf '\036%032d exit 0\036\036%032d clean\036' 0 0 | tee /dev/stderr; exit 9"
         done = await spawn(["sh", "-c", script], sandbox=sandbox)
@@ -293,9 +368,15 @@ async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
     """Also where it holds a stream: then after `wait_delay`."""
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         done = await spawn(
-            ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"], sandbox=sandbox, wait_delay=0.3
+            ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"],
+            sandbox=sandbox,
+            wait_delay=0.3,
         )
-        assert (done.returncode, done.output_incomplete, done.cleanup) == (4, True, Cleanup.CONFIRMED)
+        assert (done.returncode, done.output_incomplete, done.cleanup) == (
+            4,
+            True,
+            Cleanup.CONFIRMED,
+        )
         assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
         assert (await spawn(["cat"], sandbox=sandbox, stdin=b"x")).stdout == b"x"
         assert len(clients(busybox.encode())) == 1
@@ -308,13 +389,19 @@ async def test_what_many_commands_leave_behind(busybox):
 
         async def one(number):
             left = "setsid sleep 999 >&- 2>&- & " if number % 2 else ""
-            done = await spawn(["sh", "-c", f"{left}sleep 0.0{number % 7}; cat"], sandbox=sandbox, stdin=b"%d" % number)
+            done = await spawn(
+                ["sh", "-c", f"{left}sleep 0.0{number % 7}; cat"],
+                sandbox=sandbox,
+                stdin=b"%d" % number,
+            )
             outcomes.append((done.error, int(done.stdout), done.cleanup))
 
         async with anyio.create_task_group() as tasks:
             for number in range(64):
                 tasks.start_soon(one, number)
-        assert sorted(outcomes, key=lambda outcome: outcome[1]) == [(None, n, Cleanup.NOT_NEEDED) for n in range(64)]
+        assert sorted(outcomes, key=lambda outcome: outcome[1]) == [
+            (None, n, Cleanup.NOT_NEEDED) for n in range(64)
+        ]
         assert not [words for words in processes_in(busybox) if words.startswith("sleep")]
         assert len(clients(busybox.encode())) == 8
 
@@ -339,7 +426,9 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("mode", ["exec", "run", "fresh"])
 async def test_the_caller_is_killed(busybox, mode, anyio_backend):
     """Nothing is left of its call, of its residents, nor of those that were started ahead."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0], mode, busybox], stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, anyio_backend[0], mode, busybox], stdout=subprocess.PIPE
+    )
     try:
         assert parent.stdout.readline() == b"ready\n"
     finally:
@@ -351,15 +440,23 @@ async def test_the_caller_is_killed(busybox, mode, anyio_backend):
 
 
 async def test_a_container_that_is_kept():
-    """`docker run` once: commands come after one another in it, and see what others wrote; it goes with the sandbox."""
+    """`docker run` once: commands come after one another in it, and see what others wrote; it goes
+    with the sandbox.
+    """
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         first = await spawn(["sh", "-c", "hostname; echo x > /tmp/x"], sandbox=sandbox, check=True)
         second = await spawn(["sh", "-c", "hostname; cat /tmp/x"], sandbox=sandbox, check=True)
         assert second.stdout == first.stdout + b"x\n"
         assert len(made_by_us()) == 1
-        done = await spawn(["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"], sandbox=sandbox, output_limit=5)
+        done = await spawn(
+            ["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"],
+            sandbox=sandbox,
+            output_limit=5,
+        )
         assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
-        assert isinstance((await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError)
+        assert isinstance(
+            (await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError
+        )
         assert (await spawn(["hostname"], sandbox=sandbox)).stdout == first.stdout
     assert not eventually(made_by_us)
 
@@ -370,7 +467,9 @@ async def test_containers_started_ahead():
         assert not made_by_us()
         names = set()
         for _ in range(4):
-            done = await spawn(["sh", "-c", "ls /tmp; touch /tmp/x; hostname"], sandbox=sandbox, check=True)
+            done = await spawn(
+                ["sh", "-c", "ls /tmp; touch /tmp/x; hostname"], sandbox=sandbox, check=True
+            )
             assert len(done.stdout.split()) == 1  # what an earlier one touched is not there
             names.add(done.stdout.strip())
         assert len(names) == 4
@@ -386,7 +485,9 @@ async def test_containers_started_ahead():
         done = await spawn(["hostname"], sandbox=sandbox, check=True)
         (older,) = first - {done.stdout.decode().strip()}
         assert older in await two_of(used | first - {older})
-        assert (await spawn(["hostname"], sandbox=sandbox, check=True)).stdout.decode().strip() == older
+        assert (
+            await spawn(["hostname"], sandbox=sandbox, check=True)
+        ).stdout.decode().strip() == older
     assert not eventually(made_by_us)
 
 
@@ -481,14 +582,18 @@ def test_launches_differ_by_nothing_but_the_command():
 
 
 async def test_a_program_that_is_none_any_more(busybox):
-    """That it ran before does not make it one that returned 127, nor one that cannot be executed one that returned 126."""
+    """That it ran before does not make it one that returned 127, nor one that cannot be executed
+    one that returned 126.
+    """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
 
         async def inside(script):
             await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
 
         program = ["/tmp/program", "x"]
-        await inside("printf '#!/bin/sh\necho $1 $A; exit $B\n' >/tmp/program; chmod +x /tmp/program")
+        await inside(
+            "printf '#!/bin/sh\necho $1 $A; exit $B\n' >/tmp/program; chmod +x /tmp/program"
+        )
         for status in (0, 126, 127, 0):
             done = await spawn(program, sandbox=sandbox, env={"A": "a b", "B": str(status)})
             assert (done.stdout, done.returncode) == (b"x a b\n", status), done
@@ -505,7 +610,9 @@ async def test_a_program_that_is_none_any_more(busybox):
 
 
 async def test_a_program_that_removes_itself(python):
-    """Was started, whatever status it ends with; and so was one that removes its working directory."""
+    """Was started, whatever status it ends with; and so was one that removes its working
+    directory.
+    """
     async with DockerExec(python, resident=1, default_timeout=60) as sandbox:
         make = "mkdir -p /tmp/w; printf '#!/bin/sh\\n[ -z $1 ] || { echo did; rm -rf $0 /tmp/w; exit 127; }\\n' >/tmp/go; chmod +x /tmp/go"
         for program in ("/tmp/go", "sh"):
@@ -526,4 +633,6 @@ async def test_a_program_of_another_place(busybox):
             await spawn(["thing"], sandbox=sandbox, env={"PATH": "/tmp/a:/bin"}, check=True)
             assert isinstance((await spawn(["thing"], sandbox=sandbox)).error, NotStartedError)
             await spawn(["./thing"], sandbox=sandbox, cwd="/tmp/a", check=True)
-            assert isinstance((await spawn(["./thing"], sandbox=sandbox, cwd="/tmp")).error, NotStartedError)
+            assert isinstance(
+                (await spawn(["./thing"], sandbox=sandbox, cwd="/tmp")).error, NotStartedError
+            )

@@ -19,10 +19,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
     pytest.param(
-        page, match[1].strip(), match[2], id=f"{page.relative_to(ROOT)}-{number}-{match[1].strip('{} ').split('}')[0]}"
+        page,
+        match[1].strip(),
+        match[2],
+        id=f"{page.relative_to(ROOT)}-{number}-{match[1].strip('{} ').split('}')[0]}",
     )
     for page in PAGES
-    for number, match in enumerate(re.finditer(r"^```(\S.*?)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    for number, match in enumerate(
+        re.finditer(r"^```(\S.*?)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
 ]
 SPACE = "hooks-demo"
 CLUSTER = {name: value for name, value in os.environ.items() if name == "KUBECONFIG"}
@@ -31,7 +36,9 @@ SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder for each page, with the examples as in a clone: what one block writes is there for the next."""
+    """A folder for each page, with the examples as in a clone: what one block writes is there for
+    the next.
+    """
     found = {page: tmp_path_factory.mktemp("page") for page in PAGES}
     for folder in found.values():
         (folder / "examples").symlink_to(ROOT / "examples")
@@ -40,10 +47,17 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
 def test_block(page, kind, text, folders, request):
-    """Python runs, consoles show what is shown, set-up names real sessions and extras; nothing else may stand there."""
-    check = {"python": run_python, "console": run_console, "sh": read_setup, "toml": read_toml}.get(kind)
+    """Python runs, consoles show what is shown, set-up names real sessions and extras; nothing else
+    may stand there.
+    """
+    check = {"python": run_python, "console": run_console, "sh": read_setup, "toml": read_toml}.get(
+        kind
+    )
     if check is None:
-        assert kind in ("{toctree}", "{eval-rst}")  # Sphinx's own, run when the documentation is built
+        assert kind in (
+            "{toctree}",
+            "{eval-rst}",
+        )  # Sphinx's own, run when the documentation is built
     elif page.name == "docker.md" and not docker_works():
         pytest.skip("no docker daemon answers")
     elif page.name == "kubernetes.md" and not cluster_works():
@@ -56,10 +70,22 @@ def test_block(page, kind, text, folders, request):
 
 @pytest.fixture(scope="module")
 def space():
-    """The page's namespace under a name of this run's, so that the last run's need not be gone yet; its pods are not waited for."""
+    """The page's namespace under a name of this run's, so that the last run's need not be gone yet;
+    its pods are not waited for.
+    """
     name = f"{SPACE}-{uuid.uuid4().hex[:8]}"
     yield name
-    kubectl("-n", name, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false", check=False)
+    kubectl(
+        "-n",
+        name,
+        "delete",
+        "pods",
+        "--all",
+        "--force",
+        "--grace-period=0",
+        "--wait=false",
+        check=False,
+    )
     kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
@@ -69,7 +95,9 @@ def run_python(text, folder):
 
 def run_console(text, folder):
     bin_folder = Path(sys.executable).parent
-    for command, shown in re.findall(r"^\$ (.*(?:\n> .*)*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+    for command, shown in re.findall(
+        r"^\$ (.*(?:\n> .*)*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE
+    ):
         done = subprocess.run(
             ["sh", "-c", command.replace("\n> ", "\n")],
             cwd=folder,
@@ -85,7 +113,9 @@ def run_console(text, folder):
 
 
 def read_setup(text, folder):
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for line in text.splitlines():
         for name in re.findall(r"nox -s (\w+)", line):
             assert name in SESSIONS

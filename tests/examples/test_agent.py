@@ -34,7 +34,9 @@ def run(name, **env):
 
 
 def test_asyncio_loop(tmp_path):
-    """A tool call is denied and the loop goes on; a call of the model is denied and the turn ends. All tools are recorded."""
+    """A tool call is denied and the loop goes on; a call of the model is denied and the turn ends.
+    All tools are recorded.
+    """
     record = tmp_path / "record"
     assert run("asyncio_loop.py", AGENT_RECORD=str(record)) == [
         "user: please clean up",
@@ -77,17 +79,27 @@ def app():
 
 
 def test_fastapi_app(app):
-    """What is allowed runs in a sandbox; what is denied is a 403 with the reason, and never runs."""
+    """What is allowed runs in a sandbox; what is denied is a 403 with the reason, and never
+    runs.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # which client library Starlette would rather see is its own affair
+        warnings.simplefilter(
+            "ignore"
+        )  # which client library Starlette would rather see is its own affair
         from fastapi.testclient import TestClient
 
         with TestClient(app) as client:
             answer = client.post("/shell", json={"command": "echo hello; exit 3"})
-            assert (answer.status_code, answer.json()) == (200, {"returncode": 3, "stdout": "hello\n"})
+            assert (answer.status_code, answer.json()) == (
+                200,
+                {"returncode": 3, "stdout": "hello\n"},
+            )
             answer = client.post("/shell", json={"command": "rm -rf /"})
             assert answer.status_code == 403
-            assert answer.json()["detail"] == {"hook": "safe_tools", "reason": "the shell may not run rm"}
+            assert answer.json()["detail"] == {
+                "hook": "safe_tools",
+                "reason": "the shell may not run rm",
+            }
             assert client.post("/shell", json={"command": "sleep 100"}).status_code == 504
             assert client.post("/shell", json={}).status_code == 422
 

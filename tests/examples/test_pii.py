@@ -12,12 +12,21 @@ import pytest
 PII = Path(__file__).parents[2] / "examples" / "pii"
 
 
-@pytest.mark.parametrize("request_file", sorted((PII / "requests").glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "request_file", sorted((PII / "requests").glob("*.json")), ids=lambda file: file.stem
+)
 def test_verdicts(request_file):
     """Requests are allowed or denied as their file's name says, with the kinds that were found."""
-    told = {"hook": "provider", "phase": "before_call", "request": json.loads(request_file.read_text())}
+    told = {
+        "hook": "provider",
+        "phase": "before_call",
+        "request": json.loads(request_file.read_text()),
+    }
     done = subprocess.run(
-        [sys.executable, PII / "pii.py"], input=json.dumps(told).encode(), stdout=subprocess.PIPE, check=True
+        [sys.executable, PII / "pii.py"],
+        input=json.dumps(told).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
     )
     answer = json.loads(done.stdout)
     assert answer["allow"] is request_file.name.startswith("clean-")
@@ -27,7 +36,9 @@ def test_verdicts(request_file):
 
 def test_demo():
     """Every request has its line, with verdict and time."""
-    done = subprocess.run([sys.executable, PII / "demo.py"], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, PII / "demo.py"], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
     assert done.stdout.count(" allow ") == 3
     assert done.stdout.count(" deny ") == 4
     assert "7 requests" in done.stdout

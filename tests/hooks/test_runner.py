@@ -11,7 +11,14 @@ import anyio
 import pytest
 
 from anyspawn import ConfigError, Direct
-from anyspawn.hooks import Decision, ExecProviderHook, ExecSessionHook, ExecToolHook, HookRunner, run_hooks
+from anyspawn.hooks import (
+    Decision,
+    ExecProviderHook,
+    ExecSessionHook,
+    ExecToolHook,
+    HookRunner,
+    run_hooks,
+)
 from machine import processes_with
 
 pytestmark = pytest.mark.anyio
@@ -74,10 +81,19 @@ async def test_all_allow():
 
 
 async def test_an_enforced_denial_does_not_stop_the_pipeline():
-    """The hook has seen to it itself: what comes after is asked too, and the decision records it."""
-    enforced = sh("enforced", answer(False, enforced=True, reason="replaced", metadata={"text": "***"}))
+    """The hook has seen to it itself: what comes after is asked too, and the decision records
+    it.
+    """
+    enforced = sh(
+        "enforced", answer(False, enforced=True, reason="replaced", metadata={"text": "***"})
+    )
     decision = await run_hooks([enforced, sh("b", ALLOW)], "before_execution", {})
-    assert (decision.allow, decision.enforced, decision.hook, decision.reason) == (True, True, "enforced", "replaced")
+    assert (decision.allow, decision.enforced, decision.hook, decision.reason) == (
+        True,
+        True,
+        "enforced",
+        "replaced",
+    )
     assert decision.metadata == {"text": "***"}
     assert not decision.results["enforced"].allow
     decision = await run_hooks([enforced, sh("b", DENY)], "before_execution", {})
@@ -149,15 +165,17 @@ async def test_leaving_early_ends_observers_at_once(how, tmp_path, monkeypatch):
 async def test_observers_are_bounded_in_number(tmp_path, caplog):
     """Beyond the bound they are left out, which is logged; the caller is not held."""
     gate, log = tmp_path / "gate", tmp_path / "log"
-    observer = sh("o", f"while ! [ -e {gate} ]; do sleep 0.01; done; echo x >> {log}", mode="observe")
+    observer = sh(
+        "o", f"while ! [ -e {gate} ]; do sleep 0.01; done; echo x >> {log}", mode="observe"
+    )
     async with HookRunner([observer], max_observing=3, max_concurrent=2) as hooks:
         for _ in range(5):
             await hooks.run("before_execution", {})
         gate.touch()
     assert log.read_text() == "x\n" * 3
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "hook 'o' was left out: 3 others observe already"
-    ] * 2
+    assert [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ] == ["hook 'o' was left out: 3 others observe already"] * 2
 
 
 async def test_run_hooks_without_a_runner_does_not_wait_for_observers_either(tmp_path):
@@ -228,10 +246,14 @@ async def test_observers_end_with_their_loop(anyio_backend, tmp_path, monkeypatc
 
 
 async def test_the_limiter_holds(tmp_path):
-    """Never more hook processes at once than `max_concurrent`; the wait counts for a hook's timeout."""
+    """Never more hook processes at once than `max_concurrent`; the wait counts for a hook's
+    timeout.
+    """
     log = tmp_path / "log"
     script = f"echo + >> {log}; until [ $(grep -c + {log}) -ge 2 ]; do sleep 0.01; done; echo - >> {log}; {ALLOW}"
-    async with HookRunner([sh(str(n), script, timeout=60) for n in range(8)], max_concurrent=2) as hooks:
+    async with HookRunner(
+        [sh(str(n), script, timeout=60) for n in range(8)], max_concurrent=2
+    ) as hooks:
         assert (await hooks.run("before_execution", {})).allow
     running = most = 0
     for line in log.read_text().split():
@@ -260,7 +282,9 @@ request = json.load(sys.stdin)["request"]
 print(json.dumps({"allow": request["turn"] % 7 != int(sys.argv[1]), "reason": str(request["turn"])}))"""
     sandbox = Direct(default_timeout=300)
     fast = [sh(str(n), answer(True, metadata={str(n): n}), sandbox=sandbox) for n in range(4)]
-    python = ExecToolHook(name="judge", command=sys.executable, args=["-S", "-c", judge, "3"], sandbox=sandbox)
+    python = ExecToolHook(
+        name="judge", command=sys.executable, args=["-S", "-c", judge, "3"], sandbox=sandbox
+    )
     decisions = {}
 
     async with HookRunner([*fast[:2], python, *fast[2:]], max_concurrent=32) as hooks:

@@ -1,4 +1,6 @@
-"""Hooks that stay: one process that answers JSON-RPC, whatever it does; each failure is a denial that says which."""
+"""Hooks that stay: one process that answers JSON-RPC, whatever it does; each failure is a denial
+that says which.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ import pytest
 
 from anyspawn import Bubblewrap, Completed, ConfigError, Direct
 from anyspawn.config import InvalidConfigError, parse_config
-from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook, HookError, HookRunner
+from anyspawn.hooks import (
+    ExecEvalHook,
+    ExecProviderHook,
+    ExecSessionHook,
+    ExecToolHook,
+    HookError,
+    HookRunner,
+)
 from machine import MARK, bubblewrap_works, children, eventually, processes_with, settled_below
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +51,13 @@ ECHO = "answer(call, reason=name, metadata={'pid': os.getpid()})"
 def server(code=ECHO, kind=ExecToolHook, **options):
     lines = "\n".join(f"    {line}" for line in code.splitlines())
     source = SERVER.replace("CODE", lines)
-    defaults = {"name": "guard", "command": sys.executable, "args": ["-c", source], "runtime": "server", "timeout": 30}
+    defaults = {
+        "name": "guard",
+        "command": sys.executable,
+        "args": ["-c", source],
+        "runtime": "server",
+        "timeout": 30,
+    }
     return kind(**defaults | options)
 
 
@@ -75,10 +90,14 @@ async def test_one_process_answers_many_calls():
 
 
 async def test_a_verdict_is_a_verdict():
-    """A denial, enforced, metadata: as from a process for each call; what is no verdict is a denial."""
+    """A denial, enforced, metadata: as from a process for each call; what is no verdict is a
+    denial.
+    """
     code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': args['result']}) + '\\n')"
     async with server(code) as hook:
-        decision = await ask(hook, result={"allow": False, "reason": "no", "enforced": True, "metadata": {"a": [1]}})
+        decision = await ask(
+            hook, result={"allow": False, "reason": "no", "enforced": True, "metadata": {"a": [1]}}
+        )
         assert (decision.allow, decision.reason, decision.enforced, decision.metadata) == (
             False,
             "no",
@@ -103,15 +122,16 @@ async def test_a_verdict_is_a_verdict():
         ("'error': {'code': -32601, 'message': 'what?'}", "error -32601: what?"),
         ("'error': {'code': 'x', 'message': 'what?'}", "error: what?"),
         ("'error': 'what?'", "an error that has no message"),
-        ("'error': {'code': 1, 'message': 'x'}, 'result': {'allow': True}", "not just one of result and error"),
+        (
+            "'error': {'code': 1, 'message': 'x'}, 'result': {'allow': True}",
+            "not just one of result and error",
+        ),
         ("'x': 1", "not just one of result and error"),
     ],
 )
 async def test_errors_are_denials(tail, words):
     """And the server goes on."""
-    code = (
-        f"if name == 'bad': say(json.dumps({{'jsonrpc': '2.0', 'id': call['id'], {tail}}}) + '\\n')\nelse: answer(call)"
-    )
+    code = f"if name == 'bad': say(json.dumps({{'jsonrpc': '2.0', 'id': call['id'], {tail}}}) + '\\n')\nelse: answer(call)"
     async with server(code) as hook:
         decision = await ask(hook, "bad")
         assert decision.blocks
@@ -157,7 +177,9 @@ async def test_garbage_on_stdout(noise, caplog):
 
 
 async def test_answers_in_pieces():
-    """A line that comes byte by byte, two in one write, and one without its end until later, are whole lines."""
+    """A line that comes byte by byte, two in one write, and one without its end until later, are
+    whole lines.
+    """
     code = """
 line = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True, "reason": "é" + name}}, ensure_ascii=False) + "\\n"
 for byte in line.encode():
@@ -186,7 +208,9 @@ async def test_an_answer_that_is_too_long():
 
 
 def briefly(hook):
-    """Return a hook with little time for a call, and the same server: what is short must not be short for the start."""
+    """Return a hook with little time for a call, and the same server: what is short must not be
+    short for the start.
+    """
     brief = attrs.evolve(hook, timeout=0.3)
     brief._servers.update(hook._servers)
     return brief
@@ -208,7 +232,9 @@ async def test_a_call_that_takes_too_long():
 
 async def test_a_server_that_answers_nothing_any_more():
     """Is ended after three calls in a row, and the next call has a new one."""
-    async with server("if name == 'hang': time.sleep(1000)\nanswer(call, metadata={'pid': os.getpid()})") as hook:
+    async with server(
+        "if name == 'hang': time.sleep(1000)\nanswer(call, metadata={'pid': os.getpid()})"
+    ) as hook:
         first = (await ask(hook)).metadata["pid"]
         brief = briefly(hook)
         for _ in range(3):
@@ -270,7 +296,9 @@ async def test_what_a_server_wrote_to_stderr_is_in_the_reason():
 
 
 async def test_calls_that_were_not_sent_go_to_the_next_server(tmp_path):
-    """Of three at once the first ends its server; none that it had not been sent is lost, and none runs twice."""
+    """Of three at once the first ends its server; none that it had not been sent is lost, and none
+    runs twice.
+    """
     log = tmp_path / "log"
     code = "if name == 'end': sys.exit(3)\nanswer(call)"
     async with server(code, env={"LOG": str(log)}) as hook, anyio.create_task_group() as tasks:
@@ -310,9 +338,15 @@ async def test_a_server_that_does_not_read():
 
 
 async def test_observers_sessions_and_results():
-    """Are told by the server too; an observer's failure is nobody's, a session filter's is a HookError."""
+    """Are told by the server too; an observer's failure is nobody's, a session filter's is a
+    HookError.
+    """
     code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {'ack': True}}) + '\\n')"
-    source = SERVER.replace("CODE", "    " + code).replace('["request"]', "").replace('request["Name"]', '""')
+    source = (
+        SERVER.replace("CODE", "    " + code)
+        .replace('["request"]', "")
+        .replace('request["Name"]', '""')
+    )
     args = {"args": ["-c", source.replace('request.get("Args")', "None")]}
     async with server(kind=ExecSessionHook, **args) as hook:
         await hook.on_session_start({"SessionID": "1"})
@@ -340,7 +374,10 @@ async def test_a_runner_ends_the_servers_of_its_hooks():
 
 async def test_a_denial_does_not_end_the_servers_of_others():
     """A filter that is no longer needed is not waited for, and its server serves the next call."""
-    slow = server("held.append(call) if name == 'first' else answer(call, metadata={'pid': os.getpid()})", name="slow")
+    slow = server(
+        "held.append(call) if name == 'first' else answer(call, metadata={'pid': os.getpid()})",
+        name="slow",
+    )
     code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {'allow': name != 'first'}}) + '\\n')"
     deny = server(code, name="deny")
     async with HookRunner([deny, slow]) as runner:
@@ -415,7 +452,9 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_caller_is_killed(backend):
     """In the sandbox the server ends with it."""
-    with subprocess.Popen([sys.executable, "-c", HOST, backend, "."], stdout=subprocess.PIPE, text=True) as host:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST, backend, "."], stdout=subprocess.PIPE, text=True
+    ) as host:
         assert host.stdout.readline() == "True\n"
         settled_below(host.pid)
         host.kill()

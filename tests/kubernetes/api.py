@@ -1,4 +1,6 @@
-"""An API server on loopback that runs what it is asked to exec on this host: for faults that a real one will not produce."""
+"""An API server on loopback that runs what it is asked to exec on this host: for faults that a real
+one will not produce.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Api:
     """Answers kubectl's GET of a pod, and its exec over a WebSocket (v5.channel.k8s.io).
 
     Args:
-        fault: What goes wrong, if anything: ``hang``, ``drop``, ``drop at once``, ``no end``, ``cut``, ``429``, ``503``, ``429 exec``.
+        fault: What goes wrong, if anything: ``hang``, ``drop``, ``drop at once``, ``no end``,
+            ``cut``, ``429``, ``503``, ``429 exec``.
     """
 
     def __init__(self, fault=""):
@@ -34,7 +37,12 @@ class Api:
         self.requests = []
         self.processes = []
         self._server = serve(
-            self._exec, "127.0.0.1", 0, process_request=self._request, subprotocols=["v5.channel.k8s.io"], max_size=None
+            self._exec,
+            "127.0.0.1",
+            0,
+            process_request=self._request,
+            subprotocols=["v5.channel.k8s.io"],
+            max_size=None,
         )
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -88,7 +96,10 @@ class Api:
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "default"},
             "spec": {"containers": [{"name": "main"}]},
-            "status": {"phase": "Running", "containerStatuses": [{"name": "main", "state": {"running": {}}}]},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [{"name": "main", "state": {"running": {}}}],
+            },
         }
         return _answer(200, pod)
 
@@ -102,7 +113,9 @@ class Api:
         process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
         self.processes.append(process)
         channels = ((STDOUT, process.stdout), (STDERR, process.stderr))
-        threads = [threading.Thread(target=self._pass_on, args=(socket, *channel)) for channel in channels]
+        threads = [
+            threading.Thread(target=self._pass_on, args=(socket, *channel)) for channel in channels
+        ]
         threads.append(threading.Thread(target=self._take, args=(socket, process)))
         for thread in threads:
             thread.start()
@@ -113,7 +126,11 @@ class Api:
             ended = {"status": "Success"}
             if code:
                 causes = [{"reason": "ExitCode", "message": str(code)}]
-                ended = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
+                ended = {
+                    "status": "Failure",
+                    "reason": "NonZeroExitCode",
+                    "details": {"causes": causes},
+                }
                 ended["message"] = f"command terminated with non-zero exit code: {code}"
             _send(socket, STATUS, json.dumps({"metadata": {}, **ended}).encode())
         socket.close()
@@ -168,5 +185,11 @@ def _status(code, reason, message):
 
 def _answer(code, body):
     data = json.dumps(body).encode()
-    headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(data)), "Connection": "close"})
+    headers = Headers(
+        {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            "Connection": "close",
+        }
+    )
     return Response(code, "", headers, data)

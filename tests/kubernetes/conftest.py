@@ -1,4 +1,6 @@
-"""A real cluster, a namespace and pods of the tests' own in it, and a look at what a test left there."""
+"""A real cluster, a namespace and pods of the tests' own in it, and a look at what a test left
+there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`KubectlExec` and the newest kubectl's WebSockets, against a server on loopback whose faults can be chosen."""
+"""`KubectlExec` and the newest kubectl's WebSockets, against a server on loopback whose faults can
+be chosen.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import time
 import attrs
 import pytest
 
-from anyspawn import Cleanup, ExitError, KubectlExec, OutputLimitError, SpawnTimeoutError, TransportError, spawn
+from anyspawn import (
+    Cleanup,
+    ExitError,
+    KubectlExec,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
 from api import Api
 from cluster import clients
 
@@ -20,7 +30,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Return a function that starts a server with a fault, and returns it and a sandbox that uses it."""
+    """Return a function that starts a server with a fault, and returns it and a sandbox that uses
+    it.
+    """
     monkeypatch.setenv("KUBECACHEDIR", str(tmp_path / "cache"))
     with contextlib.ExitStack() as stack:
 
@@ -28,14 +40,18 @@ def served(tmp_path, monkeypatch):
             api = Api(fault)
             stack.callback(api.close)
             config = api.kubeconfig(tmp_path)
-            return api, KubectlExec("pod", kubeconfig=config, kubectl_path=clients()[-1], default_timeout=30)
+            return api, KubectlExec(
+                "pod", kubeconfig=config, kubectl_path=clients()[-1], default_timeout=30
+            )
 
         yield start
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_537, 5_000_003])
 async def test_web_sockets(served, size):
-    """Input of any size arrives with its end (the half-close), and both outputs and the status come back."""
+    """Input of any size arrives with its end (the half-close), and both outputs and the status come
+    back.
+    """
     api, box = served()
     data = os.urandom(size)
     done = await spawn(["sh", "-c", "md5sum; echo err >&2; exit 7"], stdin=data, sandbox=box)
@@ -46,9 +62,13 @@ async def test_web_sockets(served, size):
 
 
 async def test_what_the_server_is_asked(served):
-    """No variable's value and no byte of stdin stands in a request, so that neither does in an audit log; and it is short."""
+    """No variable's value and no byte of stdin stands in a request, so that neither does in an
+    audit log; and it is short.
+    """
     api, box = served()
-    done = await spawn(["sh", "-c", "cat; echo $A"], stdin=b"s3cret-1", env={"A": "s3cret-2"}, cwd="/", sandbox=box)
+    done = await spawn(
+        ["sh", "-c", "cat; echo $A"], stdin=b"s3cret-1", env={"A": "s3cret-2"}, cwd="/", sandbox=box
+    )
     assert done.stdout == b"s3cret-1s3cret-2\n"
     assert api.requests
     assert not [path for path in api.requests if "s3cret" in path]
@@ -60,7 +80,9 @@ async def test_the_lifeline_over_a_web_socket(served, fault):
     """A call that is over early ends the work at the other end, by the half-close alone."""
     api, box = served(fault)
     limit = 1000 if fault else 4
-    done = await spawn(["sh", "-c", "setsid sleep 999 & echo half; sleep 999"], sandbox=box, output_limit=limit)
+    done = await spawn(
+        ["sh", "-c", "setsid sleep 999 & echo half; sleep 999"], sandbox=box, output_limit=limit
+    )
     if fault:
         assert isinstance(done.error, TransportError), done
         assert done.error.started is True
@@ -91,7 +113,9 @@ async def test_a_server_that_never_answers(served):
     ],
 )
 async def test_connections_that_break(served, fault, started, stdout):
-    """No end that was not seen is taken for one: neither a lost status nor the lost end of an output."""
+    """No end that was not seen is taken for one: neither a lost status nor the lost end of an
+    output.
+    """
     _, box = served(fault)
     done = await spawn(["sh", "-c", "echo first half"], sandbox=box)
     assert isinstance(done.error, TransportError), done
@@ -102,7 +126,11 @@ async def test_connections_that_break(served, fault, started, stdout):
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("429", "have fewer calls in flight"), ("503", "the API server is not available now"), ("429 exec", "")],
+    [
+        ("429", "have fewer calls in flight"),
+        ("503", "the API server is not available now"),
+        ("429 exec", ""),
+    ],
 )
 async def test_a_server_that_refuses(served, fault, words):
     """Nothing ran, and the error says why."""
@@ -115,7 +143,11 @@ async def test_a_server_that_refuses(served, fault, words):
 
 async def test_exit_0_without_proof(fake_kubectl):
     """A client that says that all is well, and nothing else, is not believed."""
-    for script in ("exit 0", "printf '\\036anyspawn ready\\n' >&2; read -r x; exit 0", "cat >/dev/null; exit 0"):
+    for script in (
+        "exit 0",
+        "printf '\\036anyspawn ready\\n' >&2; read -r x; exit 0",
+        "cat >/dev/null; exit 0",
+    ):
         box = KubectlExec("pod", kubectl_path=fake_kubectl(script), supervisor="required")
         done = await spawn(["true"], sandbox=box, timeout=5)
         assert isinstance(done.error, (TransportError, SpawnTimeoutError)), done
@@ -125,24 +157,42 @@ async def test_exit_0_without_proof(fake_kubectl):
 
 
 def supervised(*words, out="", then="exit 0"):
-    """Return a kubectl that says what a supervisor says: words on stderr, and on stdout what is to come between two frames."""
-    lines = ["printf '\\036anyspawn ready\\n' >&2", "read -r script; read -r nonce rest || exit 125", "echo >>$0.ran"]
-    lines += ["printf '\\036%s start\\036' $nonce", "printf '\\036%s start\\036' $nonce >&2", f"printf '{out}'"]
+    """Return a kubectl that says what a supervisor says: words on stderr, and on stdout what is to
+    come between two frames.
+    """
+    lines = [
+        "printf '\\036anyspawn ready\\n' >&2",
+        "read -r script; read -r nonce rest || exit 125",
+        "echo >>$0.ran",
+    ]
+    lines += [
+        "printf '\\036%s start\\036' $nonce",
+        "printf '\\036%s start\\036' $nonce >&2",
+        f"printf '{out}'",
+    ]
     lines += [f"printf '\\036%s {word}\\036' $nonce >&2" for word in words]
     return "\n".join([*lines, then])
 
 
 async def test_an_end_of_output_that_was_not_seen(fake_kubectl):
-    """The status came, but not the end of stdout, which takes another way: what came of it may not be all."""
-    path = fake_kubectl(supervised("exit 0", out="first half", then="echo 'error: unexpected EOF' >&2; exit 1"))
+    """The status came, but not the end of stdout, which takes another way: what came of it may not
+    be all.
+    """
+    path = fake_kubectl(
+        supervised("exit 0", out="first half", then="echo 'error: unexpected EOF' >&2; exit 1")
+    )
     done = await spawn(["true"], sandbox=KubectlExec("pod", kubectl_path=path))
     assert isinstance(done.error, TransportError), done
     assert (done.error.started, done.returncode, done.stdout) == (True, None, b"first half")
 
 
-@pytest.mark.parametrize(("word", "cleanup"), [("held", Cleanup.CONFIRMED), ("elusive", Cleanup.UNCONFIRMED)])
+@pytest.mark.parametrize(
+    ("word", "cleanup"), [("held", Cleanup.CONFIRMED), ("elusive", Cleanup.UNCONFIRMED)]
+)
 async def test_a_look_from_outside(fake_kubectl, word, cleanup):
-    """That it finds nothing says something, but not where the supervisor found what goes faster than looks."""
+    """That it finds nothing says something, but not where the supervisor found what goes faster
+    than looks.
+    """
     said = supervised("exit 0", word, then="printf '\\036%s end\\036' $nonce")
     path = fake_kubectl(f"case $* in *ANYSPAWN_ID=*) exit ;; esac\n{said}")
     done = await spawn(["true"], sandbox=KubectlExec("pod", kubectl_path=path))
@@ -153,7 +203,9 @@ async def test_a_look_from_outside(fake_kubectl, word, cleanup):
 async def test_a_program_that_says_there_is_no_sh(fake_kubectl, tmp_path, supervisor):
     """It has run, and is not run again because of what it says."""
     said = """echo 'exec: "sh": executable file not found in $PATH' >&2; kill -9 $$"""
-    box = KubectlExec("pod", kubectl_path=fake_kubectl(supervised(then=said)), supervisor=supervisor)
+    box = KubectlExec(
+        "pod", kubectl_path=fake_kubectl(supervised(then=said)), supervisor=supervisor
+    )
     done = await spawn(["true"], sandbox=box)
     assert isinstance(done.error, TransportError), done
     assert done.error.started is True
@@ -182,7 +234,9 @@ async def test_without_a_supervisor_a_programs_words_prove_nothing(fake_kubectl,
 async def test_nothing_is_started_in_the_grace(fake_kubectl, tmp_path):
     """A connection that comes up after the timeout is not given its task any more."""
     path = fake_kubectl("sleep 2\n" + supervised("exit 0"))
-    done = await spawn(["true"], sandbox=KubectlExec("pod", kubectl_path=path), timeout=0.5, grace=10)
+    done = await spawn(
+        ["true"], sandbox=KubectlExec("pod", kubectl_path=path), timeout=0.5, grace=10
+    )
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.duration < 10
     assert not (tmp_path / "kubectl.ran").exists()

@@ -39,7 +39,9 @@ def box(request, space):
     """busybox's sh, and dash; with a supervisor for each command, and with those that stay."""
     image, _, residents = request.param.partition(" ")
     pod = request.getfixturevalue(image)
-    return KubectlExec(pod, namespace=space.name, default_timeout=60, resident=8 if residents else 0)
+    return KubectlExec(
+        pod, namespace=space.name, default_timeout=60, resident=8 if residents else 0
+    )
 
 
 async def left_in(box, space):
@@ -58,7 +60,9 @@ async def run(box, *argv, **options):
 
 
 async def test_stdin_and_output(box, client):
-    """All of it exact, both streams apart; none of the supervisor's words in them, nor of kubectl's."""
+    """All of it exact, both streams apart; none of the supervisor's words in them, nor of
+    kubectl's.
+    """
     box = attrs.evolve(box, kubectl_path=client)
     done = await run(box, "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"in\n\x1e\0\xff")
     assert (done.stdout, done.stderr, done.returncode) == (b"in\n\x1e\0\xff", b"err\n", 7)
@@ -67,9 +71,13 @@ async def test_stdin_and_output(box, client):
 
 
 async def test_variables_and_cwd(box):
-    """Line breaks, empty ones, quotes, any byte; also names by which a shell or kubectl itself is steered."""
+    """Line breaks, empty ones, quotes, any byte; also names by which a shell or kubectl itself is
+    steered.
+    """
     done = await run(box, "cat", "/proc/self/environ", env=NASTY, cwd="/tmp")
-    found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+    found = dict(
+        entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry
+    )
     assert {name: found.get(name) for name in NASTY} == NASTY
     assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
     assert (await run(box, "pwd", cwd="/proc/self/..")).stdout in (b"/proc/self/..\n", b"/proc\n")
@@ -90,7 +98,14 @@ async def test_stdin_of_any_size(bare_box, size, client):
 async def test_much_output(bare_box):
     """Comes back whole, in bounded memory, and with its end."""
     done = await run(
-        bare_box, "head", "-c", "100000000", "/dev/zero", overflow="truncate", output_limit=1000, timeout=120
+        bare_box,
+        "head",
+        "-c",
+        "100000000",
+        "/dev/zero",
+        overflow="truncate",
+        output_limit=1000,
+        timeout=120,
     )
     assert (done.error, done.stdout_total) == (None, 100_000_000)
 
@@ -101,12 +116,19 @@ async def test_the_programs_own_status(box, code):
     said = 'Error from server (NotFound): pods "x" not found'
     done = await run(box, "sh", "-c", f"echo '{said}' >&2; exit {code}")
     assert isinstance(done.error, ExitError), done
-    assert (done.returncode, done.stderr, done.cleanup) == (code, f"{said}\n".encode(), Cleanup.NOT_NEEDED)
+    assert (done.returncode, done.stderr, done.cleanup) == (
+        code,
+        f"{said}\n".encode(),
+        Cleanup.NOT_NEEDED,
+    )
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
-    [(["no-such-program"], "was not found in the container"), (["/etc/passwd"], "cannot be executed")],
+    [
+        (["no-such-program"], "was not found in the container"),
+        (["/etc/passwd"], "cannot be executed"),
+    ],
 )
 async def test_a_program_that_cannot_be_started(box, argv, words):
     """It never ran, and both outputs are empty."""
@@ -186,7 +208,9 @@ async def test_the_caller_is_killed(space, box, anyio_backend):
     args = [anyio_backend[0], space.name, box.pod, json.dumps(trees), str(box.resident)]
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *args])
     try:
-        assert until(lambda: space("exec", box.pod, "--", "ls", "/tmp").count("started") == len(trees))
+        assert until(
+            lambda: space("exec", box.pod, "--", "ls", "/tmp").count("started") == len(trees)
+        )
     finally:
         parent.kill()
         parent.wait()
@@ -229,7 +253,13 @@ async def test_cancelled_at_thirty_moments(space, bare_box):
     async def one(delay):
         async with limiter:
             with anyio.move_on_after(delay):
-                await run(bare_box, "sh", "-c", "setsid sleep 999 & sleep 0.02; exit 3", stdin=b"x" * 100_000)
+                await run(
+                    bare_box,
+                    "sh",
+                    "-c",
+                    "setsid sleep 999 & sleep 0.02; exit 3",
+                    stdin=b"x" * 100_000,
+                )
 
     async with anyio.create_task_group() as tasks:
         for step in range(30):
@@ -242,7 +272,9 @@ async def test_sixteen_at_once(box):
     results = {}
 
     async def one(number):
-        results[number] = await run(box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)})
+        results[number] = await run(
+            box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)}
+        )
 
     async with anyio.create_task_group() as tasks:
         for number in range(16):
@@ -299,13 +331,22 @@ class TestTruth:
             ({"pod": "no-such-pod"}, 'pods "no-such-pod" not found; correct pod and namespace'),
             ({"namespace": "no-such-space"}, "not found; correct pod and namespace"),
             ({"container": "none"}, "container none is not valid for pod"),
-            ({"context": "none"}, 'context "none" does not exist; choose one of kubectl config get-contexts'),
+            (
+                {"context": "none"},
+                'context "none" does not exist; choose one of kubectl config get-contexts',
+            ),
             ({"kubeconfig": "/no/such/file"}, "no such file or directory; correct kubeconfig"),
             ({"extra_args": ["--as=somebody"]}, 'User "somebody" cannot get resource "pods"'),
             ({"extra_args": ["--token=expired"]}, "(Unauthorized); log in again"),
             ({"extra_args": ["--server=http://127.0.0.1:1"]}, "was refused"),
-            ({"extra_args": ["--no-such-flag"]}, "unknown flag: --no-such-flag; correct extra_args"),
-            ({"kubectl_path": "no-such-kubectl"}, "install kubectl (https://kubernetes.io/docs/tasks/tools/)"),
+            (
+                {"extra_args": ["--no-such-flag"]},
+                "unknown flag: --no-such-flag; correct extra_args",
+            ),
+            (
+                {"kubectl_path": "no-such-kubectl"},
+                "install kubectl (https://kubernetes.io/docs/tasks/tools/)",
+            ),
             ({"pod": "deployment/none"}, 'deployments.apps "none" not found'),
             ({"pod": None, "selector": "app=none"}, "no pod of app=none is Ready"),
         ],
@@ -320,9 +361,15 @@ class TestTruth:
         assert done.cleanup is Cleanup.NOT_NEEDED
 
     async def test_kubectl_asks_for_a_password(self, bare_box, tmp_path, client):
-        """It gets none: neither a variable's value nor a byte of stdin is taken for one, and the call ends at once."""
+        """It gets none: neither a variable's value nor a byte of stdin is taken for one, and the
+        call ends at once.
+        """
         config = json.loads(
-            subprocess.run(["kubectl", "config", "view", "--raw", "-o", "json"], capture_output=True, check=True).stdout
+            subprocess.run(
+                ["kubectl", "config", "view", "--raw", "-o", "json"],
+                capture_output=True,
+                check=True,
+            ).stdout
         )
         config["users"][0]["user"] = {}
         (tmp_path / "config").write_text(json.dumps(config))
@@ -353,7 +400,9 @@ class TestTruth:
     async def test_completed(self, space):
         """The pod has ended, and how."""
         name = space.start(ready=False, cmd=["sh", "-c", "exit 5"])
-        assert until(lambda: space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed")
+        assert until(
+            lambda: space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed"
+        )
         done = await run(KubectlExec(name, namespace=space.name), "true")
         assert isinstance(done.error, TransportError)
         assert f"pod {name} has completed (Failed: Error); start a new one" in str(done.error)
@@ -392,7 +441,9 @@ class TestTruth:
 
 @pytest.mark.parametrize("how", ["deleted", "deleted by force", "container ended"])
 async def test_the_pod_goes_away_meanwhile(space, own, how):
-    """The transport broke while it ran; what it wrote until then is kept, and the call does not wait for its timeout."""
+    """The transport broke while it ran; what it wrote until then is kept, and the call does not
+    wait for its timeout.
+    """
     event, results = anyio.Event(), []
 
     async def call():
@@ -400,11 +451,15 @@ async def test_the_pod_goes_away_meanwhile(space, own, how):
             event.set()
 
         box = KubectlExec(own, namespace=space.name)
-        results.append(await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output, timeout=60))
+        results.append(
+            await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output, timeout=60)
+        )
 
     def end():
         if how == "container ended":
-            space("exec", own, "--", "sh", "-c", "kill -TERM 1", check=False)  # may be ended with it
+            space(
+                "exec", own, "--", "sh", "-c", "kill -TERM 1", check=False
+            )  # may be ended with it
         else:
             args = ["--now"] if how == "deleted" else ["--force", "--grace-period=0"]
             space("delete", "pod", own, *args, "--wait=false")
@@ -428,7 +483,9 @@ def without_sh(space):
 
 
 async def test_without_a_shell(space, without_sh, caplog):
-    """The plain layout serves, which is logged once; what cannot be handed over then is an error."""
+    """The plain layout serves, which is logged once; what cannot be handed over then is an
+    error.
+    """
     box = KubectlExec(without_sh, namespace=space.name, default_timeout=60)
     done = await run(box, "/app/cat", stdin=b"in")
     assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
@@ -440,7 +497,9 @@ async def test_without_a_shell(space, without_sh, caplog):
     done = await run(box, "/app/cat", env={"A": "b"})
     assert isinstance(done.error, TransportError)
     assert "has no sh, and so no supervisor: env cannot be handed over" in str(done.error)
-    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert warnings == [f"pod {without_sh} has no sh: its commands run without a supervisor"]
     done = await run(attrs.evolve(box, supervisor="required"), "/app/cat", stdin=b"in")
     assert isinstance(done.error, TransportError)
@@ -449,7 +508,9 @@ async def test_without_a_shell(space, without_sh, caplog):
 
 
 async def test_supervisor_off(space, bare_box, client):
-    """Statuses are told apart by kubectl's trailer, which is not in the output; a timeout cannot be confirmed."""
+    """Statuses are told apart by kubectl's trailer, which is not in the output; a timeout cannot be
+    confirmed.
+    """
     box = attrs.evolve(bare_box, supervisor="off", kubectl_path=client)
     done = await run(box, "sh", "-c", "cat; echo err >&2; exit 1", stdin=b"in")
     assert (done.stdout, done.stderr, done.returncode) == (b"in", b"err\n", 1)
@@ -470,12 +531,19 @@ async def test_supervisor_off(space, bare_box, client):
 
 async def test_a_second_container(space):
     """Without a name kubectl takes the first, and what it says about that is not in the output."""
-    two = {"name": "other", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000"]}
+    two = {
+        "name": "other",
+        "image": "busybox",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sleep", "1000"],
+    }
     main = {**two, "name": "main"}
     name = space.start(containers=[main, two])
     box = KubectlExec(name, namespace=space.name)
     for supervisor in ("auto", "off"):
-        done = await run(attrs.evolve(box, supervisor=supervisor), "sh", "-c", "echo out; echo err >&2")
+        done = await run(
+            attrs.evolve(box, supervisor=supervisor), "sh", "-c", "echo out; echo err >&2"
+        )
         assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
     done = await run(attrs.evolve(box, container="other"), "hostname")
     assert done.stdout.decode().strip() == name

@@ -46,13 +46,15 @@ async def run(box, *argv, **options):
 
 
 async def test_a_call(box, client):
-    """Input, both outputs, variables, working directory and status; as nobody, without privileges or a token."""
-    script = (
-        "cat; echo err >&2; pwd; id -u; grep -E '^(NoNewPrivs|CapEff)' /proc/self/status; ls /var/run/secrets; exit 7"
-    )
+    """Input, both outputs, variables, working directory and status; as nobody, without privileges
+    or a token.
+    """
+    script = "cat; echo err >&2; pwd; id -u; grep -E '^(NoNewPrivs|CapEff)' /proc/self/status; ls /var/run/secrets; exit 7"
     box = attrs.evolve(box, kubectl_path=client)
     done = await run(box, "sh", "-c", script, stdin=b"in\n\0\xff\n", cwd="/tmp", env={"A": "b\nc"})
-    assert done.stdout == b"in\n\0\xff\n/tmp\n65534\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n", done
+    assert done.stdout == b"in\n\0\xff\n/tmp\n65534\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n", (
+        done
+    )
     assert done.stderr.startswith(b"err\n")
     assert b"No such file" in done.stderr
     assert (done.returncode, done.cleanup) == (7, Cleanup.NOT_NEEDED)
@@ -60,7 +62,9 @@ async def test_a_call(box, client):
 
 
 async def test_variables_are_exact_and_nowhere_else(space, box):
-    """Neither they nor stdin stand in an argv of this host or of the pod, nor in what the API knows of it."""
+    """Neither they nor stdin stand in an argv of this host or of the pod, nor in what the API knows
+    of it.
+    """
     secret = f"s3cret-{os.getpid()}"
     described = []
 
@@ -79,7 +83,9 @@ async def test_variables_are_exact_and_nowhere_else(space, box):
             on_output=on_output,
         )
     assert done.stdout.endswith(secret.encode())
-    found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry)
+    found = dict(
+        entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if "=" in entry
+    )
     assert {name: found.get(name) for name in NASTY} == NASTY
     assert "io.anyspawn.owner" in described[0]
     assert secret not in described[0]
@@ -99,7 +105,9 @@ async def test_ended_early(box, how):
     if how == "timeout":
         took = (await run(box, "true", check=True)).duration
         script = "trap 'echo bye' TERM; echo ready; sleep 999"
-        done = await run(box, "sh", "-c", script, timeout=3 * took + 2, grace=1)  # some of that is the pod's start
+        done = await run(
+            box, "sh", "-c", script, timeout=3 * took + 2, grace=1
+        )  # some of that is the pod's start
         assert isinstance(done.error, SpawnTimeoutError), done
         assert done.stdout.startswith(b"ready\n")
         assert done.cleanup is Cleanup.CONFIRMED
@@ -147,7 +155,9 @@ async def test_native_cancellation(space, anyio_backend):
 
 
 async def test_cancelled_while_the_pod_is_being_made(space, box, fake_kubectl, anyio_backend):
-    """It is made all the same, as nobody can take that back, and deleted before the cancellation goes on."""
+    """It is made all the same, as nobody can take that back, and deleted before the cancellation
+    goes on.
+    """
     path = fake_kubectl('case "$*" in *create*) sleep 0.5;; esac; exec "$real" "$@"')
     with anyio.move_on_after(0.2):
         await run(attrs.evolve(box, kubectl_path=path), "sleep", "999")
@@ -156,8 +166,12 @@ async def test_cancelled_while_the_pod_is_being_made(space, box, fake_kubectl, a
 
 
 async def test_a_pod_that_comes_late(space, box, fake_kubectl):
-    """Its creation was given up, and cannot be known to have failed: that is said, and a guard deletes what comes."""
-    path = fake_kubectl('case "$*" in *create*) cat >"$0.pod"; exec sleep 60;; *) exec "$real" "$@";; esac')
+    """Its creation was given up, and cannot be known to have failed: that is said, and a guard
+    deletes what comes.
+    """
+    path = fake_kubectl(
+        'case "$*" in *create*) cat >"$0.pod"; exec sleep 60;; *) exec "$real" "$@";; esac'
+    )
     done = await run(attrs.evolve(box, kubectl_path=path), "true", timeout=1)
     assert isinstance(done.error, SpawnTimeoutError), done
     assert done.cleanup is Cleanup.UNCONFIRMED
@@ -230,7 +244,11 @@ async def test_a_pod_without_caller_and_guard(space):
     space.apply(pod)
     name = pod["metadata"]["name"]
     try:
-        assert until(lambda: space("get", "pod", name, "-o", "jsonpath={.status.reason}") == "DeadlineExceeded")
+        assert until(
+            lambda: (
+                space("get", "pod", name, "-o", "jsonpath={.status.reason}") == "DeadlineExceeded"
+            )
+        )
         assert space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed"
     finally:
         space.end(name)
@@ -243,7 +261,10 @@ class TestTruth:
         ("fields", "words"),
         [
             ({"image": "anyspawn.invalid/none:1"}, "correct the image's name, or how it is pulled"),
-            ({"image": "anyspawn-none:1", "image_pull_policy": "Never"}, "the image is not on the node"),
+            (
+                {"image": "anyspawn-none:1", "image_pull_policy": "Never"},
+                "the image is not on the node",
+            ),
             ({"image": "UPPER CASE"}, "correct the image's name"),
             ({"image": "distroless"}, 'exec: "sh": executable file not found'),
             ({"user": None}, "container has runAsNonRoot and image will run as root"),
@@ -261,7 +282,11 @@ class TestTruth:
         done = await run(attrs.evolve(box, **fields), "true", timeout=100)
         assert isinstance(done.error, TransportError), done
         assert words in str(done.error)
-        assert (done.error.started, done.returncode, done.cleanup) == (False, None, Cleanup.NOT_NEEDED)
+        assert (done.error.started, done.returncode, done.cleanup) == (
+            False,
+            None,
+            Cleanup.NOT_NEEDED,
+        )
         assert time.monotonic() - began < 60
 
     async def test_no_node_takes_it(self, box):
@@ -285,14 +310,22 @@ class TestTruth:
     @pytest.mark.parametrize(
         ("said", "words"),
         [
-            ('violates PodSecurity "restricted:latest": runAsNonRoot != true', "the namespace's Pod Security level"),
-            ("unable to create new content in namespace a because it is being terminated", "choose another namespace"),
+            (
+                'violates PodSecurity "restricted:latest": runAsNonRoot != true',
+                "the namespace's Pod Security level",
+            ),
+            (
+                "unable to create new content in namespace a because it is being terminated",
+                "choose another namespace",
+            ),
             ('User "agent" cannot create resource "pods"', "grant this user what it names"),
         ],
     )
     async def test_what_is_forbidden(self, fake_kubectl, said, words):
         """By whom, and so what to do."""
-        path = fake_kubectl(f"echo 'Error from server (Forbidden): pods \"a\" is forbidden: {said}' >&2; exit 1")
+        path = fake_kubectl(
+            f"echo 'Error from server (Forbidden): pods \"a\" is forbidden: {said}' >&2; exit 1"
+        )
         done = await run(KubectlRun("busybox", kubectl_path=path), "true")
         assert isinstance(done.error, TransportError), done
         assert words in str(done.error)
@@ -301,7 +334,12 @@ class TestTruth:
     async def test_the_pod_is_deleted_meanwhile(self, space, box):
         """What it wrote until then is kept."""
         done = await run(
-            box, "sh", "-c", "echo ready; sleep 999", on_output=lambda *_: space.end(*space.made_by_us()), timeout=50
+            box,
+            "sh",
+            "-c",
+            "echo ready; sleep 999",
+            on_output=lambda *_: space.end(*space.made_by_us()),
+            timeout=50,
         )
         assert isinstance(done.error, TransportError), done
         assert (done.error.started, done.stdout) == (True, b"ready\n")
@@ -324,7 +362,12 @@ class TestTruth:
 async def test_settings(space, box):
     """Resources, user, service account and overrides, which may add containers and change ours."""
     space("create", "serviceaccount", "worker", check=False)
-    side = {"name": "side", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000"]}
+    side = {
+        "name": "side",
+        "image": "busybox",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sleep", "1000"],
+    }
     mount = {"name": "scratch", "mountPath": "/scratch"}
     box = attrs.evolve(
         box,
@@ -364,12 +407,24 @@ async def test_settings(space, box):
         ({"node_selector": {"a": 1}}, "node_selector must be a mapping of texts to texts"),
         ({"resources": {"limit": {}}}, "resources must be of the form"),
         ({"overrides": []}, "overrides must be a mapping"),
-        ({"overrides": {"spec": {"a": object()}}}, "overrides must be a mapping that JSON can hold"),
+        (
+            {"overrides": {"spec": {"a": object()}}},
+            "overrides must be a mapping that JSON can hold",
+        ),
         ({"overrides": {"metadata": {"name": "mine"}}}, "overrides: 'name' is not to be changed"),
-        ({"overrides": {"metadata": {"labels": {"io.anyspawn.id": None}}}}, "overrides: 'io.anyspawn.id' is not"),
-        ({"overrides": {"metadata": {"annotations": None}}}, "overrides: annotations must be a mapping"),
+        (
+            {"overrides": {"metadata": {"labels": {"io.anyspawn.id": None}}}},
+            "overrides: 'io.anyspawn.id' is not",
+        ),
+        (
+            {"overrides": {"metadata": {"annotations": None}}},
+            "overrides: annotations must be a mapping",
+        ),
         ({"overrides": {"kind": "Job"}}, "overrides: 'kind' is not to be changed"),
-        ({"overrides": {"spec": {"containers": None}}}, "overrides: spec.containers must be a list"),
+        (
+            {"overrides": {"spec": {"containers": None}}},
+            "overrides: spec.containers must be a list",
+        ),
         ({"resources": {"limits": {"cpu": object()}}}, "resources must be of the form"),
     ],
 )
@@ -393,7 +448,9 @@ sys.stdin.read()
 async def test_prune(space):
     """Pods whose owner is dead are removed, those of the living and of strangers are not."""
     pipe = subprocess.PIPE
-    owners = [subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=pipe, stdout=pipe) for _ in range(2)]
+    owners = [
+        subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=pipe, stdout=pipe) for _ in range(2)
+    ]
     pods = [json.loads(owner.stdout.readline()) for owner in owners]
     stranger = json.loads(json.dumps(pods[0]))
     stranger["metadata"]["name"] += "-stranger"
@@ -405,16 +462,31 @@ async def test_prune(space):
         owners[0].wait()
         (orphan,) = await reap_orphans(mode="kubectl_run", namespace=space.name, dry_run=True)
         assert orphan.name == f"{space.name}/{names[0]}"
-        prune = [sys.executable, "-m", "anyspawn", "prune", "--mode", "kubectl_run", "--namespace", space.name]
-        listed = subprocess.run([*prune, "--dry-run"], capture_output=True, text=True, check=True).stdout
+        prune = [
+            sys.executable,
+            "-m",
+            "anyspawn",
+            "prune",
+            "--mode",
+            "kubectl_run",
+            "--namespace",
+            space.name,
+        ]
+        listed = subprocess.run(
+            [*prune, "--dry-run"], capture_output=True, text=True, check=True
+        ).stdout
         assert listed.endswith("1 would be removed\n")
-        assert subprocess.run(prune, capture_output=True, text=True, check=True).stdout.endswith("1 removed\n")
+        assert subprocess.run(prune, capture_output=True, text=True, check=True).stdout.endswith(
+            "1 removed\n"
+        )
         assert until(lambda: len(space.made_by_us()) == 2)
         assert sorted(line.strip() for line in space.made_by_us()) == sorted(names[1:])
         assert await reap_orphans(mode="kubectl_run", namespace=space.name) == []
         with pytest.raises(TransportError, match="kubectl config get-contexts"):
             await reap_orphans(mode="kubectl_run", context="none")
-        failed = subprocess.run([*prune, "--context", "none"], capture_output=True, text=True, check=False)
+        failed = subprocess.run(
+            [*prune, "--context", "none"], capture_output=True, text=True, check=False
+        )
         assert failed.returncode == 1
         assert "choose one of kubectl config get-contexts" in failed.stderr
     finally:
@@ -431,14 +503,22 @@ def test_run_command(space, busybox):
     base = [sys.executable, "-m", "anyspawn", "run"]
     where = ["--namespace", space.name]
     fresh = [*base, "--mode", "kubectl_run", "--image", "busybox", *where, "--timeout", "60s"]
-    done = subprocess.run([*fresh, "--", "sh", "-c", "cat; exit 3"], input=b"in", capture_output=True, check=False)
+    done = subprocess.run(
+        [*fresh, "--", "sh", "-c", "cat; exit 3"], input=b"in", capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"")
     there = [*base, "--mode", "kubectl_exec", "--pod", busybox, *where, "--container", "main"]
-    done = subprocess.run([*there, "--", "sh", "-c", "cat; exit 3"], input=b"in", capture_output=True, check=False)
+    done = subprocess.run(
+        [*there, "--", "sh", "-c", "cat; exit 3"], input=b"in", capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"")
     chosen = [*base, "--mode", "kubectl_exec", "--selector", "anyspawn-test=pod", *where]
-    done = subprocess.run([*chosen, "--", "echo", "out"], input=b"", capture_output=True, check=False)
+    done = subprocess.run(
+        [*chosen, "--", "echo", "out"], input=b"", capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, b"out\n")
-    done = subprocess.run([*base, "--mode", "kubectl_exec", "--", "true"], capture_output=True, check=False)
+    done = subprocess.run(
+        [*base, "--mode", "kubectl_exec", "--", "true"], capture_output=True, check=False
+    )
     assert done.returncode == 125
     assert b"pod or selector" in done.stderr

@@ -1,4 +1,6 @@
-"""The example's manifests do what they say: hooks run in the sidecars, by an account that may do that and nothing more."""
+"""The example's manifests do what they say: hooks run in the sidecars, by an account that may do
+that and nothing more.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def account(deployed, tmp_path_factory):
 async def test_hooks_run_in_the_sidecars(deployed, account):
     """By selector, with the agent's own account; the sidecar's walls hold."""
     box = KubectlExec(
-        selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account, default_timeout=60
+        selector="app=hooks",
+        container="hooks",
+        namespace=deployed.name,
+        kubeconfig=account,
+        default_timeout=60,
     )
     done = await spawn(["sh", "-c", "cat; id -u; touch /tmp/a /x"], stdin=b"in\n", sandbox=box)
     assert done.stdout == b"in\n65534\n", done
@@ -59,9 +65,15 @@ async def test_hooks_run_in_the_sidecars(deployed, account):
 
 
 async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
-    """The call goes on to its end; the next one goes to another pod, and the deployment makes a new one."""
+    """The call goes on to its end; the next one goes to another pod, and the deployment makes a new
+    one.
+    """
     box = KubectlExec(
-        selector="app=hooks", container="hooks", namespace=deployed.name, kubeconfig=account, default_timeout=60
+        selector="app=hooks",
+        container="hooks",
+        namespace=deployed.name,
+        kubeconfig=account,
+        default_timeout=60,
     )
     seen = []
 
@@ -70,7 +82,9 @@ async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
             seen.append(chunk.decode().strip())
             deployed("delete", "pod", seen[0], "--wait=false")
 
-    done = await spawn(["sh", "-c", "hostname; sleep 3; echo end"], sandbox=box, on_output=on_output, timeout=60)
+    done = await spawn(
+        ["sh", "-c", "hostname; sleep 3; echo end"], sandbox=box, on_output=on_output, timeout=60
+    )
     assert (done.error, done.stdout) == (None, f"{seen[0]}\nend\n".encode()), done
     done = await spawn(["hostname"], sandbox=box, check=True, timeout=60)
     assert done.stdout.decode().strip() != seen[0]
@@ -83,7 +97,9 @@ async def test_the_runtime_config(deployed, account, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", account)
     async with load_config(EXAMPLE / "agent.yaml").open() as runner:
         assert (await runner.run("before_execution", ToolRequest(name="ls", args={}))).allow
-        decision = await runner.run("before_execution", ToolRequest(name="ls", args={"what": "a password"}))
+        decision = await runner.run(
+            "before_execution", ToolRequest(name="ls", args={"what": "a password"})
+        )
         assert (decision.allow, decision.reason) == (False, "no secrets")
 
 
@@ -97,16 +113,22 @@ print(done.stdout, done.error)
 """
 
 
-@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here")
+@pytest.mark.skipif(
+    not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here"
+)
 def test_the_agent_in_the_cluster(deployed, account, tmp_path):
-    """With what a pod has, its account's token and two variables, kubectl finds the cluster and the pod's namespace itself."""
+    """With what a pod has, its account's token and two variables, kubectl finds the cluster and the
+    pod's namespace itself.
+    """
     config = json.loads(Path(account).read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     server = urlsplit(cluster["server"])
     ca = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
     if "certificate-authority" in cluster:
         ca = Path(cluster["certificate-authority"]).read_text()
-    (tmp_path / "ca.crt").write_text(ca or ssl.get_server_certificate((server.hostname, server.port)))
+    (tmp_path / "ca.crt").write_text(
+        ca or ssl.get_server_certificate((server.hostname, server.port))
+    )
     (tmp_path / "token").write_text(user["token"])
     (tmp_path / "namespace").write_text(deployed.name)
     binds = ["--dev-bind", "/", "/", "--tmpfs", "/run"]
@@ -116,7 +138,9 @@ def test_the_agent_in_the_cluster(deployed, account, tmp_path):
     argv = ["bwrap", *binds, "--", sys.executable, "-c", INSIDE]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.stdout == "b'out\\n' None\n", done
-    agent = json.loads(deployed("create", "--dry-run=server", "-f", str(EXAMPLE / "in-cluster.yaml"), "-o", "json"))
+    agent = json.loads(
+        deployed("create", "--dry-run=server", "-f", str(EXAMPLE / "in-cluster.yaml"), "-o", "json")
+    )
     assert agent["spec"]["template"]["spec"]["serviceAccountName"] == "agent"
 
 
@@ -150,7 +174,9 @@ def test_the_account_may_do_no_more(deployed, account, what, may):
 
 async def test_the_account_may_do_it_here_alone(deployed, account):
     """In another namespace the API server refuses, and the error says what is missing."""
-    done = await spawn(["true"], sandbox=KubectlExec("any", namespace="default", kubeconfig=account))
+    done = await spawn(
+        ["true"], sandbox=KubectlExec("any", namespace="default", kubeconfig=account)
+    )
     assert isinstance(done.error, TransportError)
     assert "(Forbidden)" in str(done.error)
     assert done.error.started is False
@@ -172,13 +198,17 @@ async def test_kubectl_run_with_its_own_role(deployed, account):
 
 
 def test_the_clean_up(deployed, tmp_path):
-    """The job is accepted; what it runs, by its own account, removes pods that have ended, and no others."""
+    """The job is accepted; what it runs, by its own account, removes pods that have ended, and no
+    others.
+    """
     text = (EXAMPLE / "cleanup.yaml").read_text()
     if "batch/v1\n" not in kubectl("api-versions") + "\n" or "cronjobs" not in kubectl(
         "api-resources", "--api-group=batch"
     ):
         pytest.fail("this cluster has no cron jobs")
-    if "batch/v1beta1" in kubectl("api-versions"):  # before Kubernetes 1.25; from 1.21 on there are both
+    if "batch/v1beta1" in kubectl(
+        "api-versions"
+    ):  # before Kubernetes 1.25; from 1.21 on there are both
         text = text.replace("batch/v1\nkind: CronJob", "batch/v1beta1\nkind: CronJob")
     deployed("apply", "-f", "-", stdin=text)
     job = json.loads(deployed("get", "cronjob", "anyspawn-cleanup", "-o", "json"))
@@ -189,8 +219,12 @@ def test_the_clean_up(deployed, tmp_path):
     deployed("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{ended}", "--timeout=30s")
     deployed(f"--kubeconfig={kubeconfig(deployed, 'anyspawn-cleanup', tmp_path)}", *command[1:])
     deployed("delete", "-f", "-", stdin=text)
-    left = deployed("get", "pods", "-l", "io.anyspawn.id", "-o", "jsonpath={.items[*].metadata.name}").split()
-    gone = deployed("get", "pod", ended, "--ignore-not-found", "-o", "jsonpath={.metadata.deletionTimestamp}")
+    left = deployed(
+        "get", "pods", "-l", "io.anyspawn.id", "-o", "jsonpath={.items[*].metadata.name}"
+    ).split()
+    gone = deployed(
+        "get", "pod", ended, "--ignore-not-found", "-o", "jsonpath={.metadata.deletionTimestamp}"
+    )
     deployed.end(ended, runs)
     assert runs in left
     assert ended not in left or gone

@@ -38,12 +38,16 @@ async def test_a_conversation(sandbox):
             assert data == line
         await process.stdin.aclose()
         assert await process.wait() == 0
-    assert process.completed.cleanup is not Cleanup.UNCONFIRMED  # a busy machine's client may close late
+    assert (
+        process.completed.cleanup is not Cleanup.UNCONFIRMED
+    )  # a busy machine's client may close late
 
 
 async def test_what_runs_when_the_block_is_left(sandbox):
     """Is ended in its pod, as was seen."""
-    async with anyspawn.open(["sh", "-c", "setsid sleep 999 & echo; sleep 999"], sandbox=sandbox) as process:
+    async with anyspawn.open(
+        ["sh", "-c", "setsid sleep 999 & echo; sleep 999"], sandbox=sandbox
+    ) as process:
         await process.stdout.receive()
     assert process.completed.cleanup is Cleanup.CONFIRMED
 
@@ -64,7 +68,9 @@ async def test_what_cannot_be_started(sandbox, space):
 
 async def test_the_connection_is_lost(busybox, space):
     """Is a TransportError of wait and a broken stream."""
-    async with anyspawn.open(["cat"], sandbox=KubectlExec(busybox, namespace=space.name)) as process:
+    async with anyspawn.open(
+        ["cat"], sandbox=KubectlExec(busybox, namespace=space.name)
+    ) as process:
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(TransportError):
             await process.wait()

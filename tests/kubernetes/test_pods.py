@@ -12,7 +12,14 @@ import anyio
 import attrs
 import pytest
 
-from anyspawn import ExitError, KubectlExec, OutputLimitError, SpawnTimeoutError, TransportError, spawn
+from anyspawn import (
+    ExitError,
+    KubectlExec,
+    OutputLimitError,
+    SpawnTimeoutError,
+    TransportError,
+    spawn,
+)
 from cluster import until
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +46,9 @@ class Pods:
         return name
 
     def box(self, **fields):
-        return KubectlExec(selector=f"set={self.label}", namespace=self.space.name, default_timeout=60, **fields)
+        return KubectlExec(
+            selector=f"set={self.label}", namespace=self.space.name, default_timeout=60, **fields
+        )
 
     def close(self):
         self.space.end(*self.names)
@@ -123,9 +132,18 @@ async def test_a_pod_that_is_not_ready_gets_no_call(space):
     with contextlib.closing(Pods(space, 1)) as pods:
         unready = {"exec": {"command": ["false"]}, "periodSeconds": 1}
         idle = ["sh", "-c", "while :; do sleep 1000; done"]
-        main = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": idle}
+        main = {
+            "name": "main",
+            "image": "busybox",
+            "imagePullPolicy": "IfNotPresent",
+            "command": idle,
+        }
         pods.add(ready=False, containers=[{**main, "readinessProbe": unready}])
-        until(lambda: space("get", "pod", pods.names[1], "-o", "jsonpath={.status.phase}") == "Running")
+        until(
+            lambda: (
+                space("get", "pod", pods.names[1], "-o", "jsonpath={.status.phase}") == "Running"
+            )
+        )
         box = pods.box()
         assert {await where(box) for _ in range(3)} == {pods.names[0]}
 
@@ -156,12 +174,16 @@ async def test_places_in_each_pod(pods):
     async with anyio.create_task_group() as tasks:
         argv = ["sh", "-c", "echo begun; sleep 999"]
         for _ in range(2):
-            tasks.start_soon(lambda: spawn(argv, sandbox=box, timeout=100, on_output=lambda *_: begun.release()))
+            tasks.start_soon(
+                lambda: spawn(argv, sandbox=box, timeout=100, on_output=lambda *_: begun.release())
+            )
         for _ in range(2):
             await begun.acquire()
         began = time.monotonic()
         done = await spawn(["true"], sandbox=box, timeout=1)
-        assert time.monotonic() - began < 10  # and not the hundred seconds of those that have the places
+        assert (
+            time.monotonic() - began < 10
+        )  # and not the hundred seconds of those that have the places
         tasks.cancel_scope.cancel()
     assert isinstance(done.error, SpawnTimeoutError)
     assert "raise max_concurrent_per_pod, or add pods" in str(done.error)
@@ -181,7 +203,9 @@ async def test_a_cancelled_call_gives_its_place_back(pods):
 
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
 async def test_workloads(space, kind):
-    """A deployment's name stands for its pods, as kubectl has it; a service's for those that it selects."""
+    """A deployment's name stands for its pods, as kubectl has it; a service's for those that it
+    selects.
+    """
     label = f"w{random.randrange(10**9)}"
     main = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent"}
     main["command"] = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done']
@@ -192,7 +216,10 @@ async def test_workloads(space, kind):
         "spec": {
             "replicas": 2,
             "serviceName": label,
-            "selector": {"matchLabels": {"app": label}, "matchExpressions": [{"key": "app", "operator": "Exists"}]},
+            "selector": {
+                "matchLabels": {"app": label},
+                "matchExpressions": [{"key": "app", "operator": "Exists"}],
+            },
             "template": {
                 "metadata": {"labels": {"app": label}},
                 "spec": {"containers": [main], "terminationGracePeriodSeconds": 0},
@@ -211,7 +238,11 @@ async def test_workloads(space, kind):
     space.apply(service)
     try:
         space("rollout", "status", f"{kind}/{label}", "--timeout=60s")
-        names = set(space("get", "pods", "-l", f"app={label}", "-o", "jsonpath={.items[*].metadata.name}").split())
+        names = set(
+            space(
+                "get", "pods", "-l", f"app={label}", "-o", "jsonpath={.items[*].metadata.name}"
+            ).split()
+        )
         assert len(names) == 2
         for target in (f"{kind}/{label}", f"service/{label}"):
             box = KubectlExec(target, namespace=space.name, default_timeout=60)
@@ -229,7 +260,9 @@ async def test_workloads(space, kind):
 
 
 async def test_many_calls_while_pods_are_deleted(space):
-    """Each has the right result or a transport error that is true, and none runs twice: its mark stands once."""
+    """Each has the right result or a transport error that is true, and none runs twice: its mark
+    stands once.
+    """
     label = f"counted-{random.randrange(10**9)}"
     folder = f"/tmp/anyspawn-{label}"
     shared = {
@@ -256,11 +289,17 @@ async def test_many_calls_while_pods_are_deleted(space):
             if not over.is_set():
                 gone = names.pop(0)
                 await anyio.to_thread.run_sync(space.end, gone)
-                names.append(await anyio.to_thread.run_sync(lambda: space.start(labels={"set": label}, **shared)))
+                names.append(
+                    await anyio.to_thread.run_sync(
+                        lambda: space.start(labels={"set": label}, **shared)
+                    )
+                )
 
     reader = space.start(**node)
     try:
-        names += [space.start(labels={"set": label}, ready=index == 3, **shared) for index in range(4)]
+        names += [
+            space.start(labels={"set": label}, ready=index == 3, **shared) for index in range(4)
+        ]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(replace)
             async with anyio.create_task_group() as calls:

@@ -1,4 +1,6 @@
-"""Residents in pods: one long `kubectl exec` serves many calls, also where there is a choice of pods."""
+"""Residents in pods: one long `kubectl exec` serves many calls, also where there is a choice of
+pods.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,31 @@ pytestmark = pytest.mark.anyio
 
 
 def clients(pod):
-    return [pid for pid, argv in command_lines().items() if b"kubectl" in argv[0] and b"exec" in argv and pod in argv]
+    return [
+        pid
+        for pid, argv in command_lines().items()
+        if b"kubectl" in argv[0] and b"exec" in argv and pod in argv
+    ]
 
 
 async def test_one_client_serves_many_calls(space, busybox, client):
     """With the oldest and the newest kubectl; and it outlives a call that is ended."""
-    async with KubectlExec(busybox, namespace=space.name, resident=2, kubectl_path=client, default_timeout=60) as box:
+    async with KubectlExec(
+        busybox, namespace=space.name, resident=2, kubectl_path=client, default_timeout=60
+    ) as box:
         assert not clients(busybox.encode())
         for number in range(4):
-            done = await spawn(["sh", "-c", "cat; exit $A"], sandbox=box, stdin=b"in", env={"A": str(number)})
-            assert (done.stdout, done.returncode, done.cleanup) == (b"in", number, Cleanup.NOT_NEEDED)
-        done = await spawn(["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"], sandbox=box, output_limit=5)
+            done = await spawn(
+                ["sh", "-c", "cat; exit $A"], sandbox=box, stdin=b"in", env={"A": str(number)}
+            )
+            assert (done.stdout, done.returncode, done.cleanup) == (
+                b"in",
+                number,
+                Cleanup.NOT_NEEDED,
+            )
+        done = await spawn(
+            ["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"], sandbox=box, output_limit=5
+        )
         assert isinstance(done.error, OutputLimitError)
         assert done.cleanup is Cleanup.CONFIRMED
         data = os.urandom(1_000_003)
@@ -52,7 +68,9 @@ async def test_a_resident_that_dies(space, own):
             def on_output(stream, chunk):
                 event.set()
 
-            results.append(await spawn(["sh", "-c", "echo ready; sleep 999"], sandbox=box, on_output=on_output))
+            results.append(
+                await spawn(["sh", "-c", "echo ready; sleep 999"], sandbox=box, on_output=on_output)
+            )
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
@@ -61,18 +79,26 @@ async def test_a_resident_that_dies(space, own):
             os.kill(clients(own.encode())[0], signal.SIGKILL)
         (done,) = results
         assert isinstance(done.error, TransportError)
-        assert (done.error.started, done.stdout, done.cleanup) == (True, b"ready\n", Cleanup.CONFIRMED)
+        assert (done.error.started, done.stdout, done.cleanup) == (
+            True,
+            b"ready\n",
+            Cleanup.CONFIRMED,
+        )
     assert not eventually(lambda: space.processes(own))
 
 
 async def test_each_pod_of_a_selector_has_its_own(space):
-    """Calls are spread, each pod keeps as many as it is given; one that goes away takes only its calls with it."""
+    """Calls are spread, each pod keeps as many as it is given; one that goes away takes only its
+    calls with it.
+    """
     app = f"app-{uuid.uuid4().hex[:8]}"
     pods = [space.start(labels={"app": app}, ready=False) for _ in range(2)]
     for pod in pods:
         space("wait", "--for=condition=Ready", "--timeout=60s", f"pod/{pod}")
     try:
-        async with KubectlExec(selector=f"app={app}", namespace=space.name, resident=1, default_timeout=60) as box:
+        async with KubectlExec(
+            selector=f"app={app}", namespace=space.name, resident=1, default_timeout=60
+        ) as box:
             names = []
 
             async def one():

@@ -23,13 +23,17 @@ print(anyspawn.__version__)
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        stdout=subprocess.PIPE,
     )
     return {"wheel": next(folder.glob("*.whl")), "sdist": next(folder.glob("*.tar.gz"))}
 
 
 def test_wheel_has_the_type_marker_and_no_tests(built):
-    """The wheel ships the package with `py.typed`, the licence and the command, and nothing beside."""
+    """The wheel ships the package with `py.typed`, the licence and the command, and nothing
+    beside.
+    """
     names = zipfile.ZipFile(built["wheel"]).namelist()
     assert "anyspawn/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -41,7 +45,14 @@ def test_sdist_has_tests_docs_and_examples(built):
     """From the sdist alone, the tests and the documentation can be made."""
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"noxfile.py", "README.md", "LICENSE", "docs/conf.py", "tests/conftest.py", "examples/pii/pii.py"} <= names
+    assert {
+        "noxfile.py",
+        "README.md",
+        "LICENSE",
+        "docs/conf.py",
+        "tests/conftest.py",
+        "examples/pii/pii.py",
+    } <= names
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
@@ -49,6 +60,10 @@ def test_installs_and_imports_in_a_clean_environment(built, kind, tmp_path):
     """A fresh virtual environment needs nothing but the distribution and its two dependencies."""
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", built[kind]], check=True, cwd=tmp_path)
-    version = subprocess.run([python, "-c", USE], check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True).stdout
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", built[kind]], check=True, cwd=tmp_path
+    )
+    version = subprocess.run(
+        [python, "-c", USE], check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ).stdout
     assert version.strip() == built["wheel"].name.split("-")[1]

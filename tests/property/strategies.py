@@ -35,15 +35,21 @@ NASTY = [
     "0",
 ]
 
-texts = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+texts = st.sampled_from(NASTY) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
+)
 names = st.sampled_from(
     ["PATH", "HOME", "LANG", "LD_PRELOAD", "DOCKER_HOST", "KUBECONFIG", "http_proxy", "A", "-e"]
-) | (st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), min_size=1, max_size=8))
+) | (
+    st.text(
+        st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), min_size=1, max_size=8
+    )
+)
 secrets = st.integers(0, 10**9).map(lambda number: f"s3cret-{number}-\n=é")
 environments = st.dictionaries(names, secrets, max_size=4)
-folders = st.lists(st.sampled_from(["tmp", "home", "a b", "-x", "usr", "é", "..", "root"]), max_size=4).map(
-    lambda parts: "/" + "/".join(parts)
-)
+folders = st.lists(
+    st.sampled_from(["tmp", "home", "a b", "-x", "usr", "é", "..", "root"]), max_size=4
+).map(lambda parts: "/" + "/".join(parts))
 programs = st.sampled_from(["cat", "/bin/cat", "./run", "-cat", "a b"]) | texts.filter(bool)
 commands = st.builds(
     lambda program, args, **fields: Command([program, *args], **fields),
@@ -100,7 +106,9 @@ container_sandboxes = {
         user=st.sampled_from([None, "1000:1000", "nobody"]),
         workdir=st.sampled_from([None, "/app"]),
         extra_args=st.lists(st.sampled_from(["--memory=1g", "--label", "a=b"]), max_size=3),
-        security=st.sampled_from([None, SecurityConfig(), SecurityConfig(memory=None, tmpfs=(), user=None)]),
+        security=st.sampled_from(
+            [None, SecurityConfig(), SecurityConfig(memory=None, tmpfs=(), user=None)]
+        ),
     ),
     "docker_exec": st.builds(
         DockerExec,
@@ -126,19 +134,32 @@ container_sandboxes |= {
         **where,
     )
     | st.builds(KubectlExec, selector=st.sampled_from(["app=hooks", "a in (b,c)"]), **where),
-    "kubectl_run": st.builds(KubectlRun, st.sampled_from(["busybox", "localhost:5000/a@sha256:0"]), **where),
+    "kubectl_run": st.builds(
+        KubectlRun, st.sampled_from(["busybox", "localhost:5000/a@sha256:0"]), **where
+    ),
 }
 container_sandboxes |= {
-    "docker_run with residents": st.builds(DockerRun, st.just("busybox"), resident=st.just(2), fresh=st.booleans()),
-    "docker_exec with residents": st.builds(DockerExec, st.just("box"), workdir=st.just("/app"), resident=st.just(2)),
-    "kubectl_exec with residents": st.builds(KubectlExec, st.just("agent"), resident=st.just(2), **where),
-    "bubblewrap with residents": st.builds(Bubblewrap, writable=st.lists(folders, max_size=1), resident=st.just(2)),
+    "docker_run with residents": st.builds(
+        DockerRun, st.just("busybox"), resident=st.just(2), fresh=st.booleans()
+    ),
+    "docker_exec with residents": st.builds(
+        DockerExec, st.just("box"), workdir=st.just("/app"), resident=st.just(2)
+    ),
+    "kubectl_exec with residents": st.builds(
+        KubectlExec, st.just("agent"), resident=st.just(2), **where
+    ),
+    "bubblewrap with residents": st.builds(
+        Bubblewrap, writable=st.lists(folders, max_size=1), resident=st.just(2)
+    ),
 }
 
 
 def resident_words(launch):
     """Return the words of a resident's task, as the shell reads them."""
-    return [word.replace("'\\''", "'") for word in re.findall(r"'((?:[^']|'\\'')*)'", os.fsdecode(launch.stdin))]
+    return [
+        word.replace("'\\''", "'")
+        for word in re.findall(r"'((?:[^']|'\\'')*)'", os.fsdecode(launch.stdin))
+    ]
 
 
 def resident_stdin(launch):
@@ -149,7 +170,9 @@ def resident_stdin(launch):
 
 
 def container_variables(launch, command):
-    """Return the name and value of each variable that a container's program gets by a launch, in order."""
+    """Return the name and value of each variable that a container's program gets by a launch, in
+    order.
+    """
     if resident_script() in launch.argv:
         words = resident_words(launch)[2:]
         return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
@@ -157,9 +180,16 @@ def container_variables(launch, command):
         first, *rest = launch.stdin.removeprefix(script_line()).split(b"\n")
         lines = [line for line in rest[: int(first.split()[3])] if line.startswith(b"export ")]
         pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
-        return [(name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'")) for name, value in pairs]
+        return [
+            (name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'"))
+            for name, value in pairs
+        ]
     argv = launch.argv[: len(launch.argv) - len(command.argv)]
-    named = [argv[index + 1] for index, word in enumerate(argv) if word == "-e" and argv[index + 1] in launch.env]
+    named = [
+        argv[index + 1]
+        for index, word in enumerate(argv)
+        if word == "-e" and argv[index + 1] in launch.env
+    ]
     pairs = [(name, launch.env[name]) for name in named]
     for arg in launch.fd_args:
         pairs += [line.partition("=")[::2] for line in arg.data.decode().splitlines()]

@@ -53,16 +53,22 @@ def test_no_secret_in_argv(mode, data):
 @modes
 @given(data=st.data())
 def test_no_value_becomes_an_option(mode, data):
-    """Changing a value (a variable's, a folder, stdin) changes operands alone: the options stay what they were."""
+    """Changing a value (a variable's, a folder, stdin) changes operands alone: the options stay
+    what they were.
+    """
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
     harmless = sandbox.launch(
-        Command(command.argv, cwd="/plain" if command.cwd else None, env=dict.fromkeys(command.env, "x"))
+        Command(
+            command.argv, cwd="/plain" if command.cwd else None, env=dict.fromkeys(command.env, "x")
+        )
     )
     flags = [word for word in launch.argv[: -len(command.argv)] if word.startswith("-")]
     plain = [word for word in harmless.argv[: -len(command.argv)] if word.startswith("-")]
     implied = {"--ro-bind-try"}  # one more or less for a folder of the command's own
-    assert [word for word in flags if word not in implied] == [word for word in plain if word not in implied]
+    assert [word for word in flags if word not in implied] == [
+        word for word in plain if word not in implied
+    ]
 
 
 @modes
@@ -89,7 +95,9 @@ def test_pure(mode, data):
     with (
         mock.patch.object(os, "environ", None),
         mock.patch.object(os, "environb", None),
-        mock.patch.multiple(os, getcwd=touch, stat=touch, lstat=touch, open=touch, listdir=touch, readlink=touch),
+        mock.patch.multiple(
+            os, getcwd=touch, stat=touch, lstat=touch, open=touch, listdir=touch, readlink=touch
+        ),
         mock.patch.object(builtins, "open", touch),
     ):
         sandbox.launch(command)
@@ -116,9 +124,13 @@ def test_names_that_look_like_options(mode, name):
 
 @given(entries=own.environments, host=own.environments)
 def test_env_is_a_mapping(entries, host):
-    """Env equals the mapping it was made of, in whichever form; bare names are the host's values, or dropped."""
+    """Env equals the mapping it was made of, in whichever form; bare names are the host's values,
+    or dropped.
+    """
     assert Env(entries) == entries
     assert Env(f"{name}={value}" for name, value in entries.items()) == entries
     assert Env(Env(entries)) == Env(entries)
     assert hash(Env(entries)) == hash(Env(dict(reversed(entries.items()))))
-    assert Env(list(entries)).look_up(host) == {name: host[name] for name in entries if name in host}
+    assert Env(list(entries)).look_up(host) == {
+        name: host[name] for name in entries if name in host
+    }

@@ -16,7 +16,11 @@ spellings = st.lists(st.sampled_from(["/", "//", ".", "..", "usr", "-x", "home"]
 def test_the_root_is_never_bound_unasked(cwd, program):
     """No folder that the command implies, in whatever spelling, is the host's root."""
     argv = Bubblewrap().launch(Command([program], cwd=cwd)).argv[:-2]
-    sources = [argv[index + 1] for index, word in enumerate(argv) if word in {"--bind", "--ro-bind", "--ro-bind-try"}]
+    sources = [
+        argv[index + 1]
+        for index, word in enumerate(argv)
+        if word in {"--bind", "--ro-bind", "--ro-bind-try"}
+    ]
     assert all(source.strip("/") for source in sources)
 
 

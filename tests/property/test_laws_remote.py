@@ -45,7 +45,9 @@ def test_variables_once(mode, data):
 @modes
 @given(data=st.data())
 def test_no_secret_in_argv(mode, data):
-    """No variable's value and no byte of stdin stands in an argv, also not in those of the clean-up."""
+    """No variable's value and no byte of stdin stands in an argv, also not in those of the
+    clean-up.
+    """
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
     words = "\0".join((*launch.argv, *launch.stop, *launch.end, *launch.gone, *launch.guard))
@@ -56,7 +58,9 @@ def test_no_secret_in_argv(mode, data):
 @modes
 @given(data=st.data())
 def test_stdin_whole_and_last(mode, data):
-    """What the program reads is the end of what the client reads, and all of it without a supervisor."""
+    """What the program reads is the end of what the client reads, and all of it without a
+    supervisor.
+    """
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
     if resident_script() in launch.argv:
@@ -91,7 +95,9 @@ def test_pure(mode, data):
 def test_a_program_that_is_given_the_script():
     """It changes nothing of how the supervisor is begun."""
     for sandbox in (DockerExec("box"), KubectlExec("pod")):
-        plain, odd = (sandbox.launch(Command(["cat", arg], id="ab" * 8)) for arg in ("x", reading_script()))
+        plain, odd = (
+            sandbox.launch(Command(["cat", arg], id="ab" * 8)) for arg in ("x", reading_script())
+        )
         assert odd.stdin == plain.stdin
 
 
@@ -111,7 +117,9 @@ def target_of(mode, sandbox, command):
 @modes
 @given(data=st.data())
 def test_no_value_becomes_an_option(mode, data):
-    """Before the image or the container there are only the flags that the settings and the variables' names call for."""
+    """Before the image or the container there are only the flags that the settings and the
+    variables' names call for.
+    """
     sandbox, command = drawn(data, mode)
     argv = sandbox.launch(command).argv
     head = argv[: len(argv) - len(command.argv)]
@@ -122,14 +130,41 @@ def test_no_value_becomes_an_option(mode, data):
 
 def test_layouts():
     """Those of the reference, with what is added among the standard flags."""
-    plain = DockerExec("box", workdir="/app", user="me", extra_args=["--privileged"], supervisor="off")
+    plain = DockerExec(
+        "box", workdir="/app", user="me", extra_args=["--privileged"], supervisor="off"
+    )
     assert docker_exec_argv(plain, Command(["cat", "-n"])) == (
-        *("docker", "exec", "-i", "--workdir=/app", "--user=me", "--privileged", "box", "cat", "-n"),
+        *(
+            "docker",
+            "exec",
+            "-i",
+            "--workdir=/app",
+            "--user=me",
+            "--privileged",
+            "box",
+            "cat",
+            "-n",
+        ),
     )
     supervised = docker_exec_argv(DockerExec("box"), Command(["cat", "-n"], env={"A": "b"}))
-    assert supervised == ("docker", "exec", "-i", "box", "sh", "-c", script(), "anyspawn", "cat", "-n")
+    assert supervised == (
+        "docker",
+        "exec",
+        "-i",
+        "box",
+        "sh",
+        "-c",
+        script(),
+        "anyspawn",
+        "cat",
+        "-n",
+    )
     run = DockerRun(
-        "busybox", network="none", mounts=["/a:/b", "v:/c"], extra_args=["--memory=1g"], docker_path="podman"
+        "busybox",
+        network="none",
+        mounts=["/a:/b", "v:/c"],
+        extra_args=["--memory=1g"],
+        docker_path="podman",
     )
     command = Command(["cat"], env={"A": "b", "C": "d\ne"}, id="ab" * 8, cwd="/x")
     assert docker_run_argv(run, command) == (
@@ -170,7 +205,17 @@ def test_kubectl_layouts():
         extra_args=["--request-timeout=5s"],
         supervisor="off",
     )
-    head = ("kubectl", "--kubeconfig=/k.yaml", "--context=prod", "exec", "-i", "-n", "ns", "-c", "hooks")
+    head = (
+        "kubectl",
+        "--kubeconfig=/k.yaml",
+        "--context=prod",
+        "exec",
+        "-i",
+        "-n",
+        "ns",
+        "-c",
+        "hooks",
+    )
     assert kubectl_exec_argv(plain, Command(["cat", "-n"])) == (
         *head,
         "--request-timeout=5s",
@@ -179,15 +224,39 @@ def test_kubectl_layouts():
         "cat",
         "-n",
     )
-    assert kubectl_exec_argv(KubectlExec("deployment/x"), Command(["cat", "-n"], env={"A": "b"}, cwd="/x")) == (
-        *("kubectl", "exec", "-i", "deployment/x", "--", "sh", "-c", reading_script(), "anyspawn", "cat", "-n"),
+    assert kubectl_exec_argv(
+        KubectlExec("deployment/x"), Command(["cat", "-n"], env={"A": "b"}, cwd="/x")
+    ) == (
+        *(
+            "kubectl",
+            "exec",
+            "-i",
+            "deployment/x",
+            "--",
+            "sh",
+            "-c",
+            reading_script(),
+            "anyspawn",
+            "cat",
+            "-n",
+        ),
     )
     assert kubectl_exec_argv(KubectlExec(selector="a=b"), Command(["cat"]))[:5] == (
         *("kubectl", "exec", "-i", "pod/?", "--"),
     )
     run = KubectlRun("busybox", namespace="ns", kubectl_path="/bin/kubectl")
     assert kubectl_run_argv(run, Command(["cat"], id="ab" * 8)) == (
-        *("/bin/kubectl", "exec", "-i", "-n", "ns", "-c", "main", "anyspawn-abababababababab", "--"),
+        *(
+            "/bin/kubectl",
+            "exec",
+            "-i",
+            "-n",
+            "ns",
+            "-c",
+            "main",
+            "anyspawn-abababababababab",
+            "--",
+        ),
         *("sh", "-c", reading_script(), "anyspawn", "cat"),
     )
 
@@ -218,10 +287,22 @@ def test_kubectl_layouts():
         (lambda: KubectlExec("-n"), "pod must not start with '-'"),
         (lambda: KubectlExec("deployment/"), "pod must be NAME or KIND/NAME"),
         (lambda: KubectlExec("a", namespace="--x"), "namespace must not start with '-'"),
-        (lambda: KubectlExec("a", max_concurrent_per_pod=0), "max_concurrent_per_pod must be an int of 1 or more"),
-        (lambda: KubectlExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
-        (lambda: DockerExec("a", supervisor="on"), "supervisor must be 'auto', 'required' or 'off'"),
-        (lambda: DockerExec("a").launch(Command(["x"], env={"a-b": "c"})), "'a-b' cannot be handed on by a shell"),
+        (
+            lambda: KubectlExec("a", max_concurrent_per_pod=0),
+            "max_concurrent_per_pod must be an int of 1 or more",
+        ),
+        (
+            lambda: KubectlExec("a").launch(Command(["x"], env={"a-b": "c"})),
+            "'a-b' cannot be handed on by a shell",
+        ),
+        (
+            lambda: DockerExec("a", supervisor="on"),
+            "supervisor must be 'auto', 'required' or 'off'",
+        ),
+        (
+            lambda: DockerExec("a").launch(Command(["x"], env={"a-b": "c"})),
+            "'a-b' cannot be handed on by a shell",
+        ),
         (
             lambda: DockerRun("a", resident=1).launch(Command(["x"], env={"a-b": "c"})),
             "'a-b' cannot be handed on by a shell; use letters, digits and _, or leave out resident and fresh",
@@ -231,12 +312,20 @@ def test_kubectl_layouts():
             lambda: DockerRun("a").launch(Command(["x"], env={"PATH": "a\nb"})),
             "docker would take the variable for itself",
         ),
-        (lambda: DockerRun("a").launch(Command(["x"], env={"DOCKER_HOST": "a\tb"})), "the value of DOCKER_HOST"),
-        (lambda: DockerRun("a").launch(Command(["x"], env={"#a": "c"})), "'#a' cannot be handed to a container"),
+        (
+            lambda: DockerRun("a").launch(Command(["x"], env={"DOCKER_HOST": "a\tb"})),
+            "the value of DOCKER_HOST",
+        ),
+        (
+            lambda: DockerRun("a").launch(Command(["x"], env={"#a": "c"})),
+            "'#a' cannot be handed to a container",
+        ),
     ],
 )
 def test_wrong_values(make, message):
-    """Each is an error that names the field, before anything starts; no value of a variable is in it."""
+    """Each is an error that names the field, before anything starts; no value of a variable is in
+    it.
+    """
     with pytest.raises(ConfigError) as caught:
         make()
     assert message in str(caught.value)
@@ -249,7 +338,12 @@ NONCE = "n" * 32
     pieces=st.lists(
         st.binary(max_size=20)
         | st.sampled_from(
-            [b"\x1e", b"\x1e" + b"n" * 10, b"\x1e" + NONCE.encode(), b"\x1e" + NONCE.encode() + b" " + b"x" * 99]
+            [
+                b"\x1e",
+                b"\x1e" + b"n" * 10,
+                b"\x1e" + NONCE.encode(),
+                b"\x1e" + NONCE.encode() + b" " + b"x" * 99,
+            ]
         ),
         max_size=6,
     ),
@@ -258,7 +352,8 @@ NONCE = "n" * 32
     impatient=st.booleans(),
 )
 def test_frames_are_taken_out_whatever_the_chunks_are(pieces, words, cuts, impatient):
-    """And nothing else is: output that looks like the beginning of a frame stays, and comes when nothing follows it.
+    """And nothing else is: output that looks like the beginning of a frame stays, and comes when
+    nothing follows it.
 
     Of a frame that comes in two then, its first bytes stay, too.
     """

@@ -24,5 +24,7 @@ def test_head_and_tail(limit, chunks):
     for chunk in chunks:
         output.keep(chunk)
     whole, tail = b"".join(chunks), limit // 2
-    kept = whole if len(whole) <= limit else whole[: limit - tail] + (whole[-tail:] if tail else b"")
+    kept = (
+        whole if len(whole) <= limit else whole[: limit - tail] + (whole[-tail:] if tail else b"")
+    )
     assert (output.take(), output.total) == (kept, len(whole))

@@ -1,4 +1,6 @@
-"""The resident's script on each shell that it may meet, as `sh`: dash, bash, one that keeps here-documents in files, busybox's ash."""
+"""The resident's script on each shell that it may meet, as `sh`: dash, bash, one that keeps
+here-documents in files, busybox's ash.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from cases import NASTY
 from machine import eventually, processes_with
 
 OLDER = {"BASH_COMPAT": "5.0"}
-SHELLS = {"dash": ("dash", {}), "bash": ("bash", {}), "bash of old": ("bash", OLDER), "busybox": ("busybox", {})}
+SHELLS = {
+    "dash": ("dash", {}),
+    "bash": ("bash", {}),
+    "bash of old": ("bash", OLDER),
+    "busybox": ("busybox", {}),
+}
 
 
 class Resident:
@@ -118,7 +125,10 @@ def make(request, tmp_path, known):
 def test_bash_of_old():
     """Keeps a here-document in a file, and so does a newer one that is told to be like it."""
     script = "exec 5<<E\n-\nE\n[ -p /proc/self/fd/5 ]"
-    assert subprocess.run(["bash", "-c", script], env={**os.environ, **OLDER}, check=False).returncode == 1
+    assert (
+        subprocess.run(["bash", "-c", script], env={**os.environ, **OLDER}, check=False).returncode
+        == 1
+    )
 
 
 def test_one_after_the_other(make):
@@ -126,7 +136,9 @@ def test_one_after_the_other(make):
     one = make()
     script = "cat; echo $A; pwd -P; cat /proc/$$/stat; echo err >&2; exit $A"
     for number, cwd in ((1, "/tmp"), (2, "/etc"), (3, None)):
-        done = one.run(["sh", "-c", script], env={"A": str(number)}, stdin=b"in%d\n" % number, cwd=cwd)
+        done = one.run(
+            ["sh", "-c", script], env={"A": str(number)}, stdin=b"in%d\n" % number, cwd=cwd
+        )
         told = done[0].decode().splitlines()
         assert (told[:2], done[1:]) == ([f"in{number}", str(number)], (b"err\n", number, True))
         assert told[2] == (cwd or os.getcwd())
@@ -172,18 +184,26 @@ def test_arguments_and_variables_at_their_worst(make):
     shown = one.run(["cat", "/proc/self/environ"], env=env)[0]
     found = dict(entry.split("=", 1) for entry in os.fsdecode(shown).split("\0") if "=" in entry)
     assert {name: found.get(name) for name in env} == env
-    assert not {name for name in found if name.startswith("ANYSPAWN_")} - {"ANYSPAWN_ID", *os.environ}
+    assert not {name for name in found if name.startswith("ANYSPAWN_")} - {
+        "ANYSPAWN_ID",
+        *os.environ,
+    }
 
 
 def test_variables_of_the_containers_own(make):
     """Reach the program as they are."""
-    own = dict.fromkeys(("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round"), "own")
+    own = dict.fromkeys(
+        ("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round"),
+        "own",
+    )
     shown = make(**own).run(["cat", "/proc/self/environ"])[0].decode().split("\0")
     assert {f"{name}=own" for name in own} <= set(shown)
 
 
 def test_what_cannot_be_started(make, known):
-    """Is said to be so, and costs nothing but the call; what was a program before is said to be gone."""
+    """Is said to be so, and costs nothing but the call; what was a program before is said to be
+    gone.
+    """
     one, word = make(), "gone" if known else "unstarted"
     for argv, cwd, words in (
         (["no-such-program"], None, {f"{word} 127"}),
@@ -200,7 +220,9 @@ def test_what_cannot_be_started(make, known):
 
 
 def test_what_any_exec_executes(make, known, tmp_path):
-    """Is said to be fit to be known, when that is asked: a script without #! is executed by some alone."""
+    """Is said to be fit to be known, when that is asked: a script without #! is executed by some
+    alone.
+    """
     one, path = make(), {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for name, text, fit in (("plain", "echo", False), ("script", "#!/bin/sh\necho", True)):
         (tmp_path / name).write_text(text)
@@ -218,7 +240,8 @@ def test_what_gives_the_turn_is_killed(make, size):
     one = make()
     one.run(["true"])
     one.next = one.next.replace(
-        b"x", b"x\necho() { case $1 in [yh]) kill -9 $(exec sh -c 'command echo $PPID') ;; esac; command echo \"$@\"; }"
+        b"x",
+        b"x\necho() { case $1 in [yh]) kill -9 $(exec sh -c 'command echo $PPID') ;; esac; command echo \"$@\"; }",
     )
     one.begin(["cat"], stdin=bytes(size))
     one.process.stdin.flush()
@@ -229,9 +252,7 @@ def test_the_reader_of_a_long_stdin_fails(make, tmp_path):
     """Its caller is told, and nothing of it is taken for words."""
     one, mark = make(), tmp_path / "mark"
     one.run(["true"])
-    one.next += (
-        b"dd() { [ \"$1\" != iflag=fullblock ] || return 0; command kill -9 $(exec sh -c 'command echo $PPID'); }\n"
-    )
+    one.next += b"dd() { [ \"$1\" != iflag=fullblock ] || return 0; command kill -9 $(exec sh -c 'command echo $PPID'); }\n"
     one.begin(["cat"], stdin=b"x\n" * SHORT + b"touch %s\n" % bytes(mark) + b"x\n" * 100_000)
     one.until(lambda: one.err.lost and one.err.exit_status is not None)
     one.process.stdin.close()
@@ -256,19 +277,32 @@ def test_what_is_left_behind_is_ended(make):
     other.begin(["sh", "-c", "echo begun; read -r line; echo $line"], stdin=b"")
     other.until(lambda: other.err.begun)
     mark = uuid.uuid4().hex
-    for script in ("setsid sleep 999 >&- 2>&- & exit 4", "env -i sh -c 'sleep 999 >&- 2>&- &' & wait; exit 4"):
+    for script in (
+        "setsid sleep 999 >&- 2>&- & exit 4",
+        "env -i sh -c 'sleep 999 >&- 2>&- &' & wait; exit 4",
+    ):
         other.end()
         other.begin(["sh", "-c", f"echo {mark}; cat"], stdin=b"x" * 100_000)
         other.until(lambda: other.err.begun)
         assert one.run(["sh", "-c", script], env={"MARK": mark})[2:] == (4, True)
-        assert not [pid for pid in processes_with(mark) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+        assert not [
+            pid
+            for pid in processes_with(mark)
+            if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        ]
         assert other.end()[0] == f"{mark}\n".encode() + b"x" * 100_000
 
 
 def test_ended_by_a_word(make):
     """SIGTERM, then SIGKILL, and the resident serves on."""
     one = make()
-    one.begin(["sh", "-c", "trap 'echo term' TERM; echo ready; setsid sleep 999 & while :; do sleep 0.1; done"])
+    one.begin(
+        [
+            "sh",
+            "-c",
+            "trap 'echo term' TERM; echo ready; setsid sleep 999 & while :; do sleep 0.1; done",
+        ]
+    )
     one.read(lambda: b"ready" in one.stdout)
     one.say(b"t\n")
     one.read(lambda: b"term" in one.stdout)
@@ -293,9 +327,15 @@ def test_the_caller_goes_away(make):
 def test_another_shell_says_what_is_wrong(tmp_path):
     """One that keeps here-documents in files, and has no other way to make a pipe."""
     shell = tmp_path / "sh"
-    script = re.sub(r"\[ -p [^]]*\]", "false", resident_begin("0" * 32).decode()).replace("$BASH_VERSION", "")
+    script = re.sub(r"\[ -p [^]]*\]", "false", resident_begin("0" * 32).decode()).replace(
+        "$BASH_VERSION", ""
+    )
     shell.write_text("#!/bin/dash\n" + "printf '\\036anyspawn ready\\n' >&2\n" + script)
     done = subprocess.run(
-        ["/bin/dash", str(shell)], capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=30
+        ["/bin/dash", str(shell)],
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
     )
     assert (done.returncode, b"here-documents in pipes" in done.stderr) == (125, True)

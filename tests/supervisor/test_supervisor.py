@@ -1,4 +1,6 @@
-"""The supervisor's script on each shell that it may meet: dash, bash and busybox's ash. No container is needed for that."""
+"""The supervisor's script on each shell that it may meet: dash, bash and busybox's ash. No
+container is needed for that.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Supervised:
             begin, words = reading_script(), script_line() + words
         words = streaming(words) if live else words
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen([*shell, "-c", begin, "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe)
+        self.process = subprocess.Popen(
+            [*shell, "-c", begin, "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe
+        )
         with suppress(BrokenPipeError):
             self.process.stdin.write(words)
             self.process.stdin.flush()
@@ -84,7 +88,9 @@ class Supervised:
 
 
 def test_a_command_that_ends(shell):
-    """Input, both outputs and the status arrive; start, end and that nothing is left are said in this order."""
+    """Input, both outputs and the status arrive; start, end and that nothing is left are said in
+    this order.
+    """
     call = Supervised(shell, ["sh", "-c", "cat; echo err >&2; exit 3"], stdin=b"in\0\xff\n")
     assert call.end() == (b"in\0\xff\n", b"err\n", 3)
     assert said(call) == ["ready", "start", "exit 3", "clean"]
@@ -93,7 +99,19 @@ def test_a_command_that_ends(shell):
 
 @pytest.mark.parametrize(
     "value",
-    [bytes(range(1, 256)), b"", b"\n", b"\n\n", b"'", b"a'b\n'", b" a ", b"\\n\\", b"$(id)`id`", b"\xe9", b"-n"],
+    [
+        bytes(range(1, 256)),
+        b"",
+        b"\n",
+        b"\n\n",
+        b"'",
+        b"a'b\n'",
+        b" a ",
+        b"\\n\\",
+        b"$(id)`id`",
+        b"\xe9",
+        b"-n",
+    ],
 )
 def test_variables_are_exact(shell, value):
     """Any byte but NUL."""
@@ -121,7 +139,20 @@ def test_variables_do_not_steer_the_supervisor(shell):
 
 def test_variables_of_the_containers_own(shell, monkeypatch):
     """Reach the program as they are."""
-    own = ("id", "tag", "size", "status", "nonce", "count", "line", "i", "start", "session", "feeder", "n")
+    own = (
+        "id",
+        "tag",
+        "size",
+        "status",
+        "nonce",
+        "count",
+        "line",
+        "i",
+        "start",
+        "session",
+        "feeder",
+        "n",
+    )
     for name in own:
         monkeypatch.setenv(name, "own")
     shown = Supervised(shell, ["cat", "/proc/self/environ"]).end()[0].decode().split("\0")
@@ -143,7 +174,9 @@ def test_a_command_that_cannot_be_executed(shell, program, status):
 
 @pytest.mark.parametrize("size", [0, 70_000, 5_000_000])
 def test_the_lifeline(shell, size, tmp_path, monkeypatch):
-    """When it is cut everything is killed: other sessions, empty environments, ignored signals, unread input."""
+    """When it is cut everything is killed: other sessions, empty environments, ignored signals,
+    unread input.
+    """
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     started = tmp_path / "started"
     tree = f"setsid sleep 999 & env -i setsid sleep {os.getpid()} & trap '' TERM INT HUP; echo > {started}; while :; do sleep 1; done"
@@ -154,7 +187,9 @@ def test_the_lifeline(shell, size, tmp_path, monkeypatch):
     assert said(call) == ["ready", "start", "exit 137", "clean"]
     assert not eventually(lambda: processes_with(str(tmp_path)))
     assert not eventually(
-        lambda: [p for p in Path("/proc").glob("[0-9]*/cmdline") if words(p) == f"sleep {os.getpid()}"]
+        lambda: [
+            p for p in Path("/proc").glob("[0-9]*/cmdline") if words(p) == f"sleep {os.getpid()}"
+        ]
     )
 
 
@@ -177,7 +212,11 @@ def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
     assert call.end() == (b"", b"", 4)
     assert said(call) == ["ready", "start", "exit 4", "clean"]
     script = "(sleep 0.2; echo late; exec >/dev/null 2>&1; sleep 999) & exit 4"
-    assert Supervised(shell, ["sh", "-c", script]).end() == (b"late\n", b"", 4)  # once it holds none any more
+    assert Supervised(shell, ["sh", "-c", script]).end() == (
+        b"late\n",
+        b"",
+        4,
+    )  # once it holds none any more
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 & echo out; exit 4"])
     first = call.process.stderr.read1()
     while b"exit 4" not in first:
@@ -203,10 +242,15 @@ def test_cwd(shell, folder, tmp_path, monkeypatch):
     cwd.mkdir()
     monkeypatch.setenv("CDPATH", str(tmp_path))
     monkeypatch.delenv("OLDPWD", raising=False)
-    stdout, stderr, status = Supervised(shell, ["sh", "-c", "env | grep OLDPWD; pwd -P"], cwd=str(cwd)).end()
+    stdout, stderr, status = Supervised(
+        shell, ["sh", "-c", "env | grep OLDPWD; pwd -P"], cwd=str(cwd)
+    ).end()
     assert (stdout.decode(), stderr, status) == (f"{cwd}\n", b"", 0)
     monkeypatch.chdir(tmp_path)
-    assert Supervised(shell, ["pwd", "-P"], cwd=folder if folder != "-" else "./-").end()[0].decode() == f"{cwd}\n"
+    assert (
+        Supervised(shell, ["pwd", "-P"], cwd=folder if folder != "-" else "./-").end()[0].decode()
+        == f"{cwd}\n"
+    )
 
 
 def test_a_cwd_that_is_not_there(shell, tmp_path):
@@ -243,7 +287,9 @@ def test_the_command_leads_a_session_of_its_own(shell):
 
 
 def test_signals_are_at_their_defaults(shell):
-    """A shell starts what runs in the background with SIGINT ignored; the command is not started that way."""
+    """A shell starts what runs in the background with SIGINT ignored; the command is not started
+    that way.
+    """
     stdout, _, _ = Supervised(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
     ignored = int(stdout.split()[1], 16)
     assert not ignored & 0b110  # SIGINT and SIGQUIT
@@ -279,10 +325,19 @@ class Live(Supervised):
 
 
 def test_a_live_program(shell):
-    """Is said to run; what is sent reaches it at once, any byte of it; the end of its stdin is not that of the lifeline."""
+    """Is said to run; what is sent reaches it at once, any byte of it; the end of its stdin is not
+    that of the lifeline.
+    """
     call = Live(shell, ["cat"])
     call.until(RUNNING)
-    for chunk in (bytes(range(256)), b"-", b".", b"-n %s %% \\n \\\\\n", b"\n", os.urandom(CHUNK - 1) + b"."):
+    for chunk in (
+        bytes(range(256)),
+        b"-",
+        b".",
+        b"-n %s %% \\n \\\\\n",
+        b"\n",
+        os.urandom(CHUNK - 1) + b".",
+    ):
         call.send(chunk)
         got = b""
         while len(got) < len(chunk):
@@ -325,7 +380,9 @@ def ancestors(pid):
 
 
 def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
-    """When it is cut the program is killed, also with its stdin full and unread, and half a line sent."""
+    """When it is cut the program is killed, also with its stdin full and unread, and half a line
+    sent.
+    """
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     call = Live(shell, ["sh", "-c", "trap '' TERM; setsid sleep 999 & sleep 999"])
     call.until(RUNNING)
@@ -338,7 +395,9 @@ def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
 
 
 def test_a_live_program_that_ended(shell):
-    """Does not hold its status back, whether it was seen to run or not, nor a chunk that it never read."""
+    """Does not hold its status back, whether it was seen to run or not, nor a chunk that it never
+    read.
+    """
     call = Live(shell, ["sh", "-c", "exit 5"])
     call.until("exit 5")
     assert call.end()[2] == 5

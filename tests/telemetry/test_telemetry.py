@@ -1,4 +1,6 @@
-"""What calls tell those who watch: log records, spans and durations; nothing secret, and nothing where nobody watches."""
+"""What calls tell those who watch: log records, spans and durations; nothing secret, and nothing
+where nobody watches.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ async def test_a_span_for_each_call(spans):
     """By OpenTelemetry's conventions for processes and errors, a child of the caller's span."""
     with trace.get_tracer("test").start_as_current_span("caller") as caller:
         await Direct().spawn(
-            Command(["/bin/sh", "-c", "exit 3", SECRET], env={"A": SECRET}, stdin=SECRET.encode(), id="a" * 32)
+            Command(
+                ["/bin/sh", "-c", "exit 3", SECRET],
+                env={"A": SECRET},
+                stdin=SECRET.encode(),
+                id="a" * 32,
+            )
         )
     span = spans()[0]
     assert (span.name, span.kind) == ("sh", SpanKind.CLIENT)
@@ -66,7 +73,10 @@ async def test_a_span_for_each_call(spans):
         "anyspawn.mode": "direct",
         "anyspawn.cleanup": "not needed",
     }
-    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "'/bin/sh' exited with status 3")
+    assert (span.status.status_code, span.status.description) == (
+        StatusCode.ERROR,
+        "'/bin/sh' exited with status 3",
+    )
     assert SECRET not in span.to_json()
 
 
@@ -94,7 +104,13 @@ async def test_a_span_of_a_call_that_never_started_or_was_cancelled(spans):
 async def test_a_span_for_each_hook(spans):
     """With its call inside; also for observing hooks, whose parent is whoever ran them."""
     deny = ExecToolHook(name="deny", command="sh", args=["-c", "echo '{\"allow\": false}'"])
-    broken = ExecToolHook(name="broken", command="sh", args=["-c", "cat >&2; false"], mode="observe", env={"A": SECRET})
+    broken = ExecToolHook(
+        name="broken",
+        command="sh",
+        args=["-c", "cat >&2; false"],
+        mode="observe",
+        env={"A": SECRET},
+    )
     with trace.get_tracer("test").start_as_current_span("caller") as caller:
         async with HookRunner([deny, broken]) as hooks:
             await hooks.run("before_execution", {"password": SECRET})
@@ -121,7 +137,11 @@ async def test_durations(reader):
     await spawn(["true"], sandbox=Direct(name="measured"))
     (metric,) = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     assert (metric.name, metric.unit) == ("anyspawn.spawn.duration", "s")
-    points = [point for point in metric.data.data_points if point.attributes["anyspawn.mode"] == "measured"]
+    points = [
+        point
+        for point in metric.data.data_points
+        if point.attributes["anyspawn.mode"] == "measured"
+    ]
     assert {point.attributes.get("error.type") for point in points} == {None, "ExitError"}
     assert all(point.count >= 1 and 0 < point.sum < 60 * point.count for point in points)
 
@@ -130,9 +150,16 @@ async def test_log_records(caplog):
     """Debug: the start and the end of each call, with its id, mode, duration and outcome."""
     with caplog.at_level(logging.DEBUG, "anyspawn"):
         await Direct().spawn(
-            Command(["sh", "-c", "exit 3", SECRET], env={"A": SECRET}, stdin=SECRET.encode(), id="b" * 32)
+            Command(
+                ["sh", "-c", "exit 3", SECRET],
+                env={"A": SECRET},
+                stdin=SECRET.encode(),
+                id="b" * 32,
+            )
         )
-    start, end = [record.getMessage() for record in caplog.records if record.name == "anyspawn.spawn"]
+    start, end = [
+        record.getMessage() for record in caplog.records if record.name == "anyspawn.spawn"
+    ]
     assert start == f"start id={'b' * 32} mode=direct program='sh'"
     words = dict(word.split("=", 1) for word in end.removesuffix(" cleanup=not needed").split()[1:])
     assert float(words.pop("duration")) > 0
@@ -149,7 +176,9 @@ async def test_nothing_is_logged_unless_asked_for(caplog):
 
 async def test_an_unconfirmed_clean_up_is_a_warning(caplog, monkeypatch):
     """As something may still run."""
-    monkeypatch.setattr(core, "marked", lambda mark: (_ for _ in ()).throw(OSError("no descriptors")))
+    monkeypatch.setattr(
+        core, "marked", lambda mark: (_ for _ in ()).throw(OSError("no descriptors"))
+    )
     await spawn(["sleep", "1000"], timeout=0.1)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.name == "anyspawn.spawn"
@@ -165,5 +194,7 @@ trio.run(anyspawn.spawn, ["true"])
 assert not (({"logging", "opentelemetry"} & set(sys.modules)) - before), before
 print("opentelemetry" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
     assert done.stdout.strip() == "False"

@@ -1,6 +1,7 @@
 """Uses of the public API, checked by mypy in strict mode and never run.
 
-An error that is expected carries an ignore comment; strict mode reports one that is no longer needed.
+An error that is expected carries an ignore comment; strict mode reports one that is no longer
+needed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ async def calls(chunks: list[bytes]) -> None:
 
     assert_type(await spawn(["true"]), Completed)
     await spawn(("true",), stdin=None, env={"A": "1"}, cwd="/", timeout=1, on_output=keep)
-    await spawn(Command(["true"], env=["A=1", "HOME"]), sandbox=Bubblewrap(readonly=["/srv"]), check=True)
+    await spawn(
+        Command(["true"], env=["A=1", "HOME"]), sandbox=Bubblewrap(readonly=["/srv"]), check=True
+    )
     await spawn(["true"], on_output=keep_async, overflow="truncate", output_limit=10)
     await spawn(["true"], overflow="drop")  # type: ignore[arg-type]
     await spawn(["true"], stdin="text")  # type: ignore[arg-type]
@@ -67,7 +70,9 @@ async def calls(chunks: list[bytes]) -> None:
 
 
 async def live(command: Command) -> None:
-    async with anyspawn.open(["cat"], sandbox=Bubblewrap(), env={"A": "1"}, timeout=5, grace=1) as process:
+    async with anyspawn.open(
+        ["cat"], sandbox=Bubblewrap(), env={"A": "1"}, timeout=5, grace=1
+    ) as process:
         assert_type(process, Process)
         assert_type(process.returncode, int | None)
         assert_type(process.completed, Completed | None)
@@ -145,9 +150,14 @@ async def containers(manager: ContainerManager, spec: ContainerSpec) -> None:
     DockerRun("busybox", security=SecurityConfig(memory="1g"), pull="missing")
     DockerRun("busybox", pull="always")  # type: ignore[arg-type]
     DockerExec("box", supervisor="maybe")  # type: ignore[arg-type]
-    assert_type(KubectlExec("deployment/hooks", namespace="agents", max_concurrent_per_pod=4).pod, str | None)
+    assert_type(
+        KubectlExec("deployment/hooks", namespace="agents", max_concurrent_per_pod=4).pod,
+        str | None,
+    )
     KubectlExec(selector="app=hooks", supervisor="required")
-    KubectlRun("busybox", resources={"limits": {"cpu": "1"}}, overrides={"spec": {"hostNetwork": False}})
+    KubectlRun(
+        "busybox", resources={"limits": {"cpu": "1"}}, overrides={"spec": {"hostNetwork": False}}
+    )
     KubectlRun("busybox", image_pull_policy="missing")  # type: ignore[arg-type]
     assert_type(await reap_orphans(mode="kubectl_run", namespace="agents"), list[Orphan])
 

@@ -1,4 +1,6 @@
-"""The pure parts of `anyspawn.containers`: images, variables, and confinement as docker's options."""
+"""The pure parts of `anyspawn.containers`: images, variables, and confinement as docker's
+options.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ IMAGES = {"claude": "c", "claude-code": "cc", "default": "d", "": "never"}
     ],
 )
 def test_select_image(agent, images, image):
-    """The exact name, the longest name that it begins with whatever their order, the default, what the command needs."""
+    """The exact name, the longest name that it begins with whatever their order, the default, what
+    the command needs.
+    """
     assert select_image(agent, images) == image
     assert select_image("other", {}, ["node"]) == "node:lts-slim"
 
@@ -68,7 +72,11 @@ def test_filter_env():
     """Names and patterns without regard to case; what is blocked wins."""
     host = {"LANG": "1", "LC_ALL": "2", "lc_time": "3", "API_KEY": "4", "PATH": "5"}
     assert filter_env(host, ["lang", "LC_*"]) == {"LANG": "1", "LC_ALL": "2", "lc_time": "3"}
-    assert filter_env(host, ["*"], ["*key*", "lc_?ime"]) == {"LANG": "1", "LC_ALL": "2", "PATH": "5"}
+    assert filter_env(host, ["*"], ["*key*", "lc_?ime"]) == {
+        "LANG": "1",
+        "LC_ALL": "2",
+        "PATH": "5",
+    }
     assert filter_env(host, []) == {}
 
 
@@ -253,6 +261,8 @@ def test_an_owner_that_proc_hides_is_not_dead(monkeypatch):
     """As with hidepid: that there is no entry proves nothing while the pid is in use."""
     from anyspawn._owner import host_id, start_time
 
-    monkeypatch.setattr(_owner, "start_time", lambda pid: start_time(pid) if pid == os.getpid() else "")
+    monkeypatch.setattr(
+        _owner, "start_time", lambda pid: start_time(pid) if pid == os.getpid() else ""
+    )
     assert not _owner.is_dead(f"{host_id()}/1/1")
     assert _owner.is_dead(f"{host_id()}/4194303/1")

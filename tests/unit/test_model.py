@@ -12,7 +12,16 @@ import attrs
 import pytest
 
 import anyspawn
-from anyspawn import Cleanup, Command, Completed, ExitError, Launch, NotStartedError, TransportError, spawn
+from anyspawn import (
+    Cleanup,
+    Command,
+    Completed,
+    ExitError,
+    Launch,
+    NotStartedError,
+    TransportError,
+    spawn,
+)
 from anyspawn._env import Env
 
 WRONG = [
@@ -73,7 +82,9 @@ def test_a_wrong_value_is_not_shown():
 
 def test_right_arguments():
     """Paths, tuples and bytes-likes are taken; ids are unique."""
-    command = Command((Path("/bin/cat"), "x"), stdin=bytearray(b"x"), cwd=Path("/"), timeout=math.inf)
+    command = Command(
+        (Path("/bin/cat"), "x"), stdin=bytearray(b"x"), cwd=Path("/"), timeout=math.inf
+    )
     assert (command.argv, command.stdin, command.cwd) == (("/bin/cat", "x"), b"x", "/")
     assert Command(["true"]).id != Command(["true"]).id
 
@@ -102,7 +113,9 @@ def test_values_are_frozen_and_can_be_copied():
 
 
 def test_env_forms():
-    """A mapping and strings mean the same; bare names are looked up on the host, and dropped where unset."""
+    """A mapping and strings mean the same; bare names are looked up on the host, and dropped where
+    unset.
+    """
     env = Env(["A=1=2", "B", "C=", "A=3", "D"])
     assert dict(env) == {"A": "3", "B": None, "C": "", "D": None}
     assert env.look_up({"B": "host"}) == {"A": "3", "B": "host", "C": ""}
@@ -128,7 +141,13 @@ def test_errors_carry_their_data():
     assert TransportError("refused", started=False).started is False
     assert issubclass(anyspawn.SpawnTimeoutError, TimeoutError)
     assert issubclass(anyspawn.ConfigError, ValueError)
-    for name in ("ExitError", "OutputLimitError", "NotStartedError", "TransportError", "SpawnTimeoutError"):
+    for name in (
+        "ExitError",
+        "OutputLimitError",
+        "NotStartedError",
+        "TransportError",
+        "SpawnTimeoutError",
+    ):
         assert issubclass(getattr(anyspawn, name), anyspawn.SpawnError)
 
 

@@ -1,4 +1,6 @@
-"""Who takes a call, with lists of pods as they are wanted here; tests/kubernetes has the real ones."""
+"""Who takes a call, with lists of pods as they are wanted here; tests/kubernetes has the real
+ones.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Cluster:
         self.asked += 1
         with anyio.move_on_after(seconds):
             await anyio.sleep(self.seconds)
-            lines = [f"{name}\tuid-{name}\t\tRunning\t{ready}\n" for name, ready in self.pods.items()]
+            lines = [
+                f"{name}\tuid-{name}\t\tRunning\t{ready}\n" for name, ready in self.pods.items()
+            ]
             return Completed(argv=args, stdout="".join(lines).encode(), error=self.error)
         return Completed(argv=args, error=SpawnTimeoutError("too late"))
 
@@ -65,7 +69,9 @@ async def test_first_come_first_served():
             assert isinstance(pod, Pod)
             assert pod.in_flight == 1
             served[number] += 1
-            assert max(served.values()) - min(served.values()) <= 2  # one may have begun before another
+            assert (
+                max(served.values()) - min(served.values()) <= 2
+            )  # one may have begun before another
             await anyio.lowlevel.checkpoint()
             choice.release(pod)
 
@@ -76,7 +82,9 @@ async def test_first_come_first_served():
 
 
 async def test_a_list_that_cannot_be_had(monkeypatch):
-    """The last one serves meanwhile, and a slow answer is not waited for as long as the call may take."""
+    """The last one serves meanwhile, and a slow answer is not waited for as long as the call may
+    take.
+    """
     monkeypatch.setattr(_pods, "_AGE", 0.0)
     monkeypatch.setattr(_pods, "_PATIENCE", 0.1)
     cluster = Cluster({"a": True})
@@ -88,7 +96,9 @@ async def test_a_list_that_cannot_be_had(monkeypatch):
 
 
 async def test_no_list_at_all():
-    """All who wait for it share one failure; where there is no answer, that is said, and not that pods are busy."""
+    """All who wait for it share one failure; where there is no answer, that is said, and not that
+    pods are busy.
+    """
     cluster = Cluster({}, seconds=0.05, error=TransportError("no cluster", started=None))
     choice, found = cluster.choice(), []
 

@@ -30,7 +30,9 @@ def test_register_lookup_replace():
     assert registry.modes() == ("new", "ssh")
 
 
-@pytest.mark.parametrize(("mode", "factory"), [("", make), (None, make), ("x", None), ("x", "make")])
+@pytest.mark.parametrize(
+    ("mode", "factory"), [("", make), (None, make), ("x", None), ("x", "make")]
+)
 def test_refused(mode, factory):
     """An empty name and something that cannot be called are refused, by either way in."""
     for enter in (Registry().register, Registry().replace):
@@ -40,7 +42,9 @@ def test_refused(mode, factory):
 
 def test_unknown_mode():
     """The error lists what is known, and the nearest."""
-    with pytest.raises(ConfigError, match=r"unknown mode 'bubblewarp'; did you mean 'bubblewrap'\? .*direct"):
+    with pytest.raises(
+        ConfigError, match=r"unknown mode 'bubblewarp'; did you mean 'bubblewrap'\? .*direct"
+    ):
         lookup_sandbox("bubblewarp")
     with pytest.raises(ConfigError, match="known: "):
         lookup_sandbox("zzz")
@@ -48,7 +52,9 @@ def test_unknown_mode():
 
 def test_built_in_factories():
     """Settings become fields; an unknown key is named, with the nearest."""
-    sandbox = lookup_sandbox("bubblewrap")("box", {"readonly": ["/srv"], "network": True, "max_concurrent": 3})
+    sandbox = lookup_sandbox("bubblewrap")(
+        "box", {"readonly": ["/srv"], "network": True, "max_concurrent": 3}
+    )
     assert sandbox == Bubblewrap(name="box", readonly=("/srv",), network=True, max_concurrent=3)
     assert lookup_sandbox("direct")("d", {}).name == "d"
     with pytest.raises(ConfigError, match="box: unknown key 'readnoly'; did you mean 'readonly'"):
@@ -115,7 +121,9 @@ def build_plugin(folder):
     record = "spawn_plugin-1.0.dist-info/RECORD"
     lines = []
     for name, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        digest = (
+            base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        )
         lines.append(f"{name},sha256={digest},{len(text.encode())}\n")
     wheel = folder / "spawn_plugin-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -126,9 +134,19 @@ def build_plugin(folder):
 
 
 def test_plugins(tmp_path):
-    """An installed plugin is loaded when its mode is asked for; a broken one is reported and breaks nothing else."""
+    """An installed plugin is loaded when its mode is asked for; a broken one is reported and breaks
+    nothing else.
+    """
     target = tmp_path / "site"
-    install = ["install", "--quiet", "--no-index", "--no-deps", "--target", target, build_plugin(tmp_path)]
+    install = [
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        target,
+        build_plugin(tmp_path),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True)
     use = f"import sys; sys.path.insert(0, {str(target)!r})\n{USE}"
     done = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, check=True)

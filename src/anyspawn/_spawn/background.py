@@ -1,4 +1,6 @@
-"""Tasks that belong to the event loop: nobody waits for them, and they are cancelled when it ends."""
+"""Tasks that belong to the event loop: nobody waits for them, and they are cancelled when it
+ends.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ _tasks: set[object] = set()
 def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> Any:
     """Start a task of the running event loop, and return it; it must not raise.
 
-    On asyncio a task that nobody refers to may be collected, so the caller keeps it: where the loop is closed under it, it ends
-    when the caller does.
+    On asyncio a task that nobody refers to may be collected, so the caller keeps it: where the loop
+    is closed under it, it ends when the caller does.
     """
     if on_asyncio():
         import asyncio
@@ -28,7 +30,9 @@ def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object
     return trio.lowlevel.spawn_system_task(work, *args, name=name, context=copy_context())
 
 
-def start_in_background(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> None:
+def start_in_background(
+    work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
+) -> None:
     """Start a task of the running event loop; it must not raise."""
     task = start_detached(work, *args, name=name)
     if on_asyncio():

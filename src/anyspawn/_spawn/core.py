@@ -1,9 +1,11 @@
 """The course of one call, from pipes to clean-up.
 
-A call is looked after by a task of its own (`Call.supervise`). It takes the caller's cancellation where it waits for the
-program, and is shielded from it where it ends the program and collects what is left: so neither an anyio
-cancel scope nor a native ``asyncio.Task.cancel()`` of the caller, however often, can leave work behind. One selector
-holds both output streams, stdin and the program's end, so that a single task does all of it, in order.
+A call is looked after by a task of its own (`Call.supervise`). It takes the caller's cancellation
+where it waits for the
+program, and is shielded from it where it ends the program and collects what is left: so neither an
+anyio cancel scope nor a native ``asyncio.Task.cancel()`` of the caller, however often, can leave
+work behind. One selector holds both output streams, stdin and the program's end, so that a single
+task does all of it, in order.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio  # its names are taken where they are used: anyio loads their modules, ssl among them, only then
+# its names are taken where they are used: anyio loads their modules, ssl among them, only then
+import anyio
 import attrs
 
 from anyspawn._model import Cleanup, Command, Completed, Launch
@@ -69,7 +72,9 @@ _SIGCHLD_IGNORED = (
 )
 
 
-async def run(launch: Launch, command: Command, *, mode: str, began: float, timeout: float) -> Completed:
+async def run(
+    launch: Launch, command: Command, *, mode: str, began: float, timeout: float
+) -> Completed:
     """Start ``launch`` and see it through.
 
     Args:
@@ -98,7 +103,13 @@ async def conduct(call: Call, command: Command, mode: str) -> Completed:
             successor = call.successor()
     finally:
         if call.cleanup_failed:
-            warn("anyspawn.spawn", "id=%s mode=%s: something of %r may still run", command.id, mode, command.argv[0])
+            warn(
+                "anyspawn.spawn",
+                "id=%s mode=%s: something of %r may still run",
+                command.id,
+                mode,
+                command.argv[0],
+            )
         if watch is not None:
             watch.end(call.completed, call.raised, call.pid)
     if call.raised is not None:
@@ -110,14 +121,20 @@ async def conduct(call: Call, command: Command, mode: str) -> Completed:
     return call.completed
 
 
-def timed_out_waiting(launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+def timed_out_waiting(
+    launch: Launch, command: Command, *, began: float, timeout: float
+) -> Completed:
     """Return the outcome of a call whose timeout ran out before there was a place for it."""
-    error = SpawnTimeoutError(f"{command.argv[0]!r} was not started within {timeout:g} s: no place was free")
+    error = SpawnTimeoutError(
+        f"{command.argv[0]!r} was not started within {timeout:g} s: no place was free"
+    )
     return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=error)
 
 
 async def see_through(step: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Take a step of a clean-up, in bounded time, whatever cancels the caller meanwhile; it must not raise."""
+    """Take a step of a clean-up, in bounded time, whatever cancels the caller meanwhile; it must
+    not raise.
+    """
 
     async def shielded() -> None:
         with anyio.move_on_after(seconds, shield=True):
@@ -150,7 +167,8 @@ class Call:
         self._timeout = timeout
         self._deadline = began + timeout
         self._argv = list(launch.argv)
-        # A client's mark is not the id that its supervisor looks for, which may share our pid namespace.
+        # A client's mark is not the id that its supervisor looks for, which may share our pid
+        # namespace.
         kind = "client." if launch.nonce else ""
         self._mark = f"{kind}{command.id}.{time.monotonic_ns():x}" if launch.mark else ""
         self._selector: selectors.DefaultSelector | None = None
@@ -168,7 +186,9 @@ class Call:
         self._process: Process | None = None
         self._group: ProcessGroup | None = None
         self._last_resort: weakref.finalize[..., Any] | None = None
-        self._leader = -1  # a pidfd of the process that leads the work, where that is not the runner itself
+        self._leader = (
+            -1
+        )  # a pidfd of the process that leads the work, where that is not the runner itself
         self._exited = False
         self._removed = False  # what a client had asked for
         self._seen_through = False
@@ -185,10 +205,12 @@ class Call:
     def cleanup_failed(self) -> bool:
         return self._cleanup is Cleanup.UNCONFIRMED
 
-    # --- the course ---------------------------------------------------------------------------------------------------
+    # --- the course -------------------------------------------------------------------------------
 
     def successor(self) -> Call | None:
-        """Return the call to make instead of this one, where its command was not begun for a reason that is not its own."""
+        """Return the call to make instead of this one, where its command was not begun for a reason
+        that is not its own.
+        """
         return None
 
     async def supervise(self) -> None:
@@ -201,7 +223,9 @@ class Call:
                         await self._attend()
                 except cancelled as exc:
                     self._reason, self.raised = "cancelled", exc
-                except GeneratorExit:  # the loop was closed under us: `_release` kills, nothing can be awaited
+                except (
+                    GeneratorExit
+                ):  # the loop was closed under us: `_release` kills, nothing can be awaited
                     raise
                 except BaseException as exc:
                     self._reason, self.raised = "raised", exc
@@ -227,7 +251,13 @@ class Call:
             if launch.guard:
                 self._guard = self._start_guard()
             self._process = Process(
-                self._argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=launch.cwd, env=env, pass_fds=self._pass_fds
+                self._argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=launch.cwd,
+                env=env,
+                pass_fds=self._pass_fds,
             )
         except OSError as exc:
             self._error = self._not_started(exc, env)
@@ -243,7 +273,15 @@ class Call:
             null = os.open(os.devnull, os.O_RDWR)
             guard, cwd = self._launch.guard, self._launch.cwd
             env = self._environment(mark=False)
-            return Process(guard, stdin=lifeline.read_end, stdout=null, stderr=null, cwd=cwd, env=env, pass_fds=())
+            return Process(
+                guard,
+                stdin=lifeline.read_end,
+                stdout=null,
+                stderr=null,
+                cwd=cwd,
+                env=env,
+                pass_fds=(),
+            )
         finally:
             if null >= 0:
                 os.close(null)
@@ -255,13 +293,19 @@ class Call:
             program = launch.guard[0]
         if (problem := cwd_problem(launch.cwd)) and exc.errno not in HOST_ERRORS:
             return NotStartedError(f"{program!r} was not started: {problem}")
-        reason = describe(program, launch.cwd, os.fsdecode(env.get(b"PATH", b"")) or os.defpath, exc)
+        reason = describe(
+            program, launch.cwd, os.fsdecode(env.get(b"PATH", b"")) or os.defpath, exc
+        )
         if launch.runner is None or exc.errno in HOST_ERRORS:
             return NotStartedError(reason)
-        return TransportError(f"{reason}; {launch.install}" if launch.install else reason, started=False)
+        return TransportError(
+            f"{reason}; {launch.install}" if launch.install else reason, started=False
+        )
 
     async def _attend(self) -> None:
-        """Move data until the program has ended and its streams are closed, or something says to end it."""
+        """Move data until the program has ended and its streams are closed, or something says to
+        end it.
+        """
         assert self._process is not None
         with anyio.CancelScope(deadline=self._deadline) as scope:
             while not self._work_ended and self._reason is None:
@@ -282,11 +326,17 @@ class Call:
         return self._exited or (self._frames is not None and self._frames.exit_status is not None)
 
     async def _until_looked(self) -> None:
-        """Give the supervisor the time to look whether a stream is held: only then ``wait_delay`` begins."""
+        """Give the supervisor the time to look whether a stream is held: only then ``wait_delay``
+        begins.
+        """
         if self._frames is None:
             return
         with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT) as self._last_wait:
-            while self._streams_open and self._reason is None and not (self._exited or self._frames.held):
+            while (
+                self._streams_open
+                and self._reason is None
+                and not (self._exited or self._frames.held)
+            ):
                 await self._turn()
 
     async def _read_until_closed(self, seconds: float, *, stop_early: bool) -> None:
@@ -299,10 +349,14 @@ class Call:
         """End what is left, and see that it is gone. Runs shielded, in bounded time."""
         assert self._process is not None
         if not self._exited and not self._streams_open and self._reason is None:
-            self._exited = await self._ends_within(REMOTE_TIMEOUT)  # a supervisor's client closed its streams first
+            self._exited = await self._ends_within(
+                REMOTE_TIMEOUT
+            )  # a supervisor's client closed its streams first
         forced, seen_clean = not self._exited, False
         grace = self._command.grace if forced and self._reason is not None else 0.0
-        with anyio.CancelScope(deadline=anyio.current_time() + grace + CLEANUP_TIMEOUT, shield=True) as scope:
+        with anyio.CancelScope(
+            deadline=anyio.current_time() + grace + CLEANUP_TIMEOUT, shield=True
+        ) as scope:
             if forced:
                 await self._end(grace)
             await self._process.wait()
@@ -316,7 +370,9 @@ class Call:
             seen_clean = await self._remote_gone() and seen_clean
         with anyio.CancelScope(shield=True):
             if self._selector is not None:
-                await self._keep_raised(self._collect_rest, _SETTLE if self._incomplete else self._command.wait_delay)
+                await self._keep_raised(
+                    self._collect_rest, _SETTLE if self._incomplete else self._command.wait_delay
+                )
         self._incomplete = self._incomplete or self._streams_open
         seen_clean = seen_clean and not self._may_come
         sure = self._exited and not scope.cancelled_caught and seen_clean and not self._streams_open
@@ -325,7 +381,9 @@ class Call:
 
     @property
     def _may_come(self) -> bool:
-        """Whether something may come yet that a client had asked for, which was killed and could not say."""
+        """Whether something may come yet that a client had asked for, which was killed and could
+        not say.
+        """
         assert self._process is not None
         killed = (self._process.returncode or 0) < 0
         return killed and self._frames is None and bool(self._launch.end) and not self._removed
@@ -371,7 +429,9 @@ class Call:
         self._feeds.clear()
 
     async def _until_removed(self) -> None:
-        """End remote work before its client: one that is killed may leave a request behind that is still to come."""
+        """End remote work before its client: one that is killed may leave a request behind that is
+        still to come.
+        """
 
         async def remove() -> None:
             while not self._exited:
@@ -381,7 +441,9 @@ class Call:
 
         with anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(remove)  # beside, as docker waits until the client has taken all output
+                tasks.start_soon(
+                    remove
+                )  # beside, as docker waits until the client has taken all output
                 await self._until_exit(math.inf)
 
     async def _end_remote(self) -> None:
@@ -408,7 +470,9 @@ class Call:
 
     async def _remote_gone(self) -> bool:
         """See that nothing is left of remote work; return whether that could be seen."""
-        if not self._launch.remote or (self._frames is not None and (self._frames.clean or not self._frames.ready)):
+        if not self._launch.remote or (
+            self._frames is not None and (self._frames.clean or not self._frames.ready)
+        ):
             return True
         if not self._launch.gone or (self._frames is not None and self._frames.elusive):
             return False
@@ -417,7 +481,9 @@ class Call:
             found = await self._beside(self._launch.gone)
             if found.error is None and not found.stdout.strip() and not self._may_come:
                 return True
-            if found.error is not None and any(words.encode() in found.stderr for words in self._launch.gone_words):
+            if found.error is not None and any(
+                words.encode() in found.stderr for words in self._launch.gone_words
+            ):
                 return True
             if self._launch.end:
                 await self._end_remote()
@@ -450,7 +516,9 @@ class Call:
         await self._until_exit(grace)
 
     async def _ask_remote(self, grace: float) -> None:
-        """Have the signal sent by a command beside; the grace begins when that has ended, or has taken its time."""
+        """Have the signal sent by a command beside; the grace begins when that has ended, or has
+        taken its time.
+        """
         scope = anyio.CancelScope(deadline=anyio.current_time() + REMOTE_TIMEOUT + grace)
 
         async def ask() -> None:
@@ -470,7 +538,9 @@ class Call:
             await anyio.wait_readable(self._leader)
 
     async def _until_exit(self, seconds: float, sooner: Callable[[], bool] | None = None) -> None:
-        """Deal with what comes until the process has ended, or ``sooner`` says that it is enough."""
+        """Deal with what comes until the process has ended, or ``sooner`` says that it is
+        enough.
+        """
 
         async def attend() -> None:
             while not self._exited and not (sooner is not None and sooner()):
@@ -478,10 +548,14 @@ class Call:
 
         with anyio.CancelScope(deadline=anyio.current_time() + seconds):
             await self._keep_raised(attend)
-            await self._keep_raised(attend)  # where the callback raised, which is not called any more
+            await self._keep_raised(
+                attend
+            )  # where the callback raised, which is not called any more
 
     async def _keep_raised(self, step: Any, *args: Any) -> None:
-        """Take a step of the clean-up; an exception from the caller's callback does not stop the rest of it."""
+        """Take a step of the clean-up; an exception from the caller's callback does not stop the
+        rest of it.
+        """
         try:
             await step(*args)
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
@@ -492,7 +566,9 @@ class Call:
             self._reason = "raised"
 
     async def _sweep(self) -> bool:
-        """Kill what left the group but carries the call's mark, until a look finds none; return whether one could look."""
+        """Kill what left the group but carries the call's mark, until a look finds none; return
+        whether one could look.
+        """
         if not self._mark:
             return False
         pause = 0.001
@@ -527,7 +603,7 @@ class Call:
         except PermissionError:
             return True
 
-    # --- pipes --------------------------------------------------------------------------------------------------------
+    # --- pipes ------------------------------------------------------------------------------------
 
     def _open_pipes(self) -> tuple[int | None, int, int]:
         launch, command = self._launch, self._command
@@ -538,8 +614,12 @@ class Call:
             stdin = feed.read_end
         keep_tail = command.overflow == "truncate"
         frames = Frames(launch.nonce) if launch.nonce else None
-        stdout = self._open_output("stdout", command.output_limit, keep_tail=keep_tail, frames=frames)
-        stderr = self._open_output("stderr", command.output_limit, keep_tail=keep_tail, frames=self._frames)
+        stdout = self._open_output(
+            "stdout", command.output_limit, keep_tail=keep_tail, frames=frames
+        )
+        stderr = self._open_output(
+            "stderr", command.output_limit, keep_tail=keep_tail, frames=self._frames
+        )
         for arg in launch.fd_args:
             if arg.data is None:
                 fd = self._open_output("stdout", _STATUS_LIMIT, keep_tail=True)
@@ -553,7 +633,12 @@ class Call:
         return stdin, stdout, stderr
 
     def _open_output(
-        self, name: Literal["stdout", "stderr"], limit: int, *, keep_tail: bool, frames: Frames | None = None
+        self,
+        name: Literal["stdout", "stderr"],
+        limit: int,
+        *,
+        keep_tail: bool,
+        frames: Frames | None = None,
     ) -> int:
         read_end, write_end = make_pipe()
         self._child_fds.append(write_end)
@@ -571,23 +656,30 @@ class Call:
 
     def _environment(self, *, mark: bool = True) -> dict[bytes, bytes]:
         launch = self._launch
-        added = {os.fsencode(name): os.fsencode(value) for name, value in launch.env.known().items()}
-        # The dict underneath, where there is one: a copy through the mapping's items costs as much as two pipes.
-        host: Mapping[bytes, bytes] = getattr(os.environb, "_data", os.environb) if launch.inherit_env else {}
+        added = {
+            os.fsencode(name): os.fsencode(value) for name, value in launch.env.known().items()
+        }
+        # The dict underneath, where there is one: a copy through the mapping's items costs as much
+        # as two pipes.
+        host: Mapping[bytes, bytes] = (
+            getattr(os.environb, "_data", os.environb) if launch.inherit_env else {}
+        )
         env = {**host, **added}
         if self._mark and mark:
             outer, own = os.environb.get(MARK.encode()), self._mark.encode()
             env[MARK.encode()] = outer + b":" + own if outer else own
         return env
 
-    # --- events -------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     @property
     def _streams_open(self) -> bool:
         return any(output.open for output in self._outputs)
 
     def _watch(self) -> bool:
-        """Have a selector wait for the program's streams and its end; return whether that was possible."""
+        """Have a selector wait for the program's streams and its end; return whether that was
+        possible.
+        """
         assert self._process is not None
         if self._group is None:
             self._group = self._process.group = ProcessGroup(self._process.pid)
@@ -611,7 +703,9 @@ class Call:
         return True
 
     async def _turn(self) -> None:
-        """Wait until something can be read or written, or the program ends, and deal with all that is ready."""
+        """Wait until something can be read or written, or the program ends, and deal with all that
+        is ready.
+        """
         assert self._selector is not None
         assert self._process is not None
         if self._exit_seen:
@@ -648,7 +742,8 @@ class Call:
         assert self._selector is not None
         data = output.read()
         if output.at_end:
-            # Not left to close: a child that another thread is just forking holds a copy, which keeps the entry alive.
+            # Not left to close: a child that another thread is just forking holds a copy, which
+            # keeps the entry alive.
             self._selector.unregister(output.fd)
             output.close()
         if self._frames is not None and self._feeds and self._feeds[0].waiting:
@@ -665,7 +760,9 @@ class Call:
             self._reason = "overflow"
 
     def _open_talks(self, output: Output) -> None:
-        """Tell the supervisor its task as soon as it is there; hang up on a client that asks a question instead."""
+        """Tell the supervisor its task as soon as it is there; hang up on a client that asks a
+        question instead.
+        """
         assert self._selector is not None
         assert self._frames is not None
         if self._frames.ready:
@@ -683,7 +780,9 @@ class Call:
             self._leader = pin(pid, self._process.pid)
 
     async def _off_the_clock(self, result: Awaitable[None]) -> None:
-        """Wait for the callback; its time counts for the timeout, but is not the descendants' time to let go."""
+        """Wait for the callback; its time counts for the timeout, but is not the descendants' time
+        to let go.
+        """
         scope, began = self._last_wait, anyio.current_time()
         if scope is None:
             await result
@@ -704,7 +803,9 @@ class Call:
                 feed.close()
 
     def _release(self) -> None:
-        """Give back every descriptor; kill what is still there when the event loop itself is going away."""
+        """Give back every descriptor; kill what is still there when the event loop itself is going
+        away.
+        """
         if self._group is not None:
             if not self._exited:
                 self._signal_group(signal.SIGKILL)
@@ -731,16 +832,20 @@ class Call:
         if self._selector is not None:
             self._selector.close()
 
-    # --- the outcome --------------------------------------------------------------------------------------------------
+    # --- the outcome ------------------------------------------------------------------------------
 
     def _outcome(self) -> Completed:
         command = self._command
         if self._frames is not None and self._frames.unstarted is not None:
-            self._outputs[1] = Output("stderr", -1, 0, keep_tail=False, frames=self._frames)  # but what the shell said
+            self._outputs[1] = Output(
+                "stderr", -1, 0, keep_tail=False, frames=self._frames
+            )  # but what the shell said
         elif self._frames is not None and not self._frames.started:
             self._keep_clients_words()
         stdout, stderr = self._outputs[:2] if len(self._outputs) == 2 else (None, None)
-        returncode = self._process.returncode if self._process is not None and self._exited else None
+        returncode = (
+            self._process.returncode if self._process is not None and self._exited else None
+        )
         if self._frames is not None and self._frames.exit_status is not None:
             returncode = self._frames.exit_status
         completed = Completed(
@@ -785,11 +890,18 @@ class Call:
                 return SpawnTimeoutError(
                     f"{program!r} was not started: {client} was not ready within {self._timeout:g} s"
                 )
-            return SpawnTimeoutError(f"{program!r} had not ended after {self._timeout:g} s, and was ended")
+            return SpawnTimeoutError(
+                f"{program!r} had not ended after {self._timeout:g} s, and was ended"
+            )
         if self._launch.explain is not None:
             status = self._status.take() if self._status is not None else b""
             if self._frames is not None:
-                words = [word for output in self._outputs if output.frames for word in output.frames.words]
+                words = [
+                    word
+                    for output in self._outputs
+                    if output.frames
+                    for word in output.frames.words
+                ]
                 status = "\n".join(words).encode()
             error = self._launch.explain(completed, status)
             if error is not None:
@@ -799,14 +911,18 @@ class Call:
             message = f"{program!r} ended, but its status is unknown: other code of this process waits for any child"
             return TransportError(message, started=True)
         if code < 0 and self._launch.remote:
-            return TransportError(f"the client of {program!r} was ended from outside by signal {-code}", started=None)
+            return TransportError(
+                f"the client of {program!r} was ended from outside by signal {-code}", started=None
+            )
         if code < 0:
             return ExitError(f"{program!r} was ended by signal {-code} ({_signal_name(-code)})")
         return ExitError(f"{program!r} exited with status {code}") if code else None
 
 
 def _kill(group: ProcessGroup, host: int) -> None:
-    """End the work of a call that will not go on: its loop was closed and forgotten, or the host is exiting."""
+    """End the work of a call that will not go on: its loop was closed and forgotten, or the host is
+    exiting.
+    """
     if os.getpid() == host:
         with suppress(OSError):
             group.send(signal.SIGKILL)

@@ -22,7 +22,9 @@ def _interpreter(path: str) -> str:
             first = file.readline(256)
     except OSError:
         return ""
-    return os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].split() else ""
+    return (
+        os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].split() else ""
+    )
 
 
 def cwd_problem(cwd: str | None) -> str:
@@ -39,9 +41,11 @@ def cwd_problem(cwd: str | None) -> str:
 
 
 def describe(program: str, cwd: str | None, path: str, error: OSError) -> str:
-    """Return why ``program`` could not be started, from what the operating system said and what is on disk.
+    """Return why ``program`` could not be started, from what the operating system said and what is
+    on disk.
 
-    ``path`` is the search path. Not every event loop says which file an error is about, so they are looked at again.
+    ``path`` is the search path. Not every event loop says which file an error is about, so they are
+    looked at again.
     """
     if error.errno in HOST_ERRORS:
         return f"{program!r} was not started: {HOST_ERRORS[error.errno]}"
@@ -60,8 +64,14 @@ def describe(program: str, cwd: str | None, path: str, error: OSError) -> str:
         return f"program {program!r} does not exist"
     if error.errno == errno.ENOENT:
         interpreter = _interpreter(file)
-        what = f"its interpreter {interpreter!r}" if interpreter else "the interpreter or loader that it asks for"
-        return f"program {file!r} exists, but {what} does not; correct its first line or install that"
+        what = (
+            f"its interpreter {interpreter!r}"
+            if interpreter
+            else "the interpreter or loader that it asks for"
+        )
+        return (
+            f"program {file!r} exists, but {what} does not; correct its first line or install that"
+        )
     if error.errno == errno.EACCES and not os.access(file, os.X_OK):
         return f"{file!r} is not executable; set its executable bit (chmod +x)"
     if error.errno == errno.ENOEXEC:

@@ -1,4 +1,6 @@
-"""Signals to a program's process group and to what left it, never to a number that may have passed to someone else."""
+"""Signals to a program's process group and to what left it, never to a number that may have passed
+to someone else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["MARK", "WHOLE_GROUP", "ProcessGroup", "child_is_ours", "ended", "marked", "pin", "replaced"]
+__all__ = [
+    "MARK",
+    "WHOLE_GROUP",
+    "ProcessGroup",
+    "child_is_ours",
+    "ended",
+    "marked",
+    "pin",
+    "replaced",
+]
 
 MARK = "ANYSPAWN_ID"
 """The variable that marks a call's processes; nested calls append theirs, separated by a colon."""
@@ -16,13 +27,17 @@ MARK = "ANYSPAWN_ID"
 WHOLE_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9
 
 _STATE, _PARENT, _GROUP, _THREADS, _VSIZE, _CODE, _ENV_START, _ENV_END = 0, 1, 2, 17, 20, 23, 47, 48
-"""Places of fields in /proc/PID/stat behind the name. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+"""Places of fields in /proc/PID/stat behind the name.
+https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+"""
 _USUAL = 1 << 16
 _LOOKS = 3
 
 
 def child_is_ours(pid: int) -> bool:
-    """Whether ``pid`` is a child that nobody has waited for yet, so that its number cannot have been reused."""
+    """Whether ``pid`` is a child that nobody has waited for yet, so that its number cannot have
+    been reused.
+    """
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -51,9 +66,11 @@ def _in_use(pid: int) -> bool:
 class ProcessGroup:
     """The session and process group that a child leads; it outlives the child.
 
-    A pidfd pins the group's identity where the kernel has them (Linux >= 5.3 to watch, >= 6.9 to signal the group).
-    Elsewhere the group is signalled by number, and once its leader was waited for only while no process has that
-    number: a number is not given out again while a group bears it, so one in use means that the group is gone.
+    A pidfd pins the group's identity where the kernel has them (Linux >= 5.3 to watch, >= 6.9 to
+    signal the group). Elsewhere the group is signalled by number, and once its leader was waited
+    for only while no process has that
+    number: a number is not given out again while a group bears it, so one in use means that the
+    group is gone.
     """
 
     def __init__(self, pid: int) -> None:
@@ -104,10 +121,14 @@ class ProcessGroup:
             if not self.send(0):
                 return False
         try:
-            members = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % self.pid]
+            members = [
+                stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % self.pid
+            ]
         except OSError:  # no descriptor left to look with
             return True
-        return any(stat[_STATE] not in (b"Z", b"X") for stat in members) or not os.path.isdir("/proc/self")
+        return any(stat[_STATE] not in (b"Z", b"X") for stat in members) or not os.path.isdir(
+            "/proc/self"
+        )
 
 
 def pin(pid: int, parent: int) -> int:
@@ -153,12 +174,16 @@ def _pids() -> list[int]:
 
 
 def _read(path: str) -> bytes | None:
-    """Return what a file of /proc says: nothing where the process is gone, ``None`` where it is not ours to look at."""
+    """Return what a file of /proc says: nothing where the process is gone, ``None`` where it is not
+    ours to look at.
+    """
     size = _USUAL
     try:
         with open(path, "rb", buffering=0) as file:
             while len(said := os.pread(file.fileno(), size, 0)) == size:
-                size *= 8  # all at once, as between two readings the process may become another program
+                size *= (
+                    8  # all at once, as between two readings the process may become another program
+                )
             return said
     except (FileNotFoundError, ProcessLookupError):
         return b""
@@ -174,7 +199,9 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def _carries(pid: int, mark: bytes) -> bool | None:
-    """Return whether a process has ``mark`` in its environment; ``None`` where it is just becoming another program."""
+    """Return whether a process has ``mark`` in its environment; ``None`` where it is just becoming
+    another program.
+    """
     for _ in range(_LOOKS):
         variables = _read(f"/proc/{pid}/environ")
         if variables is None:
@@ -184,10 +211,15 @@ def _carries(pid: int, mark: bytes) -> bool | None:
         fields = _stat(pid)
         if len(fields) <= _ENV_END:
             return False
-        if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":  # its first thread has ended, others have not
+        if (
+            fields[_STATE] == b"Z" and fields[_THREADS] != b"1"
+        ):  # its first thread has ended, others have not
             with suppress(FileNotFoundError, ProcessLookupError):
                 threads = os.listdir(f"/proc/{pid}/task")
-                return any(mark in (_read(f"/proc/{pid}/task/{thread}/environ") or b"") for thread in threads)
+                return any(
+                    mark in (_read(f"/proc/{pid}/task/{thread}/environ") or b"")
+                    for thread in threads
+                )
         if fields[_VSIZE] == b"0":  # a thread of the kernel's, or a zombie
             return False
         if fields[_CODE] == b"0":
@@ -198,12 +230,13 @@ def _carries(pid: int, mark: bytes) -> bool | None:
 
 
 def marked(mark: bytes) -> Iterator[bool | None]:
-    """Kill what carries ``mark`` in its environment, a process a step; yield for each process whether it did.
+    """Kill what carries ``mark`` in its environment, a process a step; yield for each process
+    whether it did.
 
     ``None`` is yielded for one that is just becoming another program.
 
-    The process is held by a pidfd before its environment is read a second time, so that the signal cannot reach
-    another that took over its number. Without /proc nothing is yielded.
+    The process is held by a pidfd before its environment is read a second time, so that the signal
+    cannot reach another that took over its number. Without /proc nothing is yielded.
     """
     own = os.getpid()
     for pid in _pids():
@@ -214,7 +247,9 @@ def marked(mark: bytes) -> Iterator[bool | None]:
             except (ProcessLookupError, AttributeError):
                 pass
             except OSError as exc:
-                if exc.errno != errno.ENOSYS:  # without pidfds it can be seen to end, but not safely be signalled
+                if (
+                    exc.errno != errno.ENOSYS
+                ):  # without pidfds it can be seen to end, but not safely be signalled
                     raise
             else:
                 try:

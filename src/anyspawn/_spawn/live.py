@@ -1,8 +1,10 @@
 """A call that stays open: its caller reads and writes the program's streams while it runs.
 
-The course is that of `Call`, from pipes to clean-up, and so are its guarantees. Other than there, it runs in a task of the
-event loop's own, so that neither the caller's cancellation nor another task's is in its way, and it hands on what comes
-instead of keeping it: a stream whose reader is behind is not read from the pipe, so that the program waits.
+The course is that of `Call`, from pipes to clean-up, and so are its guarantees. Other than there,
+it runs in a task of the event loop's own, so that neither the caller's cancellation nor another
+task's is in its way, and it hands on what comes
+instead of keeping it: a stream whose reader is behind is not read from the pipe, so that the
+program waits.
 """
 
 from __future__ import annotations
@@ -49,7 +51,13 @@ Examine = Callable[[Completed], Awaitable[Completed]]
 
 @asynccontextmanager
 async def open_process(
-    launch: Launch, command: Command, *, mode: str, began: float, timeout: float, examine: Examine | None = None
+    launch: Launch,
+    command: Command,
+    *,
+    mode: str,
+    began: float,
+    timeout: float,
+    examine: Examine | None = None,
 ) -> AsyncIterator[Process]:
     """Start ``launch``, give the live process, and end what is left of it on the way out.
 
@@ -59,7 +67,8 @@ async def open_process(
         mode: What the sandbox is called in logs and spans.
         began: When the call began, on the event loop's clock.
         timeout: Seconds from then on that the program has to start.
-        examine: Returns an outcome with the right error, where it takes a question to the daemon or the API server to know.
+        examine: Returns an outcome with the right error, where it takes a question to the daemon or
+        the API server to know.
 
     Raises:
         SpawnError: It did not start.
@@ -78,7 +87,11 @@ class _Kept(Output):
     def take(self) -> bytes:
         """Return what was kept; may be called again."""
         data = self._buffer.getvalue()
-        turn = self._head + self._next % self._tail if self.total > self._head + self._tail else self._head
+        turn = (
+            self._head + self._next % self._tail
+            if self.total > self._head + self._tail
+            else self._head
+        )
         return data[: self._head] + data[turn:] + data[self._head : turn]
 
 
@@ -109,13 +122,17 @@ class LiveCall(Call):
     _stdin_type = _Talk
     _output_type = _Kept
 
-    def __init__(self, launch: Launch, command: Command, mode: str, began: float, examine: Examine | None) -> None:
+    def __init__(
+        self, launch: Launch, command: Command, mode: str, began: float, examine: Examine | None
+    ) -> None:
         stdin = streaming(launch.stdin or b"") if launch.nonce else None
         kept = attrs.evolve(command, output_limit=_KEPT, overflow="truncate", on_output=None)
         super().__init__(attrs.evolve(launch, stdin=stdin), kept, began, math.inf)
         self.started, self.ended, self.done = anyio.Event(), anyio.Event(), anyio.Event()
         self.stdout, self.stderr = _Reader(self), _Reader(self)
-        self.stdin: _PipeWriter | _TalkWriter = _TalkWriter(self) if launch.nonce else _PipeWriter(self)
+        self.stdin: _PipeWriter | _TalkWriter = (
+            _TalkWriter(self) if launch.nonce else _PipeWriter(self)
+        )
         self.returncode: int | None = None
         self.error: SpawnError | None = None
         self._mode = mode
@@ -154,7 +171,9 @@ class LiveCall(Call):
         if self.raised is not None and not isinstance(self.raised, anyio.get_cancelled_exc_class()):
             raise self.raised
         if self.completed is None or self.completed.error is None:  # the event loop is being closed
-            raise TransportError(f"{self._command.argv[0]!r} was ended before it had started", started=None)
+            raise TransportError(
+                f"{self._command.argv[0]!r} was ended before it had started", started=None
+            )
         raise self.completed.error
 
     async def close(self, why: Literal["closed", "timeout"] = "closed") -> None:
@@ -182,7 +201,9 @@ class LiveCall(Call):
                 )
             if watch is not None:
                 watch.end(self.completed, self.raised, self.pid)
-            if not isinstance(self.raised, GeneratorExit):  # the loop is closed, and nobody waits any more
+            if not isinstance(
+                self.raised, GeneratorExit
+            ):  # the loop is closed, and nobody waits any more
                 self._set_all()
 
     def _set_all(self) -> None:
@@ -195,7 +216,7 @@ class LiveCall(Call):
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.shut()
 
-    # --- the course ---------------------------------------------------------------------------------------------------
+    # --- the course -------------------------------------------------------------------------------
 
     async def _attend(self) -> None:
         with anyio.CancelScope() as self._scope:
@@ -226,7 +247,9 @@ class LiveCall(Call):
             if self._group.pidfd in self._selector.get_map():
                 self._selector.unregister(self._group.pidfd)
             await self._judge_end()
-        elif self._work_ended and not self.over and self._frames is not None and self._frames.started:
+        elif (
+            self._work_ended and not self.over and self._frames is not None and self._frames.started
+        ):
             self.returncode = self._frames.exit_status
             self._say_ended()
 
@@ -279,7 +302,9 @@ class LiveCall(Call):
                 reader.put(b"", end=True)
 
     def _take_left(self, output: Output, reader: _Reader) -> None:
-        """Take what a pipe holds, which no one may ask for: the last words of a client are at its end."""
+        """Take what a pipe holds, which no one may ask for: the last words of a client are at its
+        end.
+        """
         if not output.open:
             return
         os.set_blocking(output.fd, False)
@@ -300,7 +325,11 @@ class LiveCall(Call):
     def _outcome(self) -> Completed:
         if self._judged is None:
             return super()._outcome()
-        out, err = (self._outputs[0].take(), self._outputs[1].take()) if self._judged.error is None else (None, None)
+        out, err = (
+            (self._outputs[0].take(), self._outputs[1].take())
+            if self._judged.error is None
+            else (None, None)
+        )
         return attrs.evolve(
             self._judged,
             stdout=self._judged.stdout if out is None else out,
@@ -319,7 +348,7 @@ class LiveCall(Call):
             return None  # it was ended because it was no longer wanted
         return super()._judge(completed, command)
 
-    # --- events -------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def _open_pipes(self) -> tuple[int | None, int, int]:
         stdin, stdout, stderr = super()._open_pipes()
@@ -345,8 +374,11 @@ class LiveCall(Call):
                 self._pin_leader(self._launch.leader(output.so_far()))
             return
         reader = self.stdout if output is self._outputs[0] else self.stderr
-        # That the connection was lost, rather than the stream's end come, is known with the client's end.
-        reader.put(data, end=output.at_end and (not self._launch.remote or self._judged is not None))
+        # That the connection was lost, rather than the stream's end come, is known with the
+        # client's end.
+        reader.put(
+            data, end=output.at_end and (not self._launch.remote or self._judged is not None)
+        )
         if reader.full and not self._draining and not output.at_end:
             assert self._selector is not None
             self._selector.unregister(output.fd)
@@ -357,7 +389,9 @@ class LiveCall(Call):
         return any(output.frames is not None and output.frames.doubtful for output in self._outputs)
 
     async def _turn_in_doubt(self) -> None:
-        """Take a turn; hand on what may be the beginning of a frame, and is not followed by one: its reader may have to answer."""
+        """Take a turn; hand on what may be the beginning of a frame, and is not followed by one:
+        its reader may have to answer.
+        """
         with anyio.move_on_after(_HELD):
             await self._turn()
             return
@@ -414,12 +448,17 @@ class LiveCall(Call):
             argv = (*self._launch.stop[:-1], self._launch.stop[-1].removesuffix("TERM") + name)
             command = Command(argv, timeout=_SIGNAL_TIMEOUT)
             asked = Launch(argv=argv)
-            done = await run(asked, command, mode=self._mode, began=anyio.current_time(), timeout=_SIGNAL_TIMEOUT)
+            done = await run(
+                asked, command, mode=self._mode, began=anyio.current_time(), timeout=_SIGNAL_TIMEOUT
+            )
             if done.error is not None and not self.over:
-                raise TransportError(f"{self._command.argv[0]!r} was not sent {name}: {done.error}", started=True)
+                raise TransportError(
+                    f"{self._command.argv[0]!r} was not sent {name}: {done.error}", started=True
+                )
         elif self._launch.remote:
             raise TransportError(
-                f"{self._command.argv[0]!r} cannot be sent a signal where it is without a supervisor", started=True
+                f"{self._command.argv[0]!r} cannot be sent a signal where it is without a supervisor",
+                started=True,
             )
         elif self._leader >= 0:
             with suppress(ProcessLookupError):
@@ -463,8 +502,8 @@ class _Reader(ByteReceiveStream):
 
         Raises:
             anyio.EndOfStream: There is no more.
-            anyio.BrokenResourceError: There may have been more: the connection to the program was lost.
-            anyio.ClosedResourceError: The stream was closed, or the block left.
+            anyio.BrokenResourceError: There may have been more: the connection to the program was
+            lost. anyio.ClosedResourceError: The stream was closed, or the block left.
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes}")
@@ -515,7 +554,9 @@ class _PipeWriter(ByteSendStream):
             rest = memoryview(item)
             while True:
                 if self.fd < 0:
-                    raise anyio.BrokenResourceError if self._call.over else anyio.ClosedResourceError
+                    raise (
+                        anyio.BrokenResourceError if self._call.over else anyio.ClosedResourceError
+                    )
                 if not rest:
                     return
                 try:
@@ -553,7 +594,8 @@ class _PipeWriter(ByteSendStream):
 class _TalkWriter(ByteSendStream):
     """The program's standard input, by way of the supervisor.
 
-    A chunk that was begun is finished, whatever becomes of who sent it: a line that were cut off would be another line.
+    A chunk that was begun is finished, whatever becomes of who sent it: a line that were cut off
+    would be another line.
     """
 
     def __init__(self, call: LiveCall) -> None:
@@ -567,7 +609,9 @@ class _TalkWriter(ByteSendStream):
         self._guard = anyio.ResourceGuard("writing to")
 
     async def send(self, item: bytes) -> None:
-        """As `_PipeWriter.send`; what was written when it is cancelled is a whole number of chunks."""
+        """As `_PipeWriter.send`; what was written when it is cancelled is a whole number of
+        chunks.
+        """
         with self._guard:
             await anyio.lowlevel.checkpoint()
             rest, sent = memoryview(item), False
@@ -627,8 +671,10 @@ class Process:
     """A live process; `anyspawn.open` gives it.
 
     Attributes:
-        stdin: Its standard input, an `anyio.abc.ByteSendStream`; ``await stdin.aclose()`` is its end of file.
-        stdout: Its standard output, an `anyio.abc.ByteReceiveStream`. What is not read makes the program wait.
+        stdin: Its standard input, an `anyio.abc.ByteSendStream`; ``await stdin.aclose()`` is its
+            end of file.
+        stdout: Its standard output, an `anyio.abc.ByteReceiveStream`. What is not read makes the
+            program wait.
         stderr: Its standard error, likewise.
     """
 
@@ -640,19 +686,25 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The local process's number, the program's own with `Direct` and elsewhere its runner's."""
+        """The local process's number, the program's own with `Direct` and elsewhere its
+        runner's.
+        """
         pid = self._call.pid
         assert pid is not None
         return pid
 
     @property
     def returncode(self) -> int | None:
-        """The program's status, negative for a signal where `spawn` has it so; ``None`` while it runs, or where it is not known."""
+        """The program's status, negative for a signal where `spawn` has it so; ``None`` while it
+        runs, or where it is not known.
+        """
         return self._call.returncode
 
     @property
     def completed(self) -> Completed | None:
-        """How it came out, once the block is left; with the beginning and the end of its output, 64 KiB of each stream."""
+        """How it came out, once the block is left; with the beginning and the end of its output, 64
+        KiB of each stream.
+        """
         return self._call.completed
 
     async def wait(self) -> int:
@@ -672,7 +724,8 @@ class Process:
         raise anyio.ClosedResourceError
 
     async def send_signal(self, signum: int) -> None:
-        """Send the program, and what it started in its process group or container, a signal. Nothing once it has ended.
+        """Send the program, and what it started in its process group or container, a signal.
+        Nothing once it has ended.
 
         Args:
             signum: Such as ``signal.SIGINT``.

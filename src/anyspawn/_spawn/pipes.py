@@ -28,7 +28,9 @@ _TURN = 1024 * 1024
 
 
 def make_pipe() -> tuple[int, int]:
-    """Return the read and write ends of a pipe, neither of them 0, 1 or 2 (which a host without streams has free)."""
+    """Return the read and write ends of a pipe, neither of them 0, 1 or 2 (which a host without
+    streams has free).
+    """
     ends = os.pipe()
     if min(ends) > 2 or fcntl is None:
         return ends
@@ -46,14 +48,17 @@ def make_pipe() -> tuple[int, int]:
 
 
 def _widen(fd: int) -> None:
-    # Fewer, larger reads for programs that write a lot; refused where the user's share of pipe memory is spent.
+    # Fewer, larger reads for programs that write a lot; refused where the user's share of pipe
+    # memory is spent.
     if fcntl is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
         with suppress(OSError):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
 
 
 def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
-    """Move the first ``left`` bytes behind the others, in place: no more than ``most`` of them are held twice."""
+    """Move the first ``left`` bytes behind the others, in place: no more than ``most`` of them are
+    held twice.
+    """
     begin, end = 0, len(view)
     while 0 < left < end - begin:
         right = end - begin - left
@@ -114,8 +119,8 @@ def write_quietly(fd: int, data: memoryview) -> int:
 class Output:
     """One output stream: the pipe's read end and what is kept of what came through it.
 
-    No more than the limit and a constant is held: a ``BytesIO`` hands out its own buffer without copying it, and what
-    is kept of the end goes round in the second half of the same buffer.
+    No more than the limit and a constant is held: a ``BytesIO`` hands out its own buffer without
+    copying it, and what is kept of the end goes round in the second half of the same buffer.
 
     Attributes:
         stays: The pipe is a resident's: it outlives this, which ends where the frames say so.
@@ -217,10 +222,12 @@ class Output:
 
 
 class Feed:
-    """The program's standard input: filled before the program starts as far as the pipe holds, fed while it runs.
+    """The program's standard input: filled before the program starts as far as the pipe holds, fed
+    while it runs.
 
-    The pipe's read end stays open here until everything is written, so that a program which does not read, or ends
-    early, is never a broken pipe (nor, in a host with SIGPIPE at its default, the end of the host).
+    The pipe's read end stays open here until everything is written, so that a program which does
+    not read, or ends early, is never a broken pipe (nor, in a host with SIGPIPE at its default, the
+    end of the host).
 
     Args:
         data: What it reads.
@@ -233,7 +240,12 @@ class Feed:
     """
 
     def __init__(
-        self, data: bytes, *, hold: bool = False, later: bool = False, pipe: tuple[int, int] | None = None
+        self,
+        data: bytes,
+        *,
+        hold: bool = False,
+        later: bool = False,
+        pipe: tuple[int, int] | None = None,
     ) -> None:
         self.stays = pipe is not None
         self.read_end, self.fd = pipe or make_pipe()

@@ -1,10 +1,13 @@
-"""A child process: started on the event loop's own thread, waited for by pidfd, reaped by nobody else.
+"""A child process: started on the event loop's own thread, waited for by pidfd, reaped by nobody
+else.
 
-The event loops' own ways are not taken, for what they were seen to do. asyncio starts a thread for each child on
-Python 3.11, loses a child that it cannot register to watch, and hung when cancelled meanwhile. uvloop leaves the host's
-inheritable descriptors open in the child, gives files without a format to a shell, and takes three times as long. trio
-starts programs in worker threads, of which none may be free, and which end after ten idle seconds: a runner that asked the
-kernel to be ended with its parent (``PR_SET_PDEATHSIG``, which means the thread) is then killed in the middle of its work.
+The event loops' own ways are not taken, for what they were seen to do. asyncio starts a thread for
+each child on Python 3.11, loses a child that it cannot register to watch, and hung when cancelled
+meanwhile. uvloop leaves the host's inheritable descriptors open in the child, gives files without a
+format to a shell, and takes three times as long. trio
+starts programs in worker threads, of which none may be free, and which end after ten idle seconds:
+a runner that asked the kernel to be ended with its parent (``PR_SET_PDEATHSIG``, which means the
+thread) is then killed in the middle of its work.
 """
 
 from __future__ import annotations
@@ -39,7 +42,14 @@ class Process:
         pass_fds: Sequence[int],
     ) -> None:
         self._popen = subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, pass_fds=pass_fds, start_new_session=True
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
         )
         self.pid = self._popen.pid
         self.group: ProcessGroup | None = None
@@ -51,7 +61,9 @@ class Process:
             return True
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # someone else of this process waits for any child; the status is lost
+        except (
+            ChildProcessError
+        ):  # someone else of this process waits for any child; the status is lost
             self._reaped = True
         else:
             self._reaped = pid != 0

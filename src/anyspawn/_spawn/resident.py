@@ -1,8 +1,8 @@
 """Residents: supervisors that stay, and the calls that they serve one after the other.
 
-A resident is opened by the first call that needs one, and kept by each call whose command was seen to be gone, with
-nothing left of it; where that cannot be seen it is closed with the call, as if it had been the call's own. So no call
-ever meets what another one left behind.
+A resident is opened by the first call that needs one, and kept by each call whose command was seen
+to be gone, with nothing left of it; where that cannot be seen it is closed with the call, as if it
+had been the call's own. So no call ever meets what another one left behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ import attrs
 
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._spawn.background import start_in_background
-from anyspawn._spawn.core import CLEANUP_TIMEOUT, REMOTE_TIMEOUT, Call, conduct, see_through, timed_out_waiting
+from anyspawn._spawn.core import (
+    CLEANUP_TIMEOUT,
+    REMOTE_TIMEOUT,
+    Call,
+    conduct,
+    see_through,
+    timed_out_waiting,
+)
 from anyspawn._spawn.group import ProcessGroup, ended
 from anyspawn._spawn.pipes import Feed, Output, unread
 from anyspawn._spawn.process import Process
@@ -53,7 +60,8 @@ class _Holdings:
         outputs: The read ends of its stdout and its stderr.
         status: What the client reports, where it does.
         guard: What ends remote work when this process vanishes, and the pipe that it waits on.
-        leader: A pidfd of the process that leads the place where the resident is, where that is not the client.
+        leader: A pidfd of the process that leads the place where the resident is, where that is not
+            the client.
         doubtful: The client may have ended without that place.
     """
 
@@ -98,12 +106,14 @@ class _Resident:
 
     Args:
         holdings: What it holds.
-        resident_id: What its commands carry, and what names its container, if it has one of its own.
+        resident_id: What its commands carry, and what names its container, if it has one of its
+            own.
         launch: How it was begun.
 
     Attributes:
         begun: It was given its script, and has begun a command.
-        known: The programs that it has executed, each with what it was found by, and whether any exec executes them.
+        known: The programs that it has executed, each with what it was found by, and whether any
+            exec executes them.
     """
 
     def __init__(self, holdings: _Holdings, resident_id: str, launch: Launch) -> None:
@@ -136,7 +146,9 @@ class _Resident:
 
 
 def _named(launch: Launch, words: int, resident_id: str) -> Launch:
-    """Return how to begin the resident that ``launch`` is for, less its command's so many words, where its id is known."""
+    """Return how to begin the resident that ``launch`` is for, less its command's so many words,
+    where its id is known.
+    """
     names = {
         "?id": resident_id,
         "?tag": str(tag_of(resident_id)),
@@ -202,7 +214,7 @@ class _ResidentCall(Call):
     def successor(self) -> Call | None:
         return self._again() if self._unbegun else None
 
-    # --- the course ---------------------------------------------------------------------------------------------------
+    # --- the course -------------------------------------------------------------------------------
 
     def _start(self) -> bool:
         if self._resident is not None:
@@ -213,7 +225,9 @@ class _ResidentCall(Call):
         assert self._process is not None
         self._group = self._process.group = ProcessGroup(self._process.pid)
         feed, (stdout, stderr) = self._feeds[0], self._outputs
-        guard = None if self._guard is None or self._lifeline is None else (self._guard, self._lifeline)
+        guard = (
+            None if self._guard is None or self._lifeline is None else (self._guard, self._lifeline)
+        )
         self._guard = self._lifeline = None
         self._resident = _Resident(
             _Holdings(
@@ -231,7 +245,9 @@ class _ResidentCall(Call):
         return True
 
     def open(self) -> _Resident | None:
-        """Start a resident for a later call; ``None`` where that fails, of which that call will tell."""
+        """Start a resident for a later call; ``None`` where that fails, of which that call will
+        tell.
+        """
         resident = None
         if self._start():
             resident, self._resident = self._resident, None
@@ -243,7 +259,12 @@ class _ResidentCall(Call):
         assert self._frames is not None
         assert self._launch.stdin is not None
         held, begun = resident.holds, resident.begun
-        self._process, self._group, self._status, self._leader = held.process, held.group, held.status, held.leader
+        self._process, self._group, self._status, self._leader = (
+            held.process,
+            held.group,
+            held.status,
+            held.leader,
+        )
         if begun:
             self._frames.words.append("ready")
         limit, keep_tail = self._command.output_limit, self._command.overflow == "truncate"
@@ -252,7 +273,11 @@ class _ResidentCall(Call):
         stderr = Output("stderr", held.outputs[1], limit, keep_tail=keep_tail, frames=self._frames)
         stdout.stays = stderr.stays = True
         self._outputs += [stdout, stderr]
-        self._feeds.append(Feed(self._launch.stdin, hold=True, later=not begun, pipe=(held.stdin[0], held.stdin[1])))
+        self._feeds.append(
+            Feed(
+                self._launch.stdin, hold=True, later=not begun, pipe=(held.stdin[0], held.stdin[1])
+            )
+        )
 
     async def _read(self, output: Output) -> None:
         await super()._read(output)
@@ -285,7 +310,9 @@ class _ResidentCall(Call):
 
     @property
     def _in_order(self) -> bool:
-        """Whether the resident can be talked to: it lives, and is not in the middle of the command's stdin."""
+        """Whether the resident can be talked to: it lives, and is not in the middle of the
+        command's stdin.
+        """
         sent = bool(self._feeds) and self._feeds[0].done and not self._long
         frames = self._frames
         whole = frames is not None and frames.ready and not frames.lost
@@ -356,9 +383,11 @@ class _ResidentCall(Call):
             resident.known[self._program] = frames.fit
 
     def _not_begun(self, resident: _Resident) -> bool:
-        """Return whether a resident that served before ended before it began this command, as far as one can prove that.
+        """Return whether a resident that served before ended before it began this command, as far
+        as one can prove that.
 
-        It says so before it does, and a client that ends with a status from afar has brought all that was said.
+        It says so before it does, and a client that ends with a status from afar has brought all
+        that was said.
         """
         assert self._process is not None
         if self._frames is None:
@@ -375,7 +404,8 @@ class Pool:
     Args:
         most: How many there may be; more calls wait for their turn, on their own timeout.
         idle_timeout: Seconds after which one that serves nobody is closed.
-        fresh: Each serves one command; this is how many are started ahead then, and calls do not wait.
+        fresh: Each serves one command; this is how many are started ahead then, and calls do not
+            wait.
     """
 
     def __init__(self, most: int, idle_timeout: float, *, fresh: bool) -> None:
@@ -387,10 +417,14 @@ class Pool:
         self._closed = False
         self._keeper: anyio.CancelScope | None = None
 
-    async def run(self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float) -> Completed:
+    async def run(
+        self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float
+    ) -> Completed:
         """See ``launch`` through, whose argv begins a resident and whose stdin is its task."""
         if self._places is None:
-            completed = await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
+            completed = await conduct(
+                _ResidentCall(launch, command, began, timeout, self, self.take()), command, mode
+            )
             if not isinstance(completed.error, TransportError):
                 self._start_ahead(launch, command)
             return completed
@@ -400,7 +434,9 @@ class Pool:
         if scope.cancelled_caught:
             return timed_out_waiting(launch, command, began=began, timeout=timeout)
         try:
-            return await conduct(_ResidentCall(launch, command, began, timeout, self, self.take()), command, mode)
+            return await conduct(
+                _ResidentCall(launch, command, began, timeout, self, self.take()), command, mode
+            )
         finally:
             self._places.release_on_behalf_of(place)
 
@@ -414,8 +450,8 @@ class Pool:
     def take(self) -> _Resident | None:
         """Return a resident that waits, if there is one that is alive.
 
-        The last one of those that stay, so that they end that are not needed; of those that are started ahead the first, which is
-        the likeliest to be ready.
+        The last one of those that stay, so that they end that are not needed; of those that are
+        started ahead the first, which is the likeliest to be ready.
         """
         while self._idle:
             resident = self._idle.pop(0 if self._places is None else -1)

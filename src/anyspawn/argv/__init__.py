@@ -1,6 +1,8 @@
-"""The argv builders: pure functions from a sandbox's settings and a command to the local process's arguments.
+"""The argv builders: pure functions from a sandbox's settings and a command to the local process's
+arguments.
 
-The command's own ``argv`` is always a verbatim suffix of what they return, and no variable's value ever stands in it.
+The command's own ``argv`` is always a verbatim suffix of what they return, and no variable's value
+ever stands in it.
 """
 
 from __future__ import annotations
@@ -9,4 +11,10 @@ from anyspawn.argv.bubblewrap import bubblewrap_argv
 from anyspawn.argv.docker import docker_exec_argv, docker_run_argv
 from anyspawn.argv.kubectl import kubectl_exec_argv, kubectl_run_argv
 
-__all__ = ["bubblewrap_argv", "docker_exec_argv", "docker_run_argv", "kubectl_exec_argv", "kubectl_run_argv"]
+__all__ = [
+    "bubblewrap_argv",
+    "docker_exec_argv",
+    "docker_run_argv",
+    "kubectl_exec_argv",
+    "kubectl_run_argv",
+]

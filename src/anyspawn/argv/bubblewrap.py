@@ -16,15 +16,36 @@ if TYPE_CHECKING:
 
 __all__ = ["ARGS_INDEX", "STATUS_INDEX", "bubblewrap_args_data", "bubblewrap_argv"]
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store")
+SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/opt",
+    "/nix/store",
+)
 EMPTY = ("/home", "/root", "/run", "/tmp", "/var", "/var/tmp")
 KERNEL = ("/proc", "/dev", "/sys")
 
-_HEAD = ("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--unshare-user", "--cap-drop", "ALL")
+_HEAD = (
+    "bwrap",
+    "--unshare-all",
+    "--die-with-parent",
+    "--new-session",
+    "--unshare-user",
+    "--cap-drop",
+    "ALL",
+)
 ARGS_INDEX = len(_HEAD) + 1
 """Where the number of the descriptor stands from which bwrap reads the environment's options."""
 STATUS_INDEX = ARGS_INDEX + 2
-"""Where the number of the descriptor stands to which bwrap reports the start and the end of the program."""
+"""Where the number of the descriptor stands to which bwrap reports the start and the end of the
+program.
+"""
 
 _PLACEHOLDER = "0"
 
@@ -32,8 +53,8 @@ _PLACEHOLDER = "0"
 def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
     """Return the arguments of bwrap for ``command``.
 
-    The two descriptor numbers are placeholders, filled in when the process starts. ``command.cwd`` is the directory
-    inside as outside; without one the program starts in ``/``.
+    The two descriptor numbers are placeholders, filled in when the process starts. ``command.cwd``
+    is the directory inside as outside; without one the program starts in ``/``.
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
     if config.network:
@@ -56,14 +77,21 @@ def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
 
 
 def _binds(config: Bubblewrap, command: Command) -> list[tuple[str, str]]:
-    """Return bind options, outer folders first, so that the innermost one says how a file may be used."""
-    explicit = dict.fromkeys(config.readonly, "--ro-bind") | dict.fromkeys(config.writable, "--bind")
+    """Return bind options, outer folders first, so that the innermost one says how a file may be
+    used.
+    """
+    explicit = dict.fromkeys(config.readonly, "--ro-bind") | dict.fromkeys(
+        config.writable, "--bind"
+    )
     binds = {
         path: "--ro-bind-try"
         for path in _implied(command)
         if path != "/" and not any(_within(path, outer) for outer in (*explicit, *SYSTEM, *KERNEL))
     }
-    return [(option, path) for path, option in sorted((binds | explicit).items(), key=lambda bind: bind[0].count("/"))]
+    return [
+        (option, path)
+        for path, option in sorted((binds | explicit).items(), key=lambda bind: bind[0].count("/"))
+    ]
 
 
 def _implied(command: Command) -> Iterator[str]:
@@ -77,7 +105,9 @@ def _implied(command: Command) -> Iterator[str]:
 
 
 def plain(path: str) -> str:
-    """Return the normal form of a path; two leading slashes, which POSIX leaves open and Linux ignores, become one."""
+    """Return the normal form of a path; two leading slashes, which POSIX leaves open and Linux
+    ignores, become one.
+    """
     return os.path.normpath(path).replace("//", "/")
 
 
@@ -86,19 +116,30 @@ def _within(path: str, outer: str) -> bool:
 
 
 def bubblewrap_args_data(command: Command) -> bytes:
-    """Return what bwrap reads from its ``--args`` descriptor: the environment, whose values no argv may show.
+    """Return what bwrap reads from its ``--args`` descriptor: the environment, whose values no argv
+    may show.
 
-    bwrap's own environment is empty but for the mark: its first process inside the sandbox is there for all to read,
-    in ``/proc/1/environ``, and ``LD_PRELOAD`` and its like must reach the program, not bwrap.
+    bwrap's own environment is empty but for the mark: its first process inside the sandbox is there
+    for all to read, in ``/proc/1/environ``, and ``LD_PRELOAD`` and its like must reach the program,
+    not bwrap.
     """
     env = {
         "PATH": ":".join(
-            ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", f"{sys.prefix}/bin"]
+            [
+                "/usr/local/sbin",
+                "/usr/local/bin",
+                "/usr/sbin",
+                "/usr/bin",
+                "/sbin",
+                "/bin",
+                f"{sys.prefix}/bin",
+            ]
         ),
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
         **command.env.known(),
     }
     return b"".join(
-        b"--setenv\0" + os.fsencode(name) + b"\0" + os.fsencode(value) + b"\0" for name, value in env.items()
+        b"--setenv\0" + os.fsencode(name) + b"\0" + os.fsencode(value) + b"\0"
+        for name, value in env.items()
     )

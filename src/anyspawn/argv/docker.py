@@ -1,4 +1,6 @@
-"""The docker command lines, which podman understands as well. https://docs.docker.com/reference/cli/docker/ has the options."""
+"""The docker command lines, which podman understands as well.
+https://docs.docker.com/reference/cli/docker/ has the options.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,16 @@ __all__ = [
 ]
 
 OWNER = "io.anyspawn.owner=?"
-"""The label that says who made a container; what comes after the sign is filled in when the process starts."""
+"""The label that says who made a container; what comes after the sign is filled in when the process
+starts.
+"""
 _ENV_FILE = "/dev/fd/?"
 """The file of variables: a descriptor, whose number is filled in when the process starts."""
 
 _LINE = 32 * 1024
-"""Characters of a variable that fit a line of the file whatever client reads it; its scanner stops at 64 KiB."""
+"""Characters of a variable that fit a line of the file whatever client reads it; its scanner stops
+at 64 KiB.
+"""
 _CLIENTS_OWN = (
     "DOCKER_",
     "BUILDKIT_",
@@ -63,19 +69,28 @@ def is_podman(docker_path: str) -> bool:
 
 def remove_argv(docker_path: str, container: str) -> tuple[str, ...]:
     """Return the arguments that remove a container at once, running or not."""
-    at_once = ("--time=0",) if is_podman(docker_path) else ()  # podman gives it 10 seconds otherwise
+    at_once = (
+        ("--time=0",) if is_podman(docker_path) else ()
+    )  # podman gives it 10 seconds otherwise
     return (docker_path, "rm", "-f", "-v", *at_once, container)
 
 
 def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of ``docker run`` for ``command``.
 
-    The owner's label and the number in the file of variables are placeholders, filled in when the process starts; so
-    are the names of a container that serves many commands.
+    The owner's label and the number in the file of variables are placeholders, filled in when the
+    process starts; so are the names of a container that serves many commands.
     """
     call_id = "?" if config.resident or config.fresh else command.id
     argv = [config.docker_path, "run", "--rm", "-i", "--name", f"anyspawn-{call_id}"]
-    argv += ["--label", f"io.anyspawn.id={call_id}", "--label", OWNER, "--pull=never", "--log-driver=none"]
+    argv += [
+        "--label",
+        f"io.anyspawn.id={call_id}",
+        "--label",
+        OWNER,
+        "--pull=never",
+        "--log-driver=none",
+    ]
     if config.security is not None:
         from anyspawn._security import security_options
 
@@ -83,7 +98,9 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     if config.network:
         argv.append(f"--network={config.network}")
     supervised = config.resident or config.fresh
-    cwd = config.workdir if supervised else command.cwd or config.workdir  # a resident goes there by itself
+    cwd = (
+        config.workdir if supervised else command.cwd or config.workdir
+    )  # a resident goes there by itself
     if cwd:
         argv.append(f"--workdir={cwd}")
     if config.user:
@@ -91,20 +108,32 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     for mount in config.mounts:
         argv += ["-v", mount]
     if supervised:
-        return (*argv, *config.extra_args, config.image, "sh", "-c", resident_script(), "anyspawn", *command.argv)
+        return (
+            *argv,
+            *config.extra_args,
+            config.image,
+            "sh",
+            "-c",
+            resident_script(),
+            "anyspawn",
+            *command.argv,
+        )
     argv += env_args(command.env)
     return (*argv, *config.extra_args, config.image, *command.argv)
 
 
 def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
-    """Return the arguments of ``docker exec`` for ``command``, with the supervisor unless the sandbox has it off.
+    """Return the arguments of ``docker exec`` for ``command``, with the supervisor unless the
+    sandbox has it off.
 
-    The number in the file of variables is a placeholder, filled in when the process starts. With the supervisor the
-    variables are on stdin instead.
+    The number in the file of variables is a placeholder, filled in when the process starts. With
+    the supervisor the variables are on stdin instead.
     """
     argv = [config.docker_path, "exec", "-i"]
     resident = config.resident and config.supervisor != "off"
-    cwd = config.workdir if resident else command.cwd or config.workdir  # a resident goes there by itself
+    cwd = (
+        config.workdir if resident else command.cwd or config.workdir
+    )  # a resident goes there by itself
     if cwd:
         argv.append(f"--workdir={cwd}")
     if config.user:
@@ -126,7 +155,11 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
 
 def env_args(env: Env) -> list[str]:
     """Return the arguments by which a client hands on variables, without their values."""
-    argv = ["--env-file", _ENV_FILE] if any(_fits_file(value) for value in env.known().values()) else []
+    argv = (
+        ["--env-file", _ENV_FILE]
+        if any(_fits_file(value) for value in env.known().values())
+        else []
+    )
     for name in env_by_client(env):
         argv += ["-e", name]
     return argv
@@ -137,29 +170,40 @@ def _fits_file(value: str) -> bool:
 
 
 def env_fds(argv: tuple[str, ...], env: Env) -> tuple[FdArg, ...]:
-    """Return the descriptor, if ``argv`` names it, of the file of those variables that a line can hold."""
+    """Return the descriptor, if ``argv`` names it, of the file of those variables that a line can
+    hold.
+    """
     if _ENV_FILE not in argv:
         return ()
-    return (FdArg(index=argv.index(_ENV_FILE), data="".join(_lines(env)).encode(), prefix="/dev/fd/"),)
+    return (
+        FdArg(index=argv.index(_ENV_FILE), data="".join(_lines(env)).encode(), prefix="/dev/fd/"),
+    )
 
 
 def _lines(env: Env) -> Iterator[str]:
     for name, value in env.known().items():
         if _fits_file(value):
             if name.startswith("#") or name != name.strip() or any(c.isspace() for c in name):
-                raise ConfigError(f"env: {name!r} cannot be handed to a container; use letters, digits and _")
+                raise ConfigError(
+                    f"env: {name!r} cannot be handed to a container; use letters, digits and _"
+                )
             yield f"{name}={value}\n"
 
 
 def env_by_client(env: Env) -> dict[str, str]:
-    """Return the variables that docker has to take from its own environment, as no line can hold them.
+    """Return the variables that docker has to take from its own environment, as no line can hold
+    them.
 
     Raises:
         ConfigError: One of them would change how docker itself behaves.
     """
     found = {name: value for name, value in env.known().items() if not _fits_file(value)}
     for name in found:
-        if name in _CLIENTS_NAMES or name.startswith(_CLIENTS_OWN) or name.lower().endswith("_proxy"):
+        if (
+            name in _CLIENTS_NAMES
+            or name.startswith(_CLIENTS_OWN)
+            or name.lower().endswith("_proxy")
+        ):
             raise ConfigError(
                 f"env: the value of {name} has a line break or other control character, or is very long, "
                 "and docker would take the variable for itself; use another name"

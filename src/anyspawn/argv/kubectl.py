@@ -1,4 +1,6 @@
-"""The kubectl command lines. https://kubernetes.io/docs/reference/kubectl/generated/kubectl_exec/ has the options."""
+"""The kubectl command lines. https://kubernetes.io/docs/reference/kubectl/generated/kubectl_exec/
+has the options.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ if TYPE_CHECKING:
     from anyspawn.sandboxes.kubectl_exec import KubectlExec
     from anyspawn.sandboxes.kubectl_run import KubectlRun
 
-__all__ = ["ANY_POD", "CONTAINER", "kubectl_argv", "kubectl_exec_argv", "kubectl_run_argv", "pod_name"]
+__all__ = [
+    "ANY_POD",
+    "CONTAINER",
+    "kubectl_argv",
+    "kubectl_exec_argv",
+    "kubectl_run_argv",
+    "pod_name",
+]
 
 ANY_POD = "pod/?"
 """The pod of a selector, which is chosen when the process starts."""
@@ -26,7 +35,9 @@ def pod_name(command: Command) -> str:
 
 
 def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tuple[str, ...]:
-    """Return the arguments of a kubectl command in the cluster and the namespace that a sandbox names."""
+    """Return the arguments of a kubectl command in the cluster and the namespace that a sandbox
+    names.
+    """
     argv = [config.kubectl_path]
     argv += [f"--kubeconfig={config.kubeconfig}"] if config.kubeconfig else []
     argv += [f"--context={config.context}"] if config.context else []
@@ -38,25 +49,34 @@ def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tup
 
 
 def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
-    """Return the arguments of ``kubectl exec`` for ``command``, with the supervisor unless the sandbox has it off.
+    """Return the arguments of ``kubectl exec`` for ``command``, with the supervisor unless the
+    sandbox has it off.
 
-    With a selector the pod is a placeholder, filled in when the process starts. Variables are on stdin.
+    With a selector the pod is a placeholder, filled in when the process starts. Variables are on
+    stdin.
 
     Raises:
-        ConfigError: Without the supervisor there is no way to hand over variables or a working directory.
+        ConfigError: Without the supervisor there is no way to hand over variables or a working
+            directory.
     """
     container = ["-c", config.container] if config.container else []
     target = (*container, *config.extra_args, config.pod or ANY_POD, "--")
     if config.supervisor == "off":
         for name, value in (("env", command.env), ("cwd", command.cwd)):
             if value:
-                raise ConfigError(f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor")
+                raise ConfigError(
+                    f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
+                )
         return kubectl_argv(config, "exec", *target, *command.argv)
     begin = resident_script() if config.resident else reading_script()
     return kubectl_argv(config, "exec", *target, "sh", "-c", begin, "anyspawn", *command.argv)
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
-    """Return the arguments of the ``kubectl exec`` by which a pod that was made for ``command`` runs it."""
+    """Return the arguments of the ``kubectl exec`` by which a pod that was made for ``command``
+    runs it.
+    """
     target = ("-c", CONTAINER, pod_name(command), "--")
-    return kubectl_argv(config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv)
+    return kubectl_argv(
+        config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv
+    )

@@ -12,7 +12,10 @@ def main() -> int:
     try:
         import click  # noqa: F401  looked for here, so that the extra's absence is one line and no traceback
     except ImportError:
-        print("anyspawn: the command line needs click; install it with: pip install 'anyspawn[cli]'", file=sys.stderr)
+        print(
+            "anyspawn: the command line needs click; install it with: pip install 'anyspawn[cli]'",
+            file=sys.stderr,
+        )
         return 2
     from anyspawn.cli.app import start
 

@@ -15,23 +15,56 @@ import click
 from anyspawn import ConfigError, SpawnError
 from anyspawn.cli.outcome import OWN_FAILURE
 from anyspawn.cli.streams import fill_closed_streams
-from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, detect_image, filter_env
+from anyspawn.containers import (
+    ContainerManager,
+    ContainerSpec,
+    SecurityConfig,
+    detect_image,
+    filter_env,
+)
 from anyspawn.sandboxes.docker_run import GUARD
 
 __all__ = ["box"]
 
-_ALLOW = ("LANG", "LANGUAGE", "LC_*", "TERM", "TZ", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES")
+_ALLOW = (
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TERM",
+    "TZ",
+    "COLORTERM",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CI",
+    "COLUMNS",
+    "LINES",
+)
 _NOBODY = 65534
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
 @click.option("--image", help="The image.  [default: what the command needs]")
-@click.option("--workspace", default=".", show_default=True, metavar="DIR", help="The folder that is /work inside.")
-@click.option("--network", default="none", show_default=True, help="A docker network; bridge for the usual one.")
+@click.option(
+    "--workspace",
+    default=".",
+    show_default=True,
+    metavar="DIR",
+    help="The folder that is /work inside.",
+)
+@click.option(
+    "--network",
+    default="none",
+    show_default=True,
+    help="A docker network; bridge for the usual one.",
+)
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="One more variable. Repeatable.")
 @click.option("--keep", is_flag=True, help="Keep the container when it has ended.")
-@click.option("--docker-path", default="docker", show_default=True, metavar="PROGRAM", help="The client.")
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]...")
+@click.option(
+    "--docker-path", default="docker", show_default=True, metavar="PROGRAM", help="The client."
+)
+@click.argument(
+    "argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]..."
+)
 @click.pass_context
 def box(
     context: click.Context,
@@ -47,9 +80,9 @@ def box(
 ) -> int:
     """Run PROGRAM in a fresh hardened container, with this folder as /work.
 
-    No capabilities, no new privileges, a read-only root, limits on memory and processes, no network unless asked for, and
-    with your user's number (nobody's, if you are root). Of your variables it sees language, terminal and time zone alone.
-    It has a terminal if you have one.
+    No capabilities, no new privileges, a read-only root, limits on memory and processes, no network
+    unless asked for, and with your user's number (nobody's, if you are root). Of your variables it
+    sees language, terminal and time zone alone. It has a terminal if you have one.
 
     \b
     Examples:
@@ -57,8 +90,8 @@ def box(
       anyspawn box --network bridge --env API_TOKEN -- npm test
       anyspawn box --image alpine:latest -- sh
 
-    Exit status: the program's own; 125 where the container cannot be made or an option is wrong; docker's own (1, 126, 127)
-    where the container cannot be started.
+    Exit status: the program's own; 125 where the container cannot be made or an option is wrong;
+    docker's own (1, 126, 127) where the container cannot be started.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     fill_closed_streams()
     terminal = os.isatty(0) and os.isatty(1)
@@ -67,7 +100,11 @@ def box(
             image=image or detect_image(argv),
             cmd=argv,
             workspace=workspace,
-            env=[*(f"{name}={value}" for name, value in filter_env(os.environ, _ALLOW).items()), "HOME=/tmp", *env],
+            env=[
+                *(f"{name}={value}" for name, value in filter_env(os.environ, _ALLOW).items()),
+                "HOME=/tmp",
+                *env,
+            ],
             network=network,
             tty=terminal,
             attach_stdin=True,
@@ -84,7 +121,8 @@ def box(
         return 130
     if not keep:
         _guard(docker_path, container)
-    # From here on we are docker: terminal, window size and signals are its own affair, and it does that well.
+    # From here on we are docker: terminal, window size and signals are its own affair, and it does
+    # that well.
     client = [docker_path, "start", "--attach", "--interactive", container]
     os.execvp(docker_path, client)  # noqa: S606  it does not return
     raise AssertionError
@@ -134,5 +172,7 @@ def _guard(docker_path: str, container: str) -> None:
     os.set_inheritable(write_end, True)  # noqa: FBT003  it takes no keyword
     null = subprocess.DEVNULL
     argv = ["sh", "-c", GUARD, docker_path, container]
-    subprocess.Popen(argv, stdin=read_end, stdout=null, stderr=null, cwd="/", start_new_session=True)
+    subprocess.Popen(
+        argv, stdin=read_end, stdout=null, stderr=null, cwd="/", start_new_session=True
+    )
     os.close(read_end)

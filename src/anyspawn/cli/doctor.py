@@ -46,7 +46,8 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON array.")
 def doctor(*, as_json: bool) -> None:
-    """Look at what anyspawn can use on this machine, and say what to do about what is missing or broken.
+    """Look at what anyspawn can use on this machine, and say what to do about what is missing or
+    broken.
 
     \b
     Example:
@@ -61,13 +62,19 @@ def doctor(*, as_json: bool) -> None:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         mark, color = _MARKS[finding.status]
-        click.echo(f"{click.style(mark, fg=color)}  {finding.name:<{width}}  {finding.detail}".rstrip())
+        click.echo(
+            f"{click.style(mark, fg=color)}  {finding.name:<{width}}  {finding.detail}".rstrip()
+        )
         if finding.advice:
             click.echo(f"    {'':<{width}}  {click.style('->', bold=True)} {finding.advice}")
 
 
 async def _examine() -> list[Finding]:
-    system = Finding("anyspawn", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    system = Finding(
+        "anyspawn",
+        "ok",
+        f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
+    )
     checks = (_bwrap, _namespaces, _docker, _docker_daemon, _kubectl, _cluster)
     findings: list[Finding | None] = [None] * len(checks)
 
@@ -95,7 +102,10 @@ async def _bwrap() -> Finding:
             )
         return Finding(program, "ok", "the bubblewrap extra's own")
     return _version_or_problem(
-        program, completed, completed.stdout.decode(errors="replace").strip(), "reinstall bubblewrap"
+        program,
+        completed,
+        completed.stdout.decode(errors="replace").strip(),
+        "reinstall bubblewrap",
     )
 
 
@@ -123,7 +133,9 @@ def _sysctl(name: str) -> str | None:
 
 
 async def _docker() -> Finding:
-    completed = await spawn(["docker", "version", "--format", "{{.Client.Version}}"], timeout=_TIMEOUT)
+    completed = await spawn(
+        ["docker", "version", "--format", "{{.Client.Version}}"], timeout=_TIMEOUT
+    )
     if isinstance(completed.error, NotStartedError):
         return Finding(
             "docker CLI",
@@ -136,7 +148,9 @@ async def _docker() -> Finding:
 
 
 async def _docker_daemon() -> Finding:
-    completed = await spawn(["docker", "version", "--format", "{{.Server.Version}}"], timeout=_TIMEOUT)
+    completed = await spawn(
+        ["docker", "version", "--format", "{{.Server.Version}}"], timeout=_TIMEOUT
+    )
     if isinstance(completed.error, NotStartedError):
         return Finding("docker daemon", "missing", "cannot be asked without the docker CLI")
     host = (
@@ -144,7 +158,9 @@ async def _docker_daemon() -> Finding:
         if "DOCKER_HOST" in os.environ
         else "is it running, and may this user use its socket?"
     )
-    return _version_or_problem("docker daemon", completed, completed.stdout.decode(errors="replace").strip(), host)
+    return _version_or_problem(
+        "docker daemon", completed, completed.stdout.decode(errors="replace").strip(), host
+    )
 
 
 async def _kubectl() -> Finding:
@@ -156,15 +172,21 @@ async def _kubectl() -> Finding:
             "for modes kubectl_exec and kubectl_run",
             "install kubectl: https://kubernetes.io/docs/tasks/tools/",
         )
-    return _version_or_problem("kubectl", completed, _git_version(completed, "clientVersion"), "reinstall kubectl")
+    return _version_or_problem(
+        "kubectl", completed, _git_version(completed, "clientVersion"), "reinstall kubectl"
+    )
 
 
 async def _cluster() -> Finding:
-    completed = await spawn(["kubectl", "version", "--output=json", "--request-timeout=5s"], timeout=_TIMEOUT)
+    completed = await spawn(
+        ["kubectl", "version", "--output=json", "--request-timeout=5s"], timeout=_TIMEOUT
+    )
     if isinstance(completed.error, NotStartedError):
         return Finding("Kubernetes cluster", "missing", "cannot be asked without kubectl")
     advice = "set KUBECONFIG, or choose another context: kubectl config get-contexts"
-    return _version_or_problem("Kubernetes cluster", completed, _git_version(completed, "serverVersion"), advice)
+    return _version_or_problem(
+        "Kubernetes cluster", completed, _git_version(completed, "serverVersion"), advice
+    )
 
 
 def _git_version(completed: Completed, which: str) -> str:

@@ -27,22 +27,26 @@ def hook() -> None:
 @click.argument("config", type=click.Path())
 @click.argument("name")
 @click.option(
-    "--phase", help="When the hook is asked, such as before_call. Default: the hook's own, if it has just one."
+    "--phase",
+    help="When the hook is asked, such as before_call. Default: the hook's own, if it has just one.",
 )
 @click.pass_context
 def run_hook(context: click.Context, config: str, name: str, phase: str | None) -> int:
-    """Ask hook NAME of the RuntimeConfig file CONFIG about the JSON payload on stdin, and print its decision as JSON.
+    """Ask hook NAME of the RuntimeConfig file CONFIG about the JSON payload on stdin, and print its
+    decision as JSON.
 
-    The payload is the request or the event; for after_call and after_execution it is an object of "request" and
-    "response".
+    The payload is the request or the event; for after_call and after_execution it is an object of
+    "request" and "response".
 
     \b
     Examples:
       anyspawn hook run agent.yaml pii < request.json
-      echo '{"Name": "rm", "Args": {"path": "/"}}' | anyspawn hook run agent.yaml guard --phase before_execution
+      echo '{"Name": "rm", "Args": {"path": "/"}}' | anyspawn hook run agent.yaml guard --phase
+      before_execution
 
     \b
-    Exit status: 0 allowed, 3 denied, 1 the configuration has problems, 2 wrong usage, 130 after Ctrl-C.
+    Exit status: 0 allowed, 3 denied, 1 the configuration has problems, 2 wrong usage, 130 after
+    Ctrl-C.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     try:
         loaded = load(config)
@@ -50,7 +54,9 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
         click.echo(str(exc), err=True)
         return 1
     if name not in loaded.hooks:
-        raise click.UsageError(f"no hook is called {name!r} (there are: {', '.join(loaded.hooks) or 'none'})", context)
+        raise click.UsageError(
+            f"no hook is called {name!r} (there are: {', '.join(loaded.hooks) or 'none'})", context
+        )
     chosen = _phase(loaded.hooks[name], phase, context)
     payload = _payload(context)
     try:
@@ -59,7 +65,10 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
         raise click.UsageError(str(exc), context) from exc
     except KeyboardInterrupt:
         return 130
-    said = {name: getattr(decision, name) for name in ("allow", "reason", "enforced", "metadata", "hook")}
+    said = {
+        name: getattr(decision, name)
+        for name in ("allow", "reason", "enforced", "metadata", "hook")
+    }
     click.echo(json.dumps(said))
     return _DENIED if decision.blocks else 0
 
@@ -68,8 +77,14 @@ def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> str:
     if phase is None and len(hook.phases) == 1:
         return hook.phases[0]
     if phase not in hook.phases:
-        what = f"is not asked at {phase!r}" if phase else "is asked at more than one phase; choose with --phase"
-        raise click.UsageError(f"hook {hook.name!r} {what} (its phases: {', '.join(hook.phases)})", context)
+        what = (
+            f"is not asked at {phase!r}"
+            if phase
+            else "is asked at more than one phase; choose with --phase"
+        )
+        raise click.UsageError(
+            f"hook {hook.name!r} {what} (its phases: {', '.join(hook.phases)})", context
+        )
     return phase
 
 

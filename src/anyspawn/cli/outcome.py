@@ -1,4 +1,6 @@
-"""What a call's outcome is on a command line: an exit status, a line for stderr, a JSON object. Pure."""
+"""What a call's outcome is on a command line: an exit status, a line for stderr, a JSON object.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +8,30 @@ import base64
 import json
 from typing import Any
 
-from anyspawn import Cleanup, Completed, ExitError, NotStartedError, OutputLimitError, SpawnTimeoutError
+from anyspawn import (
+    Cleanup,
+    Completed,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnTimeoutError,
+)
 
 __all__ = ["OWN_FAILURE", "exit_status", "reason", "to_json"]
 
 OWN_FAILURE = 125
-"""The exit status for what is not the program's doing: the sandbox, wrong options, output that is too long."""
+"""The exit status for what is not the program's doing: the sandbox, wrong options, output that is
+too long.
+"""
 
 _MISSING = ("was not found on PATH", "does not exist", "No such file or directory")
 _PLACE = ("working directory", "correct readonly, writable or cwd")
 
 
 def exit_status(completed: Completed) -> int:
-    """Return the exit status: the program's own, or what shells, ``timeout`` and ``docker run`` have agreed on."""
+    """Return the exit status: the program's own, or what shells, ``timeout`` and ``docker run``
+    have agreed on.
+    """
     error, code = completed.error, completed.returncode
     if isinstance(error, SpawnTimeoutError):
         return 124
@@ -37,12 +50,19 @@ def _not_started(reason: str) -> int:
 
 
 def reason(completed: Completed) -> str:
-    """Return what stderr says in one line; nothing where the program ran and exited, whatever its status."""
+    """Return what stderr says in one line; nothing where the program ran and exited, whatever its
+    status.
+    """
     error, code = completed.error, completed.returncode
     said = []
     if isinstance(error, OutputLimitError):
-        said = [str(error).partition(";")[0], "raise --output-limit"]  # the rest speaks of Python arguments
-    elif error is not None and not (isinstance(error, ExitError) and code is not None and code >= 0):
+        said = [
+            str(error).partition(";")[0],
+            "raise --output-limit",
+        ]  # the rest speaks of Python arguments
+    elif error is not None and not (
+        isinstance(error, ExitError) and code is not None and code >= 0
+    ):
         said = [str(error)]
     if completed.output_incomplete:
         said.append("its output may be incomplete")
@@ -52,7 +72,9 @@ def reason(completed: Completed) -> str:
 
 
 def to_json(completed: Completed) -> str:
-    """Return the outcome as a JSON object in one line; output that is not UTF-8 stands in ``*_base64``."""
+    """Return the outcome as a JSON object in one line; output that is not UTF-8 stands in
+    ``*_base64``.
+    """
     error = completed.error
     fields: dict[str, Any] = {
         "returncode": completed.returncode,

@@ -23,15 +23,30 @@ __all__ = ["prune"]
     show_default=True,
     help="Containers, or pods.",
 )
-@click.option("--docker-path", default="docker", show_default=True, metavar="PROGRAM", help="docker_run: the client.")
 @click.option(
-    "--kubectl-path", default="kubectl", show_default=True, metavar="PROGRAM", help="kubectl_run: the client."
+    "--docker-path",
+    default="docker",
+    show_default=True,
+    metavar="PROGRAM",
+    help="docker_run: the client.",
 )
-@click.option("--kubeconfig", metavar="FILE", help="kubectl_run: the kubeconfig.  [default: kubectl's own]")
+@click.option(
+    "--kubectl-path",
+    default="kubectl",
+    show_default=True,
+    metavar="PROGRAM",
+    help="kubectl_run: the client.",
+)
+@click.option(
+    "--kubeconfig", metavar="FILE", help="kubectl_run: the kubeconfig.  [default: kubectl's own]"
+)
 @click.option("--context", metavar="NAME", help="kubectl_run: its context.")
-@click.option("--namespace", metavar="NAME", help="kubectl_run: where to look.  [default: in all namespaces]")
+@click.option(
+    "--namespace", metavar="NAME", help="kubectl_run: where to look.  [default: in all namespaces]"
+)
 def prune(**options: Any) -> int:
-    """List and remove the containers or pods, running or not, whose owner on this host is provably dead.
+    """List and remove the containers or pods, running or not, whose owner on this host is provably
+    dead.
 
     What living processes and other hosts made, and what anyspawn did not make, is never touched.
 

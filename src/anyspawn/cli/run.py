@@ -41,17 +41,25 @@ _MODES = {
     "kubectl_path": _KUBECTL,
 }
 """The modes that know a sandbox's setting."""
-_STOP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+_STOP = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+]
 _OWN_STDIN = ("docker_exec", *_KUBECTL)
 """The modes that keep the stream to themselves: what we have on stdin is read for them."""
-_LIVE_LIMIT = 64 * 1024  # kept beside what is passed on live: sandboxes read their runner's last words there
+_LIVE_LIMIT = (
+    64 * 1024
+)  # kept beside what is passed on live: sandboxes read their runner's last words there
 _JSON_LIMIT = 16 * 2**20
 _LAST_WORD = 1.0
 _CHUNK = 64 * 1024
 _CLOSING = 5.0
 
 
-def _unit(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+def _unit(
+    parse: Callable[[str], float],
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
     def convert(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
         try:
             return None if value is None else parse(value)
@@ -62,7 +70,9 @@ def _unit(parse: Callable[[str], float]) -> Callable[[click.Context, click.Param
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
-@click.option("--mode", default="direct", show_default=True, help='Where to run; "anyspawn modes" lists them.')
+@click.option(
+    "--mode", default="direct", show_default=True, help='Where to run; "anyspawn modes" lists them.'
+)
 @click.option(
     "--timeout",
     metavar="DURATION",
@@ -86,23 +96,58 @@ def _unit(parse: Callable[[str], float]) -> Callable[[click.Context, click.Param
     help="End the program when it writes more than this to stdout or stderr: 10MiB, 10MB, 10k, a number of bytes.  "
     "[default: no limit; with --json 16MiB]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of the live output.")
-@click.option("--readonly", multiple=True, metavar="PATH", help="bubblewrap: let the program read PATH. Repeatable.")
-@click.option("--writable", multiple=True, metavar="PATH", help="bubblewrap: let it write to PATH too. Repeatable.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object at the end instead of the live output.",
+)
+@click.option(
+    "--readonly",
+    multiple=True,
+    metavar="PATH",
+    help="bubblewrap: let the program read PATH. Repeatable.",
+)
+@click.option(
+    "--writable",
+    multiple=True,
+    metavar="PATH",
+    help="bubblewrap: let it write to PATH too. Repeatable.",
+)
 @click.option("--network", is_flag=True, help="bubblewrap: share the host's network.")
 @click.option("--image", metavar="IMAGE", help="docker_run, kubectl_run: the image to run it in.")
-@click.option("--mount", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="docker_run: a volume. Repeatable.")
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="SRC:DST[:ro]",
+    help="docker_run: a volume. Repeatable.",
+)
 @click.option("--pull", is_flag=True, help="docker_run: pull the image if it is not there.")
 @click.option(
-    "--container", metavar="NAME", help="docker_exec: the running container; kubectl_exec: the one in the pod."
+    "--container",
+    metavar="NAME",
+    help="docker_exec: the running container; kubectl_exec: the one in the pod.",
 )
-@click.option("--pod", metavar="POD", help="kubectl_exec: the running pod, or deployment/NAME and the like.")
-@click.option("--selector", metavar="LABELS", help="kubectl_exec: one of the Ready pods of app=hooks, say.")
-@click.option("--namespace", metavar="NAME", help="kubectl_exec, kubectl_run: the namespace.  [default: the context's]")
 @click.option(
-    "--kubeconfig", metavar="FILE", help="kubectl_exec, kubectl_run: the kubeconfig.  [default: kubectl's own]"
+    "--pod", metavar="POD", help="kubectl_exec: the running pod, or deployment/NAME and the like."
 )
-@click.option("--context", "context_", metavar="NAME", help="kubectl_exec, kubectl_run: its context.")
+@click.option(
+    "--selector", metavar="LABELS", help="kubectl_exec: one of the Ready pods of app=hooks, say."
+)
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    help="kubectl_exec, kubectl_run: the namespace.  [default: the context's]",
+)
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="kubectl_exec, kubectl_run: the kubeconfig.  [default: kubectl's own]",
+)
+@click.option(
+    "--context", "context_", metavar="NAME", help="kubectl_exec, kubectl_run: its context."
+)
 @click.option("--user", metavar="USER", help="docker_run, docker_exec: the user inside.")
 @click.option(
     "--extra-arg",
@@ -111,9 +156,19 @@ def _unit(parse: Callable[[str], float]) -> Callable[[click.Context, click.Param
     metavar="ARG",
     help="One more argument for bwrap, docker or kubectl, such as --extra-arg=--network=none. Repeatable.",
 )
-@click.option("--docker-path", metavar="PROGRAM", help="docker_run, docker_exec: the client.  [default: docker]")
-@click.option("--kubectl-path", metavar="PROGRAM", help="kubectl_exec, kubectl_run: the client.  [default: kubectl]")
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]...")
+@click.option(
+    "--docker-path",
+    metavar="PROGRAM",
+    help="docker_run, docker_exec: the client.  [default: docker]",
+)
+@click.option(
+    "--kubectl-path",
+    metavar="PROGRAM",
+    help="kubectl_exec, kubectl_run: the client.  [default: kubectl]",
+)
+@click.argument(
+    "argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]..."
+)
 @click.pass_context
 def run(
     context: click.Context,
@@ -129,8 +184,9 @@ def run(
 ) -> int:
     """Run PROGRAM to its end, and end what it leaves behind.
 
-    The program shares this command's standard input. Its output appears as it is written, through pipes: it sees no
-    terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program and all that it started.
+    The program shares this command's standard input. Its output appears as it is written, through
+    pipes: it sees no terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program and all that it
+    started.
 
     \b
     Examples:
@@ -150,15 +206,19 @@ def run(
       127  it was not found
       128+N  it was ended by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
 
-    Where the status is not the program's own, or something is left in doubt, a line on stderr that begins with
-    "anyspawn: " says why; where nobody reads any more, nothing does. A program may itself exit with any of these:
-    "error" of --json tells them apart. The JSON object has returncode (null where there is none, -N for signal N), stdout and stderr (stdout_base64 and
-    stderr_base64 where they are not UTF-8), stdout_total, stderr_total, output_incomplete, duration (seconds), error
-    (null, or kind and message) and cleanup. There is none after a signal to this command or a wrong option.
+    Where the status is not the program's own, or something is left in doubt, a line on stderr that
+    begins with "anyspawn: " says why; where nobody reads any more, nothing does. A program may
+    itself exit with any of these: "error" of --json tells them apart. The JSON object has
+    returncode (null where there is none, -N for signal N), stdout and stderr (stdout_base64 and
+    stderr_base64 where they are not UTF-8), stdout_total, stderr_total, output_incomplete, duration
+    (seconds), error (null, or kind and message) and cleanup. There is none after a signal to this
+    command or a wrong option.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     settings = _settings(context, mode, options)
     fill_closed_streams()
-    if hasattr(signal, "SIGCHLD"):  # whoever started us may ignore it, and then no exit status could be known
+    if hasattr(
+        signal, "SIGCHLD"
+    ):  # whoever started us may ignore it, and then no exit status could be known
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     streams = {"stdout": Writer("stdout", 1), "stderr": Writer("stderr", 2)}
     try:
@@ -168,7 +228,11 @@ def run(
             env=env,
             cwd=cwd,
             timeout=timeout,
-            output_limit=output_limit if output_limit is not None else _JSON_LIMIT if as_json else _LIVE_LIMIT,
+            output_limit=output_limit
+            if output_limit is not None
+            else _JSON_LIMIT
+            if as_json
+            else _LIVE_LIMIT,
             overflow="error" if as_json or output_limit is not None else "truncate",
             on_output=None if as_json else _live(streams, output_limit),
         )
@@ -178,13 +242,18 @@ def run(
 
 
 def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the sandbox's settings, or raise an error for an option that its mode does not know."""
+    """Return the sandbox's settings, or raise an error for an option that its mode does not
+    know.
+    """
     settings = {name.rstrip("_"): value for name, value in options.items() if value}
     for name in settings:
         if mode not in _MODES[name]:
-            option = next(o.opts[0] for o in context.command.params if (o.name or "").rstrip("_") == name)
+            option = next(
+                o.opts[0] for o in context.command.params if (o.name or "").rstrip("_") == name
+            )
             raise click.UsageError(
-                f"{option} is for --mode {' and '.join(_MODES[name])}; {mode!r} does not know it", context
+                f"{option} is for --mode {' and '.join(_MODES[name])}; {mode!r} does not know it",
+                context,
             )
     for name in ("readonly", "writable"):
         if name in settings:
@@ -197,7 +266,9 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
 
 
 async def _read_stdin() -> bytes:
-    """Return all of our stdin, for a sandbox that keeps the stream to itself; nothing where it is a terminal."""
+    """Return all of our stdin, for a sandbox that keeps the stream to itself; nothing where it is a
+    terminal.
+    """
     if os.isatty(0):
         return b""
     chunks: list[bytes] = []
@@ -233,7 +304,9 @@ def _live(streams: dict[str, Writer], limit: int | None) -> Callable[[str, bytes
     return pass_on
 
 
-async def _run(sandbox: Sandbox, command: Command, streams: dict[str, Writer], as_json: bool) -> int:
+async def _run(
+    sandbox: Sandbox, command: Command, streams: dict[str, Writer], as_json: bool
+) -> int:
     received: list[signal.Signals] = []
     try:
         with anyio.CancelScope() as scope:
@@ -250,9 +323,15 @@ async def _run(sandbox: Sandbox, command: Command, streams: dict[str, Writer], a
                 await streams["stdout"].write(to_json(completed).encode() + b"\n")
             status, line = exit_status(completed), reason(completed)
         if scope.cancelled_caught:
-            status, line = 128 + received[0], f"ended by {received[0].name}, and the program with it"
+            status, line = (
+                128 + received[0],
+                f"ended by {received[0].name}, and the program with it",
+            )
     except TimeoutError:
-        status, line = 124, "stdin had not ended when the time was over; the program was not started"
+        status, line = (
+            124,
+            "stdin had not ended when the time was over; the program was not started",
+        )
     except StreamError as exc:
         if exc.reader_is_gone:
             return 141  # 128 + SIGPIPE
@@ -274,7 +353,9 @@ async def _spawn(sandbox: Sandbox, command: Command) -> Completed:
 
 
 def _stop_on_signals(scope: anyio.CancelScope, received: list[signal.Signals]) -> None:
-    """Have a signal that would end this command cancel ``scope`` instead; one that we were started to ignore stays so."""
+    """Have a signal that would end this command cancel ``scope`` instead; one that we were started
+    to ignore stays so.
+    """
 
     def stop(signum: signal.Signals) -> None:
         received.append(signum)

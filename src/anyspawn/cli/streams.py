@@ -21,11 +21,13 @@ class StreamError(Exception):
 
 
 class Writer:
-    """Writes to one of our streams from a thread, so that a reader who is slow or stuck never holds the event loop.
+    """Writes to one of our streams from a thread, so that a reader who is slow or stuck never holds
+    the event loop.
 
-    The thread is a daemon, and writes to the descriptor itself, so that a stuck one does not hold the exit either:
-    anyio's worker threads are waited for, and so are the locks of ``sys.stdout``. A stream that can be polled could do
-    without a thread, but a file cannot be polled, and a pipe may have other writers that fill it first.
+    The thread is a daemon, and writes to the descriptor itself, so that a stuck one does not hold
+    the exit either: anyio's worker threads are waited for, and so are the locks of ``sys.stdout``.
+    A stream that can be polled could do without a thread, but a file cannot be polled, and a pipe
+    may have other writers that fill it first.
     """
 
     def __init__(self, name: str, fd: int) -> None:
@@ -35,7 +37,8 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name=f"anyspawn {name}", daemon=True)
 
     async def write(self, data: bytes) -> None:
-        """Wait until ``data`` is written. Where that is cancelled, the rest may still be written, or not.
+        """Wait until ``data`` is written. Where that is cancelled, the rest may still be written,
+        or not.
 
         Raises:
             StreamError: It could not be written.
@@ -75,7 +78,9 @@ def _settle(done: asyncio.Future[None], error: StreamError | None) -> None:
 
 
 def fill_closed_streams() -> None:
-    """Put /dev/null where a standard stream is closed, lest the next file that is opened be taken for it."""
+    """Put /dev/null where a standard stream is closed, lest the next file that is opened be taken
+    for it.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)

@@ -10,7 +10,13 @@ __all__ = ["parse_duration", "parse_size"]
 
 _NUMBER = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})\s*([A-Za-z]*)")
 
-_SECONDS = {"": Fraction(1), "ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
+_SECONDS = {
+    "": Fraction(1),
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "m": Fraction(60),
+    "h": Fraction(3600),
+}
 _BYTES = {"": 1, "b": 1} | {
     prefix + unit: base**power
     for power, prefix in enumerate("kmgt", start=1)
@@ -19,7 +25,8 @@ _BYTES = {"": 1, "b": 1} | {
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that ``text`` stands for: ``500ms``, ``5s``, ``2m``, ``1h``, ``1.5``, or ``inf``.
+    """Return the seconds that ``text`` stands for: ``500ms``, ``5s``, ``2m``, ``1h``, ``1.5``, or
+    ``inf``.
 
     Raises:
         ValueError: It is none of these, or not above 0.
@@ -28,15 +35,20 @@ def parse_duration(text: str) -> float:
         return math.inf
     match = _NUMBER.fullmatch(text.strip())
     if match is None or match[2] not in _SECONDS:
-        raise ValueError(f"{text!r} is no duration; write 500ms, 5s, 2m, 1h, a number of seconds, or inf for no limit")
+        raise ValueError(
+            f"{text!r} is no duration; write 500ms, 5s, 2m, 1h, a number of seconds, or inf for no limit"
+        )
     seconds = float(Fraction(match[1]) * _SECONDS[match[2]])
     if not seconds:
-        raise ValueError(f"{text!r} is no time at all; write a duration above 0, or inf for no limit")
+        raise ValueError(
+            f"{text!r} is no time at all; write a duration above 0, or inf for no limit"
+        )
     return seconds
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` stands for: ``4096``, ``10k``, ``10KiB`` (both 1024), ``10kB`` (1000), up to T.
+    """Return the bytes that ``text`` stands for: ``4096``, ``10k``, ``10KiB`` (both 1024), ``10kB``
+    (1000), up to T.
 
     Letters may be of either case, as in ``head -c``; a fraction of a byte is dropped.
 

@@ -1,4 +1,6 @@
-"""Configuration files: sandboxes and hooks in YAML, in the form of a Kubernetes resource. Needs the ``config`` extra."""
+"""Configuration files: sandboxes and hooks in YAML, in the form of a Kubernetes resource. Needs the
+``config`` extra.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""From plain values to attrs classes by way of cattrs: strict about types, and with every problem instead of the first."""
+"""From plain values to attrs classes by way of cattrs: strict about types, and with every problem
+instead of the first.
+"""
 
 from __future__ import annotations
 
@@ -108,11 +110,19 @@ def _is_plain(wanted: Any) -> bool:
 
 
 def _union(value: Any, wanted: Any) -> Any:
-    """Take the member that the value's own form names: null, a mapping, a list, or else the plain one."""
+    """Take the member that the value's own form names: null, a mapping, a list, or else the plain
+    one.
+    """
     members = get_args(wanted)
     if value is None and type(None) in members:
         return None
-    fits = _is_mapping if isinstance(value, dict) else _is_tuple if isinstance(value, list) else _is_plain
+    fits = (
+        _is_mapping
+        if isinstance(value, dict)
+        else _is_tuple
+        if isinstance(value, list)
+        else _is_plain
+    )
     chosen = [member for member in members if member is not type(None)]
     return _converter.structure(value, next(filter(fits, chosen), chosen[0]))
 
@@ -156,7 +166,12 @@ def _attrs(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 def build(
-    cls: type[_T], values: Any, path: Path, problem: _Problem, *, given: Mapping[str, Any] | None = None
+    cls: type[_T],
+    values: Any,
+    path: Path,
+    problem: _Problem,
+    *,
+    given: Mapping[str, Any] | None = None,
 ) -> _T | None:
     """Return an instance of an attrs class, or ``None`` where ``values`` do not make one.
 
@@ -171,7 +186,9 @@ def build(
         problem(path, str(_wrong(values, "a mapping")))
         return None
     known = [
-        attribute.name for attribute in attrs.fields(cls) if attribute.init and attribute.name not in (given or {})
+        attribute.name
+        for attribute in attrs.fields(cls)
+        if attribute.init and attribute.name not in (given or {})
     ]
     values = dict(values)
     for key in [key for key in values if key not in known]:
@@ -183,7 +200,9 @@ def build(
             made = _converter.structure({**values, **(given or {})}, cls)
         except ClassValidationError as exc:
             wrong = [
-                (where, message) for where, message in _found(exc, cls) if where[:1] not in {(n,) for n in left_out}
+                (where, message)
+                for where, message in _found(exc, cls)
+                if where[:1] not in {(n,) for n in left_out}
             ]
         else:
             return None if left_out else made
@@ -207,7 +226,10 @@ def _found(exc: Exception, cls: type | None, path: Path = ()) -> Iterator[tuple[
         for inner in plain:
             if isinstance(inner, ForbiddenExtraKeysError):
                 for key in sorted(inner.extra_fields):
-                    yield (*path, key), unknown_key(key, [attribute.name for attribute in attrs.fields(inner.cl)])
+                    yield (
+                        (*path, key),
+                        unknown_key(key, [attribute.name for attribute in attrs.fields(inner.cl)]),
+                    )
             else:
                 yield placed(inner, cls, path)
     elif isinstance(exc, IterableValidationError):
@@ -230,7 +252,9 @@ def class_in(wanted: Any) -> type[Any] | None:
 
 
 def placed(exc: Exception, cls: type | None, path: Path) -> tuple[Path, str]:
-    """Return a class's own complaint at the field that it begins with, as all of this package's do."""
+    """Return a class's own complaint at the field that it begins with, as all of this package's
+    do.
+    """
     message = str(exc)
     names = [attribute.name for attribute in attrs.fields(cls)] if cls is not None else []
     match = re.match(r"(\w+)(?:\[\d+\])?(?:: | )", message)

@@ -43,25 +43,26 @@ class HookConfig:
     """A hook, as a configuration file has it.
 
     Args:
-        command: The program. A relative path with a slash starts from the configuration file's folder; a bare name
-            is looked up on ``PATH``. In a container or a pod it is taken as it stands.
+        command: The program. A relative path with a slash starts from the configuration file's
+            folder; a bare name is looked up on ``PATH``. In a container or a pod it is taken as it
+            stands.
         args: Its arguments.
-        env: Its variables: a mapping, or a list of ``NAME=value`` and of ``NAME``, which is looked up on the host at
-            each call.
-        timeout_ms: Milliseconds for one call. Default, also for 0: 10000, or the sandbox's ``default_timeout``; 5000
-            for eval hooks.
+        env: Its variables: a mapping, or a list of ``NAME=value`` and of ``NAME``, which is looked
+            up on the host at each call.
+        timeout_ms: Milliseconds for one call. Default, also for 0: 10000, or the sandbox's
+            ``default_timeout``; 5000 for eval hooks.
         hook: What it is a hook of: ``provider``, ``tool``, ``session`` or ``eval``.
         phases: When it is asked. Default: at all phases of its kind.
-        mode: ``filter`` (default): its verdict counts, and a failure denies. ``observe``: it is told, and its
-            answer is thrown away.
+        mode: ``filter`` (default): its verdict counts, and a failure denies. ``observe``: it is
+            told, and its answer is thrown away.
         sandbox: Where it runs: a name from ``spec.sandboxes``. Default: directly on this host.
         on_failure: What a failure of a filter means: ``deny`` (default) or ``allow``.
         protocol: ``exec`` (default), or ``claude`` for command hooks of Claude Code.
-        matcher: With protocol ``claude``, the tools that it is asked about: names such as ``Edit|Write``, a regular
-            expression, or ``*`` (default) for all.
+        matcher: With protocol ``claude``, the tools that it is asked about: names such as
+            ``Edit|Write``, a regular expression, or ``*`` (default) for all.
         output_limit: Bytes that its answer may have. Default 1048576.
-        runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and answers by JSON-RPC 2.0, a line
-            each.
+        runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
+            answers by JSON-RPC 2.0, a line each.
     """
 
     command: str

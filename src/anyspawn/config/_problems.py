@@ -64,14 +64,22 @@ class InvalidConfigError(ConfigError):
     """
 
     def __init__(self, problems: Iterable[ConfigProblem], source: str) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0)))
+        self.problems = tuple(
+            sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
+        )
         self.source = source
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """Return a line for each problem, which begins with ``file:line:column:`` as editors know it."""
+        """Return a line for each problem, which begins with ``file:line:column:`` as editors know
+        it.
+        """
         return [
-            ":".join(str(part) for part in (self.source, problem.line, problem.column) if part is not None)
+            ":".join(
+                str(part)
+                for part in (self.source, problem.line, problem.column)
+                if part is not None
+            )
             + f": {problem}"
             for problem in self.problems
         ]

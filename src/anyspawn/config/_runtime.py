@@ -47,7 +47,9 @@ class RuntimeConfig:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[HookRunner]:
-        """Give a `HookRunner` with all hooks; on the way out, drain those that observe, and close the sandboxes."""
+        """Give a `HookRunner` with all hooks; on the way out, drain those that observe, and close
+        the sandboxes.
+        """
         try:
             async with HookRunner(self.hooks.values()) as runner:
                 yield runner
@@ -58,18 +60,33 @@ class RuntimeConfig:
                         if hasattr(sandbox, "aclose"):
                             tasks.start_soon(_close, name, sandbox.aclose)
             if scope.cancelled_caught:
-                warn("anyspawn.config", "closing the sandboxes took more than %g s, and was given up", _CLOSING)
+                warn(
+                    "anyspawn.config",
+                    "closing the sandboxes took more than %g s, and was given up",
+                    _CLOSING,
+                )
 
 
 async def _close(name: str, close: Callable[[], Awaitable[None]]) -> None:
     try:
         await close()
-    except Exception as exc:  # the others are closed all the same, and what the body raised is worth more
-        warn("anyspawn.config", "sandbox %r could not be closed: %s: %s", name, type(exc).__name__, exc)
+    except (
+        Exception
+    ) as exc:  # the others are closed all the same, and what the body raised is worth more
+        warn(
+            "anyspawn.config",
+            "sandbox %r could not be closed: %s: %s",
+            name,
+            type(exc).__name__,
+            exc,
+        )
 
 
 def load_config(
-    path: str | os.PathLike[str], *, registry: Registry = default_registry, environ: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    registry: Registry = default_registry,
+    environ: Mapping[str, str] | None = None,
 ) -> RuntimeConfig:
     """Read a configuration file.
 
@@ -118,7 +135,10 @@ def parse_config(
             raise InvalidConfigError([ConfigProblem("", what, line, column)], source) from None
     document = Document(text)
     reader = _Reader(
-        document, os.path.abspath(os.fspath(folder or ".")), registry, os.environ if environ is None else environ
+        document,
+        os.path.abspath(os.fspath(folder or ".")),
+        registry,
+        os.environ if environ is None else environ,
     )
     config = None if document.problems and document.value is None else reader.config()
     if document.problems or config is None:
@@ -127,9 +147,13 @@ def parse_config(
 
 
 class _Reader:
-    """Turns a document's values into a RuntimeConfig, and tells the document what is wrong with them."""
+    """Turns a document's values into a RuntimeConfig, and tells the document what is wrong with
+    them.
+    """
 
-    def __init__(self, document: Document, folder: str, registry: Registry, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, folder: str, registry: Registry, environ: Mapping[str, str]
+    ) -> None:
         self._document = document
         self._problem = document.problem
         self._folder = folder
@@ -164,17 +188,25 @@ class _Reader:
             hooks={name: hook for name, hook in hooks.items() if hook is not None},
         )
 
-    def _mapping(self, value: Any, path: Path, known: tuple[str, ...] | None = None) -> dict[str, Any] | None:
+    def _mapping(
+        self, value: Any, path: Path, known: tuple[str, ...] | None = None
+    ) -> dict[str, Any] | None:
         if value is None and path:  # a key with nothing after it
             return {}
         if not isinstance(value, dict):
             self._problem(
-                path, "must be a mapping" if path else "the document must be a mapping with apiVersion, kind and spec"
+                path,
+                "must be a mapping"
+                if path
+                else "the document must be a mapping with apiVersion, kind and spec",
             )
             return None
         for key in value:
             if known is not None and key not in known:
-                self._problem((*path, key), f"unknown key{nearest(key, list(known))} (known: {', '.join(known)})")
+                self._problem(
+                    (*path, key),
+                    f"unknown key{nearest(key, list(known))} (known: {', '.join(known)})",
+                )
         return value
 
     def _section(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
@@ -194,7 +226,10 @@ class _Reader:
         if not isinstance(mode, str):
             known = ", ".join(self._registry.modes())
             self._problem(
-                (*path, "mode"), f"is missing (known: {known})" if mode is None else f"must be a text (known: {known})"
+                (*path, "mode"),
+                f"is missing (known: {known})"
+                if mode is None
+                else f"must be a text (known: {known})",
             )
             return None
         try:
@@ -206,11 +241,15 @@ class _Reader:
             return None
         cls = getattr(factory, "sandbox", None)
         if cls is not None:
-            return build(cls, self._absolute(cls, settings), path, self._problem, given={"name": name})
+            return build(
+                cls, self._absolute(cls, settings), path, self._problem, given={"name": name}
+            )
         try:
             made: object = factory(name, settings)
         except Exception as exc:  # whatever somebody else's factory makes of it
-            self._problem(path, str(exc) if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}")
+            self._problem(
+                path, str(exc) if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}"
+            )
             return None
         if not isinstance(made, Sandbox):
             self._problem(path, f"its factory gave {type(made).__name__}, which is no sandbox")
@@ -227,24 +266,37 @@ class _Reader:
             if inner is not None and isinstance(value, dict):
                 settings[attribute.name] = self._absolute(inner, value)
             elif resolve is not None and isinstance(value, list):
-                settings[attribute.name] = [resolve(v, self._folder) if isinstance(v, str) else v for v in value]
+                settings[attribute.name] = [
+                    resolve(v, self._folder) if isinstance(v, str) else v for v in value
+                ]
             elif resolve is not None and isinstance(value, str):
                 settings[attribute.name] = resolve(value, self._folder)
         return settings
 
-    def _hook(self, name: str, entry: Any, sandboxes: Mapping[str, Sandbox | None], path: Path) -> ExecHook | None:
+    def _hook(
+        self, name: str, entry: Any, sandboxes: Mapping[str, Sandbox | None], path: Path
+    ) -> ExecHook | None:
         settings = build(HookConfig, entry, path, self._problem)
         named = entry.get("sandbox") if isinstance(entry, dict) else None
         if isinstance(entry, dict) and "sandbox" in entry and named is None:
-            self._problem((*path, "sandbox"), "is empty; name a sandbox, or leave the key out to run on this host")
+            self._problem(
+                (*path, "sandbox"),
+                "is empty; name a sandbox, or leave the key out to run on this host",
+            )
             return None
         if isinstance(named, str) and named not in sandboxes:
-            hint = "" if isinstance(named, Expanded) else f"{named!r}{nearest(named, list(sandboxes))}"
+            hint = (
+                "" if isinstance(named, Expanded) else f"{named!r}{nearest(named, list(sandboxes))}"
+            )
             known = listed(sandboxes)
-            self._problem((*path, "sandbox"), f"no sandbox is called {hint or 'so'} (declared: {known})")
+            self._problem(
+                (*path, "sandbox"), f"no sandbox is called {hint or 'so'} (declared: {known})"
+            )
             return None
         sandbox = sandboxes[named] if isinstance(named, str) else None
-        if named is not None and sandbox is None:  # its problem is told already; it must never mean this host
+        if (
+            named is not None and sandbox is None
+        ):  # its problem is told already; it must never mean this host
             return None
         if settings is None:
             return None

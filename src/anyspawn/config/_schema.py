@@ -35,7 +35,9 @@ def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
     """
     modes = {mode: _class_of(mode, registry) for mode in registry.modes()}
     sandboxes = [
-        _object(cls, {"mode": {"const": mode}}, required=["mode"], without={"name"}) if cls is not None else _open(mode)
+        _object(cls, {"mode": {"const": mode}}, required=["mode"], without={"name"})
+        if cls is not None
+        else _open(mode)
         for mode, cls in modes.items()
     ]
     return {
@@ -67,14 +69,20 @@ def _class_of(mode: str, registry: Registry) -> type[Any] | None:
 
 
 def _section(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"type": ["object", "null"], "propertyNames": {"minLength": 1}, "additionalProperties": entry}
+    return {
+        "type": ["object", "null"],
+        "propertyNames": {"minLength": 1},
+        "additionalProperties": entry,
+    }
 
 
 def _open(mode: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"mode": {"const": mode}}, "required": ["mode"]}
 
 
-def _object(cls: type[Any], properties: dict[str, Any], required: list[str], without: set[str]) -> dict[str, Any]:
+def _object(
+    cls: type[Any], properties: dict[str, Any], required: list[str], without: set[str]
+) -> dict[str, Any]:
     attrs.resolve_types(cls)
     said = _argument_docs(cls)
     for attribute in attrs.fields(cls):

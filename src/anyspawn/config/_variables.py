@@ -19,8 +19,11 @@ class Expanded(str):
     __slots__ = ()
 
 
-def expand(value: Any, path: Path, host: Mapping[str, str], problem: Callable[[Path, str], None]) -> Any:
-    """Return ``value`` with the references in all its texts replaced; ``$${`` stands for ``${`` itself.
+def expand(
+    value: Any, path: Path, host: Mapping[str, str], problem: Callable[[Path, str], None]
+) -> Any:
+    """Return ``value`` with the references in all its texts replaced; ``$${`` stands for ``${``
+    itself.
 
     Args:
         value: Plain values.
@@ -40,12 +43,17 @@ def expand(value: Any, path: Path, host: Mapping[str, str], problem: Callable[[P
         if escaped:
             return match[0][1:]
         if name is None:
-            problem(path, "${ is not followed by NAME} or NAME:-default}; for the characters themselves write $${")
+            problem(
+                path,
+                "${ is not followed by NAME} or NAME:-default}; for the characters themselves write $${",
+            )
             return match[0]
         if default is not None:
             return host.get(name) or default[2:]
         if name not in host:
-            problem(path, f"the variable {name} is not set; set it, or give a default: ${{{name}:-...}}")
+            problem(
+                path, f"the variable {name} is not set; set it, or give a default: ${{{name}:-...}}"
+            )
         return host.get(name, match[0])
 
     return Expanded(_REFERENCE.sub(replace, value))

@@ -1,6 +1,7 @@
 """YAML into plain values that remember their places. Strict where YAML is lenient.
 
-Scalars are read by YAML 1.2's core schema: ``yes``, ``off``, ``12:30`` and dates are texts, as whoever wrote them meant.
+Scalars are read by YAML 1.2's core schema: ``yes``, ``off``, ``12:30`` and dates are texts, as
+whoever wrote them meant.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _FIRST = {
 }
 
 for _tag, _pattern in _PATTERNS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _FIRST[_tag])
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _FIRST[_tag]
+    )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
 
 
@@ -48,7 +51,11 @@ def _int(text: str) -> int:
 
 def _float(text: str) -> float:
     return float(
-        text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan").lower()
+        text.replace(".inf", "inf")
+        .replace(".Inf", "inf")
+        .replace(".INF", "inf")
+        .replace(".nan", "nan")
+        .lower()
     )
 
 
@@ -71,30 +78,47 @@ class Document:
         try:
             node = yaml.compose(text, Loader=_Loader)
             if node is None:
-                self.problems.append(ConfigProblem("", "the file is empty; it must hold a RuntimeConfig", 1, 1))
+                self.problems.append(
+                    ConfigProblem("", "the file is empty; it must hold a RuntimeConfig", 1, 1)
+                )
             else:
                 self.value = self._build(node, (), ())
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
             what = " ".join(part for part in (exc.context, exc.problem) if part)
-            if "undefined alias" in what:  # its name may be a text that was meant to be quoted, and a secret
+            if (
+                "undefined alias" in what
+            ):  # its name may be a text that was meant to be quoted, and a secret
                 what = "an alias that nothing defines; put a text that begins with * in quotes"
             self.problems.append(ConfigProblem("", f"this is no YAML: {what}", *_numbers(mark)))
-        except (yaml.YAMLError, ValueError, OverflowError) as exc:  # the latter for impossible escapes
-            self.problems.append(ConfigProblem("", f"this is no YAML: {' '.join(str(exc).split())}"))
+        except (
+            yaml.YAMLError,
+            ValueError,
+            OverflowError,
+        ) as exc:  # the latter for impossible escapes
+            self.problems.append(
+                ConfigProblem("", f"this is no YAML: {' '.join(str(exc).split())}")
+            )
         except RecursionError:
             self.problems.append(ConfigProblem("", "values are nested too deeply"))
         except _TooManyError:
             self.problems.append(
-                ConfigProblem("", f"there are more than {_MOST_VALUES} values, aliases written out; write less")
+                ConfigProblem(
+                    "",
+                    f"there are more than {_MOST_VALUES} values, aliases written out; write less",
+                )
             )
 
     def problem(self, path: Path, message: str) -> None:
-        """Add a problem at a path; where that has no place of its own, the nearest above it counts."""
+        """Add a problem at a path; where that has no place of its own, the nearest above it
+        counts.
+        """
         above = path
         while above and above not in self._places:
             above = above[:-1]
-        self.problems.append(ConfigProblem(dotted(path), message, *_numbers(self._places.get(above))))
+        self.problems.append(
+            ConfigProblem(dotted(path), message, *_numbers(self._places.get(above)))
+        )
 
     def _build(self, node: yaml.Node, path: Path, parents: tuple[int, ...]) -> Any:
         self._count += 1
@@ -108,16 +132,22 @@ class Document:
         if isinstance(node, yaml.MappingNode):
             return dict(self._pairs(node, path, parents))
         if isinstance(node, yaml.SequenceNode):
-            return [self._build(item, (*path, index), parents) for index, item in enumerate(node.value)]
+            return [
+                self._build(item, (*path, index), parents) for index, item in enumerate(node.value)
+            ]
         assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, path)
 
-    def _pairs(self, node: yaml.MappingNode, path: Path, parents: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    def _pairs(
+        self, node: yaml.MappingNode, path: Path, parents: tuple[int, ...]
+    ) -> Iterator[tuple[str, Any]]:
         seen: dict[str, int] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                sources = (
+                    value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                )
                 for source in sources:
                     found = self._build(source, path, parents)
                     if isinstance(found, dict):
@@ -132,12 +162,16 @@ class Document:
                 continue
             line = key_node.start_mark.line + 1
             if not _encodes(key):
-                self.problem(path, f"a key in line {line} has a lone surrogate, which has no encoding")
+                self.problem(
+                    path, f"a key in line {line} has a lone surrogate, which has no encoding"
+                )
                 continue
             if key in seen:
                 place = (*path, key)
                 self._places[place] = key_node.start_mark
-                self.problem(place, f"the key comes twice, first in line {seen[key]}; remove or rename one")
+                self.problem(
+                    place, f"the key comes twice, first in line {seen[key]}; remove or rename one"
+                )
                 continue
             seen[key] = line
             self._places[*path, key] = key_node.start_mark
@@ -161,7 +195,11 @@ class Document:
         if kind == "bool":
             return text.lower() == "true"
         number = (
-            _int(text) if kind == "int" and len(text) <= _MOST_DIGITS else _float(text) if kind == "float" else None
+            _int(text)
+            if kind == "int" and len(text) <= _MOST_DIGITS
+            else _float(text)
+            if kind == "float"
+            else None
         )
         if number is None or (number in {math.inf, -math.inf} and "inf" not in text.lower()):
             self.problem(path, "the number has more digits than can be read")

@@ -1,4 +1,6 @@
-"""Containers with a life of their own: created, run, inspected, confined and cleaned up, by way of the docker CLI."""
+"""Containers with a life of their own: created, run, inspected, confined and cleaned up, by way of
+the docker CLI.
+"""
 
 from __future__ import annotations
 

@@ -48,10 +48,11 @@ _WRAPPERS = ("env", "exec", "nice", "nohup", "time")
 
 
 def detect_image(argv: Sequence[str]) -> str:
-    """Return the image that a command needs, by its program's name or its script's ending; else ``alpine:latest``.
+    """Return the image that a command needs, by its program's name or its script's ending; else
+    ``alpine:latest``.
 
-    ``env`` and the like in front, with their options and assignments, are passed over; so is a version in the name
-    (``python3.12``).
+    ``env`` and the like in front, with their options and assignments, are passed over; so is a
+    version in the name (``python3.12``).
     """
     words = list(argv)
     while words and os.path.basename(words[0]) in _WRAPPERS:
@@ -63,13 +64,19 @@ def detect_image(argv: Sequence[str]) -> str:
     program = os.path.basename(words[0])
     name = program.rstrip("0123456789.-")
     by_suffix = _BY_SUFFIX.get(os.path.splitext(program)[1], "")
-    return _BY_PROGRAM.get(program) or _BY_PROGRAM.get(name) or _BY_PROGRAM.get(by_suffix, FALLBACK_IMAGE)
+    return (
+        _BY_PROGRAM.get(program)
+        or _BY_PROGRAM.get(name)
+        or _BY_PROGRAM.get(by_suffix, FALLBACK_IMAGE)
+    )
 
 
 def select_image(agent: str, images: Mapping[str, str], argv: Sequence[str] = ()) -> str:
-    """Return the image for an agent: the one of its name, of the longest name that it begins with, of ``default``.
+    """Return the image for an agent: the one of its name, of the longest name that it begins with,
+    of ``default``.
 
-    Where there is none of these it is what `detect_image` makes of the command, or of the agent's name.
+    Where there is none of these it is what `detect_image` makes of the command, or of the agent's
+    name.
 
     Args:
         agent: The agent's name, such as ``claude-code``.
@@ -84,12 +91,15 @@ def select_image(agent: str, images: Mapping[str, str], argv: Sequence[str] = ()
     return images.get("default") or detect_image(argv or [agent])
 
 
-def filter_env(host: Mapping[str, str], allow: Iterable[str], block: Iterable[str] = ()) -> dict[str, str]:
+def filter_env(
+    host: Mapping[str, str], allow: Iterable[str], block: Iterable[str] = ()
+) -> dict[str, str]:
     """Return those of the host's variables that ``allow`` names and ``block`` does not.
 
     Args:
         host: The variables.
-        allow: Names, or patterns with ``*``, ``?`` and ``[...]``; upper and lower case are the same.
+        allow: Names, or patterns with ``*``, ``?`` and ``[...]``; upper and lower case are the
+            same.
         block: Names and patterns that win over ``allow``.
     """
     allowed = [pattern.upper() for pattern in allow]
@@ -98,4 +108,8 @@ def filter_env(host: Mapping[str, str], allow: Iterable[str], block: Iterable[st
     def matches(name: str, patterns: list[str]) -> bool:
         return any(fnmatchcase(name.upper(), pattern) for pattern in patterns)
 
-    return {name: value for name, value in host.items() if matches(name, allowed) and not matches(name, blocked)}
+    return {
+        name: value
+        for name, value in host.items()
+        if matches(name, allowed) and not matches(name, blocked)
+    }

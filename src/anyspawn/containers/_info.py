@@ -41,8 +41,8 @@ class ContainerInfo:
         oom: Whether it was ended for using too much memory.
         error: Why it could not be started; empty where there is nothing to say.
         created: When it was made.
-        started: When it was started last; ``None`` if never. Docker notes the time after the fact: a program of a few
-            milliseconds may have ended before.
+        started: When it was started last; ``None`` if never. Docker notes the time after the fact:
+            a program of a few milliseconds may have ended before.
         finished: When it ended last; ``None`` if never.
         labels: Its labels.
         mounts: What is mounted in it.

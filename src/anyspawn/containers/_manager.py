@@ -20,13 +20,26 @@ from attrs import field, frozen
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
-from anyspawn._sandbox import ArgvSandbox, config_flag, config_text, config_texts, host_path, optional_text
+from anyspawn._sandbox import (
+    ArgvSandbox,
+    config_flag,
+    config_text,
+    config_texts,
+    host_path,
+    optional_text,
+)
 from anyspawn._security import SecurityConfig, security_options
 from anyspawn._spawn.core import see_through
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
 from anyspawn.containers._reaper import Orphan, reap_orphans
-from anyspawn.exceptions import ConfigError, ExitError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import (
+    ConfigError,
+    ExitError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+)
 from anyspawn.sandboxes._docker import INSTALL, failure
 from anyspawn.sandboxes.docker_exec import DockerExec
 from anyspawn.sandboxes.docker_run import GUARD
@@ -42,7 +55,9 @@ _PULL = 600.0
 _TIMEOUT_LABEL = "io.anyspawn.timeout"
 _REMOVE_LABEL = "io.anyspawn.remove-on-exit"
 _IDLE = ("sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done')
-_UNDER_A_TERMINAL = ("import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])) & 255)",)
+_UNDER_A_TERMINAL = (
+    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])) & 255)",
+)
 
 
 def _texts(value: Iterable[str]) -> tuple[str, ...]:
@@ -66,15 +81,21 @@ def _workspace(value: Any) -> Any:
     if not os.path.isdir(path):
         raise ConfigError(f"workspace: {path!r} is not a directory")
     if ":" in path:
-        raise ConfigError(f"workspace: {path!r} has a colon, which docker takes for the end of the path")
+        raise ConfigError(
+            f"workspace: {path!r} has a colon, which docker takes for the end of the path"
+        )
     return path
 
 
 def _seconds(_: object, __: object, value: Any) -> None:
     if value is not None and (
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf")
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 < value < float("inf")
     ):
-        raise ConfigError(f"timeout must be a finite number of seconds above 0, or None for no limit, not {value!r}")
+        raise ConfigError(
+            f"timeout must be a finite number of seconds above 0, or None for no limit, not {value!r}"
+        )
 
 
 def _security(_: object, __: object, value: Any) -> None:
@@ -90,7 +111,8 @@ class ContainerSpec:
         image: The image.
         cmd: The command and its arguments. Default: the image's.
         entrypoint: What runs in front of the command. Default: the image's.
-        workspace: A folder of the host, which the container sees as ``mount_target`` and may write to.
+        workspace: A folder of the host, which the container sees as ``mount_target`` and may write
+            to.
         mount_target: Where it sees it, and starts. Default ``/work``.
         env: Variables, as for `anyspawn.Command`.
         timeout: Seconds that it may run; then it is stopped and removed. Default: no limit.
@@ -104,7 +126,9 @@ class ContainerSpec:
     image: str = field(validator=config_text)
     cmd: tuple[str, ...] = field(default=(), converter=_texts)
     entrypoint: tuple[str, ...] | None = field(default=None, converter=_entrypoint)
-    workspace: str | None = field(default=None, converter=_workspace, metadata={"host_path": host_path})
+    workspace: str | None = field(
+        default=None, converter=_workspace, metadata={"host_path": host_path}
+    )
     mount_target: str = field(default="/work", validator=config_text)
     env: Env = field(default=Env(), converter=_env)
     timeout: float | None = field(default=None, validator=_seconds)
@@ -117,7 +141,9 @@ class ContainerSpec:
 
 @frozen(kw_only=True)
 class _Docker(ArgvSandbox):
-    """Runs docker commands that have an effect which has to be undone where they are interrupted."""
+    """Runs docker commands that have an effect which has to be undone where they are
+    interrupted.
+    """
 
     def launch(self, command: Command) -> Launch:
         return Launch(argv=command.argv, runner="docker", install=INSTALL)
@@ -126,7 +152,8 @@ class _Docker(ArgvSandbox):
 class ContainerManager:
     """Creates, runs, inspects and removes containers: an async context manager.
 
-    Its containers carry labels that say who made them, so that `reap_orphans` can remove them if this process dies.
+    Its containers carry labels that say who made them, so that `reap_orphans` can remove them if
+    this process dies.
 
     Args:
         docker_path: The client. Default: ``docker``; ``podman`` works too.
@@ -134,7 +161,9 @@ class ContainerManager:
 
     def __init__(self, *, docker_path: str = "docker") -> None:
         if not isinstance(docker_path, str) or not docker_path:
-            raise ConfigError(f"docker_path must be the name or path of a program, not {docker_path!r}")
+            raise ConfigError(
+                f"docker_path must be the name or path of a program, not {docker_path!r}"
+            )
         self._docker = docker_path
         self._sandbox = _Docker(name="docker")
 
@@ -142,25 +171,33 @@ class ContainerManager:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
         """Give back what the manager holds: nothing. Containers stay."""
 
-    async def pull_if_missing(self, image: str, *, on_progress: Callable[[str], None] | None = None) -> bool:
+    async def pull_if_missing(
+        self, image: str, *, on_progress: Callable[[str], None] | None = None
+    ) -> bool:
         """Pull an image unless it is there; return whether it was pulled.
 
         Args:
             image: The image.
-            on_progress: Called with each line of docker's progress. Default: logged to ``anyspawn.docker``.
+            on_progress: Called with each line of docker's progress. Default: logged to
+            ``anyspawn.docker``.
 
         Raises:
             SpawnError: It could not be pulled.
         """
         _check_id(image, "image")
-        if (await self._ask("image", "inspect", "--format={{.Id}}", image, check=False)).error is None:
+        if (
+            await self._ask("image", "inspect", "--format={{.Id}}", image, check=False)
+        ).error is None:
             return False
 
         def tell(_: str, chunk: bytes) -> None:
@@ -183,7 +220,12 @@ class ContainerManager:
         env = spec.env.look_up(os.environ)
         name = f"anyspawn-{command.id}"
         argv = [self._docker, "create", "--name", name, "--pull=never"]
-        argv += ["--label", f"io.anyspawn.id={command.id}", "--label", f"io.anyspawn.owner={owner()}"]
+        argv += [
+            "--label",
+            f"io.anyspawn.id={command.id}",
+            "--label",
+            f"io.anyspawn.owner={owner()}",
+        ]
         argv += ["--label", f"{_REMOVE_LABEL}={str(spec.remove_on_exit).lower()}"]
         argv += ["--label", f"{_TIMEOUT_LABEL}={spec.timeout}"] if spec.timeout else []
         argv += security_options(spec.security).args()
@@ -191,7 +233,11 @@ class ContainerManager:
         argv += ["--tty"] if spec.tty else []
         argv += ["--interactive"] if spec.attach_stdin else []
         if spec.workspace is not None:
-            argv += ["-v", f"{spec.workspace}:{spec.mount_target}", f"--workdir={spec.mount_target}"]
+            argv += [
+                "-v",
+                f"{spec.workspace}:{spec.mount_target}",
+                f"--workdir={spec.mount_target}",
+            ]
         argv += env_args(env)
         entrypoint = spec.entrypoint or ()
         argv += [f"--entrypoint={entrypoint[0]}"] if entrypoint else []
@@ -218,17 +264,19 @@ class ContainerManager:
         """Start a container, and leave it running."""
         await self._ask("start", _check_id(container))
 
-    async def run(self, container: str, *, stdin: bytes = b"", on_output: OnOutput | None = None) -> int:
+    async def run(
+        self, container: str, *, stdin: bytes = b"", on_output: OnOutput | None = None
+    ) -> int:
         """Start a container, pass on its output until it ends, and return its exit code.
 
-        Where the container's spec has a timeout, it is stopped and removed when that is over; where it says
-        ``remove_on_exit``, it is removed in any case.
+        Where the container's spec has a timeout, it is stopped and removed when that is over; where
+        it says ``remove_on_exit``, it is removed in any case.
 
         Args:
             container: The container's id or name.
             stdin: What it reads, if its spec has ``attach_stdin``.
-            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk; with a terminal there is stdout alone. Default:
-                written to this process's own streams.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk; with a terminal
+                there is stdout alone. Default: written to this process's own streams.
 
         Raises:
             SpawnTimeoutError: Its timeout ran out.
@@ -239,13 +287,28 @@ class ContainerManager:
         try:
             info = await self.inspect(container)
             timeout = _timeout_of(info)
-            argv = [self._docker, "start", "--attach", *(["--interactive"] if info.open_stdin else []), info.id]
+            argv = [
+                self._docker,
+                "start",
+                "--attach",
+                *(["--interactive"] if info.open_stdin else []),
+                info.id,
+            ]
             if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
                 argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
             done = await self._sandbox.run(
-                Launch(argv=argv, stdin=stdin if info.open_stdin else b"", runner="docker", install=INSTALL),
+                Launch(
+                    argv=argv,
+                    stdin=stdin if info.open_stdin else b"",
+                    runner="docker",
+                    install=INSTALL,
+                ),
                 Command(
-                    argv, timeout=timeout, output_limit=64 * 1024, overflow="truncate", on_output=on_output or _pass_on
+                    argv,
+                    timeout=timeout,
+                    output_limit=64 * 1024,
+                    overflow="truncate",
+                    on_output=on_output or _pass_on,
                 ),
             )
             timed_out = isinstance(done.error, SpawnTimeoutError)
@@ -259,10 +322,14 @@ class ContainerManager:
         failed = await self._clear(info.id) if timed_out or _removed_on_exit(info) else None
         if timed_out:
             what = f"could not be removed: {failed}" if failed else "was stopped and removed"
-            raise SpawnTimeoutError(f"container {info.name} had not ended after {timeout:g} s, and {what}")
+            raise SpawnTimeoutError(
+                f"container {info.name} had not ended after {timeout:g} s, and {what}"
+            )
         if failed:
             raise failed
-        if ended.started == info.started or (done.returncode != ended.exit_code and not ended.error):
+        if ended.started == info.started or (
+            done.returncode != ended.exit_code and not ended.error
+        ):
             raise failure(done.stderr.decode(errors="replace"), done.returncode, started=None)
         if ended.error or ended.exit_code is None:
             said = ended.error or done.stderr.decode(errors="replace")
@@ -270,7 +337,8 @@ class ContainerManager:
         return ended.exit_code
 
     async def _give_up(self, container: str, before: ContainerInfo | None) -> None:
-        """Undo a run that did not come to its end: remove the container if that is what it is for, or stop what it started.
+        """Undo a run that did not come to its end: remove the container if that is what it is for,
+        or stop what it started.
 
         Args:
             container: The container.
@@ -288,9 +356,13 @@ class ContainerManager:
     async def _clear(self, container: str) -> SpawnError | None:
         return await self._see_to(container, partial(self.remove, container))
 
-    async def _see_to(self, container: str, step: Callable[[], Awaitable[None]]) -> SpawnError | None:
+    async def _see_to(
+        self, container: str, step: Callable[[], Awaitable[None]]
+    ) -> SpawnError | None:
         """Take a step in bounded time, whatever cancels the caller; log and return what fails."""
-        failed: SpawnError | None = TransportError(f"docker did not answer within {_ASK:g} s", started=None)
+        failed: SpawnError | None = TransportError(
+            f"docker did not answer within {_ASK:g} s", started=None
+        )
 
         async def take() -> None:
             nonlocal failed
@@ -310,7 +382,9 @@ class ContainerManager:
 
         One that has ended already is left as it is.
         """
-        await self._ask("stop", f"--time={round(grace)}", _check_id(container), timeout=_ASK + grace)
+        await self._ask(
+            "stop", f"--time={round(grace)}", _check_id(container), timeout=_ASK + grace
+        )
 
     async def remove(self, container: str) -> None:
         """Remove a container, running or not; one that is gone already is no error."""
@@ -333,9 +407,11 @@ class ContainerManager:
 
     @asynccontextmanager
     async def running(self, spec: ContainerSpec) -> AsyncIterator[DockerExec]:
-        """Create and start a container, give a `DockerExec` that runs commands in it, and remove it in any case.
+        """Create and start a container, give a `DockerExec` that runs commands in it, and remove it
+        in any case.
 
-        A spec without a command gets one that does nothing until it is stopped; that takes a sh in the image.
+        A spec without a command gets one that does nothing until it is stopped; that takes a sh in
+        the image.
         """
         idle = spec if spec.cmd or spec.entrypoint else attrs.evolve(spec, entrypoint=_IDLE)
         container = await self.create(attrs.evolve(idle, tty=False))
@@ -349,10 +425,16 @@ class ContainerManager:
             raise failed
 
     async def _ask(
-        self, *args: str, timeout: float = _ASK, check: bool = True, on_output: OnOutput | None = None
+        self,
+        *args: str,
+        timeout: float = _ASK,
+        check: bool = True,
+        on_output: OnOutput | None = None,
     ) -> Completed:
         command = Command([self._docker, *args], timeout=timeout, on_output=on_output)
-        done = await self._sandbox.run(Launch(argv=command.argv, runner="docker", install=INSTALL), command)
+        done = await self._sandbox.run(
+            Launch(argv=command.argv, runner="docker", install=INSTALL), command
+        )
         return self._checked(done) if check else done
 
     def _checked(self, done: Completed) -> Completed:
@@ -367,7 +449,9 @@ class ContainerManager:
 
 @asynccontextmanager
 async def running(spec: ContainerSpec, *, docker_path: str = "docker") -> AsyncIterator[DockerExec]:
-    """Give a `anyspawn.DockerExec` on a fresh container, and remove that in any case: `ContainerManager.running`."""
+    """Give a `anyspawn.DockerExec` on a fresh container, and remove that in any case:
+    `ContainerManager.running`.
+    """
     async with ContainerManager(docker_path=docker_path).running(spec) as sandbox:
         yield sandbox
 
@@ -382,7 +466,8 @@ def _timeout_of(info: ContainerInfo) -> float:
         return float(label)
     except ValueError:
         raise TransportError(
-            f"the label {_TIMEOUT_LABEL} of container {info.name} is {label!r}, and no number", started=False
+            f"the label {_TIMEOUT_LABEL} of container {info.name} is {label!r}, and no number",
+            started=False,
         ) from None
 
 

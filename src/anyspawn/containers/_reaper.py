@@ -53,8 +53,9 @@ async def reap_orphans(
 ) -> list[Orphan]:
     """Remove containers or pods, running or not, whose owner is dead; return them.
 
-    An owner is dead when it ran on this very host, since its last boot and in this pid namespace, and its pid is gone or has
-    passed to another process. What other hosts made, and what anyspawn did not make, is never touched.
+    An owner is dead when it ran on this very host, since its last boot and in this pid namespace,
+    and its pid is gone or has passed to another process. What other hosts made, and what anyspawn
+    did not make, is never touched.
 
     Args:
         mode: ``docker_run`` for containers, ``kubectl_run`` for pods.
@@ -79,7 +80,11 @@ async def reap_orphans(
 
 
 async def _reap_containers(docker_path: str, *, dry_run: bool) -> list[Orphan]:
-    label = f'{{{{index .Labels "{_LABEL}"}}}}' if is_podman(docker_path) else f'{{{{.Label "{_LABEL}"}}}}'
+    label = (
+        f'{{{{index .Labels "{_LABEL}"}}}}'
+        if is_podman(docker_path)
+        else f'{{{{.Label "{_LABEL}"}}}}'
+    )
     form = f"{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.Image}}}}\t{{{{.State}}}}\t{label}"
     argv = [docker_path, "ps", "-a", "--no-trunc", "--filter", f"label={_LABEL}", "--format", form]
     listed = await spawn(argv, timeout=_TIMEOUT)
@@ -88,15 +93,21 @@ async def _reap_containers(docker_path: str, *, dry_run: bool) -> list[Orphan]:
     found = [Orphan(*line.split("\t")) for line in listed.stdout.decode().splitlines()]
     orphans = [orphan for orphan in found if is_dead(orphan.owner)]
     if orphans and not dry_run:
-        removed = await spawn([docker_path, "rm", "-f", "-v", *(orphan.id for orphan in orphans)], timeout=_TIMEOUT)
-        if removed.error is not None and b"No such container" not in removed.stderr:  # another reaper was quicker
+        removed = await spawn(
+            [docker_path, "rm", "-f", "-v", *(orphan.id for orphan in orphans)], timeout=_TIMEOUT
+        )
+        if (
+            removed.error is not None and b"No such container" not in removed.stderr
+        ):  # another reaper was quicker
             raise _failed(removed, removed.error)
     return orphans
 
 
 async def _reap_pods(kubectl: list[str], namespace: str | None, *, dry_run: bool) -> list[Orphan]:
     where = ["-n", namespace] if namespace else ["--all-namespaces"]
-    listed = await spawn([*kubectl, "get", "pods", *where, "-l", _LABEL, "-o", "json"], timeout=_TIMEOUT)
+    listed = await spawn(
+        [*kubectl, "get", "pods", *where, "-l", _LABEL, "-o", "json"], timeout=_TIMEOUT
+    )
     if listed.error is not None:
         raise _failed(listed, listed.error, _kubectl.failure)
     orphans: dict[str, list[Orphan]] = {}
@@ -105,16 +116,38 @@ async def _reap_pods(kubectl: list[str], namespace: str | None, *, dry_run: bool
         owner = about.get("annotations", {}).get(_LABEL, "")
         if is_dead(owner) and not about.get("deletionTimestamp"):
             image = pod["spec"]["containers"][0]["image"]
-            orphan = Orphan(about["uid"], f"{about['namespace']}/{about['name']}", image, pod["status"]["phase"], owner)
+            orphan = Orphan(
+                about["uid"],
+                f"{about['namespace']}/{about['name']}",
+                image,
+                pod["status"]["phase"],
+                owner,
+            )
             orphans.setdefault(about["namespace"], []).append(orphan)
     for space, found in orphans.items() if not dry_run else ():
         names = [orphan.name.partition("/")[2] for orphan in found]
-        argv = [*kubectl, "delete", "pod", "-n", space, "--now", "--wait=false", "--ignore-not-found", *names]
+        argv = [
+            *kubectl,
+            "delete",
+            "pod",
+            "-n",
+            space,
+            "--now",
+            "--wait=false",
+            "--ignore-not-found",
+            *names,
+        ]
         removed = await spawn(argv, timeout=_TIMEOUT)
         if removed.error is not None:
             raise _failed(removed, removed.error, _kubectl.failure)
     return [orphan for found in orphans.values() for orphan in found]
 
 
-def _failed(done: Completed, error: SpawnError, read: Callable[..., TransportError] = failure) -> SpawnError:
-    return read(done.stderr.decode(errors="replace"), done.returncode, started=False) if done.stderr else error
+def _failed(
+    done: Completed, error: SpawnError, read: Callable[..., TransportError] = failure
+) -> SpawnError:
+    return (
+        read(done.stderr.decode(errors="replace"), done.returncode, started=False)
+        if done.stderr
+        else error
+    )

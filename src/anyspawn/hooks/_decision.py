@@ -22,9 +22,11 @@ class Decision:
         allow: It may.
         reason: Why not, or what is to be known.
         metadata: Whatever the hook adds.
-        enforced: The hook has already applied its enforcement: the pipeline goes on, and records it.
+        enforced: The hook has already applied its enforcement: the pipeline goes on, and records
+            it.
         hook: The name of the hook that decided; empty where none had anything to say.
-        results: From `run_hooks`: the decisions of all filter hooks that finished, by name, in declaration order.
+        results: From `run_hooks`: the decisions of all filter hooks that finished, by name, in
+            declaration order.
     """
 
     allow: bool

@@ -1,4 +1,6 @@
-"""Hooks that are programs: one process a call, a JSON object in, a verdict out. Whatever goes wrong is a denial."""
+"""Hooks that are programs: one process a call, a JSON object in, a verdict out. Whatever goes wrong
+is a denial.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ from anyspawn.hooks._server import CallError, Server
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["ExecEvalHook", "ExecHook", "ExecProviderHook", "ExecSessionHook", "ExecToolHook", "HookError"]
+__all__ = [
+    "ExecEvalHook",
+    "ExecHook",
+    "ExecProviderHook",
+    "ExecSessionHook",
+    "ExecToolHook",
+    "HookError",
+]
 
 _STDERR_SHOWN = 400
 _REASON_LIMIT = 4000
@@ -48,7 +57,9 @@ def _to_phases(value: Iterable[str] | None) -> tuple[str, ...]:
         raise ConfigError(f"phases must be a list such as ['before_call'], not {value!r}")
     phases = () if value is None else tuple(value)
     if value is not None and not phases:
-        raise ConfigError(f"phases is empty, so that the hook would never run (known: {', '.join(PHASES)})")
+        raise ConfigError(
+            f"phases is empty, so that the hook would never run (known: {', '.join(PHASES)})"
+        )
     return phases
 
 
@@ -74,7 +85,9 @@ def _one_of(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
     def check(_: object, attribute: Attribute[Any], value: Any) -> None:
         if value not in known:
             hint = nearest(str(value), list(known))
-            raise ConfigError(f"{attribute.name} must be one of {', '.join(known)}, not {value!r}{hint}")
+            raise ConfigError(
+                f"{attribute.name} must be one of {', '.join(known)}, not {value!r}{hint}"
+            )
 
     return check
 
@@ -86,7 +99,9 @@ def _name(_: object, __: Attribute[Any], value: Any) -> None:
 
 def _positive(_: object, attribute: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{attribute.name} must be a whole number of bytes above 0, not {value!r}")
+        raise ConfigError(
+            f"{attribute.name} must be a whole number of bytes above 0, not {value!r}"
+        )
 
 
 @frozen(kw_only=True)
@@ -98,19 +113,24 @@ class ExecHook:
         command: The program; looked up on ``PATH`` where it has no slash.
         args: Its arguments.
         env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, waiting for a free place included. ``None``, 0 or negative: the sandbox's
-            ``default_timeout``, which is 10 unless given; 5 for eval hooks.
-        phases: When it is asked. Default: at all phases of its kind. At others it allows, and nothing is started.
-        mode: ``"filter"`` (default): its verdict counts, and a failure denies. ``"observe"``: it is told, whatever it
-            answers is thrown away, and nothing that goes wrong reaches the caller.
+        timeout: Seconds for one call, waiting for a free place included. ``None``, 0 or negative:
+            the sandbox's ``default_timeout``, which is 10 unless given; 5 for eval hooks.
+        phases: When it is asked. Default: at all phases of its kind. At others it allows, and
+            nothing is started.
+        mode: ``"filter"`` (default): its verdict counts, and a failure denies. ``"observe"``: it is
+            told, whatever it answers is thrown away, and nothing that goes wrong reaches the
+            caller.
         sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user.
-        on_failure: What a failure of a filter means: ``"deny"`` (default), or ``"allow"``, with a warning in the log.
-        protocol: ``"exec"`` (default), or ``"claude"`` for programs written as command hooks of Claude Code.
-        matcher: With the claude protocol, which tools it is asked about: ``Edit|Write``, a regular expression, or
-            ``*`` (default) for all.
+        on_failure: What a failure of a filter means: ``"deny"`` (default), or ``"allow"``, with a
+            warning in the log.
+        protocol: ``"exec"`` (default), or ``"claude"`` for programs written as command hooks of
+            Claude Code.
+        matcher: With the claude protocol, which tools it is asked about: ``Edit|Write``, a regular
+            expression, or ``*`` (default) for all.
         output_limit: Bytes that its answer may have; more is a failure. Default 1 MiB.
-        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays and answers by JSON-RPC 2.0, a
-            line each. The first call starts it; it ends with `aclose`, with the `HookRunner`, or with the event loop.
+        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
+            and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
+            `aclose`, with the `HookRunner`, or with the event loop.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
@@ -124,41 +144,62 @@ class ExecHook:
     env: Env = field(default=Env(), converter=_to_env)
     timeout: float | None = None
     phases: tuple[str, ...] = field(default=None, converter=_to_phases)
-    mode: Literal["filter", "observe"] = field(default="filter", validator=_one_of("filter", "observe"))
+    mode: Literal["filter", "observe"] = field(
+        default="filter", validator=_one_of("filter", "observe")
+    )
     sandbox: Sandbox = field(default=None, converter=_to_sandbox)
     on_failure: Literal["deny", "allow"] = field(default="deny", validator=_one_of("deny", "allow"))
     protocol: Literal["exec", "claude"] = field(default="exec", validator=_one_of("exec", "claude"))
     matcher: str = "*"
     output_limit: int = field(default=2**20, validator=_positive)
     runtime: Literal["exec", "server"] = field(default="exec", validator=_one_of("exec", "server"))
-    _servers: WeakKeyDictionary[Any, Server] = field(init=False, factory=WeakKeyDictionary, repr=False, eq=False)
+    _servers: WeakKeyDictionary[Any, Server] = field(
+        init=False, factory=WeakKeyDictionary, repr=False, eq=False
+    )
     _matches: Callable[[str], bool] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        possible = [phase for phase in self.known_phases if self.protocol == "exec" or phase in _claude.EVENTS]
+        possible = [
+            phase
+            for phase in self.known_phases
+            if self.protocol == "exec" or phase in _claude.EVENTS
+        ]
         if not possible:
-            raise ConfigError(f"protocol {self.protocol!r} has no event for {PHASES[self.known_phases[0]]} hooks")
+            raise ConfigError(
+                f"protocol {self.protocol!r} has no event for {PHASES[self.known_phases[0]]} hooks"
+            )
         phases = self.phases or tuple(possible)
         for phase in phases:
             if phase not in possible:
                 hint = nearest(str(phase), possible)
-                raise ConfigError(f"phases: {phase!r} is no phase of this hook{hint} (known: {', '.join(possible)})")
+                raise ConfigError(
+                    f"phases: {phase!r} is no phase of this hook{hint} (known: {', '.join(possible)})"
+                )
         object.__setattr__(self, "phases", phases)
         if not isinstance(self.matcher, str):
             raise ConfigError(f"matcher must be a text such as 'Edit|Write', not {self.matcher!r}")
         if self.matcher != "*" and self.protocol != "claude":
-            raise ConfigError("matcher is of the claude protocol; set protocol to 'claude', or leave it out")
+            raise ConfigError(
+                "matcher is of the claude protocol; set protocol to 'claude', or leave it out"
+            )
         object.__setattr__(self, "_matches", _claude.matcher(self.matcher))
         if not isinstance(self.sandbox, Sandbox):
-            raise ConfigError(f"sandbox must have a name and an async spawn(command), as {self.sandbox!r} has not")
+            raise ConfigError(
+                f"sandbox must have a name and an async spawn(command), as {self.sandbox!r} has not"
+            )
         if self.runtime == "server":
             if self.protocol != "exec":
-                raise ConfigError("runtime 'server' goes with protocol 'exec' alone; leave one of them out")
+                raise ConfigError(
+                    "runtime 'server' goes with protocol 'exec' alone; leave one of them out"
+                )
             if not hasattr(self.sandbox, "open"):
                 raise ConfigError(
                     f"runtime 'server' needs a sandbox that can open a process, as {self.sandbox!r} cannot"
                 )
-        for value, name in ((self.command, "command"), *((arg, f"args[{i}]") for i, arg in enumerate(self.args))):
+        for value, name in (
+            (self.command, "command"),
+            *((arg, f"args[{i}]") for i, arg in enumerate(self.args)),
+        ):
             check_text(value, name)
         if not self.command:
             raise ConfigError("command is empty; it must name the program to run")
@@ -169,12 +210,15 @@ class ExecHook:
         """Which kind of hook this is (``provider``, ``tool``, ``session`` or ``eval``)."""
         return PHASES[self.phases[0]]
 
-    async def run(self, phase: str, payload: Any, *, places: anyio.CapacityLimiter | None = None) -> Decision:
+    async def run(
+        self, phase: str, payload: Any, *, places: anyio.CapacityLimiter | None = None
+    ) -> Decision:
         """Ask the program; return its decision, or the denial that its failure is.
 
         Args:
             phase: The moment. One that is not the hook's allows, and nothing is started.
-            payload: The request, event or result: any JSON value, or one of the payload classes. For a phase that has
+            payload: The request, event or result: any JSON value, or one of the payload classes.
+                For a phase that has
                 both a request and a response: a tuple of the two.
             places: A limiter to wait for before anything starts; the wait counts for the timeout.
 
@@ -183,8 +227,12 @@ class ExecHook:
         """
         return await self.asking(phase, payload)(places)
 
-    def asking(self, phase: str, payload: Any) -> Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]:
-        """Return what asks the program about the payload as it is now, whatever becomes of that until then."""
+    def asking(
+        self, phase: str, payload: Any
+    ) -> Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]:
+        """Return what asks the program about the payload as it is now, whatever becomes of that
+        until then.
+        """
         told = parts(check_phase(phase), payload)
         question: _Question | _NoVerdictError | None = None
         if phase in self.phases:
@@ -226,11 +274,18 @@ class ExecHook:
             seen = Env({"CLAUDE_PROJECT_DIR": cwd, **env})
             return _Question(self._asking(encode(message), seen), env, message)
         except Exception as exc:  # whatever is wrong with a payload, and there may be no working directory any more
-            what = "it is nested too deeply, or in a circle" if isinstance(exc, RecursionError) else str(exc)
+            what = (
+                "it is nested too deeply, or in a circle"
+                if isinstance(exc, RecursionError)
+                else str(exc)
+            )
             raise _NoVerdictError(f"was not asked: {what}", exc) from None
 
-    async def _ask(self, phase: str, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
-        """Return the hook's verdict; where it only observes, or is only told something, that it ended well.
+    async def _ask(
+        self, phase: str, question: _Question, places: anyio.CapacityLimiter | None
+    ) -> Decision:
+        """Return the hook's verdict; where it only observes, or is only told something, that it
+        ended well.
 
         Raises:
             _NoVerdictError: There is none.
@@ -240,28 +295,46 @@ class ExecHook:
         completed = await self._spawn(question.command, places)
         error, code, message = completed.error, completed.returncode, question.message
         hidden = _Hidden(question.env)
-        blocked = message is not None and code == _claude.BLOCKED and (error is None or isinstance(error, ExitError))
+        blocked = (
+            message is not None
+            and code == _claude.BLOCKED
+            and (error is None or isinstance(error, ExitError))
+        )
         if error is not None and not blocked:
             raise _NoVerdictError(f"failed: {error}", error, hidden.stderr(completed))
         if code != 0 and not blocked:
-            raise _NoVerdictError(f"failed: it ended with status {code}", ExitError(), hidden.stderr(completed))
+            raise _NoVerdictError(
+                f"failed: it ended with status {code}", ExitError(), hidden.stderr(completed)
+            )
         told_only = PHASES[phase] in {"session", "eval"} and message is None
         if told_only or self.mode == "observe":
             return Decision(allow=True, hook=self.name)
         try:
             if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
-                raise WireError("its answer may be cut off, as something that it started held its output open")
-            decision = decode_decision(completed.stdout) if message is None else _claude.decide(message, completed)
+                raise WireError(
+                    "its answer may be cut off, as something that it started held its output open"
+                )
+            decision = (
+                decode_decision(completed.stdout)
+                if message is None
+                else _claude.decide(message, completed)
+            )
         except WireError as exc:
-            raise _NoVerdictError(f"failed: {hidden.in_text(str(exc))}", exc, hidden.stderr(completed)) from None
+            raise _NoVerdictError(
+                f"failed: {hidden.in_text(str(exc))}", exc, hidden.stderr(completed)
+            ) from None
         reason = hidden.in_text(decision.reason) if blocked else decision.reason
         return attrs.evolve(decision, hook=self.name, reason=reason[:_REASON_LIMIT])
 
     def _asking(self, stdin: bytes, env: Env) -> Command:
         argv = [self.command, *self.args]
-        return Command(argv, stdin=stdin, env=env, timeout=self.timeout, output_limit=self.output_limit)
+        return Command(
+            argv, stdin=stdin, env=env, timeout=self.timeout, output_limit=self.output_limit
+        )
 
-    async def _ask_server(self, phase: str, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
+    async def _ask_server(
+        self, phase: str, question: _Question, places: anyio.CapacityLimiter | None
+    ) -> Decision:
         hidden = _Hidden(question.env)
         loop = anyio.lowlevel.current_token().native_token
         if loop not in self._servers:
@@ -286,7 +359,9 @@ class ExecHook:
         return attrs.evolve(decision, hook=self.name, reason=decision.reason[:_REASON_LIMIT])
 
     async def aclose(self) -> None:
-        """End the server that this event loop has of the hook, if it runs one. A later call starts another."""
+        """End the server that this event loop has of the hook, if it runs one. A later call starts
+        another.
+        """
         server = self._servers.get(anyio.lowlevel.current_token().native_token)
         if server is not None:
             await server.aclose()
@@ -295,7 +370,10 @@ class ExecHook:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
 
@@ -308,7 +386,9 @@ class ExecHook:
         timeout = self._seconds()
 
         async def ask(left: float) -> Completed:
-            return await self.sandbox.spawn(attrs.evolve(command, timeout=left) if places is not None else command)
+            return await self.sandbox.spawn(
+                attrs.evolve(command, timeout=left) if places is not None else command
+            )
 
         try:
             with anyio.fail_after(timeout + _BACKSTOP):
@@ -317,12 +397,17 @@ class ExecHook:
                 raise TypeError(f"the sandbox gave {type(completed).__name__}, not a Completed")
         except _NoVerdictError:
             raise
-        except Exception as exc:  # a sandbox of somebody else's, or one that refuses this very command
+        except (
+            Exception
+        ) as exc:  # a sandbox of somebody else's, or one that refuses this very command
             raise _NoVerdictError(f"failed: {type(exc).__name__}: {exc}", exc) from exc
         return completed
 
     async def _in_turn(
-        self, ask: Callable[[float], Awaitable[_T]], timeout: float, places: anyio.CapacityLimiter | None
+        self,
+        ask: Callable[[float], Awaitable[_T]],
+        timeout: float,
+        places: anyio.CapacityLimiter | None,
     ) -> _T:
         """Ask when there is a place, in the time that is left then."""
         if places is None:
@@ -331,7 +416,9 @@ class ExecHook:
         with anyio.CancelScope(deadline=began + timeout) as scope:
             await places.acquire_on_behalf_of(place)
         if scope.cancelled_caught:
-            raise _NoVerdictError(f"was not asked: no place was free within {timeout:g} s", TimeoutError())
+            raise _NoVerdictError(
+                f"was not asked: no place was free within {timeout:g} s", TimeoutError()
+            )
         try:
             left = max(began + timeout - anyio.current_time(), 0.001)
             return await ask(left)
@@ -352,7 +439,9 @@ class ExecHook:
 
 @frozen
 class _Question:
-    """What a hook is asked: the command, the hook's own variables, and with the claude protocol the message."""
+    """What a hook is asked: the command, the hook's own variables, and with the claude protocol the
+    message.
+    """
 
     command: Command
     env: Env
@@ -364,7 +453,8 @@ class _NoVerdictError(Exception):
 
     Attributes:
         kind: The name of the error behind it.
-        stderr: The end of what the hook wrote to stderr, for a reason; not for logs, as it may be anything.
+        stderr: The end of what the hook wrote to stderr, for a reason; not for logs, as it may be
+            anything.
     """
 
     def __init__(self, what: str, cause: Exception, stderr: str = "") -> None:
@@ -374,16 +464,23 @@ class _NoVerdictError(Exception):
 
 
 class _Hidden:
-    """Takes values of variables out of texts that a hook wrote; it may well print its own environment.
+    """Takes values of variables out of texts that a hook wrote; it may well print its own
+    environment.
 
-    Hidden are the values of the hook's ``env``, and of the host's variables whose names say that they are secret, also where
-    a text was cut off within one.
+    Hidden are the values of the hook's ``env``, and of the host's variables whose names say that
+    they are secret, also where a text was cut off within one.
     """
 
     def __init__(self, env: Env) -> None:
-        host = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORT}
+        host = {
+            value
+            for name, value in os.environ.items()
+            if _SECRET_NAME.search(name) and len(value) >= _SHORT
+        }
         values = {value for value in env.values() if value} | host
-        self._values = sorted(values | {repr(value)[1:-1] for value in values}, key=len, reverse=True)
+        self._values = sorted(
+            values | {repr(value)[1:-1] for value in values}, key=len, reverse=True
+        )
 
     def in_text(self, text: str) -> str:
         for value in self._values:
@@ -464,7 +561,8 @@ class ExecSessionHook(ExecHook):
 
 @frozen(kw_only=True)
 class ExecEvalHook(ExecHook):
-    """A hook that is told the results of evaluations. Takes the arguments of `ExecHook`, and always observes.
+    """A hook that is told the results of evaluations. Takes the arguments of `ExecHook`, and always
+    observes.
 
     It reads the result alone, without an envelope.
     """

@@ -1,4 +1,6 @@
-"""The reference runtime's payloads. On the wire their names are those of its fields, in PascalCase."""
+"""The reference runtime's payloads. On the wire their names are those of its fields, in
+PascalCase.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,8 @@ _PAYLOADS = (ProviderRequest, ProviderResponse, ToolRequest, ToolResponse, Sessi
 
 
 def to_wire(value: Any) -> Any:
-    """Return ``value`` with every payload class in it replaced by its object on the wire; anything else as it is.
+    """Return ``value`` with every payload class in it replaced by its object on the wire; anything
+    else as it is.
 
     Raises:
         TypeError: A mapping's key is no str: JSON knows no other, and two keys might turn into one.
@@ -110,7 +113,9 @@ def to_wire(value: Any) -> Any:
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise TypeError(f"an object's key is of type {type(name).__name__}, where JSON has str alone")
+                raise TypeError(
+                    f"an object's key is of type {type(name).__name__}, where JSON has str alone"
+                )
         return {name: to_wire(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_wire(item) for item in value]

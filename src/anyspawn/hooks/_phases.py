@@ -26,12 +26,15 @@ _AFTER = ("after_call", "after_execution")
 def check_phase(phase: str) -> str:
     """Return ``phase``, or raise a `ValueError` that lists the phases there are."""
     if phase not in PHASES:
-        raise ValueError(f"unknown phase {phase!r}{nearest(str(phase), list(PHASES))} (known: {', '.join(PHASES)})")
+        raise ValueError(
+            f"unknown phase {phase!r}{nearest(str(phase), list(PHASES))} (known: {', '.join(PHASES)})"
+        )
     return phase
 
 
 def parts(phase: str, payload: Any) -> dict[str, Any]:
-    """Return a payload's parts under their names on the wire: ``request``, ``response``, ``event`` or ``result``.
+    """Return a payload's parts under their names on the wire: ``request``, ``response``, ``event``
+    or ``result``.
 
     Raises:
         TypeError: A phase that has a request and a response was not given both.

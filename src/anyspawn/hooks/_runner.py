@@ -34,7 +34,9 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
         if not isinstance(hook, ExecHook):
             raise ConfigError(f"hooks: {hook!r} is no ExecHook")
         if hook.name in names:
-            raise ConfigError(f"hooks: two have the name {hook.name!r}, by which results are told apart; rename one")
+            raise ConfigError(
+                f"hooks: two have the name {hook.name!r}, by which results are told apart; rename one"
+            )
         names.add(hook.name)
     return found
 
@@ -42,14 +44,15 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
 class HookRunner:
     """Runs hooks, and owns those that observe: an async context manager.
 
-    On the way out, observing hooks that still run have ``drain_timeout`` to end; then their work is ended. An exception
-    or a cancellation ends it at once. Then the servers of its hooks are ended.
+    On the way out, observing hooks that still run have ``drain_timeout`` to end; then their work is
+    ended. An exception or a cancellation ends it at once. Then the servers of its hooks are ended.
 
     Args:
         hooks: What `run` runs, in the order in which denials count.
-        max_concurrent: How many hook processes may run at once. Default 64. The wait for a place counts for a hook's
-            timeout.
-        max_observing: How many observing hooks may run or wait to. Default 1000. Beyond, they are left out, which is
+        max_concurrent: How many hook processes may run at once. Default 64. The wait for a place
+            counts for a hook's timeout.
+        max_observing: How many observing hooks may run or wait to. Default 1000. Beyond, they are
+            left out, which is
             logged as a warning: the caller is never held.
         drain_timeout: Seconds that observing hooks have when the runner is left. Default 10.
     """
@@ -70,7 +73,9 @@ class HookRunner:
             or not isinstance(drain_timeout, (int, float))
             or not 0 <= drain_timeout < math.inf
         ):
-            raise ConfigError(f"drain_timeout must be a finite number of seconds, 0 or more, not {drain_timeout!r}")
+            raise ConfigError(
+                f"drain_timeout must be a finite number of seconds, 0 or more, not {drain_timeout!r}"
+            )
         self.hooks = _checked(hooks)
         self._max_concurrent = max_concurrent
         self._max_observing = max_observing
@@ -86,11 +91,16 @@ class HookRunner:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         assert self._tasks is not None
         tasks, self._tasks, self._desk = self._tasks, None, None
-        tasks.cancel_scope.deadline = anyio.current_time() + (self._drain_timeout if exc is None else 0)
+        tasks.cancel_scope.deadline = anyio.current_time() + (
+            self._drain_timeout if exc is None else 0
+        )
         try:
             await tasks.__aexit__(None, None, None)
         finally:
@@ -109,13 +119,23 @@ class HookRunner:
         for hook in self.hooks:
             if hook.name == name:
                 return hook
-        raise KeyError(f"no hook is called {name!r}{nearest(name, [hook.name for hook in self.hooks])}")
+        raise KeyError(
+            f"no hook is called {name!r}{nearest(name, [hook.name for hook in self.hooks])}"
+        )
 
-    async def run(self, phase: str, payload: Any, *, hooks: Iterable[ExecHook] | None = None) -> Decision:
-        """Run the hooks of ``phase``, as `run_hooks` does; ``hooks`` instead of the runner's own, where given."""
+    async def run(
+        self, phase: str, payload: Any, *, hooks: Iterable[ExecHook] | None = None
+    ) -> Decision:
+        """Run the hooks of ``phase``, as `run_hooks` does; ``hooks`` instead of the runner's own,
+        where given.
+        """
         if self._desk is None:
-            raise RuntimeError("the HookRunner is not open; use it as 'async with HookRunner(...) as runner:'")
-        return await self._desk.run(self.hooks if hooks is None else _checked(hooks), phase, payload)
+            raise RuntimeError(
+                "the HookRunner is not open; use it as 'async with HookRunner(...) as runner:'"
+            )
+        return await self._desk.run(
+            self.hooks if hooks is None else _checked(hooks), phase, payload
+        )
 
 
 class _Desk:
@@ -127,7 +147,9 @@ class _Desk:
         max_observing: How many observers there may be.
     """
 
-    def __init__(self, start: Callable[..., object], max_concurrent: int, max_observing: int) -> None:
+    def __init__(
+        self, start: Callable[..., object], max_concurrent: int, max_observing: int
+    ) -> None:
         self._start = start
         self._filter_places = anyio.CapacityLimiter(max_concurrent)
         self._observe_places = anyio.CapacityLimiter(max_concurrent)
@@ -140,24 +162,40 @@ class _Desk:
         for hook in asked:
             if hook.mode == "observe":
                 self._observe(hook, phase, payload)
-        return await _filter([hook for hook in asked if hook.mode == "filter"], phase, payload, self._filter_places)
+        return await _filter(
+            [hook for hook in asked if hook.mode == "filter"], phase, payload, self._filter_places
+        )
 
     def _observe(self, hook: ExecHook, phase: str, payload: Any) -> None:
         if self._observing >= self._max_observing:
-            warn("anyspawn.hooks", "hook %r was left out: %d others observe already", hook.name, self._observing)
+            warn(
+                "anyspawn.hooks",
+                "hook %r was left out: %d others observe already",
+                hook.name,
+                self._observing,
+            )
             return
         self._observing += 1
         try:
-            self._start(self._watch, hook, hook.asking(phase, payload), name=f"anyspawn hook {hook.name}")
+            self._start(
+                self._watch, hook, hook.asking(phase, payload), name=f"anyspawn hook {hook.name}"
+            )
         except BaseException:
             self._observing -= 1
             raise
 
-    async def _watch(self, hook: ExecHook, ask: Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]) -> None:
+    async def _watch(
+        self, hook: ExecHook, ask: Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]
+    ) -> None:
         try:
             await ask(self._observe_places)
         except Exception as exc:  # nothing that goes wrong with an observer reaches anybody
-            warn("anyspawn.hooks", "hook %r failed (observe: the work goes on): %s", hook.name, type(exc).__name__)
+            warn(
+                "anyspawn.hooks",
+                "hook %r failed (observe: the work goes on): %s",
+                hook.name,
+                type(exc).__name__,
+            )
         finally:
             self._observing -= 1
 
@@ -165,25 +203,30 @@ class _Desk:
 async def run_hooks(hooks: Iterable[ExecHook], phase: str, payload: Any) -> Decision:
     """Run all hooks of a phase at once, and return one decision.
 
-    Of the filters, the first denial in declaration order decides; as soon as it is certain, those that still run are
-    ended. Where none denies, the decision allows, with the metadata of all, later ones over earlier ones; and it is
-    ``enforced``, with the reason, where one enforced. Observing hooks are started and not waited for.
+    Of the filters, the first denial in declaration order decides; as soon as it is certain, those
+    that still run are ended. Where none denies, the decision allows, with the metadata of all,
+    later ones over earlier ones; and it is ``enforced``, with the reason, where one enforced.
+    Observing hooks are started and not waited for.
 
     Args:
-        hooks: Hooks, whose names differ. Those of other phases are left out. An open `HookRunner` runs its own, and
-            owns those that observe; otherwise the event loop does: they are then ended, unfinished, when it ends.
+        hooks: Hooks, whose names differ. Those of other phases are left out. An open `HookRunner`
+            runs its own, and owns those that observe; otherwise the event loop does: they are then
+            ended, unfinished, when it ends.
         phase: The moment, such as ``"before_call"``.
         payload: As for `ExecHook.run`.
 
     Raises:
-        ValueError, TypeError: There is no such phase, its payload is not complete, or two hooks have one name.
+        ValueError, TypeError: There is no such phase, its payload is not complete, or two hooks
+            have one name.
     """
     if isinstance(hooks, HookRunner):
         return await hooks.run(phase, payload)
     return await _loop_desk().run(_checked(hooks), phase, payload)
 
 
-async def _filter(hooks: Sequence[ExecHook], phase: str, payload: Any, places: anyio.CapacityLimiter) -> Decision:
+async def _filter(
+    hooks: Sequence[ExecHook], phase: str, payload: Any, places: anyio.CapacityLimiter
+) -> Decision:
     finished: list[Decision | None] = [None] * len(hooks)
 
     def decided() -> Decision | None:
@@ -206,7 +249,11 @@ async def _filter(hooks: Sequence[ExecHook], phase: str, payload: Any, places: a
         async with anyio.create_task_group() as tasks:
             for index, hook in enumerate(hooks):
                 tasks.start_soon(ask, index, hook)
-    results = {hook.name: decision for hook, decision in zip(hooks, finished, strict=True) if decision is not None}
+    results = {
+        hook.name: decision
+        for hook, decision in zip(hooks, finished, strict=True)
+        if decision is not None
+    }
     return evolve(decided() or _merged(results), results=results)
 
 
@@ -219,7 +266,9 @@ def _merged(results: dict[str, Decision]) -> Decision:
     )
     if says is None:
         return Decision(allow=True, metadata=metadata)
-    return Decision(allow=True, reason=says.reason, metadata=metadata, enforced=says.enforced, hook=says.hook)
+    return Decision(
+        allow=True, reason=says.reason, metadata=metadata, enforced=says.enforced, hook=says.hook
+    )
 
 
 _loops: WeakKeyDictionary[Any, _Desk] = WeakKeyDictionary()

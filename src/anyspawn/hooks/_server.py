@@ -1,7 +1,10 @@
-"""A hook's program that stays: one process that answers JSON-RPC 2.0 requests, a line each, as long as there are calls.
+"""A hook's program that stays: one process that answers JSON-RPC 2.0 requests, a line each, as long
+as there are calls.
 
-It is started by the first call, and again by the first one after its end. A call that was sent when it ended has failed, and is
-not sent again: it may have had its effect. One that was still waiting to be sent goes to the next process.
+It is started by the first call, and again by the first one after its end. A call that was sent when
+it ended has failed, and is
+not sent again: it may have had its effect. One that was still waiting to be sent goes to the next
+process.
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from anyspawn._spawn.background import start_detached
 from anyspawn._spawn.core import see_through
 from anyspawn._spawn.live import Process
 from anyspawn._telemetry import warn
-from anyspawn.exceptions import ExitError, OutputLimitError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import (
+    ExitError,
+    OutputLimitError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+)
 from anyspawn.hooks._wire import WireError, decode_object
 
 __all__ = ["CallError", "Server"]
@@ -82,7 +91,9 @@ class Server:
         self._last = 0
         self._silent = 0
 
-    async def call(self, command: Command, params: bytes, *, deadline: float, timeout: float) -> dict[str, Any]:
+    async def call(
+        self, command: Command, params: bytes, *, deadline: float, timeout: float
+    ) -> dict[str, Any]:
         """Return the answer to one request: an object that has ``result``.
 
         Args:
@@ -101,7 +112,9 @@ class Server:
                 return await self._ask(command, params, deadline)
             finally:
                 self._places.release_on_behalf_of(place)
-        raise CallError(f"failed: its server had not answered after {timeout:g} s", SpawnTimeoutError())
+        raise CallError(
+            f"failed: its server had not answered after {timeout:g} s", SpawnTimeoutError()
+        )
 
     async def aclose(self) -> None:
         """End the process, if it runs, and wait for that. Calls that are under way fail."""
@@ -122,7 +135,10 @@ class Server:
                     raise life.failure
                 continue
             self._last += 1
-            line = b'{"jsonrpc":"2.0","id":%d,"method":"execute","params":%b}\n' % (self._last, params)
+            line = b'{"jsonrpc":"2.0","id":%d,"method":"execute","params":%b}\n' % (
+                self._last,
+                params,
+            )
             call = _Call(line)
             life.take(self._last, call)
             try:
@@ -144,7 +160,10 @@ class Server:
         if self._silent >= _PATIENCE:
             self._silent = 0
             warn(
-                "anyspawn.hooks", "hook %r: its server is ended, as it answered none of %d calls", self._name, _PATIENCE
+                "anyspawn.hooks",
+                "hook %r: its server is ended, as it answered none of %d calls",
+                self._name,
+                _PATIENCE,
             )
             life.stop(f"it had answered none of {_PATIENCE} calls in time")
 
@@ -178,7 +197,7 @@ class _Life:
         self._code: int | None = None
         self._task = start_detached(self._live, name=f"anyspawn server of {name}")
 
-    # --- what calls do ------------------------------------------------------------------------------------------------
+    # --- what calls do ----------------------------------------------------------------------------
 
     def take(self, number: int, call: _Call) -> None:
         """Have a call sent in its turn."""
@@ -204,9 +223,11 @@ class _Life:
         """Have the process ended, and wait for that, whatever cancels the caller meanwhile."""
         self.stop(why)
         if not self.ended.is_set():
-            await see_through(self.ended.wait, float("inf"))  # which the clean-up of the process bounds
+            await see_through(
+                self.ended.wait, float("inf")
+            )  # which the clean-up of the process bounds
 
-    # --- the course ---------------------------------------------------------------------------------------------------
+    # --- the course -------------------------------------------------------------------------------
 
     async def _live(self) -> None:
         process: Process | None = None
@@ -216,7 +237,9 @@ class _Life:
                 async with open_live(self._command, sandbox=self._sandbox) as process:
                     self.started.set()
                     await self._serve(process)
-        except Exception as exc:  # it did not start; or a sandbox of somebody else's, which may raise anything
+        except (
+            Exception
+        ) as exc:  # it did not start; or a sandbox of somebody else's, which may raise anything
             error = exc
         except GeneratorExit:  # the loop was closed under it, and nobody waits any more
             raise
@@ -252,7 +275,9 @@ class _Life:
                 while self._to_send:
                     call = self._to_send.popleft()
                     call.sent = True
-                    await process.stdin.send(call.line)  # whole, as nothing but the process's end cancels it
+                    await process.stdin.send(
+                        call.line
+                    )  # whole, as nothing but the process's end cancels it
                 self._news = anyio.Event()
                 await self._news.wait()
         except anyio.BrokenResourceError:
@@ -278,7 +303,7 @@ class _Life:
                     line.clear()
                     too_long = True
 
-    # --- what the process says ----------------------------------------------------------------------------------------
+    # --- what the process says --------------------------------------------------------------------
 
     def _hear(self, line: bytes) -> None:
         if not line.strip():
@@ -286,7 +311,9 @@ class _Life:
         try:
             answer = decode_object(line)
         except WireError:
-            self._complain("a line of its stdout is no JSON object, and was left out; diagnostics belong on stderr")
+            self._complain(
+                "a line of its stdout is no JSON object, and was left out; diagnostics belong on stderr"
+            )
             return
         number = answer.get("id")
         if (
@@ -303,39 +330,57 @@ class _Life:
                 self._complain("it answered a request that was never made")
             return  # else a late answer, to a call that was given up
         if ("result" in answer) == ("error" in answer):
-            call.error = CallError("failed: its server's answer has not just one of result and error", WireError())
+            call.error = CallError(
+                "failed: its server's answer has not just one of result and error", WireError()
+            )
         elif "error" in answer:
-            call.error = CallError(f"failed: its server answered with {_told(answer['error'])}", ExitError())
+            call.error = CallError(
+                f"failed: its server answered with {_told(answer['error'])}", ExitError()
+            )
         else:
             call.answer = answer
         call.sent = True
         call.done.set()
 
     def _too_long(self, line: bytes) -> None:
-        """Fail the call that a line answers which is longer than it may be, if that can be known."""
+        """Fail the call that a line answers which is longer than it may be, if that can be
+        known.
+        """
         match = _ID_FIRST.match(line)
-        sent = [number for number, call in self._under_way.items() if call.sent and not call.done.is_set()]
+        sent = [
+            number
+            for number, call in self._under_way.items()
+            if call.sent and not call.done.is_set()
+        ]
         number = int(match[1]) if match else sent[0] if len(sent) == 1 else 0
         if number in self._under_way:
             call = self._under_way[number]
-            call.error = CallError(f"failed: its server answered more than {self._limit} bytes", OutputLimitError())
+            call.error = CallError(
+                f"failed: its server answered more than {self._limit} bytes", OutputLimitError()
+            )
             call.done.set()
         else:
-            self._complain(f"a line of its stdout has more than {self._limit} bytes, and was left out")
+            self._complain(
+                f"a line of its stdout has more than {self._limit} bytes, and was left out"
+            )
 
     def _complain(self, what: str) -> None:
-        """Log what is wrong with the process, once: never the line itself, which may be anything."""
+        """Log what is wrong with the process, once: never the line itself, which may be
+        anything.
+        """
         if what not in self._said:
             self._said.add(what)
             warn("anyspawn.hooks", "hook %r: %s", self._name, what)
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def _settle(self, process: Process | None, error: Exception | None) -> None:
         self.over = True
         completed = process.completed if process is not None else getattr(error, "completed", None)
         if process is None:
-            what = str(error) if isinstance(error, SpawnError) else f"{type(error).__name__}: {error}"
+            what = (
+                str(error) if isinstance(error, SpawnError) else f"{type(error).__name__}: {error}"
+            )
             if error is None:
                 error, what = (
                     TransportError("", started=False),
@@ -352,9 +397,16 @@ class _Life:
 
     def _said_of_end(self, error: Exception | None, completed: Completed | None) -> CallError:
         code = self._code
-        cause = error or (completed.error if completed is not None else None) or TransportError("", started=True)
+        cause = (
+            error
+            or (completed.error if completed is not None else None)
+            or TransportError("", started=True)
+        )
         if self._why:
-            how, cause = f"was ended before it answered: {self._why}", TransportError("", started=True)
+            how, cause = (
+                f"was ended before it answered: {self._why}",
+                TransportError("", started=True),
+            )
         elif isinstance(cause, TransportError) and str(cause):
             how = f"was lost before it answered: {cause}"
         elif code is not None and code >= 0:

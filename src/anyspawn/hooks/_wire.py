@@ -1,4 +1,6 @@
-"""The wire of exec hooks: one JSON object in, one JSON object out. Strict in what it reads, since a denial may hang on it."""
+"""The wire of exec hooks: one JSON object in, one JSON object out. Strict in what it reads, since a
+denial may hang on it.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,30 @@ def encode(payload: Any) -> bytes:
     """Return a payload as JSON.
 
     Raises:
-        WireError: JSON cannot hold it: a value of another type, NaN, a circular reference, a lone surrogate.
+        WireError: JSON cannot hold it: a value of another type, NaN, a circular reference, a lone
+            surrogate.
     """
     try:
-        return json.dumps(to_wire(payload), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(
+            to_wire(payload), allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        ).encode()
     except UnicodeEncodeError:
-        raise WireError("the payload has a lone surrogate in a text, which JSON cannot hold in UTF-8") from None
+        raise WireError(
+            "the payload has a lone surrogate in a text, which JSON cannot hold in UTF-8"
+        ) from None
     except (TypeError, ValueError, RecursionError) as exc:
-        what = "it is nested too deeply, or in a circle" if isinstance(exc, RecursionError) else str(exc)
+        what = (
+            "it is nested too deeply, or in a circle"
+            if isinstance(exc, RecursionError)
+            else str(exc)
+        )
         raise WireError(f"the payload cannot be written as JSON: {what}") from None
 
 
 def envelope(phase: str, parts: dict[str, Any]) -> Any:
-    """Return what a hook reads: its kind, the phase and the payload's parts; an eval hook reads the result alone."""
+    """Return what a hook reads: its kind, the phase and the payload's parts; an eval hook reads the
+    result alone.
+    """
     if "result" in parts:
         return parts["result"]
     return {"hook": PHASES[phase], "phase": phase, **parts}
@@ -82,7 +95,8 @@ def decode_object(data: bytes) -> dict[str, Any]:
     """Return the one JSON object that ``data`` is.
 
     Raises:
-        WireError: It is empty, no UTF-8, no JSON, no object, more than one value, nested deeply, or has a key twice.
+        WireError: It is empty, no UTF-8, no JSON, no object, more than one value, nested deeply, or
+            has a key twice.
     """
     if not data.strip():
         raise WireError("it answered nothing on stdout")
@@ -91,7 +105,9 @@ def decode_object(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise WireError(f"its answer is not UTF-8 (byte {exc.start})") from None
     try:
-        answer = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        answer = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except WireError:
         raise
     except json.JSONDecodeError as exc:
@@ -127,8 +143,8 @@ def decode_decision(data: bytes) -> Decision:
     """Return the verdict that ``data`` is.
 
     Raises:
-        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean, or another field of the
-            verdict is of the wrong type.
+        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean, or
+            another field of the verdict is of the wrong type.
     """
     return decision_of(decode_object(data))
 

@@ -20,7 +20,11 @@ _KINDS = (
     ("is paused", False, "resume the container: docker unpause"),
     ("Cannot connect to the Docker daemon", False, "start the daemon, or set DOCKER_HOST"),
     ("error during connect", False, "start the daemon, or set DOCKER_HOST"),
-    ("permission denied while trying to connect", False, "let this user use the daemon's socket (group docker)"),
+    (
+        "permission denied while trying to connect",
+        False,
+        "let this user use the daemon's socket (group docker)",
+    ),
     ("is restarting", False, "wait until the container runs"),
     ("invalid reference format", False, "correct the image's name"),
     ("unable to find user", False, "correct user"),
@@ -40,10 +44,16 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
     said = last_words(text)
     for words, known, advice in _KINDS:
         if words in text:
-            return TransportError(f"{said}; {advice}", started=known if started is None else started)
+            return TransportError(
+                f"{said}; {advice}", started=known if started is None else started
+            )
     if code is not None and code < 0:
-        return TransportError(f"the docker client was ended from outside by signal {-code}", started=started)
-    return TransportError(said or f"the docker client ended with status {code} and no word", started=started)
+        return TransportError(
+            f"the docker client was ended from outside by signal {-code}", started=started
+        )
+    return TransportError(
+        said or f"the docker client ended with status {code} and no word", started=started
+    )
 
 
 def last_words(text: str) -> str:

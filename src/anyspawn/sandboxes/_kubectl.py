@@ -9,7 +9,16 @@ from attrs import frozen
 
 from anyspawn.exceptions import TransportError
 
-__all__ = ["GONE", "INSTALL", "PodState", "about_the_pod", "failure", "is_all_there_is", "last_words", "pod_state"]
+__all__ = [
+    "GONE",
+    "INSTALL",
+    "PodState",
+    "about_the_pod",
+    "failure",
+    "is_all_there_is",
+    "last_words",
+    "pod_state",
+]
 
 INSTALL = "install kubectl (https://kubernetes.io/docs/tasks/tools/), or set kubectl_path"
 
@@ -18,7 +27,8 @@ GONE = ("(NotFound)", "container not found", "in a completed pod")
 
 _NODE = ("error dialing backend", "the pod's node does not answer: see kubectl get nodes")
 _CLUSTER = (
-    # what kubectl says where no pod is to blame; what to do. None of it is said once a program runs.
+    # what kubectl says where no pod is to blame; what to do. None of it is said once a program
+    # runs.
     (
         "Please enter Username",
         "the kubeconfig has no credentials for this cluster, and kubectl asks for them; add them",
@@ -27,7 +37,10 @@ _CLUSTER = (
     ("getting credentials", "run the kubeconfig's credential plugin by hand to see why it fails"),
     ("exceeded quota", "raise the namespace's quota, or have fewer pods at once (max_concurrent)"),
     ("violates PodSecurity", "correct overrides, or the namespace's Pod Security level"),
-    ("is being terminated", "choose another namespace, or wait until this one is gone and make it anew"),
+    (
+        "is being terminated",
+        "choose another namespace, or wait until this one is gone and make it anew",
+    ),
     ("(Forbidden)", "grant this user what it names: kubectl auth can-i --list"),
     ("context was not found", "choose one of kubectl config get-contexts, or set kubeconfig"),
     (" does not exist", "choose one of kubectl config get-contexts, or set kubeconfig"),
@@ -37,11 +50,20 @@ _CLUSTER = (
     ("error validating data: ValidationError", "correct overrides"),
     ("was refused", "start the cluster, or choose another: kubectl config get-contexts"),
     ("connection refused", "start the cluster, or choose another: kubectl config get-contexts"),
-    ("Unable to connect to the server", "check the cluster's address in the kubeconfig, and the network"),
+    (
+        "Unable to connect to the server",
+        "check the cluster's address in the kubeconfig, and the network",
+    ),
     ("x509:", "correct the cluster's certificate authority in the kubeconfig"),
-    ("(TooManyRequests)", "the API server is overloaded: have fewer calls in flight (max_concurrent)"),
+    (
+        "(TooManyRequests)",
+        "the API server is overloaded: have fewer calls in flight (max_concurrent)",
+    ),
     ("(ServiceUnavailable)", "the API server is not available now: try again later"),
-    ("currently unable to handle the request", "the API server is not available now: try again later"),
+    (
+        "currently unable to handle the request",
+        "the API server is not available now: try again later",
+    ),
     ("unknown flag", "correct extra_args, or install a newer kubectl (1.20 or later)"),
     ("unknown shorthand flag", "correct extra_args, or install a newer kubectl (1.20 or later)"),
     ("unknown command", "install a newer kubectl (1.20 or later)"),
@@ -51,8 +73,14 @@ _POD = (
     # the same where it is this pod, and another might do
     ("(NotFound)", "correct pod and namespace, or wait until there is one"),
     ("in a completed pod", "start a new pod"),
-    ("does not have a host assigned", "wait until the pod is scheduled: kubectl describe pod tells what it waits for"),
-    ("container not found", "wait until the container runs: kubectl describe pod tells what it waits for"),
+    (
+        "does not have a host assigned",
+        "wait until the pod is scheduled: kubectl describe pod tells what it waits for",
+    ),
+    (
+        "container not found",
+        "wait until the container runs: kubectl describe pod tells what it waits for",
+    ),
 )
 _WORDS = (
     "error: ",
@@ -90,12 +118,15 @@ def about_the_pod(text: str) -> bool:
 
 
 def is_all_there_is(text: str) -> bool:
-    """Whether a text is one complaint of kubectl's, and nothing else, so that no program can have written any of it.
+    """Whether a text is one complaint of kubectl's, and nothing else, so that no program can have
+    written any of it.
 
     A second complaint in the line may stand behind what a program wrote without a line break.
     """
     lines = [line for line in _lines(text) if not line.startswith("See 'kubectl")]
-    return len(lines) == 1 and lines[0].startswith(_WORDS) and lines[0].lower().count("error: ") <= 1
+    return (
+        len(lines) == 1 and lines[0].startswith(_WORDS) and lines[0].lower().count("error: ") <= 1
+    )
 
 
 def _lines(text: str) -> list[str]:
@@ -109,7 +140,9 @@ def last_words(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     plain = _lines(text)
     told = [line for line in plain if line.startswith(_WORDS)]
-    return (told or plain or lines or [""])[-1].removeprefix("error: ").removeprefix("Error: ")[:_SAID]
+    return (
+        (told or plain or lines or [""])[-1].removeprefix("error: ").removeprefix("Error: ")[:_SAID]
+    )
 
 
 @frozen
@@ -149,7 +182,9 @@ def pod_state(pod: Mapping[str, Any], container: str | None) -> PodState:
     """
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if pod["metadata"].get("deletionTimestamp"):
-        return PodState(running=False, hopeless=True, text=f"pod {name} is being deleted; start another")
+        return PodState(
+            running=False, hopeless=True, text=f"pod {name} is being deleted; start another"
+        )
     statuses = {found["name"]: found for found in status.get("containerStatuses", ())}
     first = container or pod["spec"]["containers"][0]["name"]
     state = statuses.get(first, {}).get("state", {})
@@ -158,23 +193,40 @@ def pod_state(pod: Mapping[str, Any], container: str | None) -> PodState:
         ended = state.get("terminated", {})
         why = _reason(status) or _reason(ended) or f"exit code {ended.get('exitCode')}"
         return PodState(
-            running=False, hopeless=True, text=f"pod {name} has completed ({phase}: {why}); start a new one"
+            running=False,
+            hopeless=True,
+            text=f"pod {name} has completed ({phase}: {why}); start a new one",
         )
     if "waiting" in state:
         waiting = state["waiting"]
-        reason, last = waiting.get("reason", ""), statuses[first].get("lastState", {}).get("terminated", {})
+        reason, last = (
+            waiting.get("reason", ""),
+            statuses[first].get("lastState", {}).get("terminated", {}),
+        )
         stuck = _STUCK.get(reason)
         text = f"container {first} of pod {name} waits: {_reason(waiting)}"
-        text += f" (it ended before with exit code {last['exitCode']}: {last.get('reason')})" if last else ""
-        return PodState(running=False, hopeless=stuck is not None, text=f"{text}; {stuck}" if stuck else text)
+        text += (
+            f" (it ended before with exit code {last['exitCode']}: {last.get('reason')})"
+            if last
+            else ""
+        )
+        return PodState(
+            running=False, hopeless=stuck is not None, text=f"{text}; {stuck}" if stuck else text
+        )
     if "running" in state:
         return PodState(running=True, hopeless=False, text=f"container {first} of pod {name} runs")
     if "terminated" in state:
         text = f"container {first} of pod {name} has ended ({_reason(state['terminated'])})"
         return PodState(running=False, hopeless=False, text=text)
     scheduled = [entry for entry in status.get("conditions", ()) if entry["type"] == "PodScheduled"]
-    why = _reason(scheduled[0]) if scheduled and scheduled[0]["status"] != "True" else "it is being prepared"
-    return PodState(running=False, hopeless=False, text=f"pod {name} is {phase}: {why or 'not scheduled yet'}")
+    why = (
+        _reason(scheduled[0])
+        if scheduled and scheduled[0]["status"] != "True"
+        else "it is being prepared"
+    )
+    return PodState(
+        running=False, hopeless=False, text=f"pod {name} is {phase}: {why or 'not scheduled yet'}"
+    )
 
 
 def _reason(entry: Mapping[str, Any]) -> str:

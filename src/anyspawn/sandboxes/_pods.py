@@ -1,4 +1,6 @@
-"""`Pods`: the pods that a selector or a workload stands for, and who of them takes the next call."""
+"""`Pods`: the pods that a selector or a workload stands for, and who of them takes the next
+call.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Pods:
     _workload: str | None
     _selector: str | None
     _per_pod: int | None
-    _pods: dict[str, Pod] = field(init=False, factory=dict)  # by uid, which tells pods of one name apart
+    _pods: dict[str, Pod] = field(
+        init=False, factory=dict
+    )  # by uid, which tells pods of one name apart
     _listed: float = field(init=False, default=-float("inf"))
     _wanted: bool = field(init=False, default=False)
     _failed: tuple[float, SpawnError] | None = field(init=False, default=None)
@@ -87,8 +91,12 @@ class Pods:
             async with self._turn:  # first come, first served
                 return await self._choose(deadline)
         if not self._pods or anyio.current_time() - self._listed > _OLDEST:
-            return SpawnTimeoutError("the API server did not say in time which pods there are; see kubectl get pods")
-        return SpawnTimeoutError("no pod was free in time; raise max_concurrent_per_pod, or add pods")
+            return SpawnTimeoutError(
+                "the API server did not say in time which pods there are; see kubectl get pods"
+            )
+        return SpawnTimeoutError(
+            "no pod was free in time; raise max_concurrent_per_pod, or add pods"
+        )
 
     async def _choose(self, deadline: float) -> Pod | SpawnError:
         while True:
@@ -121,10 +129,15 @@ class Pods:
         self._wanted = True
 
     async def _bring_up_to_date(self, deadline: float) -> SpawnError | None:
-        """Ask for a new list where the last one is too old; one call asks, and the others go on with what is there."""
+        """Ask for a new list where the last one is too old; one call asks, and the others go on
+        with what is there.
+        """
         if not self._is_old():
             return None
-        usable = any(pod.ready for pod in self._pods.values()) and anyio.current_time() - self._listed < _OLDEST
+        usable = (
+            any(pod.ready for pod in self._pods.values())
+            and anyio.current_time() - self._listed < _OLDEST
+        )
         if usable and self._asking.locked():
             return None
         async with self._asking:
@@ -133,7 +146,9 @@ class Pods:
             now = anyio.current_time()
             if self._failed is None or now - self._failed[0] > _FORGET:
                 self._wanted = False
-                problem = await self._list(min(_PATIENCE, deadline - now) if usable else deadline - now)
+                problem = await self._list(
+                    min(_PATIENCE, deadline - now) if usable else deadline - now
+                )
                 self._failed = None if problem is None else (anyio.current_time(), problem)
             return None if usable or self._failed is None else self._failed[1]
 
@@ -144,14 +159,20 @@ class Pods:
         asked = anyio.current_time()
         selector = self._selector
         if selector is None:  # looked up each time: a service's may change
-            described = await self._ask("get", str(self._workload), "-o", "json", seconds=max(seconds, _LEAST))
+            described = await self._ask(
+                "get", str(self._workload), "-o", "json", seconds=max(seconds, _LEAST)
+            )
             if described.error is not None:
                 return _never_started(described.error)
             selector = _selector_of(json.loads(described.stdout))
             if not selector:
-                return TransportError(f"{self._workload} has no selector, and so no pods; name another", started=False)
+                return TransportError(
+                    f"{self._workload} has no selector, and so no pods; name another", started=False
+                )
         columns = f"jsonpath={_COLUMNS}"
-        listed = await self._ask("get", "pods", "-l", selector, "-o", columns, seconds=max(seconds, _LEAST))
+        listed = await self._ask(
+            "get", "pods", "-l", selector, "-o", columns, seconds=max(seconds, _LEAST)
+        )
         if listed.error is not None:
             return _never_started(listed.error)
         known, self._pods = self._pods, {}
@@ -168,19 +189,25 @@ class Pods:
 def _never_started(error: SpawnError) -> SpawnError:
     """Return why pods could not be asked for as the outcome of a call that was not begun."""
     if isinstance(error, SpawnTimeoutError):
-        return SpawnTimeoutError("the API server did not say in time which pods there are; see kubectl get pods")
+        return SpawnTimeoutError(
+            "the API server did not say in time which pods there are; see kubectl get pods"
+        )
     return TransportError(str(error), started=False)
 
 
 def _selector_of(workload: Mapping[str, Any]) -> str:
-    """Return the label selector of a deployment, a stateful set, a service and the like, as kubectl takes it."""
+    """Return the label selector of a deployment, a stateful set, a service and the like, as kubectl
+    takes it.
+    """
     selector = workload.get("spec", {}).get("selector") or {}
     if workload["kind"] in {"Service", "ReplicationController"}:
         selector = {"matchLabels": selector}
     terms = [f"{name}={value}" for name, value in selector.get("matchLabels", {}).items()]
     for term in selector.get("matchExpressions", ()):
         if term["operator"] in _OPERATORS:
-            terms.append(f"{term['key']} {_OPERATORS[term['operator']]} ({','.join(term['values'])})")
+            terms.append(
+                f"{term['key']} {_OPERATORS[term['operator']]} ({','.join(term['values'])})"
+            )
         else:
             terms.append(term["key"] if term["operator"] == "Exists" else f"!{term['key']}")
     return ",".join(terms)

@@ -1,4 +1,6 @@
-"""`ResidentSandbox`: what the sandboxes have in common in which a supervisor may stay for the next command."""
+"""`ResidentSandbox`: what the sandboxes have in common in which a supervisor may stay for the next
+command.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_ENV", "ResidentSandbox"]
 
 CLIENT_ENV = Env({"GOMAXPROCS": "1"})
-"""Of a client that stays, which is written in Go: with threads of its own for each processor eight of them get in each other's way."""
+"""Of a client that stays, which is written in Go: with threads of its own for each processor eight
+of them get in each other's way.
+"""
 
 
 def _no_pools() -> Pools:
@@ -34,7 +38,9 @@ def _count(_: object, __: Attribute[Any], value: Any) -> None:
 
 def _idle(_: object, __: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"idle_timeout must be a number of seconds above 0 (math.inf: never), not {value!r}")
+        raise ConfigError(
+            f"idle_timeout must be a number of seconds above 0 (math.inf: never), not {value!r}"
+        )
 
 
 @frozen(kw_only=True)
@@ -42,7 +48,8 @@ class ResidentSandbox(ArgvSandbox):
     """The base of sandboxes that can keep supervisors.
 
     Args:
-        resident: How many supervisors may stay and serve one command after the other. Default 0: each command has its own.
+        resident: How many supervisors may stay and serve one command after the other. Default 0:
+            each command has its own.
         idle_timeout: Seconds after which one that serves nobody ends. Default 60.
     """
 
@@ -57,7 +64,8 @@ class ResidentSandbox(ArgvSandbox):
         """See ``launch`` through, with a supervisor that stays.
 
         Args:
-            launch: Its argv without the command's begins a supervisor; its stdin is the command's task.
+            launch: Its argv without the command's begins a supervisor; its stdin is the command's
+                task.
             command: What it stands for.
             began: When the call began, on the event loop's clock.
             timeout: Seconds from then on that the program has.
@@ -75,7 +83,9 @@ class ResidentSandbox(ArgvSandbox):
         return self._changed(resident=0) if self.resident else self
 
     def _changed(self, **changes: Any) -> Self:
-        """Return a copy of this sandbox with its places, and what it knows of its containers or pods."""
+        """Return a copy of this sandbox with its places, and what it knows of its containers or
+        pods.
+        """
         changed = attrs.evolve(self, **changes)
         for attribute in attrs.fields(type(self)):
             if not attribute.init:
@@ -83,5 +93,7 @@ class ResidentSandbox(ArgvSandbox):
         return changed
 
     async def aclose(self) -> None:
-        """Close the supervisors that this event loop keeps here, in bounded time. A later call opens new ones."""
+        """Close the supervisors that this event loop keeps here, in bounded time. A later call
+        opens new ones.
+        """
         await self._pools.aclose()

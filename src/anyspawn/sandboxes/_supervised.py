@@ -1,4 +1,6 @@
-"""`SupervisedSandbox`: what the exec modes have in common, which run a command beside others in a place that is there already."""
+"""`SupervisedSandbox`: what the exec modes have in common, which run a command beside others in a
+place that is there already.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from anyspawn._model import Command, Completed, Launch
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
-from anyspawn.supervisor import Frames, head, reading_script, resident_script, script, script_line, tag_of, task
+from anyspawn.supervisor import (
+    Frames,
+    head,
+    reading_script,
+    resident_script,
+    script,
+    script_line,
+    tag_of,
+    task,
+)
 
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
@@ -27,13 +38,17 @@ _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 def _nonce(command: Command) -> str:
-    """Return what a command's frames begin with: the same for the same command, and not to be guessed from its id."""
+    """Return what a command's frames begin with: the same for the same command, and not to be
+    guessed from its id.
+    """
     import hashlib
 
     return hashlib.blake2b(command.id.encode(), key=_SECRET, digest_size=16).hexdigest()
 
 
-def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, **fields: Any) -> Launch:
+def supervised(
+    command: Command, *, resident: int = 0, cwd: str | None = None, **fields: Any
+) -> Launch:
     """Return the launch of a client at whose other end the supervisor waits for its task.
 
     Args:
@@ -43,7 +58,9 @@ def supervised(command: Command, *, resident: int = 0, cwd: str | None = None, *
         fields: The launch's other fields.
     """
     if command.stdin is None:
-        raise ConfigError("stdin=None, the caller's own stdin, needs supervisor='off': it is the supervisor's lifeline")
+        raise ConfigError(
+            "stdin=None, the caller's own stdin, needs supervisor='off': it is the supervisor's lifeline"
+        )
     env = command.env.known()
     if resident:
         stdin = task(command.argv, env, command.stdin, cwd)
@@ -66,7 +83,9 @@ def known_by(command: Command, *, resident: int) -> tuple[str, str]:
 def not_started(program: str, code: int) -> SpawnError:
     """Return why the container could not execute a program."""
     if code == _NOT_FOUND:
-        return NotStartedError(f"program {program!r} was not found in the container; install it in its image")
+        return NotStartedError(
+            f"program {program!r} was not found in the container; install it in its image"
+        )
     return NotStartedError(
         f"program {program!r} cannot be executed in the container; see its permissions and format, "
         "or pass data on stdin where arguments and variables are too long"
@@ -95,7 +114,9 @@ def explain_frames(
     frames = Frames("")
     frames.words = words.decode().splitlines()
     if "nocwd" in frames.words:
-        return NotStartedError(f"program {program!r} was not started: its cwd is no directory in the container")
+        return NotStartedError(
+            f"program {program!r} was not started: its cwd is no directory in the container"
+        )
     if frames.unstarted in (_NOT_EXECUTABLE, _NOT_FOUND):
         return cannot(program, frames.unstarted)
     if frames.exit_status is not None:
@@ -107,11 +128,13 @@ def explain_frames(
             return NotStartedError(what)
         if frames.lost:
             return TransportError(
-                f"the stdin of {program!r} did not arrive whole: its reader in the container was ended", started=True
+                f"the stdin of {program!r} did not arrive whole: its reader in the container was ended",
+                started=True,
             )
         if not frames.whole and not completed.output_incomplete:
             return TransportError(
-                f"the connection was lost: the end of the output of {program!r} is missing", started=True
+                f"the connection was lost: the end of the output of {program!r} is missing",
+                started=True,
             )
         return None
     stderr = completed.stderr.decode(errors="replace")
@@ -133,8 +156,9 @@ class SupervisedSandbox(ResidentSandbox):
     """The base of the exec modes: with a supervisor, or without where there is no sh for it.
 
     Args:
-        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
-            confirmed; ``required``: such a container is an error; ``off``: never.
+        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
+            where clean-up then cannot be confirmed; ``required``: such a container is an error;
+            ``off``: never.
     """
 
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
@@ -142,7 +166,9 @@ class SupervisedSandbox(ResidentSandbox):
 
     def __attrs_post_init__(self) -> None:
         if self.resident and self.supervisor == "off":
-            raise ConfigError("resident: what stays is a supervisor; leave supervisor at 'auto' or 'required'")
+            raise ConfigError(
+                "resident: what stays is a supervisor; leave supervisor at 'auto' or 'required'"
+            )
 
     @property
     @abstractmethod
@@ -150,13 +176,19 @@ class SupervisedSandbox(ResidentSandbox):
         """What to call the place that commands run in."""
 
     def _plain_outcome(self, completed: Completed) -> Completed:
-        """Return an outcome without the supervisor, less what the client added to the program's output."""
+        """Return an outcome without the supervisor, less what the client added to the program's
+        output.
+        """
         return completed
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
         """See ``launch`` through; without the supervisor where the container has no sh."""
         if self.supervisor == "off":
-            return self._plain_outcome(await super().attempt(launch, command, began=began, timeout=timeout))
+            return self._plain_outcome(
+                await super().attempt(launch, command, began=began, timeout=timeout)
+            )
         if not self._without_sh:
             if self.resident:
                 completed = await self.serve(launch, command, began=began, timeout=timeout)
@@ -183,16 +215,24 @@ class SupervisedSandbox(ResidentSandbox):
             process: Process | None = None
             if self.supervisor == "off" or not self._without_sh:
                 try:
-                    process = await stack.enter_async_context(super().opening(launch, command, **when))
+                    process = await stack.enter_async_context(
+                        super().opening(launch, command, **when)
+                    )
                 except TransportError as exc:
-                    if self.supervisor == "off" or exc.completed is None or not _no_sh(exc.completed):
+                    if (
+                        self.supervisor == "off"
+                        or exc.completed is None
+                        or not _no_sh(exc.completed)
+                    ):
                         raise
                     if self.supervisor == "required":
                         message = f"{self._place} has no sh, which supervisor='required' needs"
                         raise TransportError(message, started=False) from None
             if process is None:
                 instead = self._instead(command)
-                process = await stack.enter_async_context(self._plain().opening(instead, command, **when))
+                process = await stack.enter_async_context(
+                    self._plain().opening(instead, command, **when)
+                )
             yield process
 
     def _plain(self) -> Self:
@@ -207,10 +247,16 @@ class SupervisedSandbox(ResidentSandbox):
         try:
             instead = self._plain().launch(command)
         except ConfigError as exc:
-            raise TransportError(f"{self._place} has no sh, and so no supervisor: {exc}", started=False) from None
+            raise TransportError(
+                f"{self._place} has no sh, and so no supervisor: {exc}", started=False
+            ) from None
         if not self._without_sh:
             self._without_sh.append(True)
-            warn("anyspawn.supervisor", "%s has no sh: its commands run without a supervisor", self._place)
+            warn(
+                "anyspawn.supervisor",
+                "%s has no sh: its commands run without a supervisor",
+                self._place,
+            )
         return instead
 
 

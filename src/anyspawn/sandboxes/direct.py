@@ -14,14 +14,15 @@ __all__ = ["Direct"]
 class Direct(ArgvSandbox):
     """Run commands on this host, as this user, without confinement.
 
-    The command leads its own session and process group; the whole group is ended with it, also what a program that
-    ended by itself left behind in it. A descendant that made a session of its own is found by the variable
-    ``ANYSPAWN_ID`` when the work is ended early or still holds an output stream (Linux; not with ``inherit_env=False``,
-    where the program has the variables of ``env`` and no other). One that does neither is beyond this sandbox: use
-    `Bubblewrap`.
+    The command leads its own session and process group; the whole group is ended with it, also what
+    a program that ended by itself left behind in it. A descendant that made a session of its own is
+    found by the variable ``ANYSPAWN_ID`` when the work is ended early or still holds an output
+    stream (Linux; not with ``inherit_env=False``, where the program has the variables of ``env``
+    and no other). One that does neither is beyond this sandbox: use `Bubblewrap`.
 
     Args:
-        inherit_env: Merge a command's ``env`` over the host's variables (default), or let it be all there is.
+        inherit_env: Merge a command's ``env`` over the host's variables (default), or let it be all
+            there is.
     """
 
     name: str = field(default="direct", validator=config_text)

@@ -13,16 +13,30 @@ from anyspawn._sandbox import config_text, config_texts, optional_text
 from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
 from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
-from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, known_by, not_started, supervised
+from anyspawn.sandboxes._supervised import (
+    SupervisedSandbox,
+    explain_frames,
+    known_by,
+    not_started,
+    supervised,
+)
 from anyspawn.supervisor import SWEEP
 
 __all__ = ["DockerExec"]
 
-_GONE = ("o such container", "is not running", "can only create exec sessions on running containers")
+_GONE = (
+    "o such container",
+    "is not running",
+    "can only create exec sessions on running containers",
+)
 """What docker and podman say of a container that has ended, and all that ran in it."""
 
 
-_DOCKERS_WORDS = ("Error response from daemon: ", "Cannot connect to the Docker daemon", "permission denied while")
+_DOCKERS_WORDS = (
+    "Error response from daemon: ",
+    "Cannot connect to the Docker daemon",
+    "permission denied while",
+)
 _PODMANS_WORDS = ("Error: ",)
 
 
@@ -32,22 +46,27 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class DockerExec(SupervisedSandbox):
-    """Run commands in a running container by way of the docker CLI, looked after by a supervisor inside.
+    """Run commands in a running container by way of the docker CLI, looked after by a supervisor
+    inside.
 
-    The supervisor is a few lines of POSIX sh. It hands over variables and stdin, so that neither stands in an argv, reports start and
-    end, so that a lost connection is not taken for an end, and kills the command's whole tree when the call is over or this process
-    is gone. A program ended by signal N has the return code 128 + N.
+    The supervisor is a few lines of POSIX sh. It hands over variables and stdin, so that neither
+    stands in an argv, reports start and end, so that a lost connection is not taken for an end, and
+    kills the command's whole tree when the call is over or this process is gone. A program ended by
+    signal N has the return code 128 + N.
 
     Args:
         container: The container's name or id.
-        workdir: The working directory inside for commands that have none of their own. Default: the container's.
+        workdir: The working directory inside for commands that have none of their own. Default: the
+            container's.
         user: The user inside, by name or number. Default: the container's.
         extra_args: Arguments for ``docker exec`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
-        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and where clean-up then cannot be
-            confirmed; ``required``: such a container is an error; ``off``: never.
-        resident: How many supervisors may stay in the container and serve one command after the other, each in a few milliseconds; more
-            commands wait for their turn, on their own timeout. Default 0: each command has a supervisor, and a client, of its own.
+        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
+            where clean-up then cannot be confirmed; ``required``: such a container is an error;
+            ``off``: never.
+        resident: How many supervisors may stay in the container and serve one command after the
+            other, each in a few milliseconds; more commands wait for their turn, on their own
+            timeout. Default 0: each command has a supervisor, and a client, of its own.
         idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
     """
 
@@ -78,7 +97,17 @@ class DockerExec(SupervisedSandbox):
             )
         user = (f"--user={self.user}",) if self.user else ()
         known = known_by(command, resident=self.resident)
-        sweep = (self.docker_path, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", *known)
+        sweep = (
+            self.docker_path,
+            "exec",
+            *user,
+            self.container,
+            "sh",
+            "-c",
+            SWEEP,
+            "anyspawn",
+            *known,
+        )
         return supervised(
             command,
             resident=self.resident,
@@ -94,10 +123,12 @@ class DockerExec(SupervisedSandbox):
         )
 
     def _plain_outcome(self, completed: Completed) -> Completed:
-        """Return an outcome of a program that never ran without what docker wrote to its stdout about that."""
-        if isinstance(completed.error, (NotStartedError, TransportError)) and completed.stdout.startswith(
-            b"OCI runtime"
-        ):
+        """Return an outcome of a program that never ran without what docker wrote to its stdout
+        about that.
+        """
+        if isinstance(
+            completed.error, (NotStartedError, TransportError)
+        ) and completed.stdout.startswith(b"OCI runtime"):
             return attrs.evolve(completed, stdout=b"", stdout_total=0)
         return completed
 
@@ -107,7 +138,9 @@ def _explain(completed: Completed, words: bytes) -> SpawnError | None:
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell the client's failures from the program's by what the client says; there is nothing better to go by."""
+    """Tell the client's failures from the program's by what the client says; there is nothing
+    better to go by.
+    """
     code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
     if code is None or code < 0:
         return failure(stderr, code, started=None)

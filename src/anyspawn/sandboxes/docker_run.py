@@ -66,7 +66,13 @@ done
 """
 """A script that removes a container, which may still have to be made, when its stdin ends."""
 
-_OWN_WORDS = ("docker: ", "Error: ", "unknown flag: ", "unknown shorthand flag: ", "invalid argument ")
+_OWN_WORDS = (
+    "docker: ",
+    "Error: ",
+    "unknown flag: ",
+    "unknown shorthand flag: ",
+    "invalid argument ",
+)
 """How lines begin in which docker and podman say why they did not run a container."""
 _OURS = {"--name", "--rm", "--detach", "--restart", "--cidfile", "--tty"}
 
@@ -74,14 +80,20 @@ _OURS = {"--name", "--rm", "--detach", "--restart", "--cidfile", "--tty"}
 def _mount_path(mount: str, folder: str) -> str:
     """Return a mount whose host path, where it is one and not a volume's name, is absolute."""
     source, colon, rest = mount.partition(":")
-    return host_path(source, folder) + colon + rest if source.startswith((".", "~", "/")) or "/" in source else mount
+    return (
+        host_path(source, folder) + colon + rest
+        if source.startswith((".", "~", "/")) or "/" in source
+        else mount
+    )
 
 
 def _mounts(value: Iterable[str]) -> tuple[str, ...]:
     mounts = config_texts(value, "mounts")
     for mount in mounts:
         if mount.startswith("-") or ":" not in mount[1:]:
-            raise ConfigError(f"mounts: {mount!r} is not of the form SOURCE:TARGET or SOURCE:TARGET:OPTIONS")
+            raise ConfigError(
+                f"mounts: {mount!r} is not of the form SOURCE:TARGET or SOURCE:TARGET:OPTIONS"
+            )
     return mounts
 
 
@@ -89,7 +101,9 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
     args = config_texts(value, "extra_args")
     for arg in args:
         if arg.partition("=")[0] in _OURS or re.fullmatch("-[dit]+", arg):
-            raise ConfigError(f"extra_args: {arg!r} would take the container out of our hands; leave it out")
+            raise ConfigError(
+                f"extra_args: {arg!r} would take the container out of our hands; leave it out"
+            )
     return args
 
 
@@ -105,33 +119,39 @@ def _security(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class DockerRun(ResidentSandbox):
-    """Run each command in a fresh container by way of the docker CLI; the container is removed afterwards in any case.
+    """Run each command in a fresh container by way of the docker CLI; the container is removed
+    afterwards in any case.
 
-    The image must be there (see ``pull``). Variables reach the program with their exact values, and stand in no argv. A
-    program ended by signal N has the return code 128 + N. If this process is killed, a guard beside it removes the
-    container.
+    The image must be there (see ``pull``). Variables reach the program with their exact values, and
+    stand in no argv. A program ended by signal N has the return code 128 + N. If this process is
+    killed, a guard beside it removes the container.
 
     Args:
         image: The image.
         network: A docker network; ``none`` for no network. Default: docker's own default.
         mounts: Volumes as for ``docker run -v``: ``./hooks:/hooks:ro``.
         user: The user inside, by name or number, with or without a group. Default: the image's.
-        workdir: The working directory inside for commands that have none of their own. Default: the image's.
+        workdir: The working directory inside for commands that have none of their own. Default: the
+            image's.
         extra_args: Arguments for ``docker run`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
         security: Confinement and limits. Default: docker's own.
-        pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled then, which does
-            not count for the command's timeout.
-        resident: How many containers may be kept and run one command after the other; more commands wait for their turn, on their own
-            timeout. Those of one container see what others wrote to it. Default 0: a container for each command.
-        fresh: Start containers ahead (``resident`` of them, or one), each for one command; a supervisor waits in them.
+        pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled
+            then, which does not count for the command's timeout.
+        resident: How many containers may be kept and run one command after the other; more commands
+            wait for their turn, on their own timeout. Those of one container see what others wrote
+            to it. Default 0: a container for each command.
+        fresh: Start containers ahead (``resident`` of them, or one), each for one command; a
+            supervisor waits in them.
         idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
     """
 
     image: str = field(kw_only=False, validator=config_text)
     name: str = field(default="docker_run", validator=config_text)
     network: str | None = field(default=None, validator=optional_text)
-    mounts: tuple[str, ...] = field(default=(), converter=_mounts, metadata={"host_path": _mount_path})
+    mounts: tuple[str, ...] = field(
+        default=(), converter=_mounts, metadata={"host_path": _mount_path}
+    )
     user: str | None = field(default=None, validator=optional_text)
     workdir: str | None = field(default=None, validator=optional_text)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
@@ -164,7 +184,9 @@ class DockerRun(ResidentSandbox):
 
     def _resident_launch(self, command: Command, argv: tuple[str, ...]) -> Launch:
         if command.stdin is None:
-            raise ConfigError("stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline")
+            raise ConfigError(
+                "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
+            )
         docker, name = self.docker_path, "anyspawn-?"
         return Launch(
             argv=argv,
@@ -180,18 +202,28 @@ class DockerRun(ResidentSandbox):
             guard=("sh", "-c", GUARD, docker, name),
         )
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
-        """See ``launch`` through, and ask docker what became of the container where its status could mean two things."""
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
+        """See ``launch`` through, and ask docker what became of the container where its status
+        could mean two things.
+        """
         launch = _labelled(launch)
         if self.resident or self.fresh:
-            completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=self.fresh)
+            completed = await self.serve(
+                launch, command, began=began, timeout=timeout, fresh=self.fresh
+            )
         else:
             done = await super().attempt(launch, command, began=began, timeout=timeout)
             completed = await self.judged(command, done)
         return await self._pulled(completed, launch, command, timeout)
 
-    async def _pulled(self, completed: Completed, launch: Launch, command: Command, timeout: float) -> Completed:
-        """Return the outcome of a second try, if the first one failed for want of an image that is to be pulled then."""
+    async def _pulled(
+        self, completed: Completed, launch: Launch, command: Command, timeout: float
+    ) -> Completed:
+        """Return the outcome of a second try, if the first one failed for want of an image that is
+        to be pulled then.
+        """
         if self.pull != "missing" or "pull the image" not in str(completed.error):
             return completed
         failed = await self._pull_image()
@@ -205,7 +237,9 @@ class DockerRun(ResidentSandbox):
     async def opening(
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> AsyncIterator[Process]:
-        """Start ``launch``, and pull the image first where that is to be done and it is not there."""
+        """Start ``launch``, and pull the image first where that is to be done and it is not
+        there.
+        """
         async with AsyncExitStack() as stack:
             try:
                 live = super().opening(_labelled(launch), command, began=began, timeout=timeout)
@@ -225,10 +259,14 @@ class DockerRun(ResidentSandbox):
         return self._changed(resident=0, fresh=False) if self.resident or self.fresh else self
 
     async def judged(self, command: Command, completed: Completed) -> Completed:
-        """Return an outcome with the right error: docker is asked where the client's status could mean two things."""
+        """Return an outcome with the right error: docker is asked where the client's status could
+        mean two things.
+        """
         doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
         if not doubtful and not (
-            isinstance(completed.error, TransportError) and completed.stderr and completed.error.started is False
+            isinstance(completed.error, TransportError)
+            and completed.stderr
+            and completed.error.started is False
         ):
             return completed
         code = completed.returncode or _RUNNER_FAILED
@@ -236,13 +274,19 @@ class DockerRun(ResidentSandbox):
         returncode = code if isinstance(error, ExitError) else None
         return attrs.evolve(completed, error=error, returncode=returncode)
 
-    async def _examine(self, completed: Completed, command: Command, code: int) -> SpawnError | None:
+    async def _examine(
+        self, completed: Completed, command: Command, code: int
+    ) -> SpawnError | None:
         """Return what a status means, as the daemon's record of the container tells it."""
         program = command.argv[0]
         stderr = completed.stderr.decode(errors="replace")
         record = await self._events(command)
         for _ in range(_LATE_LOOKS):
-            if record is None or code != _KILLED or "oom" in {line.partition(" ")[0] for line in record}:
+            if (
+                record is None
+                or code != _KILLED
+                or "oom" in {line.partition(" ")[0] for line in record}
+            ):
                 break
             await anyio.sleep(0.1)  # the kernel's word may come after the container's end
             record = await self._events(command)
@@ -251,7 +295,9 @@ class DockerRun(ResidentSandbox):
         events = {line.partition(" ")[0] for line in record}
         if events & {"start", "die"}:
             if "oom" in events and code == _KILLED:
-                return ExitError(f"{program!r} was ended by the kernel: the container was out of memory")
+                return ExitError(
+                    f"{program!r} was ended by the kernel: the container was out of memory"
+                )
             if f"die {code}" not in record:
                 return failure(stderr, code, started=True)
             if code == _KILLED and self.security is not None and self.security.memory is not None:
@@ -259,22 +305,42 @@ class DockerRun(ResidentSandbox):
                     f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
                 )
             return ExitError(f"{program!r} exited with status {code}")
-        # The daemon remembers but its last events: that there is no start proves nothing, unless docker says why.
+        # The daemon remembers but its last events: that there is no start proves nothing, unless
+        # docker says why.
         own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
         if completed.stdout or not (own or "create" in events):
             return TransportError(
-                f"docker's status {code} may be its own or the program's; its daemon does not remember", started=None
+                f"docker's status {code} may be its own or the program's; its daemon does not remember",
+                started=None,
             )
         if code in {126, 127} and ('exec: "' in stderr or "executable file" in stderr):
             return not_started(program, code)
         return failure(stderr, code, started=False)
 
     async def _events(self, command: Command) -> list[str] | None:
-        """Return what happened to the command's container, or ``None`` where that cannot be known."""
+        """Return what happened to the command's container, or ``None`` where that cannot be
+        known.
+        """
         podman = is_podman(self.docker_path)
-        form = "{{.Status}} {{.ContainerExitCode}}" if podman else '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
-        when = ["--since=1h", "--stream=false"] if podman else ["--since=1", f"--until={time.time():.6f}"]
-        argv = [self.docker_path, "events", *when, "--format", form, "--filter", f"container={container_name(command)}"]
+        form = (
+            "{{.Status}} {{.ContainerExitCode}}"
+            if podman
+            else '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
+        )
+        when = (
+            ["--since=1h", "--stream=false"]
+            if podman
+            else ["--since=1", f"--until={time.time():.6f}"]
+        )
+        argv = [
+            self.docker_path,
+            "events",
+            *when,
+            "--format",
+            form,
+            "--filter",
+            f"container={container_name(command)}",
+        ]
         done = await self._beside(argv, timeout=_ASK_TIMEOUT)
         if done.error is not None:
             return None
@@ -292,7 +358,9 @@ class DockerRun(ResidentSandbox):
             for line in chunk.decode(errors="replace").splitlines():
                 log.debug("pulling %s: %s", self.image, line)
 
-        done = await self._beside([self.docker_path, "pull", self.image], timeout=_PULL_TIMEOUT, on_output=progress)
+        done = await self._beside(
+            [self.docker_path, "pull", self.image], timeout=_PULL_TIMEOUT, on_output=progress
+        )
         if done.error is None:
             return None
         return TransportError(
@@ -313,7 +381,10 @@ def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
 
 def _labelled(launch: Launch) -> Launch:
     """Return the launch with this process as the container's owner."""
-    return attrs.evolve(launch, argv=[f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv])
+    return attrs.evolve(
+        launch,
+        argv=[f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv],
+    )
 
 
 def _explain(completed: Completed, _: bytes) -> SpawnError | None:

@@ -18,9 +18,22 @@ from anyspawn._sandbox import config_text, config_texts, host_path, optional_tex
 from anyspawn._spawn.core import run
 from anyspawn.argv.kubectl import kubectl_argv, kubectl_exec_argv
 from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError, TransportError
-from anyspawn.sandboxes._kubectl import GONE, INSTALL, about_the_pod, failure, is_all_there_is, pod_state
+from anyspawn.sandboxes._kubectl import (
+    GONE,
+    INSTALL,
+    about_the_pod,
+    failure,
+    is_all_there_is,
+    pod_state,
+)
 from anyspawn.sandboxes._pods import Pod, Pods
-from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_frames, known_by, not_started, supervised
+from anyspawn.sandboxes._supervised import (
+    SupervisedSandbox,
+    explain_frames,
+    known_by,
+    not_started,
+    supervised,
+)
 from anyspawn.supervisor import SWEEP
 
 if TYPE_CHECKING:
@@ -57,7 +70,9 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
         found = re.match("(?:--(namespace|container|context|kubeconfig)|-([nc]))(?:=|$)", arg)
         if found:
             name = found[1] or {"n": "namespace", "c": "container"}[found[2]]
-            raise ConfigError(f"extra_args: {arg!r} would reach some of the commands alone; use {name} instead")
+            raise ConfigError(
+                f"extra_args: {arg!r} would reach some of the commands alone; use {name} instead"
+            )
     return args
 
 
@@ -70,36 +85,42 @@ def _pod(instance: Any, attribute: Attribute[Any], value: Any) -> None:
 
 def _places(_: object, __: object, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"max_concurrent_per_pod must be an int of 1 or more, or None for no limit, not {value!r}")
+        raise ConfigError(
+            f"max_concurrent_per_pod must be an int of 1 or more, or None for no limit, not {value!r}"
+        )
 
 
 @frozen(kw_only=True)
 class KubectlExec(SupervisedSandbox):
     """Run commands in running pods by way of kubectl, looked after by a supervisor inside.
 
-    The supervisor is a few lines of POSIX sh. It takes variables and stdin from its own stdin, so that neither stands in an argv, an
-    API request or an audit log, reports start and end, so that a lost connection is not taken for an end, and kills the
-    command's whole tree when the call is over or this process is gone. A program ended by signal N has the return code
-    128 + N.
+    The supervisor is a few lines of POSIX sh. It takes variables and stdin from its own stdin, so
+    that neither stands in an argv, an API request or an audit log, reports start and end, so that a
+    lost connection is not taken for an end, and kills the command's whole tree when the call is
+    over or this process is gone. A program ended by signal N has the return code 128 + N.
 
-    With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod that has the fewest. A call that a pod
-    provably did not take goes to another one; no call is ever run twice.
+    With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod that has the
+    fewest. A call that a pod provably did not take goes to another one; no call is ever run twice.
 
     Args:
-        pod: A pod's name, or ``KIND/NAME`` as kubectl takes it: ``deployment/hooks``, ``service/hooks``.
+        pod: A pod's name, or ``KIND/NAME`` as kubectl takes it: ``deployment/hooks``,
+            ``service/hooks``.
         selector: A label selector, such as ``app=hooks``, instead of ``pod``.
         namespace: The namespace. Default: the context's.
         container: The container in the pod. Default: kubectl's choice, the first one.
-        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or ``~/.kube/config``.
+        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or
+            ``~/.kube/config``.
         context: A context of the kubeconfig. Default: the current one.
-        extra_args: Arguments for ``kubectl exec`` after all others, such as ``--request-timeout=5s``. Those that say how to
-            reach the cluster, and as whom, are given to other kubectl commands too, if they have the form ``--name=value``.
+        extra_args: Arguments for ``kubectl exec`` after all others, such as
+            ``--request-timeout=5s``. Those that say how to reach the cluster, and as whom, are
+            given to other kubectl commands too, if they have the form ``--name=value``.
         kubectl_path: The client. Default: ``kubectl``.
-        resident: How many supervisors may stay in each pod and serve one command after the other, each in a few milliseconds; more
-            commands wait for their turn, on their own timeout. Default 0: each command has a supervisor, and a client, of its own.
+        resident: How many supervisors may stay in each pod and serve one command after the other,
+            each in a few milliseconds; more commands wait for their turn, on their own timeout.
+            Default 0: each command has a supervisor, and a client, of its own.
         idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
-        max_concurrent_per_pod: How many commands may run at once in one pod of a selector or a workload; more wait for their turn,
-            on their own timeout. ``None``: no limit.
+        max_concurrent_per_pod: How many commands may run at once in one pod of a selector or a
+            workload; more wait for their turn, on their own timeout. ``None``: no limit.
     """
 
     pod: str | None = field(default=None, kw_only=False, validator=_pod)
@@ -107,17 +128,23 @@ class KubectlExec(SupervisedSandbox):
     selector: str | None = field(default=None, validator=optional_text)
     namespace: str | None = field(default=None, validator=optional_text)
     container: str | None = field(default=None, validator=optional_text)
-    kubeconfig: str | None = field(default=None, validator=optional_text, metadata={"host_path": host_path})
+    kubeconfig: str | None = field(
+        default=None, validator=optional_text, metadata={"host_path": host_path}
+    )
     context: str | None = field(default=None, validator=optional_text)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     kubectl_path: str = field(default="kubectl", validator=config_text)
     max_concurrent_per_pod: int | None = field(default=None, validator=_places)
-    _pods: WeakKeyDictionary[Any, Pods] = field(init=False, factory=WeakKeyDictionary, repr=False, eq=False)
+    _pods: WeakKeyDictionary[Any, Pods] = field(
+        init=False, factory=WeakKeyDictionary, repr=False, eq=False
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if (self.pod is None) == (self.selector is None):
-            raise ConfigError("pod or selector: give one of them, a pod's name or a label selector such as app=hooks")
+            raise ConfigError(
+                "pod or selector: give one of them, a pod's name or a label selector such as app=hooks"
+            )
 
     @property
     def _one_pod(self) -> str | None:
@@ -130,7 +157,9 @@ class KubectlExec(SupervisedSandbox):
         return f"pod {self._one_pod or self.pod or self.selector}"
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``kubectl exec`` process for ``command``; with a selector its pod is a placeholder."""
+        """Return the ``kubectl exec`` process for ``command``; with a selector its pod is a
+        placeholder.
+        """
         argv = kubectl_exec_argv(self, command)
         common: dict[str, Any] = {"argv": argv, "runner": "kubectl", "install": INSTALL}
         if self.supervisor == "off":
@@ -141,13 +170,24 @@ class KubectlExec(SupervisedSandbox):
             known = known_by(command, resident=self.resident)
             target = (*container, *self.extra_args, self._one_pod, "--")
             sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", *known)
-            ask = {"stop": (*sweep, "TERM"), "end": (*sweep, "KILL"), "gone": sweep, "gone_words": GONE}
-        return supervised(command, resident=self.resident, cwd=command.cwd, **common, **ask, explain=_explain)
+            ask = {
+                "stop": (*sweep, "TERM"),
+                "end": (*sweep, "KILL"),
+                "gone": sweep,
+                "gone_words": GONE,
+            }
+        return supervised(
+            command, resident=self.resident, cwd=command.cwd, **common, **ask, explain=_explain
+        )
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
         """See ``launch`` through; where there is a choice of pods, in one that takes it."""
         if self._one_pod is not None:
-            return await self.judged(command, await super().attempt(launch, command, began=began, timeout=timeout))
+            return await self.judged(
+                command, await super().attempt(launch, command, began=began, timeout=timeout)
+            )
         pods = self._choice()
         completed: Completed | None = None
         for _ in range(_MOST_PODS):
@@ -158,7 +198,9 @@ class KubectlExec(SupervisedSandbox):
                 return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=pod)
             one = self._in(pod)
             try:
-                completed = await one.attempt(one.launch(command), command, began=began, timeout=timeout)
+                completed = await one.attempt(
+                    one.launch(command), command, began=began, timeout=timeout
+                )
             finally:
                 pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
                 pods.release(pod)
@@ -186,10 +228,16 @@ class KubectlExec(SupervisedSandbox):
                 one, held = self._in(pod), AsyncExitStack()
                 held.callback(self._choice().release, pod)
                 try:
-                    process = await held.enter_async_context(one.opening(one.launch(command), command, **when))
+                    process = await held.enter_async_context(
+                        one.opening(one.launch(command), command, **when)
+                    )
                 except BaseException as exc:
                     await held.aclose()  # gives the pod back, without a wait
-                    if not tries_left or not isinstance(exc, SpawnError) or not _refused_by_pod(exc, exc.completed):
+                    if (
+                        not tries_left
+                        or not isinstance(exc, SpawnError)
+                        or not _refused_by_pod(exc, exc.completed)
+                    ):
                         raise
                     self._choice().lose(pod)
                 else:
@@ -215,11 +263,17 @@ class KubectlExec(SupervisedSandbox):
 
     async def _ask(self, *args: str, seconds: float = _ASK_TIMEOUT) -> Completed:
         """Run a kubectl command that only asks."""
-        known = [arg for arg in self.extra_args if arg.startswith("--") and arg[2:].partition("=")[0] in _EVERYWHERE]
+        known = [
+            arg
+            for arg in self.extra_args
+            if arg.startswith("--") and arg[2:].partition("=")[0] in _EVERYWHERE
+        ]
         argv = kubectl_argv(self, *args, *known)
         command = Command(argv, timeout=seconds, output_limit=64 * 2**20)
         launch = Launch(argv=argv, runner="kubectl", install=INSTALL, explain=_explain_plain)
-        return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
+        return await run(
+            launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds
+        )
 
     async def judged(self, command: Command, completed: Completed) -> Completed:
         """Return an outcome whose error says what became of the pod, if it was the pod."""
@@ -233,17 +287,25 @@ class KubectlExec(SupervisedSandbox):
             return completed
         if "error dialing backend" in stderr or (error.started is False and not stderr):
             return completed
-        found = await self._ask("get", "pod", str(self._one_pod), "--ignore-not-found", "-o", "json")
+        found = await self._ask(
+            "get", "pod", str(self._one_pod), "--ignore-not-found", "-o", "json"
+        )
         if found.error is not None:
             return completed
         if not found.stdout.strip():
-            words = f"there is no pod {self._one_pod}" if error.started is False else f"pod {self._one_pod} is gone"
+            words = (
+                f"there is no pod {self._one_pod}"
+                if error.started is False
+                else f"pod {self._one_pod} is gone"
+            )
         else:
             state = pod_state(json.loads(found.stdout), self.container)
             if state.running:
                 return completed
             words = state.text
-        return attrs.evolve(completed, error=TransportError(f"{error} ({words})", started=error.started))
+        return attrs.evolve(
+            completed, error=TransportError(f"{error} ({words})", started=error.started)
+        )
 
     def _plain_outcome(self, completed: Completed) -> Completed:
         """Return an outcome without what kubectl added to the program's output."""
@@ -265,7 +327,9 @@ def _explain(completed: Completed, words: bytes) -> SpawnError | None:
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell kubectl's failures from the program's by its trailer, which comes with a program's status and with nothing else."""
+    """Tell kubectl's failures from the program's by its trailer, which comes with a program's
+    status and with nothing else.
+    """
     code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
     if code == 0:
         return None

@@ -19,7 +19,13 @@ from anyspawn._sandbox import ArgvSandbox, config_text, host_path, optional_text
 from anyspawn._spawn.core import run, see_through
 from anyspawn._telemetry import warn
 from anyspawn.argv.kubectl import CONTAINER, kubectl_argv, kubectl_run_argv, pod_name
-from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import (
+    ConfigError,
+    NotStartedError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+)
 from anyspawn.sandboxes._kubectl import GONE, INSTALL, failure, pod_state
 from anyspawn.sandboxes._supervised import explain_frames, supervised
 from anyspawn.supervisor import SWEEP, tag_of
@@ -54,21 +60,29 @@ while [ "$n" -lt 20 ]; do
   sleep 1
 done
 """
-"""A script that deletes a pod, which may still have to be made, when its stdin ends; its arguments are how to delete it."""
+"""A script that deletes a pod, which may still have to be made, when its stdin ends; its arguments
+are how to delete it.
+"""
 
 
 def _user(_: object, __: Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ConfigError(f"user must be a number of 0 or more, or None for the image's user, not {value!r}")
+        raise ConfigError(
+            f"user must be a number of 0 or more, or None for the image's user, not {value!r}"
+        )
 
 
 def _policy(_: object, __: Attribute[Any], value: Any) -> None:
     if value not in ("IfNotPresent", "Never", "Always"):
-        raise ConfigError(f"image_pull_policy must be 'IfNotPresent', 'Never' or 'Always', not {value!r}")
+        raise ConfigError(
+            f"image_pull_policy must be 'IfNotPresent', 'Never' or 'Always', not {value!r}"
+        )
 
 
 def _labels(_: object, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in (*value, *value.values())):
+    if not isinstance(value, Mapping) or not all(
+        isinstance(text, str) for text in (*value, *value.values())
+    ):
         raise ConfigError(f"{attribute.name} must be a mapping of texts to texts, not {value!r}")
 
 
@@ -94,7 +108,9 @@ _OURS = {
 
 
 def _own_fields(value: Mapping[str, Any]) -> None:
-    """Refuse overrides that would take the pod, or the container that runs the command, out of our hands."""
+    """Refuse overrides that would take the pod, or the container that runs the command, out of our
+    hands.
+    """
     metadata = value.get("metadata", {})
     parts = {"": value, "metadata": metadata}
     if isinstance(metadata, Mapping):
@@ -111,7 +127,9 @@ def _own_fields(value: Mapping[str, Any]) -> None:
 
 def _overrides(_: object, __: Attribute[Any], value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"overrides must be a mapping in the form of a Pod, not {type(value).__name__}")
+        raise ConfigError(
+            f"overrides must be a mapping in the form of a Pod, not {type(value).__name__}"
+        )
     _own_fields(value)
     try:
         json.dumps(value)
@@ -123,22 +141,28 @@ def _overrides(_: object, __: Attribute[Any], value: Any) -> None:
 class KubectlRun(ArgvSandbox):
     """Run each command in a fresh pod by way of kubectl; the pod is deleted afterwards in any case.
 
-    The pod is made from ``image``, which must have a sh, and idles; the command runs in it by ``kubectl exec``, looked after by the
-    same supervisor as with `KubectlExec`. Variables and stdin stand in no argv, in no pod's description and in no audit log. The
-    defaults are those of the restricted Pod Security Standard. The pod carries a deadline of its own, so that it ends if
-    this process and its guard are gone. The command's timeout counts from the call, so that it includes the pod's start.
+    The pod is made from ``image``, which must have a sh, and idles; the command runs in it by
+    ``kubectl exec``, looked after by the same supervisor as with `KubectlExec`. Variables and stdin
+    stand in no argv, in no pod's description and in no audit log. The defaults are those of the
+    restricted Pod Security Standard. The pod carries a deadline of its own, so that it ends if this
+    process and its guard are gone. The command's timeout counts from the call, so that it includes
+    the pod's start.
 
     Args:
         image: The image.
         namespace: The namespace. Default: the context's.
-        service_account: The pod's service account, whose token is then mounted. Default: the namespace's, without a token.
+        service_account: The pod's service account, whose token is then mounted. Default: the
+            namespace's, without a token.
         node_selector: Labels that the node must have.
-        resources: Requests and limits as in a container's description: ``{"limits": {"cpu": "1", "memory": "256Mi"}}``.
-        user: The user inside, by number. Default 65534; ``None``: the image's, which must not be root then.
+        resources: Requests and limits as in a container's description: ``{"limits": {"cpu": "1",
+            "memory": "256Mi"}}``.
+        user: The user inside, by number. Default 65534; ``None``: the image's, which must not be
+            root then.
         image_pull_policy: ``IfNotPresent`` (default), ``Never`` or ``Always``.
-        overrides: What else the Pod is to say, or to say differently, merged over what stands there; the container of
-            the command is called ``main``, and others may stand beside it.
-        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or ``~/.kube/config``.
+        overrides: What else the Pod is to say, or to say differently, merged over what stands
+            there; the container of the command is called ``main``, and others may stand beside it.
+        kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or
+            ``~/.kube/config``.
         context: A context of the kubeconfig. Default: the current one.
         kubectl_path: The client. Default: ``kubectl``.
     """
@@ -148,11 +172,17 @@ class KubectlRun(ArgvSandbox):
     namespace: str | None = field(default=None, validator=optional_text)
     service_account: str | None = field(default=None, validator=optional_text)
     node_selector: Mapping[str, str] = field(factory=dict, validator=_labels, hash=False)
-    resources: Mapping[str, Mapping[str, str]] = field(factory=dict, validator=_resources, hash=False)
+    resources: Mapping[str, Mapping[str, str]] = field(
+        factory=dict, validator=_resources, hash=False
+    )
     user: int | None = field(default=65534, validator=_user)
-    image_pull_policy: Literal["IfNotPresent", "Never", "Always"] = field(default="IfNotPresent", validator=_policy)
+    image_pull_policy: Literal["IfNotPresent", "Never", "Always"] = field(
+        default="IfNotPresent", validator=_policy
+    )
     overrides: Mapping[str, Any] = field(factory=dict, validator=_overrides, hash=False)
-    kubeconfig: str | None = field(default=None, validator=optional_text, metadata={"host_path": host_path})
+    kubeconfig: str | None = field(
+        default=None, validator=optional_text, metadata={"host_path": host_path}
+    )
     context: str | None = field(default=None, validator=optional_text)
     kubectl_path: str = field(default="kubectl", validator=config_text)
 
@@ -175,7 +205,9 @@ class KubectlRun(ArgvSandbox):
             guard=self._guard(pod),
         )
 
-    async def attempt(self, launch: Launch, command: Command, *, began: float, timeout: float) -> Completed:
+    async def attempt(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
         """Make a pod, see ``launch`` through in it, and delete it."""
         completed: Completed | None = None
         async with self._pod(launch, command, began + timeout) as pod:
@@ -198,7 +230,9 @@ class KubectlRun(ArgvSandbox):
             pod.idle = False
             process: Process | None = None
             try:
-                async with super().opening(launch, command, began=began, timeout=timeout) as process:
+                async with super().opening(
+                    launch, command, began=began, timeout=timeout
+                ) as process:
                     yield process
             finally:
                 completed = process.completed if process is not None else None
@@ -222,19 +256,27 @@ class KubectlRun(ArgvSandbox):
 
         made = never_made = False
         try:
-            # Not cancelled, but seen through: a kubectl that were killed might leave a pod that is still to come.
+            # Not cancelled, but seen through: a kubectl that were killed might leave a pod that is
+            # still to come.
             try:
                 await see_through(make, _CREATE_TIMEOUT)
             finally:
                 made = pod.error is None
-                never_made = isinstance(pod.error, NotStartedError) or getattr(pod.error, "started", None) is False
+                never_made = (
+                    isinstance(pod.error, NotStartedError)
+                    or getattr(pod.error, "started", None) is False
+                )
             await anyio.lowlevel.checkpoint_if_cancelled()
             pod.error = pod.error or await self._running(command, deadline)
             yield pod
         finally:
             await see_through(delete, _DELETE_TIMEOUT)
             if not pod.gone:
-                warn("anyspawn.kubectl_run", "pod %s may still be there; anyspawn prune removes it", name)
+                warn(
+                    "anyspawn.kubectl_run",
+                    "pod %s may still be there; anyspawn prune removes it",
+                    name,
+                )
 
     def _not_run(self, launch: Launch, error: SpawnError | None, began: float) -> Completed:
         """Return the outcome of a call whose pod never ran the command."""
@@ -245,7 +287,9 @@ class KubectlRun(ArgvSandbox):
     async def _make(self, command: Command, deadline: float) -> Completed:
         seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
         manifest = pod_manifest(self, command, seconds=seconds, owner=owner())
-        checked = str(bool(self.overrides)).lower()  # of what we write ourselves nothing is misspelt
+        checked = str(
+            bool(self.overrides)
+        ).lower()  # of what we write ourselves nothing is misspelt
         argv = kubectl_argv(self, "create", "-f", "-", f"--validate={checked}")
         within = min(_CREATE_TIMEOUT, max(0.0, deadline - anyio.current_time()) + _LATE)
         data = json.dumps(manifest).encode()
@@ -280,12 +324,15 @@ class KubectlRun(ArgvSandbox):
         if isinstance(done.error, SpawnTimeoutError):
             waits = f": {state.text}" if state else ""
             return SpawnTimeoutError(f"{command.argv[0]!r} was not started in time{waits}")
-        return done.error or TransportError(f"the watch of pod {pod} ended before it ran", started=False)
+        return done.error or TransportError(
+            f"the watch of pod {pod} ended before it ran", started=False
+        )
 
     async def _delete(self, launch: Launch, pod: str, *, sure: bool, idle: bool) -> bool:
         """Delete the pod; return whether nothing can be left of it.
 
-        A pod in which nothing of the command runs is deleted at once. One of which that is not known is left to the kubelet.
+        A pod in which nothing of the command runs is deleted at once. One of which that is not
+        known is left to the kubelet.
 
         Args:
             launch: The command's.
@@ -316,12 +363,26 @@ class KubectlRun(ArgvSandbox):
         return kubectl_argv(self, "delete", "pod", pod, *how, "--wait=false", "--ignore-not-found")
 
     def _guard(self, pod: str) -> tuple[str, ...]:
-        return ("sh", "-c", GUARD, "anyspawn", *self._delete_argv(pod, "--now", "--request-timeout=10s"))
+        return (
+            "sh",
+            "-c",
+            GUARD,
+            "anyspawn",
+            *self._delete_argv(pod, "--now", "--request-timeout=10s"),
+        )
 
     async def _kubectl(
-        self, argv: tuple[str, ...], pod: str, *, seconds: float, remote: bool = False, **options: Any
+        self,
+        argv: tuple[str, ...],
+        pod: str,
+        *,
+        seconds: float,
+        remote: bool = False,
+        **options: Any,
     ) -> Completed:
-        command = Command(argv, timeout=seconds, output_limit=64 * 1024, overflow="truncate", **options)
+        command = Command(
+            argv, timeout=seconds, output_limit=64 * 1024, overflow="truncate", **options
+        )
         launch = Launch(
             argv=argv,
             stdin=command.stdin,
@@ -331,7 +392,9 @@ class KubectlRun(ArgvSandbox):
             guard=self._guard(pod),
             remote=remote,
         )
-        return await run(launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds)
+        return await run(
+            launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds
+        )
 
 
 @define
@@ -364,7 +427,9 @@ def _explain_other(completed: Completed, _: bytes) -> SpawnError | None:
     return failure(stderr, code, started=False if code > 0 and _REFUSED.search(stderr) else None)
 
 
-def pod_manifest(config: KubectlRun, command: Command, *, seconds: float, owner: str) -> dict[str, Any]:
+def pod_manifest(
+    config: KubectlRun, command: Command, *, seconds: float, owner: str
+) -> dict[str, Any]:
     """Return the Pod that runs ``command``: pure.
 
     Args:
@@ -389,7 +454,10 @@ def pod_manifest(config: KubectlRun, command: Command, *, seconds: float, owner:
                 "imagePullPolicy": config.image_pull_policy,
                 "command": _IDLE,
                 "resources": {kind: dict(amounts) for kind, amounts in config.resources.items()},
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                },
             }
         ],
     }
@@ -414,9 +482,13 @@ def pod_manifest(config: KubectlRun, command: Command, *, seconds: float, owner:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """Return ``base`` with ``over`` on top: mappings by key, lists of named things by name, all else replaced; null removes."""
+    """Return ``base`` with ``over`` on top: mappings by key, lists of named things by name, all
+    else replaced; null removes.
+    """
     if isinstance(base, Mapping) and isinstance(over, Mapping):
-        both = {key: _merged(base.get(key), value) for key, value in over.items() if value is not None}
+        both = {
+            key: _merged(base.get(key), value) for key, value in over.items() if value is not None
+        }
         return {**{key: value for key, value in base.items() if key not in over}, **both}
     if _are_named(base) and _are_named(over):
         names = {item["name"]: item for item in base}
@@ -427,4 +499,6 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 def _are_named(items: Any) -> bool:
-    return isinstance(items, (list, tuple)) and all(isinstance(item, Mapping) and "name" in item for item in items)
+    return isinstance(items, (list, tuple)) and all(
+        isinstance(item, Mapping) and "name" in item for item in items
+    )

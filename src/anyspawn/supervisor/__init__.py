@@ -5,7 +5,16 @@ from __future__ import annotations
 from functools import cache
 
 from anyspawn.supervisor._frames import SHORT, Frames, call_line, head, printf_format, tag_of, task
-from anyspawn.supervisor._stream import BROKE, CHUNK, CLOSE, RUNNING, TAKEN, TOOK, line_of, streaming
+from anyspawn.supervisor._stream import (
+    BROKE,
+    CHUNK,
+    CLOSE,
+    RUNNING,
+    TAKEN,
+    TOOK,
+    line_of,
+    streaming,
+)
 
 __all__ = [
     "BROKE",
@@ -49,9 +58,11 @@ for file in $(grep -l "^Max file locks  *$1 " /proc/[0-9]*/limits; grep -l "ANYS
 done 2>/dev/null
 [ -n "$seen" ]
 """
-"""A script that lists the processes of a tag and an id, and with a third argument sends them that signal.
+"""A script that lists the processes of a tag and an id, and with a third argument sends them that
+signal.
 
-It tags itself first, and fails unless it finds itself: that nothing is found proves nothing where one cannot look.
+It tags itself first, and fails unless it finds itself: that nothing is found proves nothing where
+one cannot look.
 """
 
 

@@ -1,4 +1,6 @@
-"""What the supervisor and its caller say to each other: the head of its stdin, and the frames in its output. Pure."""
+"""What the supervisor and its caller say to each other: the head of its stdin, and the frames in
+its output. Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _LONGEST = 64
 _SURE = 8
 """So much of a frame's beginning no program writes by chance."""
 SHORT = 4096
-"""Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer one follows it."""
+"""Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer
+one follows it.
+"""
 _OPENING = 64 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -25,7 +29,9 @@ def tag_of(call_id: str) -> int:
     return int(call_id[:13] or "0", 16) % 2**50 + 1
 
 
-def head(call_id: str, nonce: str, env: Mapping[str, str], size: int, cwd: str | None = None) -> bytes:
+def head(
+    call_id: str, nonce: str, env: Mapping[str, str], size: int, cwd: str | None = None
+) -> bytes:
     """Return what the supervisor reads before the command's stdin.
 
     Args:
@@ -48,7 +54,9 @@ def _settings(env: Mapping[str, str], cwd: str | None) -> list[bytes]:
     lines = []
     if cwd is not None:
         refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
-        lines.append(b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD" % (_on_one_line(cwd), refuse))
+        lines.append(
+            b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD" % (_on_one_line(cwd), refuse)
+        )
     for name, value in env.items():
         _check(name, ", or supervisor='off'")
         lines.append(b"export %s=%s" % (name.encode(), _on_one_line(value)))
@@ -59,11 +67,16 @@ def _check(name: str, instead: str) -> None:
     if name.startswith("ANYSPAWN_"):
         raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"env: {name!r} cannot be handed on by a shell; use letters, digits and _{instead}")
+        raise ConfigError(
+            f"env: {name!r} cannot be handed on by a shell; use letters, digits and _{instead}"
+        )
 
 
-def task(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None) -> bytes:
-    """Return what a resident is told of one command, but for the word of its frames: a line, and a long stdin.
+def task(
+    argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None
+) -> bytes:
+    """Return what a resident is told of one command, but for the word of its frames: a line, and a
+    long stdin.
 
     Raises:
         ConfigError: A variable's name is not one that a shell can hand on.
@@ -82,21 +95,27 @@ def call_line(task: bytes, nonce: str, known: str = "") -> bytes:
     Args:
         task: What `task` returned, without a long stdin.
         nonce: What the command's frames begin with.
-        known: ``yes``: the program was executed there before, and said to be fit, so that one that cannot be executed need
-            not be told from one that returns 127; arguments and variables are not near any system's limit. ``ask``: have it
-            said whether the program is fit.
+        known: ``yes``: the program was executed there before, and said to be fit, so that one that
+            cannot be executed need not be told from one that returns 127; arguments and variables
+            are not near any system's limit. ``ask``: have it said whether the program is fit.
     """
     form, _, rest = task.partition(b"\0")
     return b"run %s %s '%s' %s" % (nonce.encode(), form, known.encode(), rest)
 
 
 _SPECIAL = re.compile(rb"[^ -$&(-,/-\[\]-~]")
-"""What does not stand as itself: % ' \\ among it, and - and ., which are options and words of ours where they stand alone."""
-_FORMAT = [b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)]
+"""What does not stand as itself: % ' \\ among it, and - and ., which are options and words of ours
+where they stand alone.
+"""
+_FORMAT = [
+    b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)
+]
 
 
 def printf_format(data: bytes) -> bytes:
-    """Return what ``printf`` takes for ``data``, on one line, and as it stands between single quotes."""
+    """Return what ``printf`` takes for ``data``, on one line, and as it stands between single
+    quotes.
+    """
     if data.isascii():  # text has few, and is searched faster than it is put together
         return _SPECIAL.sub(lambda match: _FORMAT[match[0][0]], data)
     return b"".join([_FORMAT[byte] for byte in data])
@@ -167,11 +186,15 @@ class Frames:
 
     @property
     def doubtful(self) -> bool:
-        """Whether something is held back that is hardly the beginning of a frame: too little of one has come."""
+        """Whether something is held back that is hardly the beginning of a frame: too little of one
+        has come.
+        """
         return self.begun and self._passed < len(self._held) < _SURE
 
     def pass_on(self) -> bytes:
-        """Return that after all; if it is the beginning of a frame, the frame is known by it nevertheless."""
+        """Return that after all; if it is the beginning of a frame, the frame is known by it
+        nevertheless.
+        """
         data, self._passed = self._held[self._passed :], len(self._held)
         return data
 
@@ -213,12 +236,16 @@ class Frames:
 
     @property
     def unstarted(self) -> int | None:
-        """The status with which the shell could not execute the command, 126 or 127; another where it came to grief before."""
+        """The status with which the shell could not execute the command, 126 or 127; another where
+        it came to grief before.
+        """
         return self._number("unstarted")
 
     @property
     def gone(self) -> int | None:
-        """The status, 126 or 127, of what was a program and is none now: before it was to run, or because it removed itself."""
+        """The status, 126 or 127, of what was a program and is none now: before it was to run, or
+        because it removed itself.
+        """
         return self._number("gone")
 
     @property
@@ -238,7 +265,9 @@ class Frames:
 
     @property
     def listens(self) -> bool:
-        """Whether the resident heeds words about the command: it has begun it, and has read a long stdin to its end."""
+        """Whether the resident heeds words about the command: it has begun it, and has read a long
+        stdin to its end.
+        """
         return self.begun and ("send" not in self.words or "took" in self.words)
 
     @property

@@ -1,4 +1,6 @@
-"""How the stdin of a live program goes to its supervisor: a line for each chunk, and lines that say more. Pure."""
+"""How the stdin of a live program goes to its supervisor: a line for each chunk, and lines that say
+more. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,12 @@ CHUNK = 16 * 1024
 CLOSE = b"-\n"
 """The line after the last chunk."""
 TAKEN = b".\n"
-"""The line with which the caller answers `TOOK` and `BROKE`, upon which the shell forgets the process that wrote the chunk."""
+"""The line with which the caller answers `TOOK` and `BROKE`, upon which the shell forgets the
+process that wrote the chunk.
+"""
 TOOK, BROKE = "took", "broke"
-"""The frames that say that a chunk was written to the program, or that the program reads no more."""
+"""The frames that say that a chunk was written to the program, or that the program reads no more.
+"""
 RUNNING = "running"
 """The frame that says that the program has taken the shell's place."""
 
@@ -28,5 +33,7 @@ def streaming(head: bytes) -> bytes:
 
 
 def line_of(chunk: bytes) -> bytes:
-    """Return the line that stands for a chunk: a format for ``printf``, which neither `CLOSE` nor `TAKEN` can be."""
+    """Return the line that stands for a chunk: a format for ``printf``, which neither `CLOSE` nor
+    `TAKEN` can be.
+    """
     return printf_format(chunk) + b"\n"
