@@ -30,6 +30,23 @@ SYSTEM = (
 )
 EMPTY = ("/home", "/root", "/run", "/tmp", "/var", "/var/tmp")
 KERNEL = ("/proc", "/dev", "/sys")
+SETTINGS = (
+    "acpi",
+    "asound",
+    "dynamic_debug",
+    "fs",
+    "latency_stats",
+    "mtrr",
+    "pressure",
+    "scsi",
+    "sys",
+)
+"""What in /proc belongs to the kernel of the host and has files that its root may write.
+
+The kernel asks there for root's number, not for a capability, so that a sandbox started by root
+could set `kernel.core_pattern`, and with it run a program outside. bwrap itself looks after bus,
+irq and sysrq-trigger.
+"""
 
 _HEAD = (
     "bwrap",
@@ -68,6 +85,8 @@ def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
         if path == "/":  # before /proc and /dev, which stay the sandbox's own
             argv += [option, path, path]
     argv += ["--proc", "/proc", "--dev", "/dev"]
+    for name in SETTINGS:
+        argv += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
     for option, path in binds:
         if path != "/":
             argv += [option, path, path]
