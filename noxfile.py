@@ -51,7 +51,7 @@ def install(session: nox.Session, group: str, *extras: str) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests on every Python that is there, and on the last one under coverage."""
-    install(session, "test", "cli", "bubblewrap")
+    install(session, "test", "cli", "bubblewrap", "egress")
     if session.python != PYTHONS[-1]:
         loop = ("asyncio", "trio")[PYTHONS.index(str(session.python)) % 2]
         left_out = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def typing(session: nox.Session) -> None:
     """Check types, strictly."""
-    session.install("-e", ".[cli]", *nox.project.dependency_groups(PROJECT, "typing"))
+    session.install("-e", ".[cli,egress]", *nox.project.dependency_groups(PROJECT, "typing"))
     session.run("mypy")
 
 

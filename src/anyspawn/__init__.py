@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anyspawn._call import spawn
-from anyspawn._model import Cleanup, Command, Completed, FdArg, Launch, Sandbox
+from anyspawn._egress import Egress
+from anyspawn._model import Cleanup, Command, Completed, EgressCounts, FdArg, Launch, Sandbox
 from anyspawn._open import open  # noqa: A004  it stands beside spawn, as os.open does beside os.spawnv
 from anyspawn._registry import (
     Registry,
@@ -49,6 +50,8 @@ __all__ = [
     "Direct",
     "DockerExec",
     "DockerRun",
+    "Egress",
+    "EgressCounts",
     "ExitError",
     "FdArg",
     "KubectlExec",

@@ -20,7 +20,16 @@ from attrs import Attribute, field, frozen
 from anyspawn._env import Env, check_text
 from anyspawn.exceptions import SpawnError
 
-__all__ = ["Cleanup", "Command", "Completed", "FdArg", "Launch", "Sandbox", "StreamName"]
+__all__ = [
+    "Cleanup",
+    "Command",
+    "Completed",
+    "EgressCounts",
+    "FdArg",
+    "Launch",
+    "Sandbox",
+    "StreamName",
+]
 
 StreamName = Literal["stdout", "stderr"]
 OnOutput = Callable[[StreamName, bytes], "Awaitable[None] | None"]
@@ -179,6 +188,21 @@ class Cleanup(enum.Enum):
 
 
 @frozen(kw_only=True)
+class EgressCounts:
+    """How many connections a program asked its proxy for (`Egress`).
+
+    Args:
+        allowed: Those that were made.
+        denied: Those that the rules do not allow.
+        failed: Those that are allowed and could not be made.
+    """
+
+    allowed: int = 0
+    denied: int = 0
+    failed: int = 0
+
+
+@frozen(kw_only=True)
 class Completed:
     """How a call came out.
 
@@ -195,6 +219,7 @@ class Completed:
         duration: Seconds that the call took.
         error: What went wrong, or ``None``.
         cleanup: What became of the work.
+        egress: The connections that the program asked for, where the network is an `Egress`.
     """
 
     argv: tuple[str, ...]
@@ -207,6 +232,7 @@ class Completed:
     duration: float = 0.0
     error: SpawnError | None = field(default=None, eq=False)
     cleanup: Cleanup = Cleanup.NOT_NEEDED
+    egress: EgressCounts | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.error is not None:
@@ -228,11 +254,13 @@ class FdArg:
         data: What the runner reads from the descriptor: the place for values that no argv may show.
             ``None``: the runner writes to it, and ``Launch.explain`` is given what it wrote.
         prefix: What goes before the number. Default: nothing.
+        fd: A descriptor that is open already and stays its owner's, instead of a new one.
     """
 
     index: int
     data: bytes | None = field(default=None, repr=_size)
     prefix: str = ""
+    fd: int | None = None
 
 
 @frozen(kw_only=True)

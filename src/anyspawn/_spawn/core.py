@@ -621,7 +621,9 @@ class Call:
             "stderr", command.output_limit, keep_tail=keep_tail, frames=self._frames
         )
         for arg in launch.fd_args:
-            if arg.data is None:
+            if arg.fd is not None:
+                fd = arg.fd
+            elif arg.data is None:
                 fd = self._open_output("stdout", _STATUS_LIMIT, keep_tail=True)
                 self._status = self._outputs.pop()
             else:

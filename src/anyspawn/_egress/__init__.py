@@ -1,0 +1,7 @@
+"""The network by name: which hosts a sandboxed program may reach, and the proxy that it reaches
+them by.
+"""
+
+from anyspawn._egress._settings import Egress
+
+__all__ = ["Egress"]

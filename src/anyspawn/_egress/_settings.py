@@ -1,0 +1,85 @@
+"""`Egress`: the hosts that a sandboxed program may reach. A value; what serves it is loaded with
+the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from anyspawn._sandbox import config_texts
+from anyspawn.exceptions import ConfigError
+
+__all__ = ["Egress", "Resolve"]
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+def _allow_texts(value: Iterable[str]) -> tuple[str, ...]:
+    return config_texts(value, "allow")
+
+
+def _private_texts(value: Iterable[str]) -> tuple[str, ...]:
+    return config_texts(value, "private")
+
+
+def _hosts(_: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    from anyspawn._egress._rules import Rule
+
+    for entry in value:
+        try:
+            Rule.parse(entry)
+        except ValueError as exc:
+            hint = "; leave out the scheme and the path" if "/" in entry else ""
+            raise ConfigError(
+                f"{attribute.name}: {entry!r} is not a host such as pypi.org, *.example.org:443 "
+                f"or 10.0.0.5:8080: {exc}{hint}"
+            ) from None
+
+
+def _resolve(_: object, __: object, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(
+            f"resolve must be an async function of a name and a port, not {type(value).__name__}"
+        )
+
+
+@frozen(kw_only=True)
+class Egress:
+    """The hosts that a sandboxed program may reach, by name. It has no other way out.
+
+    A host is written ``pypi.org``, ``*.example.org`` (each name below example.org, at any depth,
+    and not that itself), ``*`` (each name), or as an address. ``:443`` after it allows that port
+    alone, ``:*`` any port; without either the ports 80 and 443 are allowed.
+
+    The program uses a proxy on the host's side, to which ``HTTP_PROXY``, ``HTTPS_PROXY`` and
+    ``ALL_PROXY`` point. The proxy resolves names, and connects to the address that it has checked.
+    A name that has no public address is refused unless it is also named in ``private``.
+
+    Needs the ``egress`` extra.
+
+    Args:
+        allow: The hosts.
+        private: Hosts, written likewise, that may also have a private or loopback address. A
+            link-local address, or one of a cloud's metadata service, must itself be listed.
+            Default: none.
+        resolve: An async function that returns the addresses of a name, instead of the system's
+            resolver. It is given the name and the port.
+
+    Raises:
+        ConfigError: An entry is not a host, or the extra is not installed.
+    """
+
+    allow: tuple[str, ...] = field(converter=_allow_texts, validator=_hosts)
+    private: tuple[str, ...] = field(default=(), converter=_private_texts, validator=_hosts)
+    resolve: Resolve | None = field(
+        default=None, validator=_resolve, repr=False, metadata={"config": False}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        from importlib.util import find_spec
+
+        if find_spec("h11") is None or find_spec("idna") is None:
+            raise ConfigError("allow needs the egress extra: pip install 'anyspawn[egress]'")

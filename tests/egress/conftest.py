@@ -1,0 +1,56 @@
+"""Hosts of the tests' own, and rules that allow them."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hosts import Names, serving
+
+from anyspawn import Egress
+
+
+@pytest.fixture
+def web():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate, with its key, for web.test; its own authority."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem "
+        "-out ca.pem -days 2 -subj /CN=test -addext subjectAltName=DNS:web.test".split(),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    (folder / "both.pem").write_bytes(
+        (folder / "key.pem").read_bytes() + (folder / "ca.pem").read_bytes()
+    )
+    (folder / "ca.pem").chmod(0o644)
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def secure_web(certificate):
+    with serving("secure", tls=certificate / "both.pem") as server:
+        yield server
+
+
+@pytest.fixture
+def names():
+    return Names()
+
+
+@pytest.fixture
+def egress(names):
+    """Make settings in which names below ``test`` are allowed with any port."""
+
+    def make(*allow, private=("*.test:*",)):
+        return Egress(allow=allow, private=private, resolve=names)
+
+    return make
