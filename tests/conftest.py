@@ -127,6 +127,7 @@ class Unprivileged:
             "anyio",
             "attr",
             "attrs",
+            "h11",
             "idna",
             "trio",
             "sniffio",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from hosts import Names, serving
 
 from anyspawn import Egress
+from hosts import Names, serving
+
+OPENSSL = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+OPENSSL += ["-nodes", "-keyout", "key.pem", "-out", "ca.pem", "-days", "2"]
 
 
 @pytest.fixture
@@ -21,8 +24,7 @@ def certificate(tmp_path_factory):
     """A certificate, with its key, for web.test; its own authority."""
     folder = tmp_path_factory.mktemp("certificate")
     subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem "
-        "-out ca.pem -days 2 -subj /CN=test -addext subjectAltName=DNS:web.test".split(),
+        [*OPENSSL, "-addext", "subjectAltName=DNS:web.test", "-subj", "/CN=test"],
         cwd=folder,
         check=True,
         capture_output=True,

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 import pytest
-from hosts import listening, talking
 
 from anyspawn import spawn
 from anyspawn._egress import _gate, _proxy
 from anyspawn._egress._gate import Gate
 from anyspawn._model import EgressCounts
+from hosts import listening, talking
 
 pytestmark = pytest.mark.anyio
 

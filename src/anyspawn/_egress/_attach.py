@@ -16,54 +16,33 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import attrs
-from attrs import define, field, frozen
+from attrs import frozen
 
 from anyspawn._egress import _enter
 from anyspawn._egress._beside import beside
 from anyspawn._egress._gate import Gate
 from anyspawn._egress._proxy import serving
-from anyspawn._egress._rules import Rule
-from anyspawn._egress._settings import Egress
+from anyspawn._egress._settings import PORT, Egress
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn.exceptions import TransportError
 
-__all__ = ["Way", "into_bubblewrap", "listener_in", "proxy_env"]
+__all__ = ["Way", "into_bubblewrap", "listener_in"]
 
-PORT = 3128
-"""The proxy's port, on the sandbox's own loopback interface."""
-
+_ENTER = [sys.executable, "-I", "-S", _enter.__file__]
 _ENTER_TIMEOUT = 10.0
-_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-def proxy_env(egress: Egress) -> Mapping[str, str]:
-    """Return the variables that point programs to the proxy.
-
-    ``ALL_PROXY`` names it as one of HTTP as well: clients that know SOCKS only with an extra refuse
-    to start otherwise.
-    """
-    from anyspawn._egress._rules import parse_host
-
-    rules = [Rule.parse(entry) for entry in (*egress.allow, *egress.private)]
-    own = [host for host in _OWN_HOSTS if not any(rule.names(parse_host(host)) for rule in rules)]
-    proxy = f"http://127.0.0.1:{PORT}"
-    env = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": ",".join(own)}
-    return env | {name.lower(): value for name, value in env.items()}
-
-
-@define
+@frozen
 class Way:
     """A call's way out.
 
     Args:
-        launch: The call's launch, which waits for the way.
-        ready: Set when the way is there.
+        launch: The call's launch, whose program is executed when the way is there.
     """
 
     launch: Launch
-    ready: anyio.Event = field(factory=anyio.Event)
-    _gate: Gate = field(kw_only=True)
+    _gate: Gate
 
     def counted(self, completed: Completed) -> Completed:
         """Return an outcome with the connections that the program asked for."""
@@ -82,26 +61,29 @@ async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> A
     failed: list[TransportError] = []
     with _pipe() as (told, tells), _pipe() as (waits, go):
         options = {"--info-fd": tells, "--block-fd": waits}
-        way = Way(_with_fds(launch, options), gate=Gate(egress, command.id))
+        gate = Gate(egress, command.id)
 
         async def prepare() -> None:
             pid = await _child_pid(told)
             try:
                 listener = await listener_in(pid)
             except TransportError as exc:
-                if os.path.exists(f"/proc/{pid}/ns/net"):  # else bwrap has failed, and says why
+                if _has_network(pid):  # else bwrap has failed, and says why
                     failed.append(exc)
                     scope.cancel()
                 return
-            async with serving(listener, way._gate):
+            async with serving(listener, gate):
                 os.write(go, b".")
-                way.ready.set()
                 await anyio.sleep_forever()
 
         async with beside(prepare) as scope:
-            yield way
+            yield Way(_with_fds(launch, options), gate)
     if failed:
         raise failed[0]
+
+
+def _has_network(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}/ns/net")
 
 
 @contextmanager
@@ -156,16 +138,14 @@ async def listener_in(pid: int) -> socket.socket:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            argv = [sys.executable, "-I", "-S", _enter.__file__, str(pid), str(PORT)]
-            done = await _Entering(channel=theirs.fileno()).spawn(
-                Command(argv, timeout=_ENTER_TIMEOUT)
-            )
+            command = Command([*_ENTER, str(pid), str(PORT)], timeout=_ENTER_TIMEOUT)
+            done = await _Entering(channel=theirs.fileno()).spawn(command)
         if done.error is not None:
             why = done.stderr.decode(errors="replace").strip() or done.error
             raise TransportError(
                 f"the sandbox's network could not be entered to open the proxy's port: {why}",
                 started=False,
             )
-        ours.setblocking(False)
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1, flags)
         return socket.socket(fileno=fds[0])

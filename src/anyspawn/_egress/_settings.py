@@ -12,7 +12,14 @@ from attrs import Attribute, field, frozen
 from anyspawn._sandbox import config_texts
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["Egress", "Resolve"]
+__all__ = ["PORT", "Egress", "Resolve"]
+
+PORT = 3128
+"""The proxy's port, on the sandbox's own loopback interface."""
+
+_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
+_NODE = {"NODE_USE_ENV_PROXY": "1"}
+"""Node 24 and later heed the variables where this one says so."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -83,3 +90,18 @@ class Egress:
 
         if find_spec("h11") is None or find_spec("idna") is None:
             raise ConfigError("allow needs the egress extra: pip install 'anyspawn[egress]'")
+
+    def env(self) -> dict[str, str]:
+        """Return the variables that point a program to the proxy.
+
+        ``ALL_PROXY`` names it by HTTP, too: some clients know SOCKS with an extra alone, and refuse
+        to start where it is named by that.
+        """
+        from anyspawn._egress._rules import Rule, parse_host
+
+        rules = [Rule.parse(entry) for entry in (*self.allow, *self.private)]
+        own = [name for name in _OWN_HOSTS if not any(r.names(parse_host(name)) for r in rules)]
+        proxy = f"http://127.0.0.1:{PORT}"
+        env = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
+        env["NO_PROXY"] = ",".join(own)
+        return env | {name.lower(): value for name, value in env.items()} | _NODE

@@ -74,7 +74,7 @@ def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
     is the directory inside as outside; without one the program starts in ``/``.
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
-    if config.network:
+    if config.network is True:
         argv.append("--share-net")
     for path in SYSTEM:
         argv += ["--ro-bind-try", path, path]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
+from anyspawn._egress import Egress
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
-from anyspawn._sandbox import config_flag, config_text, config_texts, host_path
+from anyspawn._sandbox import config_text, config_texts, host_path
 from anyspawn.argv.bubblewrap import (
     ARGS_INDEX,
     STATUS_INDEX,
@@ -68,6 +69,11 @@ def _names(value: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def _network(_: object, __: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, (bool, Egress)):
+        raise ConfigError(f"network must be true, false or an Egress, not {value!r}")
+
+
 @frozen(kw_only=True)
 class Bubblewrap(ResidentSandbox):
     """Run commands in namespaces of their own by way of bwrap (Linux).
@@ -85,7 +91,8 @@ class Bubblewrap(ResidentSandbox):
     Args:
         readonly: Absolute paths that the program may read.
         writable: Absolute paths that the program may read and write.
-        network: Share the host's network. Default: only a loopback interface of its own.
+        network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
+            proxy. Default: only a loopback interface of its own.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
         resident: How many sandboxes may be kept and run one command after the other; more commands
@@ -101,12 +108,20 @@ class Bubblewrap(ResidentSandbox):
     writable: tuple[str, ...] = field(
         default=(), converter=_writable, metadata={"host_path": host_path}
     )
-    network: bool = field(default=False, validator=config_flag)
+    network: bool | Egress = field(default=False, validator=_network)
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
 
+    def __attrs_post_init__(self) -> None:
+        if self.resident and isinstance(self.network, Egress):
+            raise ConfigError(
+                "resident: an Egress is made for one command; leave resident at 0, or network out"
+            )
+
     def launch(self, command: Command) -> Launch:
         """Return the bwrap process for ``command``."""
+        if isinstance(self.network, Egress):
+            command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
         fields: dict[str, Any] = {"stdin": command.stdin, "explain": _explain}
         begun_with = command
         if self.resident:
@@ -139,7 +154,31 @@ class Bubblewrap(ResidentSandbox):
         """See ``launch`` through, in a sandbox of its own or in one that is kept."""
         if self.resident:
             return await self.serve(launch, command, began=began, timeout=timeout)
-        return await super().attempt(launch, command, began=began, timeout=timeout)
+        if not isinstance(self.network, Egress):
+            return await super().attempt(launch, command, began=began, timeout=timeout)
+        from anyspawn._egress._attach import into_bubblewrap
+
+        try:
+            async with into_bubblewrap(self.network, launch, command) as way:
+                completed = await super().attempt(way.launch, command, began=began, timeout=timeout)
+        except TransportError as exc:
+            return Completed(argv=launch.argv, error=exc)
+        return way.counted(completed)
+
+    @asynccontextmanager
+    async def opening(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> AsyncIterator[Process]:
+        """Start ``launch``, with its way to the network where it has one."""
+        async with AsyncExitStack() as stack:
+            if isinstance(self.network, Egress):
+                from anyspawn._egress._attach import into_bubblewrap
+
+                way = into_bubblewrap(self.network, launch, command)
+                launch = (await stack.enter_async_context(way)).launch
+            yield await stack.enter_async_context(
+                super().opening(launch, command, began=began, timeout=timeout)
+            )
 
     async def spawn(self, command: Command) -> Completed:
         """Run ``command`` to its end; its working directory, if it names none, is this
