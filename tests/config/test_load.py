@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from anyspawn import Bubblewrap, ConfigError, Direct, DockerExec, DockerRun, Registry
+from anyspawn import Bubblewrap, ConfigError, Direct, DockerExec, DockerRun, Egress, Registry
 from anyspawn.config import (
     ConfigProblem,
     HookConfig,
@@ -47,7 +47,16 @@ def test_every_field():
     assert loaded.metadata == {"name": "every-field", "labels": {"team": "safety"}}
     host, box = Direct(name="host", default_timeout=5, max_concurrent=4), loaded.sandboxes["box"]
     fresh, sidecar = loaded.sandboxes["fresh"], loaded.sandboxes["sidecar"]
-    assert loaded.sandboxes == {"host": host, "box": box, "fresh": fresh, "sidecar": sidecar}
+    online = loaded.sandboxes["online"]
+    assert loaded.sandboxes == {
+        "host": host,
+        "box": box,
+        "online": online,
+        "fresh": fresh,
+        "sidecar": sidecar,
+    }
+    hosts, private = ["pypi.org", "*.pythonhosted.org:443"], ["wiki.corp.example:443"]
+    assert online == Bubblewrap(name="online", network=Egress(allow=hosts, private=private))
     assert fresh == DockerRun(
         "python:3-slim",
         name="fresh",
@@ -179,6 +188,10 @@ def test_a_byte_order_mark_is_no_text():
         (config(sandboxes="a: {mode: dirct}"), "spec.sandboxes.a.mode", "unknown mode 'dirct'; did you mean 'direct'?", (4, 19)),
         (config(sandboxes="a: {mode: bubblewrap, netwrk: true}"), "spec.sandboxes.a.netwrk", "unknown key; did you mean 'network'?", (4, 37)),
         (config(sandboxes="a: {mode: bubblewrap, network: yes}"), "spec.sandboxes.a.network", "must be true or false, not a text ('yes')", (4, 37)),
+        (config(sandboxes="a: {mode: bubblewrap, network: {alow: [a]}}"), "spec.sandboxes.a.network.alow", "unknown key; did you mean 'allow'? (known: allow, private)", (4, 47)),
+        (config(sandboxes="a: {mode: bubblewrap, network: {allow: [], resolve: a}}"), "spec.sandboxes.a.network.resolve", "unknown key (known: allow, private)", (4, 58)),
+        (config(sandboxes="a: {mode: bubblewrap, network: {allow: a}}"), "spec.sandboxes.a.network.allow", "must be a list, not a text ('a')", (4, 47)),
+        (config(sandboxes="a: {mode: bubblewrap, network: {allow: ['http://a']}}"), "spec.sandboxes.a.network.allow", "'http://a' is not a host such as pypi.org", (4, 47)),
         (config(sandboxes="a: {mode: bubblewrap, readonly: /a}"), "spec.sandboxes.a.readonly", "must be a list, not a text ('/a'); put brackets around it", (4, 37)),
         (config(sandboxes="a: {mode: bubblewrap, readonly: [1]}"), "spec.sandboxes.a.readonly[0]", "must be a text, not a number; put it in quotes", (4, 48)),
         (config(sandboxes="a: {mode: bubblewrap, share_env: [A=b]}"), "spec.sandboxes.a.share_env", "takes names of variables alone, not 'A'", (4, 37)),

@@ -102,6 +102,6 @@ class Egress:
         rules = [Rule.parse(entry) for entry in (*self.allow, *self.private)]
         own = [name for name in _OWN_HOSTS if not any(r.names(parse_host(name)) for r in rules)]
         proxy = f"http://127.0.0.1:{PORT}"
-        env = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
-        env["NO_PROXY"] = ",".join(own)
+        env = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "ALL_PROXY": proxy}
+        env |= {"NO_PROXY": ",".join(own)}
         return env | {name.lower(): value for name, value in env.items()} | _NODE

@@ -17,13 +17,13 @@ from cattrs.errors import (
     ForbiddenExtraKeysError,
     IterableValidationError,
 )
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
 from anyspawn._registry import nearest
 from anyspawn.config._problems import Path
 from anyspawn.config._variables import Expanded
 
-__all__ = ["build", "class_in", "placed"]
+__all__ = ["build", "class_in", "in_config", "placed"]
 
 _T = TypeVar("_T", bound=attrs.AttrsInstance)
 _Problem = Callable[[Path, str], None]
@@ -105,8 +105,12 @@ def _is_tuple(wanted: Any) -> bool:
     return get_origin(wanted) is tuple
 
 
+def _has_keys(wanted: Any) -> bool:
+    return _is_mapping(wanted) or attrs.has(wanted)
+
+
 def _is_plain(wanted: Any) -> bool:
-    return not (_is_mapping(wanted) or _is_tuple(wanted))
+    return not (_has_keys(wanted) or _is_tuple(wanted))
 
 
 def _union(value: Any, wanted: Any) -> Any:
@@ -117,7 +121,7 @@ def _union(value: Any, wanted: Any) -> Any:
     if value is None and type(None) in members:
         return None
     fits = (
-        _is_mapping
+        _has_keys
         if isinstance(value, dict)
         else _is_tuple
         if isinstance(value, list)
@@ -155,7 +159,14 @@ _converter.register_structure_hook_func(_is_mapping, _mapping)
 
 @_converter.register_structure_hook_factory(attrs.has)
 def _attrs(cls: type[Any]) -> Callable[[Any, Any], Any]:
-    structure = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
+    code_alone: dict[str, Any] = {
+        attribute.name: override(omit=True)
+        for attribute in attrs.fields(cls)
+        if not in_config(attribute)
+    }
+    structure = make_dict_structure_fn(
+        cls, _converter, _cattrs_forbid_extra_keys=True, **code_alone
+    )
 
     def check(value: Any, wanted: Any) -> Any:
         if not isinstance(value, dict):
@@ -163,6 +174,11 @@ def _attrs(cls: type[Any]) -> Callable[[Any, Any], Any]:
         return structure(value, wanted)
 
     return check
+
+
+def in_config(attribute: attrs.Attribute[Any]) -> bool:
+    """Whether a field can be said in a file: in its ``metadata``, ``config`` is not false."""
+    return attribute.init and bool(attribute.metadata.get("config", True))
 
 
 def build(
@@ -226,10 +242,8 @@ def _found(exc: Exception, cls: type | None, path: Path = ()) -> Iterator[tuple[
         for inner in plain:
             if isinstance(inner, ForbiddenExtraKeysError):
                 for key in sorted(inner.extra_fields):
-                    yield (
-                        (*path, key),
-                        unknown_key(key, [attribute.name for attribute in attrs.fields(inner.cl)]),
-                    )
+                    known = [found.name for found in attrs.fields(inner.cl) if in_config(found)]
+                    yield (*path, key), unknown_key(key, known)
             else:
                 yield placed(inner, cls, path)
     elif isinstance(exc, IterableValidationError):

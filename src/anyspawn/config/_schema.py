@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from anyspawn._registry import Registry, default_registry
+from anyspawn.config._fields import in_config
 from anyspawn.config._hook import HookConfig
 from anyspawn.config._runtime import API_VERSION, KIND
 from anyspawn.exceptions import ConfigError
@@ -86,7 +87,7 @@ def _object(
     attrs.resolve_types(cls)
     said = _argument_docs(cls)
     for attribute in attrs.fields(cls):
-        if not attribute.init or attribute.name in without:
+        if not in_config(attribute) or attribute.name in without:
             continue
         schema = dict(_schema(attribute.type))
         if attribute.name in said:
