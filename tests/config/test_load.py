@@ -188,7 +188,7 @@ def test_a_byte_order_mark_is_no_text():
         (config(sandboxes="a: {mode: dirct}"), "spec.sandboxes.a.mode", "unknown mode 'dirct'; did you mean 'direct'?", (4, 19)),
         (config(sandboxes="a: {mode: bubblewrap, netwrk: true}"), "spec.sandboxes.a.netwrk", "unknown key; did you mean 'network'?", (4, 37)),
         (config(sandboxes="a: {mode: bubblewrap, network: yes}"), "spec.sandboxes.a.network", "must be true or false, not a text ('yes')", (4, 37)),
-        (config(sandboxes="a: {mode: bubblewrap, network: {alow: [a]}}"), "spec.sandboxes.a.network.alow", "unknown key; did you mean 'allow'? (known: allow, private)", (4, 47)),
+        (config(sandboxes="a: {mode: bubblewrap, network: {allow: [], alow: [a]}}"), "spec.sandboxes.a.network.alow", "unknown key; did you mean 'allow'? (known: allow, private)", (4, 58)),
         (config(sandboxes="a: {mode: bubblewrap, network: {allow: [], resolve: a}}"), "spec.sandboxes.a.network.resolve", "unknown key (known: allow, private)", (4, 58)),
         (config(sandboxes="a: {mode: bubblewrap, network: {allow: a}}"), "spec.sandboxes.a.network.allow", "must be a list, not a text ('a')", (4, 47)),
         (config(sandboxes="a: {mode: bubblewrap, network: {allow: ['http://a']}}"), "spec.sandboxes.a.network.allow", "'http://a' is not a host such as pypi.org", (4, 47)),
