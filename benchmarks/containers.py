@@ -268,19 +268,16 @@ RUN = Place(
         ),
         sandboxed("anyspawn DockerRun", DockerRun, fresh),
         sandboxed(
-            "anyspawn DockerRun(fresh=True)",
+            "anyspawn DockerRun(resident=1)",
             DockerRun,
-            lambda target: fresh(target, fresh=True),
+            lambda target: fresh(target, resident=1),
             settle=1.0,
         ),
         sandboxed(
-            "anyspawn DockerRun(fresh=True, resident=8)",
+            "anyspawn DockerRun(resident=8)",
             DockerRun,
-            lambda target: fresh(target, fresh=True, **KEPT),
+            lambda target: fresh(target, **KEPT),
             settle=4.0,
-        ),
-        sandboxed(
-            "anyspawn DockerRun(resident=8)", DockerRun, lambda target: fresh(target, **KEPT)
         ),
         Peer(name="docker-py", connect=docker_py_run, stdin="none", loops=("asyncio",)),
         Peer(name="aiodocker", connect=aiodocker_run, stdin="none", loops=("asyncio",)),

@@ -81,6 +81,7 @@ def test_every_field():
         workdir="/app",
         user="hookuser",
         extra_args=["--privileged"],
+        shared="trusted",
     )
     assert box == Bubblewrap(
         name="box",

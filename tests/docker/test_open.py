@@ -28,13 +28,12 @@ def sandbox(request, busybox):
     )
 
 
-@pytest.mark.parametrize("how", ["exec resident", "run resident", "run fresh"])
+@pytest.mark.parametrize("how", ["exec resident", "run resident"])
 async def test_a_sandbox_that_keeps_supervisors(how, busybox):
     """Opens a process of its own beside them."""
     box = {
         "exec resident": DockerExec(busybox, resident=1, default_timeout=60),
         "run resident": DockerRun("busybox", resident=1, default_timeout=60),
-        "run fresh": DockerRun("busybox", fresh=True, default_timeout=60),
     }[how]
     async with box, anyspawn.open(["cat"], sandbox=box) as process:
         assert (await anyspawn.spawn(["echo", "x"], sandbox=box, check=True)).stdout == b"x\n"

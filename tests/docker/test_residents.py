@@ -263,12 +263,10 @@ async def test_a_resident_that_dies_during_a_call(busybox, signum):
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-async def test_a_chain_of_processes_does_not_meet_the_next_call(chain, monkeypatch):
-    """Also where the resident is its container's first process, and with a stdin that takes
-    processes of its own.
-    """
+async def test_a_chain_of_processes_does_not_meet_the_next_call(busybox, chain, monkeypatch):
+    """Also with a stdin that takes processes of its own."""
     be_patient(monkeypatch)
-    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
+    async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 
 
@@ -414,7 +412,7 @@ async def main():
     if sys.argv[2] == "exec":
         sandbox = DockerExec(sys.argv[3], resident=2)
     else:
-        sandbox = DockerRun("busybox", resident=2, fresh=sys.argv[2] == "fresh", default_timeout=60)
+        sandbox = DockerRun("busybox", resident=2, default_timeout=60)
     await spawn(["true"], sandbox=sandbox, check=True)
     await spawn(["sh", "-c", "echo ready; setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=1000,
                 on_output=lambda *_: print("ready", flush=True))
@@ -423,7 +421,7 @@ anyio.run(main, backend=sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("mode", ["exec", "run", "fresh"])
+@pytest.mark.parametrize("mode", ["exec", "run"])
 async def test_the_caller_is_killed(busybox, mode, anyio_backend):
     """Nothing is left of its call, of its residents, nor of those that were started ahead."""
     parent = subprocess.Popen(
@@ -439,31 +437,9 @@ async def test_the_caller_is_killed(busybox, mode, anyio_backend):
     assert not eventually(made_by_us, 20)
 
 
-async def test_a_container_that_is_kept():
-    """`docker run` once: commands come after one another in it, and see what others wrote; it goes
-    with the sandbox.
-    """
-    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
-        first = await spawn(["sh", "-c", "hostname; echo x > /tmp/x"], sandbox=sandbox, check=True)
-        second = await spawn(["sh", "-c", "hostname; cat /tmp/x"], sandbox=sandbox, check=True)
-        assert second.stdout == first.stdout + b"x\n"
-        assert len(made_by_us()) == 1
-        done = await spawn(
-            ["sh", "-c", "setsid sleep 999 & echo ready; sleep 999"],
-            sandbox=sandbox,
-            output_limit=5,
-        )
-        assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
-        assert isinstance(
-            (await spawn(["no-such-program"], sandbox=sandbox)).error, NotStartedError
-        )
-        assert (await spawn(["hostname"], sandbox=sandbox)).stdout == first.stdout
-    assert not eventually(made_by_us)
-
-
 async def test_containers_started_ahead():
     """Each serves one command; the next is there already, and none is left in the end."""
-    async with DockerRun("busybox", fresh=True, resident=2, default_timeout=60) as sandbox:
+    async with DockerRun("busybox", resident=2, default_timeout=60) as sandbox:
         assert not made_by_us()
         names = set()
         for _ in range(4):
@@ -491,16 +467,23 @@ async def test_containers_started_ahead():
     assert not eventually(made_by_us)
 
 
-async def test_a_kept_container_that_goes_away():
-    """During a call: the transport broke. Before one: the call has another."""
+async def test_a_container_that_goes_away():
+    """During a call: the transport broke. While it waits: the next call has another."""
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
-        await spawn(["true"], sandbox=sandbox, check=True)
-        (container,) = made_by_us()
+        done = await spawn(["hostname"], sandbox=sandbox, check=True)
+
+        async def waiting(others):
+            with anyio.fail_after(60):
+                while not (found := set(made_by_us("running")) - others):
+                    await anyio.sleep(0.05)
+            return found
+
+        (container,) = await waiting({done.stdout.decode().strip()})
         name = docker("inspect", "--format", "{{.Name}}", container).lstrip("/")
         (client,) = clients(name.encode())
-        docker("rm", "-f", *made_by_us())
+        docker("rm", "-f", container)
         assert not eventually(lambda: not ended(client))
-        event, results, call = await ready(sandbox)
+        event, results, call = await ready(sandbox, ["sh", "-c", "hostname; sleep 999"])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             await event.wait()
@@ -533,7 +516,7 @@ async def test_the_event_loop_ends(busybox, anyio_backend):
     code = (
         "import anyio, sys\n"
         "from anyspawn import DockerExec, spawn\n"
-        "sandbox = DockerExec(sys.argv[2], resident=2)\n"
+        "sandbox = DockerExec(sys.argv[2], resident=2, shared='trusted')\n"
         "for _ in range(2):\n"
         "    anyio.run(lambda: spawn(['true'], sandbox=sandbox, check=True), backend=sys.argv[1])\n"
         "import os, pathlib\n"
@@ -569,7 +552,7 @@ def test_launches_differ_by_nothing_but_the_command():
     argvs = set()
     for sandbox in (
         DockerExec("c", resident=1, user="u", workdir="/w"),
-        DockerRun("i", resident=1, fresh=True, default_timeout=60),
+        DockerRun("i", resident=1, default_timeout=60),
     ):
         from anyspawn import Command
 

@@ -486,7 +486,7 @@ async def test_without_a_shell(space, without_sh, caplog):
     """The plain layout serves, which is logged once; what cannot be handed over then is an
     error.
     """
-    box = KubectlExec(without_sh, namespace=space.name, default_timeout=60)
+    box = KubectlExec(without_sh, namespace=space.name, shared="trusted", default_timeout=60)
     done = await run(box, "/app/cat", stdin=b"in")
     assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
     done = await run(box, "/app/none")

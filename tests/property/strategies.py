@@ -139,9 +139,7 @@ container_sandboxes |= {
     ),
 }
 container_sandboxes |= {
-    "docker_run with residents": st.builds(
-        DockerRun, st.just("busybox"), resident=st.just(2), fresh=st.booleans()
-    ),
+    "docker_run with residents": st.builds(DockerRun, st.just("busybox"), resident=st.just(2)),
     "docker_exec with residents": st.builds(
         DockerExec, st.just("box"), workdir=st.just("/app"), resident=st.just(2)
     ),

@@ -305,7 +305,7 @@ def test_kubectl_layouts():
         ),
         (
             lambda: DockerRun("a", resident=1).launch(Command(["x"], env={"a-b": "c"})),
-            "'a-b' cannot be handed on by a shell; use letters, digits and _, or leave out resident and fresh",
+            "'a-b' cannot be handed on by a shell; use letters, digits and _, or leave out resident",
         ),
         (lambda: DockerExec("a").launch(Command(["x"], stdin=None)), "needs supervisor='off'"),
         (

@@ -2,7 +2,8 @@
 
 A resident is opened by the first call that needs one, and kept by each call whose command was seen
 to be gone, with nothing left of it; where that cannot be seen it is closed with the call, as if it
-had been the call's own. So no call ever meets what another one left behind.
+had been the call's own. So no call meets what another one left behind, unless that hides. Where the
+place is ours it serves one call, so that nothing of it is there for the next.
 """
 
 from __future__ import annotations
@@ -206,7 +207,11 @@ class _ResidentCall(Call):
             judged = False
         self._asks = judged is None
         line = call_line(told, nonce, "ask" if judged is None else "yes" if judged else "")
-        begin = b"x\n" if resident is not None and resident.begun else resident_begin(self._id)
+        begin = (
+            b"x\n"
+            if resident is not None and resident.begun
+            else resident_begin(self._id, alone=pool.fresh)
+        )
         named = _named(launch, len(command.argv), self._id) if resident is None else resident.launch
         changed = attrs.evolve(named, stdin=begin + line, nonce=nonce, explain=launch.explain)
         super().__init__(changed, command, began, timeout)
@@ -298,15 +303,29 @@ class _ResidentCall(Call):
         if self._in_order:
             if not self._over:
                 await self._end_command()
-            elif self._reason is None and self._clean:
+            elif self._reason is None and self._clean and await self._place_gone():
                 self._kept = True
                 return
-            if self._over and self._clean:
+            if self._over and self._clean and await self._place_gone():
                 self._kept, self._cleanup = True, Cleanup.CONFIRMED
                 return
         if self._over:
             self._close_stdin()
         await super()._finish()
+
+    async def _place_gone(self) -> bool:
+        """End the place that was for this call alone, where it ends with a process of this host.
+
+        What is in there could have stopped the supervisor, and said in its stead that all is gone.
+        """
+        if not self._pool.fresh or self._launch.leader is None:
+            return True
+        if self._leader < 0:
+            return False
+        with anyio.CancelScope(deadline=anyio.current_time() + CLEANUP_TIMEOUT, shield=True):
+            await self._leader_gone()
+            return True
+        return False
 
     @property
     def _in_order(self) -> bool:
@@ -410,6 +429,7 @@ class Pool:
 
     def __init__(self, most: int, idle_timeout: float, *, fresh: bool) -> None:
         self._most = most
+        self.fresh = fresh
         self._places = None if fresh else anyio.CapacityLimiter(most)
         self._idle_timeout = idle_timeout
         self._idle: list[_Resident] = []

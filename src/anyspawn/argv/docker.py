@@ -81,7 +81,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     The owner's label and the number in the file of variables are placeholders, filled in when the
     process starts; so are the names of a container that serves many commands.
     """
-    call_id = "?" if config.resident or config.fresh else command.id
+    call_id = "?" if config.resident else command.id
     argv = [config.docker_path, "run", "--rm", "-i", "--name", f"anyspawn-{call_id}"]
     argv += [
         "--label",
@@ -97,7 +97,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         argv += security_options(config.security).args()
     if config.network:
         argv.append(f"--network={config.network}")
-    supervised = config.resident or config.fresh
+    supervised = config.resident
     cwd = (
         config.workdir if supervised else command.cwd or config.workdir
     )  # a resident goes there by itself

@@ -260,6 +260,8 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
             settings[name] = _absolute(settings[name])
     if "kubeconfig" in settings:
         settings["kubeconfig"] = os.path.abspath(settings["kubeconfig"])
+    if mode in ("docker_exec", "kubectl_exec"):
+        settings["shared"] = "trusted"  # whoever types the command has chosen the place
     if "pull" in settings:
         settings["pull"] = "missing"
     return settings

@@ -95,7 +95,7 @@ def _object(
         if attribute.default is attrs.NOTHING:
             required = [*required, attribute.name]
         properties[attribute.name] = schema
-    summary = (inspect.getdoc(cls) or "").partition("\n")[0]
+    summary = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
     return {
         "type": "object",
         "description": summary,

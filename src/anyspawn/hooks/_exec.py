@@ -120,7 +120,8 @@ class ExecHook:
         mode: ``"filter"`` (default): its verdict counts, and a failure denies. ``"observe"``: it is
             told, whatever it answers is thrown away, and nothing that goes wrong reaches the
             caller.
-        sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user.
+        sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user. A filter
+            refuses a container or a pod that is shared with others, unless it is ``trusted``.
         on_failure: What a failure of a filter means: ``"deny"`` (default), or ``"allow"``, with a
             warning in the log.
         protocol: ``"exec"`` (default), or ``"claude"`` for programs written as command hooks of
@@ -186,6 +187,12 @@ class ExecHook:
         if not isinstance(self.sandbox, Sandbox):
             raise ConfigError(
                 f"sandbox must have a name and an async spawn(command), as {self.sandbox!r} has not"
+            )
+        if self.mode == "filter" and getattr(self.sandbox, "shared", None) == "untrusted":
+            raise ConfigError(
+                f"sandbox {self.sandbox.name!r} is shared: another program of the same user there can "
+                "forge a verdict; use a sandbox of its own for each call, such as bubblewrap or "
+                "docker_run, or set shared to 'trusted' if nothing there would"
             )
         if self.runtime == "server":
             if self.protocol != "exec":

@@ -48,8 +48,8 @@ class ResidentSandbox(ArgvSandbox):
     """The base of sandboxes that can keep supervisors.
 
     Args:
-        resident: How many supervisors may stay and serve one command after the other. Default 0:
-            each command has its own.
+        resident: How many supervisors may stay and serve one command after the other or, where the
+            place is the command's own, wait for one each. Default 0: each command has its own.
         idle_timeout: Seconds after which one that serves nobody ends. Default 60.
     """
 
@@ -69,10 +69,10 @@ class ResidentSandbox(ArgvSandbox):
             command: What it stands for.
             began: When the call began, on the event loop's clock.
             timeout: Seconds from then on that the program has.
-            fresh: The supervisor does not stay, and the next one is started ahead.
+            fresh: The supervisor serves this command alone, and the next one is started ahead.
         """
         place = launch.argv[: -len(command.argv)]
-        pool: Pool = self._pools.get(place, self.resident or 1, self.idle_timeout, fresh=fresh)
+        pool: Pool = self._pools.get(place, self.resident, self.idle_timeout, fresh=fresh)
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
 
     def share_with(self, other: ResidentSandbox) -> None:

@@ -151,6 +151,11 @@ def _mode(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"supervisor must be 'auto', 'required' or 'off', not {value!r}")
 
 
+def _shared(_: object, __: Attribute[Any], value: Any) -> None:
+    if value not in ("untrusted", "trusted"):
+        raise ConfigError(f"shared must be 'untrusted' or 'trusted', not {value!r}")
+
+
 @frozen(kw_only=True)
 class SupervisedSandbox(ResidentSandbox):
     """The base of the exec modes: with a supervisor, or without where there is no sh for it.
@@ -159,9 +164,14 @@ class SupervisedSandbox(ResidentSandbox):
         supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
             where clean-up then cannot be confirmed; ``required``: such a container is an error;
             ``off``: never.
+        shared: Who else runs programs there as the same user. ``untrusted`` (default): anyone, who
+            can forge an outcome; the log says so once, and hooks that filter refuse the sandbox.
+            ``trusted``: nobody who would.
     """
 
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
+    shared: Literal["untrusted", "trusted"] = field(default="untrusted", validator=_shared)
+    _warned: list[bool] = field(init=False, factory=list, repr=False, eq=False)
     _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -185,6 +195,7 @@ class SupervisedSandbox(ResidentSandbox):
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
         """See ``launch`` through; without the supervisor where the container has no sh."""
+        self._warn_once()
         if self.supervisor == "off":
             return self._plain_outcome(
                 await super().attempt(launch, command, began=began, timeout=timeout)
@@ -210,6 +221,7 @@ class SupervisedSandbox(ResidentSandbox):
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> AsyncIterator[Process]:
         """Start ``launch``; without the supervisor where the container has no sh."""
+        self._warn_once()
         when = {"began": began, "timeout": timeout}
         async with AsyncExitStack() as stack:
             process: Process | None = None
@@ -235,8 +247,23 @@ class SupervisedSandbox(ResidentSandbox):
                 )
             yield process
 
+    def share_with(self, other: ResidentSandbox) -> None:
+        """Have ``other``, a copy of this sandbox for one call, use the same supervisors."""
+        super().share_with(other)
+        object.__setattr__(other, "_warned", self._warned)
+
+    def _warn_once(self) -> None:
+        if self.shared == "untrusted" and not self._warned:
+            self._warned.append(True)
+            warn(
+                "anyspawn.supervisor",
+                "%s may run other programs as the same user, which can forge the outcome of a call; "
+                "set shared='trusted' if none of them would",
+                self._place,
+            )
+
     def _plain(self) -> Self:
-        return attrs.evolve(self, supervisor="off", resident=0)
+        return self._changed(supervisor="off", resident=0)
 
     def _instead(self, command: Command) -> Launch:
         """Return how to launch without a supervisor, as there is no sh.

@@ -95,10 +95,9 @@ class Bubblewrap(ResidentSandbox):
             proxy. Default: only a loopback interface of its own.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
-        resident: How many sandboxes may be kept and run one command after the other; more commands
-            wait for their turn, on their own timeout. Those of one sandbox see what others wrote to
-            its /tmp. Default 0: a sandbox for each command.
-        idle_timeout: Seconds after which a sandbox that runs nothing ends. Default 60.
+        resident: How many sandboxes are started ahead, each for one command; a supervisor waits in
+            them. Default 0: a sandbox is started when its command comes.
+        idle_timeout: Seconds after which a sandbox that no command has come for ends. Default 60.
     """
 
     name: str = field(default="bubblewrap", validator=config_text)
@@ -151,9 +150,9 @@ class Bubblewrap(ResidentSandbox):
     async def attempt(
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
-        """See ``launch`` through, in a sandbox of its own or in one that is kept."""
+        """See ``launch`` through, in a sandbox of its own, which may wait already."""
         if self.resident:
-            return await self.serve(launch, command, began=began, timeout=timeout)
+            return await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
         if not isinstance(self.network, Egress):
             return await super().attempt(launch, command, began=began, timeout=timeout)
         from anyspawn._egress._attach import into_bubblewrap

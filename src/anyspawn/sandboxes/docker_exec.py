@@ -68,6 +68,9 @@ class DockerExec(SupervisedSandbox):
             other, each in a few milliseconds; more commands wait for their turn, on their own
             timeout. Default 0: each command has a supervisor, and a client, of its own.
         idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
+        shared: Who else runs programs in the container as the same user. ``untrusted`` (default):
+            anyone. A hostile one can stop the supervisor and forge the outcome of a call; the log
+            says so once, and hooks that filter refuse the sandbox. ``trusted``: nobody who would.
     """
 
     container: str = field(kw_only=False, validator=config_text)

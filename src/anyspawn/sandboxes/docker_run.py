@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import attrs
@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
-from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
+from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
 from anyspawn._security import SecurityConfig
 from anyspawn.argv.docker import (
     OWNER,
@@ -138,12 +138,9 @@ class DockerRun(ResidentSandbox):
         security: Confinement and limits. Default: docker's own.
         pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled
             then, which does not count for the command's timeout.
-        resident: How many containers may be kept and run one command after the other; more commands
-            wait for their turn, on their own timeout. Those of one container see what others wrote
-            to it. Default 0: a container for each command.
-        fresh: Start containers ahead (``resident`` of them, or one), each for one command; a
-            supervisor waits in them.
-        idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
+        resident: How many containers are started ahead, each for one command; a supervisor waits in
+            them. Default 0: a container is started when its command comes.
+        idle_timeout: Seconds after which a container that no command has come for ends. Default 60.
     """
 
     image: str = field(kw_only=False, validator=config_text)
@@ -158,13 +155,12 @@ class DockerRun(ResidentSandbox):
     docker_path: str = field(default="docker", validator=config_text)
     security: SecurityConfig | None = field(default=None, validator=_security)
     pull: Literal["never", "missing"] = field(default="never", validator=_pull)
-    fresh: bool = field(default=False, validator=config_flag)
 
     def launch(self, command: Command) -> Launch:
         """Return the ``docker run`` process for ``command``."""
         argv = docker_run_argv(self, command)
         docker, name = self.docker_path, container_name(command)
-        if self.resident or self.fresh:
+        if self.resident:
             return self._resident_launch(command, argv)
         return Launch(
             argv=argv,
@@ -209,10 +205,8 @@ class DockerRun(ResidentSandbox):
         could mean two things.
         """
         launch = _labelled(launch)
-        if self.resident or self.fresh:
-            completed = await self.serve(
-                launch, command, began=began, timeout=timeout, fresh=self.fresh
-            )
+        if self.resident:
+            completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
         else:
             done = await super().attempt(launch, command, began=began, timeout=timeout)
             completed = await self.judged(command, done)
@@ -254,9 +248,6 @@ class DockerRun(ResidentSandbox):
                 live = again.opening(launch, command, began=anyio.current_time(), timeout=timeout)
                 process = await stack.enter_async_context(live)
             yield process
-
-    def _alone(self) -> Self:
-        return self._changed(resident=0, fresh=False) if self.resident or self.fresh else self
 
     async def judged(self, command: Command, completed: Completed) -> Completed:
         """Return an outcome with the right error: docker is asked where the client's status could

@@ -56,13 +56,25 @@ for file in $(grep -l "^Max file locks  *$1 " /proc/[0-9]*/limits; grep -l "ANYS
   echo "$pid"
   [ -z "$3" ] || kill "-$3" "$pid"
 done 2>/dev/null
+if [ -z "$3" ]; then
+  for line in $(grep -H "^Max file locks  *[0-9]" /proc/[0-9]*/limits | tr -s ' ' ':'); do
+    limit=${line#*:Max:file:locks:}
+    limit=${limit%%:*} process=${line%%/limits*}
+    [ "$limit" -lt "$1" ] || continue
+    id=$(tr '\\0' '\\n' <"$process/environ" | grep '^ANYSPAWN_ID=')
+    id=$(printf %.13s "${id#*=}")
+    case $id in '' | *[!0-9a-f]*) ;; *) [ "$((0x$id % 1125899906842624 + 1))" != "$limit" ] || continue ;; esac
+    echo "${process#/proc/}"
+  done 2>/dev/null
+fi
 [ -n "$seen" ]
 """
 """A script that lists the processes of a tag and an id, and with a third argument sends them that
 signal.
 
 It tags itself first, and fails unless it finds itself: that nothing is found proves nothing where
-one cannot look.
+one cannot look. Without a signal it lists as well what has a lower limit, and is not known to be
+another call's: a program that hides lowers its own.
 """
 
 
@@ -96,13 +108,15 @@ def resident_script() -> str:
     return _READ_ON
 
 
-def resident_begin(resident_id: str) -> bytes:
+def resident_begin(resident_id: str, *, alone: bool = False) -> bytes:
     """Return what a resident reads first: the script that looks after one command after the other.
 
     Args:
         resident_id: What all its commands carry.
+        alone: The place is for one command, and all that hides in it is the command's.
     """
-    return f"_id={resident_id} _tag={tag_of(resident_id)}\n{_resident()}\n".encode()
+    sole = "yes" if alone else ""
+    return f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole}\n{_resident()}\n".encode()
 
 
 @cache

@@ -36,7 +36,7 @@ def head(
 
     Args:
         call_id: The call's id.
-        nonce: What its frames begin with; whoever does not know it cannot make one.
+        nonce: What its frames begin with; a program is not told it.
         env: The command's variables.
         size: How many bytes of stdin follow.
         cwd: Where the command starts. Default: where the supervisor does.
@@ -82,7 +82,7 @@ def task(
         ConfigError: A variable's name is not one that a shell can hand on.
     """
     for name in env:
-        _check(name, ", or leave out resident and fresh")
+        _check(name, ", or leave out resident")
     short = len(stdin) <= SHORT
     format_or_size = b"'=%s'" % printf_format(stdin) if short else b"%d" % len(stdin)
     words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]

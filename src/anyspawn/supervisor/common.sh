@@ -80,6 +80,13 @@ adopted() {
   done
   [ "$_new" ]
 }
+# A program that lowers that limit for itself hides; it cannot raise it again. So what is new and has a lower one may be the
+# command's, or another command's beside it, whose supervisor ends it soon. In a place for one command alone (_alone) it is the
+# command's.
+hides() {
+  case $_limit in '' | *[!0-9]*) return 1 ;; esac
+  [ "$_limit" -lt "$_tag" ]
+}
 # What starts its like and ends at once is gone before it is looked at. So what is new is stopped for a look, where there was always
 # something that was gone; and what is none of the command's goes on, and is known then. No process is made between, as it might
 # not be possible. Only for the shell that nobody kills; it takes less than the two seconds that the caller waits for it.
@@ -90,24 +97,28 @@ chase() {
   _until=$((${_until%.*} + 2)) _round=0
   while adopted || adopted; do # what is taken for a known one by its number is another one the next time
     [ "$_round" -lt 5 ] || kill -s STOP $_new
-    _gone=
+    _gone= _hidden=
     for _child in $_new; do
-      _tagged=
+      _tagged= _limit=
       tagged "/proc/$_child/limits" && _tagged=yes
       if dead "/proc/$_child"; then
         _gone=yes
         [ -z "$_state" ] || _old="$_old $_child"
-      elif [ "$_tagged" ]; then
+      elif [ "$_tagged" ] || { [ "$_alone" ] && hides; }; then
         _gone=yes
         kill -9 "$_child" # until it is dead it may have a child that is not listed yet
+      elif hides; then
+        _hidden=yes
+        [ "$_round" -lt 5 ] || kill -s CONT "$_child"
       else
         _old="$_old $_child"
         [ "$_round" -lt 5 ] || kill -s CONT "$_child"
       fi
     done
-    [ "$_gone" ] || return 0
+    [ "$_gone$_hidden" ] || return 0
     read -r _now _x </proc/uptime
-    [ "${_now%.*}" -lt "$_until" ] || { say elusive; return 1; }
+    [ "${_now%.*}" -lt "$_until" ] || { [ "$_alone" ] || say elusive; return 1; }
+    [ "$_gone" ] || sleep 0.05 || sleep 1
     _round=$((_round + 1))
   done
 }

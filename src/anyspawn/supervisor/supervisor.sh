@@ -4,6 +4,7 @@
 # before it has said that it is ready: what else might read its stdin, such as a client that asks for a password, gets none.
 read -r _nonce _id _tag _count _size || exit 125
 exec 3<&0 4>&2 2>/dev/null
+_alone=
 _i=0
 while [ "$_i" -lt "$_count" ]; do
   IFS= read -r _line || exit 125

@@ -1,0 +1,83 @@
+"""Programs that attack the calls beside and after them, in places of our own and in those that are
+shared.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import attrs
+import pytest
+
+from anyspawn import Cleanup, ConfigError, DockerExec, DockerRun, KubectlExec, spawn
+from anyspawn.hooks import ExecToolHook
+from cases import command_lines
+from machine import kill_all
+
+pytestmark = pytest.mark.anyio
+
+HIDE = "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 &"
+"""Leaves a program behind that has neither the limit nor the variable that its like is known by."""
+
+
+def sleeping(seconds):
+    word = seconds.encode()
+    return [pid for pid, argv in command_lines().items() if argv[:2] == [b"sleep", word]]
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_what_hides_in_a_shared_container_is_told_of(python, resident):
+    """It cannot be told from what others run there, so it is not killed; and the outcome does not
+    say that all is gone.
+    """
+    seconds = f"777.{os.getpid()}{resident}"
+    async with DockerExec(python, resident=resident, default_timeout=60) as sandbox:
+        try:
+            done = await spawn(["sh", "-c", HIDE.format(seconds)], sandbox=sandbox)
+            assert (done.error, done.cleanup) == (None, Cleanup.UNCONFIRMED)
+            assert len(sleeping(seconds)) == 1
+        finally:
+            kill_all(sleeping(seconds))
+        assert (await spawn(["true"], sandbox=sandbox)).cleanup is Cleanup.NOT_NEEDED
+
+
+@pytest.mark.parametrize("image", ["busybox", "python:3-slim"])
+async def test_what_hides_in_a_container_of_our_own_has_ended(image):
+    """With its call, as with no residents."""
+    seconds = f"778.{os.getpid()}"
+    async with DockerRun(image, resident=1, default_timeout=60) as sandbox:
+        for _ in range(2):
+            done = await spawn(["sh", "-c", HIDE.format(seconds)], sandbox=sandbox)
+            assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
+            assert not sleeping(seconds)
+
+
+async def test_a_call_leaves_nothing_for_the_next():
+    """Its container is not the next one's."""
+    async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
+        names = {(await spawn(["hostname"], sandbox=sandbox, check=True)).stdout for _ in range(3)}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("place", [DockerExec("box"), KubectlExec("pod")], ids=lambda box: box.name)
+def test_a_filter_refuses_a_place_that_is_shared(place):
+    """Unless it was told to trust it; a hook that observes has no verdict to forge."""
+    with pytest.raises(ConfigError, match="shared to 'trusted'"):
+        ExecToolHook(name="guard", command="true", sandbox=place)
+    ExecToolHook(name="guard", command="true", sandbox=attrs.evolve(place, shared="trusted"))
+    ExecToolHook(name="guard", command="true", sandbox=place, mode="observe")
+    with pytest.raises(ConfigError, match="shared must be 'untrusted' or 'trusted', not 'yes'"):
+        attrs.evolve(place, shared="yes")
+
+
+async def test_a_place_that_is_shared_is_warned_of_once(busybox, caplog):
+    """By each sandbox, and by none that is trusted."""
+    for trusted, expected in (("untrusted", 1), ("trusted", 0)):
+        caplog.clear()
+        sandbox = DockerExec(busybox, shared=trusted, default_timeout=60)
+        for _ in range(2):
+            await spawn(["true"], sandbox=sandbox, check=True)
+        warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warned) == expected
+        assert all("can forge the outcome" in record.getMessage() for record in warned)
