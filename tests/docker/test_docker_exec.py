@@ -485,7 +485,7 @@ async def test_without_a_shell(bare, caplog):
     """The plain layout serves, which is logged once; clean-up cannot be confirmed, and is not
     claimed to be.
     """
-    sandbox = DockerExec(bare, default_timeout=60)
+    sandbox = DockerExec(bare, shared="trusted", default_timeout=60)
     done = await run(sandbox, "/app/cat", stdin=b"in", env={"A": "b"})
     assert (done.stdout, done.error, done.cleanup) == (b"in", None, Cleanup.NOT_NEEDED)
     done = await run(sandbox, "/app/cat", "/proc/self/environ", env={"A": " x=", "B": "c\nd"})
@@ -605,7 +605,7 @@ async def test_errors_of_a_program_without_the_supervisor(busybox):
 
 async def test_max_concurrent_holds_without_a_shell(bare, caplog):
     """Both ways together; and the warning comes once."""
-    sandbox = DockerExec(bare, max_concurrent=1, default_timeout=60)
+    sandbox = DockerExec(bare, max_concurrent=1, shared="trusted", default_timeout=60)
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(lambda: run(sandbox, "/app/cat", stdin=b"x"))
