@@ -2,6 +2,6 @@
 them by.
 """
 
-from anyspawn._egress._settings import Egress
+from anyspawn._egress._settings import Egress, holder_id
 
-__all__ = ["Egress"]
+__all__ = ["Egress", "holder_id"]

@@ -22,12 +22,12 @@ from anyspawn._egress import _enter
 from anyspawn._egress._beside import beside
 from anyspawn._egress._gate import Gate
 from anyspawn._egress._proxy import serving
-from anyspawn._egress._settings import PORT, Egress
+from anyspawn._egress._settings import PORT, Egress, holder_id
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn.exceptions import TransportError
 
-__all__ = ["Way", "into_bubblewrap", "listener_in"]
+__all__ = ["Way", "into_bubblewrap", "into_container", "listener_in"]
 
 _ENTER = [sys.executable, "-I", "-S", _enter.__file__]
 _ENTER_TIMEOUT = 10.0
@@ -84,6 +84,68 @@ async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> A
 
 def _has_network(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}/ns/net")
+
+
+@asynccontextmanager
+async def into_container(
+    egress: Egress, launch: Launch, command: Command, holder: ArgvSandbox, docker: str
+) -> AsyncIterator[Way]:
+    """Give a container, yet to be started in the block, a way out.
+
+    A container without a network is started first, and does nothing but hold the network namespace
+    in which the command's container is started then.
+
+    Args:
+        egress: The hosts.
+        launch: The call's launch.
+        command: The command.
+        holder: Runs ``sh`` in a container without a network.
+        docker: The client.
+
+    Raises:
+        SpawnError: There can be no way out; the program was not started.
+    """
+    hold = Command(
+        ["-c", "read -r _", "anyspawn", command.id],
+        id=holder_id(command),
+        timeout=command.timeout,
+    )
+    async with holder.open(hold):
+        pid = await _container_pid(docker, f"anyspawn-{hold.id}", command.id)
+        listener = await listener_in(pid)
+        gate = Gate(egress, command.id)
+        async with serving(listener, gate):
+            yield Way(launch, gate)
+
+
+async def _container_pid(docker: str, container: str, word: str) -> int:
+    """Return a container's first process, in whose argv there is a word: else it is not there."""
+    from anyspawn._call import spawn
+
+    argv = [docker, "container", "inspect", "--format", "{{.State.Pid}}", container]
+    done = await spawn(argv, timeout=_ENTER_TIMEOUT)
+    pid = int(done.stdout) if done.error is None else 0
+    if not pid:
+        raise TransportError(
+            "an Egress holds its network by a container of the same image that runs sh, and that "
+            "has ended: the image may have no sh",
+            started=False,
+        )
+    if word not in _argv_of(pid):
+        raise TransportError(
+            "an Egress needs docker's daemon on this machine, in the same pid namespace: "
+            f"process {pid}, as it calls the container's, is not here",
+            started=False,
+        )
+    return pid
+
+
+def _argv_of(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().decode(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 @contextmanager

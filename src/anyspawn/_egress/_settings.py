@@ -9,10 +9,11 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from anyspawn._model import Command
 from anyspawn._sandbox import config_texts
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["PORT", "Egress", "Resolve"]
+__all__ = ["PORT", "Egress", "Resolve", "holder_id"]
 
 PORT = 3128
 """The proxy's port, on the sandbox's own loopback interface."""
@@ -22,6 +23,14 @@ _NODE = {"NODE_USE_ENV_PROXY": "1"}
 """Node 24 and later heed the variables where this one says so."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+def holder_id(command: Command) -> str:
+    """Return the id of the container in whose network a command's container is started.
+
+    docker takes the beginning of a name for the name where it is asked for events.
+    """
+    return f"ee{command.id}"
 
 
 def _allow_texts(value: Iterable[str]) -> tuple[str, ...]:
@@ -72,8 +81,8 @@ class Egress:
         private: Hosts, written likewise, that may also have a private or loopback address. A
             link-local address, or one of a cloud's metadata service, must itself be listed.
             Default: none.
-        resolve: An async function that returns the addresses of a name, instead of the system's
-            resolver. It is given the name and the port.
+        resolve: An async function that returns the addresses of a name, given the name and the
+            port. Default: the system's resolver. Not for configuration files.
 
     Raises:
         ConfigError: An entry is not a host, or the extra is not installed.

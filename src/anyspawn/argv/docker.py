@@ -8,6 +8,7 @@ import os.path
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from anyspawn._egress import Egress, holder_id
 from anyspawn._model import FdArg
 from anyspawn.exceptions import ConfigError
 from anyspawn.supervisor import resident_script, script
@@ -95,7 +96,9 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         from anyspawn._security import security_options
 
         argv += security_options(config.security).args()
-    if config.network:
+    if isinstance(config.network, Egress):
+        argv.append(f"--network=container:anyspawn-{holder_id(command)}")
+    elif config.network:
         argv.append(f"--network={config.network}")
     supervised = config.resident
     cwd = (

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import attrs
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
+from anyspawn._egress import Egress
+from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
@@ -32,6 +34,7 @@ from anyspawn.sandboxes._supervised import explain_frames, not_started
 from anyspawn.supervisor import SWEEP, task
 
 if TYPE_CHECKING:
+    from anyspawn._egress._attach import Way
     from anyspawn._spawn.live import Process
 
 __all__ = ["GUARD", "DockerRun"]
@@ -107,6 +110,11 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
     return args
 
 
+def _network(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Egress):
+        optional_text(instance, attribute, value)
+
+
 def _pull(_: object, __: object, value: Any) -> None:
     if value not in ("never", "missing"):
         raise ConfigError(f"pull must be 'never' or 'missing', not {value!r}")
@@ -128,7 +136,8 @@ class DockerRun(ResidentSandbox):
 
     Args:
         image: The image.
-        network: A docker network; ``none`` for no network. Default: docker's own default.
+        network: A docker network; ``none`` for no network; or an `Egress`, whose hosts are reached
+            by a proxy, and nothing else. Default: docker's own default.
         mounts: Volumes as for ``docker run -v``: ``./hooks:/hooks:ro``.
         user: The user inside, by name or number, with or without a group. Default: the image's.
         workdir: The working directory inside for commands that have none of their own. Default: the
@@ -145,7 +154,7 @@ class DockerRun(ResidentSandbox):
 
     image: str = field(kw_only=False, validator=config_text)
     name: str = field(default="docker_run", validator=config_text)
-    network: str | None = field(default=None, validator=optional_text)
+    network: str | Egress | None = field(default=None, validator=_network)
     mounts: tuple[str, ...] = field(
         default=(), converter=_mounts, metadata={"host_path": _mount_path}
     )
@@ -156,8 +165,16 @@ class DockerRun(ResidentSandbox):
     security: SecurityConfig | None = field(default=None, validator=_security)
     pull: Literal["never", "missing"] = field(default="never", validator=_pull)
 
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.network, Egress) and self.resident:
+            raise ConfigError(
+                "resident: an Egress is made for one command; leave resident at 0, or network out"
+            )
+
     def launch(self, command: Command) -> Launch:
         """Return the ``docker run`` process for ``command``."""
+        if isinstance(self.network, Egress):
+            command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
         argv = docker_run_argv(self, command)
         docker, name = self.docker_path, container_name(command)
         if self.resident:
@@ -205,12 +222,39 @@ class DockerRun(ResidentSandbox):
         could mean two things.
         """
         launch = _labelled(launch)
+        if isinstance(self.network, Egress):
+            return await self._with_way(launch, command, began=began, timeout=timeout)
         if self.resident:
             completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
         else:
             done = await super().attempt(launch, command, began=began, timeout=timeout)
             completed = await self.judged(command, done)
         return await self._pulled(completed, launch, command, timeout)
+
+    async def _with_way(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
+        left = attrs.evolve(command, timeout=began + timeout - anyio.current_time())
+        try:
+            async with self._way(launch, left) as way:
+                done = await super().attempt(way.launch, command, began=began, timeout=timeout)
+                return way.counted(await self.judged(command, done))
+        except SpawnError as exc:
+            return Completed(argv=launch.argv, error=exc)
+
+    def _way(self, launch: Launch, command: Command) -> AbstractAsyncContextManager[Way]:
+        from anyspawn._egress._attach import into_container
+
+        assert isinstance(self.network, Egress)
+        holder = DockerRun(
+            self.image,
+            network="none",
+            docker_path=self.docker_path,
+            pull=self.pull,
+            security=SecurityConfig(),
+            extra_args=("--entrypoint", "sh"),
+        )
+        return into_container(self.network, launch, command, holder, self.docker_path)
 
     async def _pulled(
         self, completed: Completed, launch: Launch, command: Command, timeout: float
@@ -235,6 +279,8 @@ class DockerRun(ResidentSandbox):
         there.
         """
         async with AsyncExitStack() as stack:
+            if isinstance(self.network, Egress):
+                launch = (await stack.enter_async_context(self._way(launch, command))).launch
             try:
                 live = super().opening(_labelled(launch), command, began=began, timeout=timeout)
                 process = await stack.enter_async_context(live)
