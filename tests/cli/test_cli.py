@@ -155,6 +155,15 @@ class TestOptions:
                 b"did you mean 'bubblewrap'? (known: bubblewrap, direct",
             ),
             (["--network", "--", "true"], b"--network is for --mode bubblewrap"),
+            (["--allow-host", "a.org", "--", "true"], b"--allow-host is for --mode bubblewrap and"),
+            (
+                ["--mode", "bubblewrap", "--allow-host", "http://a", "--", "true"],
+                b"--allow-host: allow: 'http://a' is not a host",
+            ),
+            (
+                ["--mode", "bubblewrap", "--allow-host", "a", "--network", "--", "true"],
+                b"--allow-host and --network exclude each other",
+            ),
             (["--readonly", "/", "--", "true"], b"--readonly is for --mode bubblewrap"),
             (["--writable", "/", "--", "true"], b"--writable is for --mode bubblewrap"),
             ([], b"PROGRAM"),
@@ -524,6 +533,21 @@ class TestBubblewrap:
             run("--mode", "bubblewrap", "--network", "--", sys.executable, "-c", count).stdout
             == host
         )
+
+    def test_allowed_hosts(self):
+        """With --allow-host no other host is reached, and the outcome counts what was tried."""
+        args = [
+            "--json",
+            "--mode",
+            "bubblewrap",
+            "--allow-host",
+            "pypi.org",
+            "--allow-host",
+            "a.org:*",
+        ]
+        done = run(*args, "--", "curl", "-sS", "http://other.example/")
+        assert "the host is not allowed" in json.loads(done.stdout)["stdout"]
+        assert json.loads(done.stdout)["egress"] == {"allowed": 0, "denied": 1, "failed": 0}
 
     def test_exit_statuses(self):
         """The statuses are those of the direct mode."""

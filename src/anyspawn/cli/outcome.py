@@ -8,6 +8,8 @@ import base64
 import json
 from typing import Any
 
+import attrs
+
 from anyspawn import (
     Cleanup,
     Completed,
@@ -87,6 +89,8 @@ def to_json(completed: Completed) -> str:
         "error": error and {"kind": type(error).__name__, "message": str(error)},
         "cleanup": completed.cleanup.value,
     }
+    if completed.egress is not None:
+        fields["egress"] = attrs.asdict(completed.egress)
     return json.dumps(fields)
 
 

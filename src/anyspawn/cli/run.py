@@ -13,7 +13,7 @@ import anyio
 import attrs
 import click
 
-from anyspawn import Command, Completed, ConfigError, Sandbox, lookup_sandbox
+from anyspawn import Command, Completed, ConfigError, Egress, Sandbox, lookup_sandbox
 from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
 from anyspawn.cli.streams import StreamError, Writer, fill_closed_streams
 from anyspawn.cli.units import parse_duration, parse_size
@@ -26,6 +26,7 @@ _MODES = {
     "readonly": ("bubblewrap",),
     "writable": ("bubblewrap",),
     "network": ("bubblewrap",),
+    "allow_host": ("bubblewrap", "docker_run"),
     "image": ("docker_run", "kubectl_run"),
     "mounts": ("docker_run",),
     "pull": ("docker_run",),
@@ -115,6 +116,12 @@ def _unit(
     help="bubblewrap: let it write to PATH too. Repeatable.",
 )
 @click.option("--network", is_flag=True, help="bubblewrap: share the host's network.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="bubblewrap, docker_run: reach HOST, by a proxy, and nothing else. Repeatable.",
+)
 @click.option("--image", metavar="IMAGE", help="docker_run, kubectl_run: the image to run it in.")
 @click.option(
     "--mount",
@@ -211,8 +218,8 @@ def run(
     itself exit with any of these: "error" of --json tells them apart. The JSON object has
     returncode (null where there is none, -N for signal N), stdout and stderr (stdout_base64 and
     stderr_base64 where they are not UTF-8), stdout_total, stderr_total, output_incomplete, duration
-    (seconds), error (null, or kind and message) and cleanup. There is none after a signal to this
-    command or a wrong option.
+    (seconds), error (null, or kind and message) and cleanup, and with --allow-host egress (allowed,
+    denied and failed connections). There is none after a signal to this command or a wrong option.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     settings = _settings(context, mode, options)
     fill_closed_streams()
@@ -258,6 +265,13 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
     for name in ("readonly", "writable"):
         if name in settings:
             settings[name] = _absolute(settings[name])
+    if "allow_host" in settings:
+        if "network" in settings:
+            raise click.UsageError("--allow-host and --network exclude each other", context)
+        try:
+            settings["network"] = Egress(allow=settings.pop("allow_host"))
+        except ConfigError as exc:
+            raise click.UsageError(f"--allow-host: {exc}", context) from exc
     if "kubeconfig" in settings:
         settings["kubeconfig"] = os.path.abspath(settings["kubeconfig"])
     if mode in ("docker_exec", "kubectl_exec"):
