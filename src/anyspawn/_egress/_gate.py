@@ -12,6 +12,7 @@ from anyio.abc import SocketStream
 
 from anyspawn._egress._rules import Address, Host, Rule, may_have, refusal, unwrapped
 from anyspawn._egress._settings import Egress
+from anyspawn._egress._sockets import connect
 from anyspawn._model import EgressCounts
 
 __all__ = ["DeniedError", "Gate", "UnreachableError", "log"]
@@ -82,9 +83,9 @@ class Gate:
         for address in usable:
             try:
                 with anyio.fail_after(CONNECT_TIMEOUT / len(usable)):
-                    stream = await anyio.connect_tcp(str(address), port)
+                    stream = await connect(address, port)
             except (OSError, TimeoutError) as exc:
-                problem = str(exc) or problem
+                problem = getattr(exc, "strerror", None) or problem
                 continue
             self.allowed += 1
             self._record(logging.INFO, "allowed", where, str(address))

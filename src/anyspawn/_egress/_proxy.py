@@ -16,12 +16,13 @@ from http import HTTPStatus
 
 import anyio
 import h11
-from anyio.abc import SocketListener, SocketStream
+from anyio.abc import SocketStream
 
 from anyspawn._egress import _socks
 from anyspawn._egress._beside import beside
 from anyspawn._egress._gate import DeniedError, Gate, UnreachableError, log
 from anyspawn._egress._rules import Host, parse_authority, parse_host
+from anyspawn._egress._sockets import accept
 
 __all__ = ["serving"]
 
@@ -52,14 +53,13 @@ _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 @asynccontextmanager
 async def serving(listener: socket.socket, gate: Gate) -> AsyncIterator[None]:
     """Serve a listening socket, which is taken over, as long as the block lasts."""
-    async with (
-        await SocketListener.from_socket(listener) as accepting,
-        beside(partial(_accept, accepting, gate)),
-    ):
-        yield
+    with listener:
+        listener.setblocking(False)  # noqa: FBT003  the standard library's own form
+        async with beside(partial(_accept, listener, gate)):
+            yield
 
 
-async def _accept(listener: SocketListener, gate: Gate) -> None:
+async def _accept(listener: socket.socket, gate: Gate) -> None:
     places = anyio.Semaphore(MAX_CONNECTIONS)
 
     async def serve(client: SocketStream) -> None:
@@ -75,7 +75,7 @@ async def _accept(listener: SocketListener, gate: Gate) -> None:
         while True:
             await places.acquire()
             try:
-                client = await listener.accept()
+                client = await accept(listener)
             except OSError as exc:
                 places.release()
                 if exc.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
