@@ -19,6 +19,8 @@ from anyspawn import (
     Direct,
     DockerExec,
     DockerRun,
+    Egress,
+    EgressCounts,
     ExitError,
     KubectlExec,
     KubectlRun,
@@ -90,6 +92,7 @@ def print_number(number: int) -> None: ...
 def outcome(completed: Completed) -> None:
     assert_type(completed.argv, tuple[str, ...])
     assert_type(completed.returncode, int | None)
+    assert_type(completed.egress, EgressCounts | None)
     assert_type(completed.stdout, bytes)
     assert_type(completed.error, SpawnError | None)
     assert_type(completed.cleanup, Cleanup)
@@ -137,7 +140,13 @@ async def sandboxes(registry: Registry) -> None:
     assert_type(default_registry.modes(), tuple[str, ...])
     assert_type(bubblewrap_argv(Bubblewrap(), Command(["true"])), tuple[str, ...])
     Bubblewrap(network="none")  # type: ignore[arg-type]
+    Bubblewrap(network=Egress(allow=["pypi.org"], private=(), resolve=resolve))
+    DockerRun("busybox", network=Egress(allow=[], resolve=lambda name, port: ["::1"]))  # type: ignore[arg-type, return-value]
     Direct("direct")  # type: ignore[call-arg, arg-type]
+
+
+async def resolve(name: str, port: int) -> list[str]:
+    return [f"{name}:{port}"]
 
 
 async def containers(manager: ContainerManager, spec: ContainerSpec) -> None:
