@@ -38,7 +38,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "status", "allow"),
-    [("allow", 0, True), ("deny", 3, False), ("enforced", 0, False), ("session", 3, False)],
+    [("allow", 0, True), ("deny", 3, False), ("enforced", 3, False), ("session", 3, False)],
 )
 def test_hook_run(config, name, status, allow):
     """The decision is one JSON object; the exit status says whether the work may go on."""

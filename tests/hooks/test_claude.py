@@ -62,9 +62,9 @@ def pre(**output):
         (
             pre(permissionDecision="allow", updatedInput={"command": "ls"}),
             False,
-            "allows only a changed input",
+            "allows only a changed payload",
         ),
-        (pre(updatedInput={"command": "ls"}), False, "allows only a changed input"),
+        (pre(updatedInput={"command": "ls"}), False, "allows only a changed payload"),
         (pre(permissionDecision="allow", updatedInput={"command": "rm -rf /"}), True, ""),
         ('printf \'\\357\\273\\277{"decision": "block", "reason": "bom"}\'', False, "bom"),
         (says(decision="approve", reason="old"), True, "old"),
@@ -98,22 +98,28 @@ async def test_verdicts(script, allow, reason):
         ("echo '{oops'", "not one JSON object"),
         (says(decision="maybe"), "its decision is 'maybe'"),
         (pre(permissionDecision="maybe"), "its permissionDecision is 'maybe'"),
-        (pre(permissionDecision=True), "'permissionDecision' of its answer is of the wrong type"),
+        (
+            pre(permissionDecision=True),
+            "'permissionDecision' of its answer is a boolean, not a string",
+        ),
         ("printf '\\357\\273\\277{oops'", "not one JSON object"),
         ('echo loading; echo \'{"decision": "block"}\'', "not one JSON object"),
-        ('echo \'[{"decision": "block"}]\'', "an array, not a JSON object"),
-        (says(allow=False), "'allow' where Claude Code's protocol has no place for it"),
+        ('echo \'[{"decision": "block"}]\'', "not one JSON object"),
+        (says(allow=False), "'allow', which PreToolUse does not know"),
         (
             says(permissionDecision="deny"),
-            "'permissionDecision' where Claude Code's protocol has no place for it",
+            "'permissionDecision', which PreToolUse does not know",
         ),
         (
             says(hookSpecificOutput={"hookEventName": "PermissionRequest"}),
             "is not one for PreToolUse",
         ),
-        (pre(decision={"behavior": "deny"}), "is not one for PreToolUse"),
-        (says(hookSpecificOutput=[]), "'hookSpecificOutput' of its answer is of the wrong type"),
-        (says(**{"continue": "false"}), "'continue' of its answer is of the wrong type"),
+        (pre(decision={"behavior": "deny"}), "'decision', which the hookSpecificOutput"),
+        (
+            says(hookSpecificOutput=[]),
+            "'hookSpecificOutput' of its answer is an array, not an object",
+        ),
+        (says(**{"continue": "false"}), "'continue' of its answer is a string, not a boolean"),
     ],
 )
 async def test_failures_deny_unless_told_otherwise(script, cause):
@@ -184,7 +190,9 @@ async def test_other_events(folder):
         "is not one for PostToolUse"
         in (await sh(pre(permissionDecision="allow")).after_execution(BASH, None)).reason
     )
-    misplaced = says(hookSpecificOutput={"permissionDecision": "allow"})
+    misplaced = says(
+        hookSpecificOutput={"hookEventName": "PostToolUse", "permissionDecision": "allow"}
+    )
     assert "does not know" in (await sh(misplaced).after_execution(BASH, None)).reason
 
     session = sh(READ, ExecSessionHook)

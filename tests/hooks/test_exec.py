@@ -299,7 +299,7 @@ async def test_verdicts():
     assert decision == Decision(
         False, reason="no", enforced=True, metadata={"n": [1, None, "x"]}, hook="guard"
     )
-    assert not decision.blocks
+    assert decision.blocks  # nothing has happened yet that could have been enforced
     assert await sh(
         """echo '{"allow": true, "reason": null, "metadata": null}'"""
     ).before_execution({}) == Decision(True, hook="guard")
@@ -331,7 +331,7 @@ ECHO = """printf '{"allow": true, "metadata": {"read": '; cat; printf '}}'"""
                     "SystemPrompt": "",
                     "Round": 2,
                     "Metadata": None,
-                    "Replacement": None,
+                    "Replacement": "",
                 },
             },
         ),
@@ -453,7 +453,6 @@ async def test_eval_hooks(tmp_path):
         "score": 0.5,
         "passed": True,
         "duration_ms": 0,
-        "explanation": "",
         "details": {"a": 1},
     }
     await sh("exit 1", ExecEvalHook).on_eval_result({"any": "json"})
@@ -534,7 +533,7 @@ async def test_wrong_calls():
         ({"sandbox": "direct"}, "sandbox must have a name"),
         ({"timeout": "1"}, "timeout must be a number of seconds"),
         ({"output_limit": 0}, "output_limit must be a whole number of bytes above 0"),
-        ({"matcher": "Bash"}, "matcher is of the claude protocol"),
+        ({"matcher": "Bash"}, "matcher is of the protocols of agent tools"),
     ],
 )
 def test_wrong_arguments(options, message):

@@ -80,24 +80,32 @@ async def test_all_allow():
     assert list(decision.results) == ["a", "b"]
 
 
-async def test_an_enforced_denial_does_not_stop_the_pipeline():
-    """The hook has seen to it itself: what comes after is asked too, and the decision records
-    it.
+async def test_an_enforced_denial_stops_what_has_not_happened_yet():
+    """Before a call or a tool a denial blocks, whatever ``enforced`` says; its text is there. After
+    one the pipeline goes on: what comes after is asked too, and the decision stays a denial, whose
+    text no allower replaces.
     """
-    enforced = sh(
-        "enforced", answer(False, enforced=True, reason="replaced", metadata={"text": "***"})
-    )
-    decision = await run_hooks([enforced, sh("b", ALLOW)], "before_execution", {})
-    assert (decision.allow, decision.enforced, decision.hook, decision.reason) == (
-        True,
-        True,
-        "enforced",
-        "replaced",
-    )
-    assert decision.metadata == {"text": "***"}
-    assert not decision.results["enforced"].allow
-    decision = await run_hooks([enforced, sh("b", DENY)], "before_execution", {})
-    assert (decision.allow, decision.hook) == (False, "b")
+    stands_in = {"text": "***", "replacement": "I cannot do that."}
+    enforced = sh("enforced", answer(False, enforced=True, reason="no", metadata=stands_in))
+    allower = sh("b", answer(True, metadata={"replacement": "theirs", "n": 1}))
+    for hooks in ([enforced, allower], [allower, enforced]):
+        before = await run_hooks(hooks, "before_execution", {})
+        assert before.blocks
+        assert (before.allow, before.hook, before.replacement) == (
+            False,
+            "enforced",
+            "I cannot do that.",
+        )
+        after = await run_hooks(hooks, "after_execution", ({}, {}))
+        assert not after.blocks
+        assert (after.allow, after.enforced, after.hook) == (False, True, "enforced")
+        assert (after.replacement, after.reason) == ("I cannot do that.", "no")
+        assert after.metadata == {**stands_in, "n": 1}
+    decision = await run_hooks([enforced, sh("b", DENY)], "after_execution", ({}, {}))
+    assert (decision.blocks, decision.hook) == (True, "b")
+    alone = await enforced.before_execution({})
+    assert (alone.blocks, alone.replacement) == (True, "I cannot do that.")
+    assert (await allower.before_execution({})).replacement is None
 
 
 async def test_hooks_of_other_phases_are_left_out():
@@ -213,7 +221,7 @@ async def test_run_hooks_goes_on_after_all_other_tasks_were_cancelled(on_trio):
     for task in mine:
         task.cancel()
     with anyio.fail_after(30):
-        assert await run_hooks([sh("f", ALLOW)], "before_execution", {})
+        assert (await run_hooks([sh("f", ALLOW)], "before_execution", {})).allow
         await asyncio.gather(*mine, return_exceptions=True)
         assert (await run_hooks([sh("f", ALLOW), observer], "before_execution", {})).allow
         (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "anyspawn hook o"]

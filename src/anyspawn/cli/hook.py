@@ -11,7 +11,7 @@ import click
 
 from anyspawn.cli.check import load
 from anyspawn.config import InvalidConfigError, RuntimeConfig
-from anyspawn.hooks import Decision, ExecHook
+from anyspawn.hooks import Decision, ExecHook, Phase
 
 __all__ = ["hook"]
 
@@ -73,7 +73,7 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
     return _DENIED if decision.blocks else 0
 
 
-def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> str:
+def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> Phase:
     if phase is None and len(hook.phases) == 1:
         return hook.phases[0]
     if phase not in hook.phases:
@@ -85,7 +85,7 @@ def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> str:
         raise click.UsageError(
             f"hook {hook.name!r} {what} (its phases: {', '.join(hook.phases)})", context
         )
-    return phase
+    return next(known for known in hook.phases if known == phase)
 
 
 def _payload(context: click.Context) -> Any:
@@ -95,6 +95,6 @@ def _payload(context: click.Context) -> Any:
         raise click.UsageError(f"stdin is no JSON: {exc}", context) from exc
 
 
-async def _ask(config: RuntimeConfig, name: str, phase: str, payload: Any) -> Decision:
+async def _ask(config: RuntimeConfig, name: str, phase: Phase, payload: Any) -> Decision:
     async with config.open() as hooks:
         return await hooks[name].run(phase, payload)

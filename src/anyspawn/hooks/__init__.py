@@ -4,8 +4,9 @@ on.
 
 from __future__ import annotations
 
-from anyspawn.hooks._decision import Decision
+from anyspawn.hooks._decision import Decision, DeniedError
 from anyspawn.hooks._exec import (
+    ExecAgentHook,
     ExecEvalHook,
     ExecHook,
     ExecProviderHook,
@@ -21,11 +22,14 @@ from anyspawn.hooks._payloads import (
     ToolRequest,
     ToolResponse,
 )
+from anyspawn.hooks._phases import Phase, ProviderPhase, SessionPhase, ToolPhase
 from anyspawn.hooks._runner import HookRunner, run_hooks
 
 __all__ = [
     "Decision",
+    "DeniedError",
     "EvalResult",
+    "ExecAgentHook",
     "ExecEvalHook",
     "ExecHook",
     "ExecProviderHook",
@@ -33,9 +37,13 @@ __all__ = [
     "ExecToolHook",
     "HookError",
     "HookRunner",
+    "Phase",
+    "ProviderPhase",
     "ProviderRequest",
     "ProviderResponse",
     "SessionEvent",
+    "SessionPhase",
+    "ToolPhase",
     "ToolRequest",
     "ToolResponse",
     "run_hooks",

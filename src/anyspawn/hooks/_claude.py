@@ -1,206 +1,360 @@
 """Hooks that were written for Claude Code: its command-hook protocol, in both directions. Pure.
 
-As its hooks reference described it in October 2026 (Claude Code 2.1). A hook reads one JSON object
-on stdin: the common fields (``session_id``, ``transcript_path``, ``cwd``, ``permission_mode``,
-``hook_event_name``) and those of the event (``tool_name``, ``tool_input``, ``tool_use_id``,
-``tool_response``). It answers by its exit status (0: go on; 2: stop, with stderr as the reason;
-others: an error that stops nothing) or, with status 0, by a JSON object on stdout.
+As its hooks reference described it in July 2026 (Claude Code 2.1.218), with the event names of
+2.1.296 (October 2026). A hook reads one JSON object on stdin. It answers by its exit status (0: go
+on; 2: stop, with stderr as the reason; others: an error that stops nothing there) or, with status
+0, by a JSON object that is all of its stdout.
 
-Two things differ here, on purpose. A hook that fails in any other way than these denies, unless its
-``on_failure`` says otherwise; there, it would let the action pass. An answer that both allows and
-blocks, blocks; one that looks like JSON and is none, or has a verdict where the protocol has no
-place for it, is a failure. And what asks a person (``"ask"``), or leaves the question to a later
-stage (``"defer"``), denies, as there is nobody to ask.
+What differs here, on purpose: a failure denies; an answer with a key that the event does not know
+is a failure; ``"ask"`` and ``"defer"`` deny, and so does a hook that has no answer to a request for
+permission.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from anyspawn._model import Completed
-from anyspawn.exceptions import ConfigError
-from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._payloads import to_wire
-from anyspawn.hooks._wire import WireError, decode_object
+from attrs import evolve
 
-__all__ = ["BLOCKED", "EVENTS", "decide", "event", "matcher"]
+from anyspawn.hooks._agents import (
+    REFERENCE_NAMES,
+    Event,
+    Outcome,
+    Place,
+    Verdict,
+    closed,
+    denied,
+    get,
+    one_of,
+    prompt_of,
+    response_of,
+    subject_of,
+    tool_of,
+)
+from anyspawn.hooks._answers import read_answer
+from anyspawn.hooks._matchers import Style
+from anyspawn.hooks._wire import WireError
+
+__all__ = ["BLOCKED", "CLAUDE", "Claude", "by_phase", "claude_message", "judge_claude"]
 
 BLOCKED = 2
 """The status by which a hook blocks."""
 
-EVENTS: Mapping[str, str] = {
-    "before_execution": "PreToolUse",
-    "after_execution": "PostToolUse",
-    "session_start": "SessionStart",
-    "session_update": "UserPromptSubmit",
-    "session_end": "SessionEnd",
-}
-"""The event of each phase that has one."""
-
-_NAMES_ALONE = re.compile(r"[\w\- ,|]*")
-_COSTLY = re.compile(r"\)[*+?{]|\(\?(?!:)|\\[1-9]")
-_MANY = re.compile(r"[*+{]")
-_MOST_STARS = 3
-_LONGEST_NAME = 128
-_MISPLACED = ("allow", "permissionDecision", "behavior", "updatedInput")
-_FIELDS = {
-    "Name": "tool_name",
-    "Args": "tool_input",
-    "CallID": "tool_use_id",
-    "SessionID": "session_id",
-}
-
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return what tells whether a tool's name matches: ``*`` or nothing (all), names
-    (``Edit|Write``), or a regex.
-
-    Raises:
-        ConfigError: It is no regular expression.
-    """
-    if pattern in {"", "*"}:
-        return lambda _: True
-    if _NAMES_ALONE.fullmatch(pattern):
-        names = {name.strip() for name in re.split("[|,]", pattern)} - {""}
-        if not names:
-            raise ConfigError("matcher names no tool; write names such as Edit|Write, or * for all")
-        return lambda name: name in names
-    if _COSTLY.search(pattern) or any(
-        len(_MANY.findall(part)) > _MOST_STARS for part in pattern.split("|")
-    ):
-        raise ConfigError(
-            "matcher could take very long; write it without repeated groups, look-around and back-references, "
-            f"and with at most {_MOST_STARS} repetitions a name"
-        )
-    try:
-        found = re.compile(pattern)
-    except re.error as exc:
-        raise ConfigError(
-            f"matcher is neither names such as Edit|Write nor a regular expression: {exc}"
-        ) from None
-    return lambda name: found.search(name) is not None
+_COMMON = frozenset(
+    {
+        "continue",
+        "stopReason",
+        "suppressOutput",
+        "systemMessage",
+        "terminalSequence",
+        "hookSpecificOutput",
+    }
+)
+_DECISION = ("decision", "reason")
+_TOOL_EVENTS = (
+    "PreToolUse",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "PermissionRequest",
+    "PermissionDenied",
+)
+_ENDINGS = ("Stop", "SubagentStop")
+_PERMISSION = frozenset({"behavior", "updatedInput", "updatedPermissions", "message", "interrupt"})
+_CONTEXT = "additionalContext"
 
 
-def event(phase: str, parts: dict[str, Any], cwd: str) -> dict[str, Any]:
-    """Return what the hook reads.
-
-    A payload with ``tool_name`` or ``session_id`` is taken to be in Claude Code's own form, and its
-    fields go over as they are.
-
-    Raises:
-        WireError: The payload is no object, or names no tool.
-    """
-    subject = to_wire(parts.get("event", parts.get("request")))
-    if not isinstance(subject, dict):
-        raise WireError(
-            f"the payload is {type(subject).__name__}, where Claude Code's protocol needs an object"
-        )
-    fields = {_FIELDS[name]: value for name, value in subject.items() if name in _FIELDS}
-    if "tool_name" in subject or "session_id" in subject:
-        fields.update(subject)
-    if phase.endswith("execution"):
-        if not isinstance(fields.get("tool_name"), str):
-            raise WireError("the payload names no tool: it needs Name (or tool_name), a text")
-        if len(fields["tool_name"]) > _LONGEST_NAME:
-            raise WireError(
-                f"the payload's tool has a name of more than {_LONGEST_NAME} characters"
-            )
-        fields.setdefault("tool_input", {})
-        fields.setdefault("tool_use_id", "")
-    if "response" in parts:
-        fields["tool_response"] = to_wire(parts["response"])
-    if phase == "session_update":
-        fields.setdefault("prompt", _last_text(subject.get("Messages")))
-    if phase == "session_start":
-        fields.setdefault("source", "startup")
-    if phase == "session_end":
-        fields.setdefault("reason", "other")
-    common = {"session_id": "", "transcript_path": "", "cwd": cwd, "permission_mode": "default"}
-    return {**common, **fields, "hook_event_name": EVENTS[phase]}
-
-
-def _last_text(messages: Any) -> str:
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(last, dict):
-        last = last.get("content", last.get("Content"))
-    return last if isinstance(last, str) else ""
-
-
-def decide(message: dict[str, Any], completed: Completed) -> Decision:
-    """Return what the answer of a hook that exited with 0 or 2 means.
-
-    Args:
-        message: What the hook was told.
-        completed: What became of it.
-
-    Raises:
-        WireError: The answer looks like JSON, and is not what the protocol allows.
-    """
-    if completed.returncode == BLOCKED:
-        reason = completed.stderr.decode(errors="replace").strip()
-        return Decision(allow=False, reason=reason or "the hook blocked it, and gave no reason")
-    lines = completed.stdout.removeprefix(b"\xef\xbb\xbf").splitlines()
-    if not any(line.lstrip().startswith((b"{", b"[")) for line in lines):
-        return Decision(allow=True)  # text for the transcript; the protocol gives it no say
-    answer = decode_object(completed.stdout.removeprefix(b"\xef\xbb\xbf"))
-    for name in _MISPLACED:
-        if name in answer:
-            raise WireError(
-                f"its answer has {name!r} where Claude Code's protocol has no place for it"
-            )
-    if _get(answer, "continue", bool) is False:
-        reason = _get(answer, "stopReason", str) or "the hook stopped the work"
-        return Decision(allow=False, reason=reason, metadata=answer)
-    specific, general = _specific(message, answer), _general(answer)
-    return general if specific is None or general.blocks else specific
-
-
-def _specific(message: dict[str, Any], answer: dict[str, Any]) -> Decision | None:
-    name = message["hook_event_name"]
-    specific = _get(answer, "hookSpecificOutput", dict) or {}
-    if specific.get("hookEventName", name) != name or "decision" in specific:
-        raise WireError(f"its hookSpecificOutput is not one for {name}")
-    verdict = _get(specific, "permissionDecision", str)
-    changed = specific.get("updatedInput", message.get("tool_input"))
-    if verdict is not None and name != "PreToolUse":
-        raise WireError(f"its answer has a permissionDecision, which {name} does not know")
-    reason = _get(specific, "permissionDecisionReason", str) or ""
-    if verdict in {None, "allow"}:
-        if name == "PreToolUse" and changed != message.get("tool_input"):
-            return Decision(
-                allow=False,
-                reason="the hook allows only a changed input, its updatedInput",
-                metadata=answer,
-            )
-        return None if verdict is None else Decision(allow=True, reason=reason, metadata=answer)
-    if verdict == "deny":
-        return Decision(
-            allow=False, reason=reason or "the hook denied it, and gave no reason", metadata=answer
-        )
-    if verdict in {"ask", "defer"}:
-        asks = f"the hook would have a person asked ({verdict}): {reason}"
-        return Decision(allow=False, reason=asks.rstrip(": "), metadata=answer)
-    raise WireError(
-        f"its permissionDecision is {verdict[:64]!r}, and none of allow, deny, ask, defer"
+def _event(
+    name: str,
+    phase: str = "",
+    subject: str = "",
+    *,
+    specific: Iterable[str] = (_CONTEXT,),
+    decides: bool = False,
+    guards: bool = False,
+    top: Iterable[str] = (),
+    **fields: Any,
+) -> Event:
+    return Event(
+        name=name,
+        phase=phase or name,
+        subject=subject,
+        guards=guards or decides,
+        specific=frozenset({"hookEventName", *specific}),
+        top=_COMMON | {*top, *(_DECISION if decides else ())},
+        **fields,
     )
 
 
-def _general(answer: dict[str, Any]) -> Decision:
-    verdict = _get(answer, "decision", str)
-    reason = _get(answer, "reason", str) or ""
+_EVENTS = (
+    _event(
+        "PreToolUse",
+        "before_execution",
+        "tool_name",
+        decides=True,
+        specific=("permissionDecision", "permissionDecisionReason", "updatedInput", _CONTEXT),
+    ),
+    _event(
+        "PostToolUse",
+        "after_execution",
+        "tool_name",
+        decides=True,
+        specific=(_CONTEXT, "updatedToolOutput", "updatedMCPToolOutput"),
+    ),
+    _event(
+        "SessionStart",
+        "session_start",
+        "source",
+        context=True,
+        specific=(_CONTEXT, "initialUserMessage", "watchPaths", "sessionTitle", "reloadSkills"),
+    ),
+    _event(
+        "UserPromptSubmit",
+        "session_update",
+        context=True,
+        decides=True,
+        timeout=30.0,
+        top=("suppressOriginalPrompt",),
+        specific=(_CONTEXT, "sessionTitle", "suppressOriginalPrompt"),
+    ),
+    _event("SessionEnd", "session_end", "reason", specific=(), timeout=1.5),
+    _event("Setup", subject="trigger"),
+    _event("UserPromptExpansion", subject="command_name", context=True, decides=True),
+    _event("PermissionRequest", subject="tool_name", guards=True, specific=("decision",)),
+    _event("PermissionDenied", subject="tool_name", specific=("retry",)),
+    _event("PostToolUseFailure", subject="tool_name", decides=True),
+    _event("PostToolBatch", decides=True),
+    _event("Notification", subject="notification_type"),
+    _event("MessageDisplay", specific=("displayContent",), timeout=10.0),
+    _event("SubagentStart", subject="agent_type"),
+    _event("SubagentStop", subject="agent_type", decides=True),
+    _event("TaskCreated", guards=True, specific=()),
+    _event("TaskCompleted", guards=True, specific=()),
+    _event("Stop", decides=True),
+    _event("StopFailure", subject="error_type", specific=()),
+    _event("TeammateIdle", guards=True, specific=()),
+    _event("InstructionsLoaded", subject="load_reason", specific=()),
+    _event("ConfigChange", subject="source", decides=True, specific=()),
+    _event("CwdChanged", specific=("watchPaths",)),
+    _event("DirectoryAdded", subject="source", specific=()),
+    _event("FileChanged", specific=("watchPaths",)),
+    _event("WorktreeCreate", guards=True, specific=("worktreePath",)),
+    _event("WorktreeRemove", specific=()),
+    _event("PreCompact", subject="trigger", decides=True, specific=()),
+    _event("PostCompact", subject="trigger", specific=()),
+    _event("Elicitation", subject="mcp_server_name", guards=True, specific=("action", "content")),
+    _event(
+        "ElicitationResult", subject="mcp_server_name", guards=True, specific=("action", "content")
+    ),
+    _event("PreModelSwitch", decides=True, specific=()),
+    _event("PostModelSwitch", specific=()),
+)
+
+
+def by_phase(events: Iterable[Event]) -> Mapping[str, Event]:
+    """Return events by their phases."""
+    return {event.phase: event for event in events}
+
+
+class Claude:
+    """The protocol of Claude Code."""
+
+    name: ClassVar[str] = "claude"
+    title: ClassVar[str] = "Claude Code"
+    events: ClassVar[Mapping[str, Event]] = by_phase(_EVENTS)
+    style: ClassVar[Style] = "names"
+    timeout: ClassVar[float] = 600.0
+    variables: ClassVar[tuple[str, ...]] = ("CLAUDE_PROJECT_DIR",)
+
+    def message(self, event: Event, parts: dict[str, Any], place: Place) -> dict[str, Any]:
+        """Return what the hook reads; see `claude_message`."""
+        return claude_message(event, parts, place, self.title)
+
+    def judge(self, event: Event, message: dict[str, Any], outcome: Outcome) -> Verdict:
+        """Return what the outcome means; see `judge_claude`."""
+        return judge_claude(event, message, outcome)
+
+    def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
+        """Whether Claude Code itself stops the action: where a worktree could not be made."""
+        return event.name == "WorktreeCreate"
+
+
+CLAUDE = Claude()
+
+
+def claude_message(event: Event, parts: dict[str, Any], place: Place, title: str) -> dict[str, Any]:
+    """Return what the hook reads: fields of the payload that are not the reference's go over as
+    they are.
+
+    Raises:
+        WireError: The payload is not an object, names no tool, or contradicts itself.
+    """
+    subject = subject_of(parts, title)
+    message = {
+        "session_id": one_of(subject, ("session_id", "SessionID"), ""),
+        "transcript_path": "",
+        "cwd": place.folder,
+        "permission_mode": "default",
+        **{name: value for name, value in subject.items() if name not in REFERENCE_NAMES},
+        "hook_event_name": event.name,
+    }
+    if event.name in _TOOL_EVENTS:
+        name, args, call = tool_of(subject)
+        message |= {"tool_name": name, "tool_input": args}
+        if event.name != "PermissionRequest":
+            message["tool_use_id"] = call
+    if event.name == "PostToolUse":
+        message["tool_response"] = _response(message["tool_name"], *response_of(parts))
+    elif event.name == "UserPromptSubmit":
+        message["prompt"] = prompt_of(subject)
+    elif event.name == "SessionStart":
+        message.setdefault("source", "startup")
+    elif event.name == "SessionEnd":
+        message.setdefault("reason", "other")
+    return message
+
+
+def _response(tool: str, content: Any, error: str) -> Any:
+    """Return a result in the shape that guards of that tool look for."""
+    if tool == "Bash" and (isinstance(content, str) or (content is None and error)):
+        return {"stdout": content or "", "stderr": error, "interrupted": False, "isImage": False}
+    if not error:
+        return content
+    return error if content is None else {"content": content, "error": error}
+
+
+def judge_claude(event: Event, message: dict[str, Any], outcome: Outcome) -> Verdict:
+    """Return what the outcome of a hook that exited with 0 or 2 means.
+
+    Raises:
+        WireError: It cannot be read, or says what the event does not know.
+    """
+    if outcome.status == BLOCKED:
+        if not event.guards:
+            raise WireError(f"it exited with status 2, and {event.name} cannot be stopped")
+        return denied(outcome.complaint, {})
+    answer, text = read_answer(outcome.stdout, guards=event.guards, prose=event.context)
+    if answer is None:
+        return _silent(event, text)
+    closed(answer, event.top, event.name)
+    if get(answer, "continue", bool) is False:
+        stops = get(answer, "stopReason", str) or "the hook stopped the work"
+        if event.name in _ENDINGS:  # the work ends, as the hook wants it to
+            return Verdict(allow=True, reason=stops, metadata=answer)
+        return denied(stops, answer)
+    _texts(answer, ("stopReason", "systemMessage", "terminalSequence"))
+    general = _general(answer)
+    if not general.allow:
+        return general
+    specific = _specific(event, message, answer)
+    if specific.allow and not specific.reason:
+        return evolve(specific, reason=general.reason)
+    return specific
+
+
+def _silent(event: Event, text: str) -> Verdict:
+    if event.name == "PermissionRequest":
+        return denied("the hook gave no answer, and there is nobody to ask", {})
+    if event.name == "WorktreeCreate":
+        if not text:
+            raise WireError("it printed no path of a worktree")
+        return Verdict(allow=True, metadata={"worktreePath": text})
+    if event.context and text:
+        return Verdict(allow=True, metadata={_CONTEXT: text}, context=(text,))
+    return Verdict(allow=True)
+
+
+def _texts(answer: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        get(answer, name, str)
+
+
+def _general(answer: dict[str, Any]) -> Verdict:
+    verdict, reason = get(answer, "decision", str), get(answer, "reason", str)
     if verdict == "block":
-        return Decision(
-            allow=False, reason=reason or "the hook blocked it, and gave no reason", metadata=answer
+        return denied(reason, answer)
+    if verdict not in {None, "approve"}:
+        raise WireError(f"its decision is {verdict[:64]!r}, and neither approve nor block")
+    if verdict is None and reason:
+        raise WireError("its answer has a reason, and no decision")
+    return Verdict(allow=True, reason=reason or "", metadata=answer)
+
+
+def _specific(event: Event, message: dict[str, Any], answer: dict[str, Any]) -> Verdict:
+    specific = get(answer, "hookSpecificOutput", dict)
+    if specific is None:
+        if event.name == "PermissionRequest":
+            return denied("the hook gave no answer, and there is nobody to ask", answer)
+        return Verdict(allow=True, metadata=answer)
+    if specific.get("hookEventName") != event.name:
+        raise WireError(f"its hookSpecificOutput is not one for {event.name} (see hookEventName)")
+    closed(specific, event.specific, f"the hookSpecificOutput of {event.name}")
+    context = get(specific, _CONTEXT, str)
+    fields: dict[str, Any] = {"context": (context,) if context else ()}
+    if event.name == "PreToolUse":
+        return _permission(specific, message, answer, fields)
+    if event.name == "PermissionRequest":
+        return _request(specific, message, answer)
+    if event.name == "PostToolUse":
+        return _output(specific, message, answer, fields)
+    action = get(specific, "action", str)
+    if action in {"decline", "cancel"}:
+        return denied(f"the hook would {action} it", answer)
+    if action not in {None, "accept"}:
+        raise WireError(f"its action is {action[:64]!r}, and none of accept, decline, cancel")
+    return Verdict(allow=True, metadata=answer, **fields)
+
+
+def _permission(
+    specific: dict[str, Any],
+    message: dict[str, Any],
+    answer: dict[str, Any],
+    fields: dict[str, Any],
+) -> Verdict:
+    verdict = get(specific, "permissionDecision", str)
+    reason = get(specific, "permissionDecisionReason", str) or ""
+    changed = get(specific, "updatedInput", dict)
+    if verdict == "deny":
+        return denied(reason, answer, **fields)
+    if verdict in {"ask", "defer"}:
+        asks = f"the hook would have a person asked ({verdict}): {reason}"
+        return denied(asks.rstrip(": "), answer, **fields)
+    if verdict not in {None, "allow"}:
+        raise WireError(
+            f"its permissionDecision is {verdict[:64]!r}, and none of allow, deny, ask, defer"
         )
-    if verdict in {None, "approve"}:
-        return Decision(allow=True, reason=reason, metadata=answer)
-    raise WireError(f"its decision is {verdict[:64]!r}, and neither approve nor block")
+    if verdict is None and reason:
+        raise WireError("its answer has a permissionDecisionReason, and no permissionDecision")
+    if changed is not None and changed != message["tool_input"]:
+        fields["changed"] = ("input", changed)
+    return Verdict(allow=True, reason=reason, metadata=answer, **fields)
 
 
-def _get(answer: dict[str, Any], name: str, kind: type) -> Any:
-    value = answer.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise WireError(f"{name!r} of its answer is of the wrong type; it must be {kind.__name__}")
-    return value
+def _request(specific: dict[str, Any], message: dict[str, Any], answer: dict[str, Any]) -> Verdict:
+    verdict = get(specific, "decision", dict)
+    if verdict is None:
+        return denied("the hook gave no answer, and there is nobody to ask", answer)
+    closed(verdict, _PERMISSION, "the decision of PermissionRequest")
+    behavior, interrupt = get(verdict, "behavior", str), get(verdict, "interrupt", bool)
+    if behavior == "deny":
+        return denied(get(verdict, "message", str), answer)
+    if behavior != "allow" or interrupt:
+        raise WireError("its behavior is neither allow nor deny, or allows and interrupts")
+    changed = get(verdict, "updatedInput", dict)
+    differs = changed is not None and changed != message["tool_input"]
+    return Verdict(allow=True, metadata=answer, changed=("input", changed) if differs else None)
+
+
+def _output(
+    specific: dict[str, Any],
+    message: dict[str, Any],
+    answer: dict[str, Any],
+    fields: dict[str, Any],
+) -> Verdict:
+    names = ("updatedToolOutput", "updatedMCPToolOutput")
+    changed = [specific[name] for name in names if specific.get(name) is not None]
+    if len(changed) == 2 and changed[0] != changed[1]:
+        raise WireError("its updatedToolOutput and updatedMCPToolOutput differ")
+    if changed and changed[0] != message["tool_response"]:
+        fields["changed"] = ("output", changed[0])
+    return Verdict(allow=True, metadata=answer, **fields)

@@ -4,11 +4,12 @@ is a denial.
 
 from __future__ import annotations
 
+import math
 import os
-import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -20,14 +21,20 @@ from anyspawn._model import Command, Completed, Sandbox
 from anyspawn._registry import nearest
 from anyspawn._telemetry import warn, watch_hook
 from anyspawn.exceptions import AnyspawnError, ConfigError, ExitError
-from anyspawn.hooks import _claude
+from anyspawn.hooks._agents import Agent, Outcome, Place, Verdict
+from anyspawn.hooks._claude import BLOCKED
 from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._phases import KINDS, PHASES, check_phase, parts
+from anyspawn.hooks._masks import Masks
+from anyspawn.hooks._matchers import matcher
+from anyspawn.hooks._phases import KINDS, PHASES, Phase, SessionPhase, check_phase, parts
+from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
+from anyspawn.hooks._rewrite import rewritten
 from anyspawn.hooks._server import CallError, Server
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = [
+    "ExecAgentHook",
     "ExecEvalHook",
     "ExecHook",
     "ExecProviderHook",
@@ -36,14 +43,10 @@ __all__ = [
     "HookError",
 ]
 
-_STDERR_SHOWN = 400
 _REASON_LIMIT = 4000
+_LONGEST_TIMEOUT = 1e6
 _BACKSTOP = 15.0
 """Seconds beyond its timeout after which even a sandbox that does not return is given up."""
-_HIDDEN = "***"
-_SECRET_NAME = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
-_SHORT = 6
-_PREFIX = 4
 
 _T = TypeVar("_T")
 
@@ -52,7 +55,7 @@ class HookError(AnyspawnError):
     """A session hook in filter mode failed; the message names it and says in which way."""
 
 
-def _to_phases(value: Iterable[str] | None) -> tuple[str, ...]:
+def _to_phases(value: Iterable[Phase] | None) -> tuple[Phase, ...]:
     if isinstance(value, (str, bytes)):
         raise ConfigError(f"phases must be a list such as ['before_call'], not {value!r}")
     phases = () if value is None else tuple(value)
@@ -97,6 +100,19 @@ def _name(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"name must be a text that is not empty, not {value!r}")
 
 
+def _flag(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{attribute.name} must be True or False, not {value!r}")
+
+
+def _seconds(_: object, __: Attribute[Any], value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and math.isfinite(value) and value <= _LONGEST_TIMEOUT):
+        raise ConfigError(
+            f"timeout must be a number of seconds, at most {_LONGEST_TIMEOUT:,.0f}, not {value!r}"
+        )
+
+
 def _positive(_: object, attribute: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(
@@ -122,16 +138,22 @@ class ExecHook:
             caller.
         sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user. A filter
             refuses a container or a pod that is shared with others, unless it is ``trusted``.
-        on_failure: What a failure of a filter means: ``"deny"`` (default), or ``"allow"``, with a
-            warning in the log.
-        protocol: ``"exec"`` (default), or ``"claude"`` for programs written as command hooks of
-            Claude Code.
-        matcher: With the claude protocol, which tools it is asked about: ``Edit|Write``, a regular
-            expression, or ``*`` (default) for all.
+        on_failure: What a failure of a filter means: ``"deny"`` (default); ``"allow"``, with a
+            warning in the log; or what the tool that the protocol is of makes of it:
+            ``"as_claude"`` and the like.
+        protocol: ``"exec"`` (default), or that of the agent tool for which the program was written:
+            ``"claude"`` (Claude Code), ``"codex"``, ``"gemini"``, ``"cursor"``, ``"copilot"``.
+        matcher: With the protocol of an agent tool, what it is asked about, such as
+            ``Edit|Write``, as that tool reads it; ``*`` (default) for all.
         output_limit: Bytes that its answer may have; more is a failure. Default 1 MiB.
         runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
             and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
             `aclose`, with the `HookRunner`, or with the event loop.
+        rewrites: Whether it may change the payload. Default: a change is a denial.
+        names: ``"pascal"`` (default): the names inside requests and responses are the reference's,
+            such as ``Name``. ``"snake"``: both these and ``name``.
+        project: With the protocol of an agent tool, the project's folder as the hook sees it: its
+            working directory, and in its variables. Default: where programs start in the sandbox.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
@@ -143,27 +165,33 @@ class ExecHook:
     command: str
     args: tuple[str, ...] = field(default=(), converter=_to_args)
     env: Env = field(default=Env(), converter=_to_env)
-    timeout: float | None = None
-    phases: tuple[str, ...] = field(default=None, converter=_to_phases)
+    timeout: float | None = field(default=None, validator=_seconds)
+    phases: tuple[Phase, ...] = field(default=None, converter=_to_phases)
     mode: Literal["filter", "observe"] = field(
         default="filter", validator=_one_of("filter", "observe")
     )
     sandbox: Sandbox = field(default=None, converter=_to_sandbox)
-    on_failure: Literal["deny", "allow"] = field(default="deny", validator=_one_of("deny", "allow"))
-    protocol: Literal["exec", "claude"] = field(default="exec", validator=_one_of("exec", "claude"))
+    on_failure: OnFailure = field(default="deny", validator=_one_of(*get_args(OnFailure)))
+    protocol: ProtocolName = field(default="exec", validator=_one_of(*get_args(ProtocolName)))
     matcher: str = "*"
     output_limit: int = field(default=2**20, validator=_positive)
     runtime: Literal["exec", "server"] = field(default="exec", validator=_one_of("exec", "server"))
+    rewrites: bool = field(default=False, validator=_flag)
+    names: Literal["pascal", "snake"] = field(
+        default="pascal", validator=_one_of("pascal", "snake")
+    )
+    project: str | None = None
     _servers: WeakKeyDictionary[Any, Server] = field(
         init=False, factory=WeakKeyDictionary, repr=False, eq=False
     )
-    _matches: Callable[[str], bool] = field(init=False, repr=False, eq=False)
+    _matchers: Mapping[str, Callable[[str], bool]] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        possible = [
+        agent = self._agent
+        possible: list[Any] = [
             phase
             for phase in self.known_phases
-            if self.protocol == "exec" or phase in _claude.EVENTS
+            if (PHASES[phase] != "agent" if agent is None else phase in agent.events)
         ]
         if not possible:
             raise ConfigError(
@@ -177,13 +205,11 @@ class ExecHook:
                     f"phases: {phase!r} is no phase of this hook{hint} (known: {', '.join(possible)})"
                 )
         object.__setattr__(self, "phases", phases)
-        if not isinstance(self.matcher, str):
-            raise ConfigError(f"matcher must be a text such as 'Edit|Write', not {self.matcher!r}")
-        if self.matcher != "*" and self.protocol != "claude":
+        object.__setattr__(self, "_matchers", self._made_matchers(agent))
+        if self.on_failure.startswith("as_") and self.on_failure != f"as_{self.protocol}":
             raise ConfigError(
-                "matcher is of the claude protocol; set protocol to 'claude', or leave it out"
+                f"on_failure {self.on_failure!r} is not of protocol {self.protocol!r}"
             )
-        object.__setattr__(self, "_matches", _claude.matcher(self.matcher))
         if not isinstance(self.sandbox, Sandbox):
             raise ConfigError(
                 f"sandbox must have a name and an async spawn(command), as {self.sandbox!r} has not"
@@ -194,15 +220,16 @@ class ExecHook:
                 "forge a verdict; use a sandbox of its own for each call, such as bubblewrap or "
                 "docker_run, or set shared to 'trusted' if nothing there would"
             )
-        if self.runtime == "server":
-            if self.protocol != "exec":
-                raise ConfigError(
-                    "runtime 'server' goes with protocol 'exec' alone; leave one of them out"
-                )
-            if not hasattr(self.sandbox, "open"):
-                raise ConfigError(
-                    f"runtime 'server' needs a sandbox that can open a process, as {self.sandbox!r} cannot"
-                )
+        self._check_exec_alone(agent)
+        if self.runtime == "server" and not hasattr(self.sandbox, "open"):
+            raise ConfigError(
+                f"runtime 'server' needs a sandbox that can open a process, as {self.sandbox!r} cannot"
+            )
+        if self.rewrites and (self.mode == "observe" or not set(phases) & self._judging()):
+            raise ConfigError(
+                "rewrites needs a filter whose answer is read: a provider or tool hook, or one with "
+                "the protocol of an agent tool"
+            )
         for value, name in (
             (self.command, "command"),
             *((arg, f"args[{i}]") for i, arg in enumerate(self.args)),
@@ -212,13 +239,59 @@ class ExecHook:
             raise ConfigError("command is empty; it must name the program to run")
         self._asking(b"", self.env)
 
+    def _check_exec_alone(self, agent: Agent | None) -> None:
+        """Refuse what goes with the exec protocol alone, or with the others alone."""
+        if agent is None:
+            if self.project is not None:
+                raise ConfigError("project is of the protocols of agent tools; set protocol")
+            return
+        if self.runtime == "server":
+            raise ConfigError(
+                "runtime 'server' goes with protocol 'exec' alone; leave one of them out"
+            )
+        if self.names != "pascal":
+            raise ConfigError("names goes with protocol 'exec' alone; leave one of them out")
+
+    def _made_matchers(self, agent: Agent | None) -> dict[str, Callable[[str], bool]]:
+        """Return what is held against the message, by phase."""
+        if not isinstance(self.matcher, str):
+            raise ConfigError(f"matcher must be a text such as 'Edit|Write', not {self.matcher!r}")
+        if self.matcher in {"", "*"}:
+            return {}
+        if agent is None:
+            raise ConfigError(
+                "matcher is of the protocols of agent tools; set protocol to 'claude', say, or "
+                "leave it out"
+            )
+        made: dict[str, Callable[[str], bool]] = {}
+        for phase in self.phases:
+            event = agent.events[phase]
+            if event.subject:
+                style = "exact" if event.subject.startswith("=") else agent.style
+                tools = event.subject in {"tool_name", "toolName"}
+                made[phase] = matcher(self.matcher, style, tools=tools)
+        if not made:
+            raise ConfigError(
+                f"matcher: {agent.title} has none for {', '.join(self.phases)}; leave it out"
+            )
+        return made
+
+    def _judging(self) -> set[str]:
+        """Return the phases at which its answer is read."""
+        told_only = () if self._agent else (*KINDS["session"], *KINDS["eval"])
+        return {phase for phase in self.phases if phase not in told_only}
+
+    @property
+    def _agent(self) -> Agent | None:
+        return AGENTS.get(self.protocol)
+
     @property
     def kind(self) -> str:
         """Which kind of hook this is (``provider``, ``tool``, ``session`` or ``eval``)."""
         return PHASES[self.phases[0]]
 
     async def run(
-        self, phase: str, payload: Any, *, places: anyio.CapacityLimiter | None = None
+        self, phase: Phase, payload: Any, *, places: anyio.CapacityLimiter | None = None
     ) -> Decision:
         """Ask the program; return its decision, or the denial that its failure is.
 
@@ -235,7 +308,7 @@ class ExecHook:
         return await self.asking(phase, payload)(places)
 
     def asking(
-        self, phase: str, payload: Any
+        self, phase: Phase, payload: Any
     ) -> Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]:
         """Return what asks the program about the payload as it is now, whatever becomes of that
         until then.
@@ -250,15 +323,16 @@ class ExecHook:
 
         async def ask(places: anyio.CapacityLimiter | None) -> Decision:
             if question is None:
-                return Decision(allow=True)
+                return Decision(allow=True, phase=phase)
             with watch_hook(self.name, phase, self.mode) as watch:
                 try:
                     if isinstance(question, _NoVerdictError):
                         raise question
-                    decision = await self._ask(phase, question, places)
+                    decision = await self._ask(question, places)
                 except _NoVerdictError as failure:
-                    watch.failed(failure.kind, f"hook {self.name!r} {failure}")
-                    decision = self._failed(failure)
+                    said = self._masked(f"hook {self.name!r} {failure}")
+                    watch.failed(failure.kind, said)
+                    decision = self._failed(phase, said, failure)
                 watch.decided(allow=decision.allow)
             return decision
 
@@ -270,16 +344,20 @@ class ExecHook:
         Raises:
             _NoVerdictError: The payload cannot be told.
         """
-        env = self.env.look_up(os.environ)
+        env, agent = self.env.look_up(os.environ), self._agent
         try:
-            if self.protocol == "exec":
-                return _Question(self._asking(encode(envelope(phase, told)), env), env, None)
-            cwd = os.getcwd()
-            message = _claude.event(phase, told, cwd)
-            if "tool_name" in message and not self._matches(message["tool_name"]):
-                return None
-            seen = Env({"CLAUDE_PROJECT_DIR": cwd, **env})
-            return _Question(self._asking(encode(message), seen), env, message)
+            if agent is None:
+                stdin = encode(envelope(phase, told, snake=self.names == "snake"))
+                return _Question(phase, self._asking(stdin, env), env, told, {})
+            event, folder = agent.events[phase], self._folder()
+            message = agent.message(event, told, Place(folder, time.time()))
+            if phase in self._matchers:
+                subject = message.get(event.subject.removeprefix("="))
+                # What has no name to hold the matcher against is asked about.
+                if isinstance(subject, str) and not self._matchers[phase](subject):
+                    return None
+            seen = Env({**dict.fromkeys(agent.variables, folder), **env})
+            return _Question(phase, self._asking(encode(message), seen), env, told, message)
         except Exception as exc:  # whatever is wrong with a payload, and there may be no working directory any more
             what = (
                 "it is nested too deeply, or in a circle"
@@ -288,9 +366,15 @@ class ExecHook:
             )
             raise _NoVerdictError(f"was not asked: {what}", exc) from None
 
-    async def _ask(
-        self, phase: str, question: _Question, places: anyio.CapacityLimiter | None
-    ) -> Decision:
+    def _folder(self) -> str:
+        """Return the project's folder, as the hook sees it."""
+        if self.project is not None:
+            return self.project
+        if isinstance(self.sandbox, Direct):
+            return os.getcwd()
+        return getattr(self.sandbox, "workdir", None) or "/"
+
+    async def _ask(self, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
         """Return the hook's verdict; where it only observes, or is only told something, that it
         ended well.
 
@@ -298,51 +382,77 @@ class ExecHook:
             _NoVerdictError: There is none.
         """
         if self.runtime == "server":
-            return await self._ask_server(phase, question, places)
+            return await self._ask_server(question, places)
         completed = await self._spawn(question.command, places)
-        error, code, message = completed.error, completed.returncode, question.message
-        hidden = _Hidden(question.env)
+        error, code, agent = completed.error, completed.returncode, self._agent
         blocked = (
-            message is not None
-            and code == _claude.BLOCKED
+            agent is not None
+            and code == BLOCKED
             and (error is None or isinstance(error, ExitError))
         )
         if error is not None and not blocked:
-            raise _NoVerdictError(f"failed: {error}", error, hidden.stderr(completed))
+            raise _no_verdict(f"failed: {error}", error, question, completed)
         if code != 0 and not blocked:
-            raise _NoVerdictError(
-                f"failed: it ended with status {code}", ExitError(), hidden.stderr(completed)
-            )
-        told_only = PHASES[phase] in {"session", "eval"} and message is None
-        if told_only or self.mode == "observe":
-            return Decision(allow=True, hook=self.name)
+            what = f"failed: it ended with status {code}"
+            raise _no_verdict(what, ExitError(), question, completed)
+        if self.mode == "observe" or question.phase not in self._judging():
+            return Decision(allow=True, hook=self.name, phase=question.phase)
         try:
             if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
                 raise WireError(
                     "its answer may be cut off, as something that it started held its output open"
                 )
-            decision = (
-                decode_decision(completed.stdout)
-                if message is None
-                else _claude.decide(message, completed)
-            )
+            if agent is None:
+                return self._settled(question, _verdict_of(decode_decision(completed.stdout)))
+            outcome = Outcome(status=code or 0, stdout=completed.stdout, stderr=completed.stderr)
+            event = agent.events[question.phase]
+            return self._settled(question, agent.judge(event, question.message, outcome))
         except WireError as exc:
-            raise _NoVerdictError(
-                f"failed: {hidden.in_text(str(exc))}", exc, hidden.stderr(completed)
-            ) from None
-        reason = hidden.in_text(decision.reason) if blocked else decision.reason
-        return attrs.evolve(decision, hook=self.name, reason=reason[:_REASON_LIMIT])
+            raise _no_verdict(f"failed: {exc}", exc, question, completed) from None
+
+    def _settled(self, question: _Question, verdict: Verdict) -> Decision:
+        """Return the decision that a verdict comes to.
+
+        Raises:
+            WireError: What it makes of the payload does not fit.
+        """
+        masks, allow, reason, payload = Masks(question.env), verdict.allow, verdict.reason, None
+        if allow and verdict.changed is not None:
+            part, value = verdict.changed
+            payload = rewritten(
+                question.phase, question.told, part, value, snake=self.names == "snake"
+            )
+        if payload is not None and not self.rewrites:
+            allow, payload = False, None
+            reason = (
+                f"hook {self.name!r} allows only a changed payload, and is not declared to change "
+                "it; set rewrites to accept that"
+            )
+        return Decision(
+            allow,
+            reason=masks.cut(reason)[:_REASON_LIMIT],
+            metadata=masks.inside(dict(verdict.metadata)),
+            enforced=verdict.enforced,
+            hook=self.name,
+            payload=payload,
+            replacement=masks.inside(verdict.replacement),
+            context=[masks.whole(text) for text in verdict.context],
+            phase=question.phase,
+        )
 
     def _asking(self, stdin: bytes, env: Env) -> Command:
-        argv = [self.command, *self.args]
         return Command(
-            argv, stdin=stdin, env=env, timeout=self.timeout, output_limit=self.output_limit
+            [self.command, *self.args],
+            stdin=stdin,
+            env=env,
+            cwd=self.project,
+            timeout=self.timeout,
+            output_limit=self.output_limit,
         )
 
     async def _ask_server(
-        self, phase: str, question: _Question, places: anyio.CapacityLimiter | None
+        self, question: _Question, places: anyio.CapacityLimiter | None
     ) -> Decision:
-        hidden = _Hidden(question.env)
         loop = anyio.lowlevel.current_token().native_token
         if loop not in self._servers:
             self._servers[loop] = Server(self.name, self.sandbox, self.output_limit)
@@ -355,15 +465,13 @@ class ExecHook:
 
         try:
             answer = await self._in_turn(ask, timeout, places)
-            if PHASES[phase] in {"session", "eval"} or self.mode == "observe":
-                return Decision(allow=True, hook=self.name)
-            decision = decision_of(answer["result"])
+            if self.mode == "observe" or question.phase not in self._judging():
+                return Decision(allow=True, hook=self.name, phase=question.phase)
+            return self._settled(question, _verdict_of(decision_of(answer["result"])))
         except CallError as exc:
-            stderr = "" if exc.completed is None else hidden.stderr(exc.completed)
-            raise _NoVerdictError(hidden.in_text(str(exc)), exc.cause, stderr) from None
+            raise _no_verdict(str(exc), exc.cause, question, exc.completed) from None
         except WireError as exc:
-            raise _NoVerdictError(f"failed: {hidden.in_text(str(exc))}", exc) from None
-        return attrs.evolve(decision, hook=self.name, reason=decision.reason[:_REASON_LIMIT])
+            raise _NoVerdictError(f"failed: {exc}", exc) from None
 
     async def aclose(self) -> None:
         """End the server that this event loop has of the hook, if it runs one. A later call starts
@@ -432,27 +540,45 @@ class ExecHook:
         finally:
             places.release_on_behalf_of(place)
 
-    def _failed(self, failure: _NoVerdictError) -> Decision:
-        said = f"hook {self.name!r} {failure}"
+    def _masked(self, text: str) -> str:
+        return Masks(self.env.look_up(os.environ)).cut(text)
+
+    def _failed(self, phase: str, said: str, failure: _NoVerdictError) -> Decision:
         reason = said + (f"; stderr: {failure.stderr}" if failure.stderr else "")
         if self.mode == "observe":
             warn("anyspawn.hooks", "%s (observe: the work goes on)", said)
-            return Decision(allow=True, hook=self.name)
-        if self.on_failure == "allow":
-            warn("anyspawn.hooks", "%s (on_failure=allow: the work goes on)", said)
-            return Decision(allow=True, reason=reason, hook=self.name)
-        return Decision(allow=False, reason=reason, hook=self.name)
+            return Decision(allow=True, hook=self.name, phase=phase)
+        if self._goes_on(phase, failure):
+            warn("anyspawn.hooks", "%s (on_failure=%s: the work goes on)", said, self.on_failure)
+            return Decision(allow=True, reason=reason, hook=self.name, phase=phase)
+        return Decision(allow=False, reason=reason, hook=self.name, phase=phase)
+
+    def _goes_on(self, phase: str, failure: _NoVerdictError) -> bool:
+        """Whether the work goes on after a failure."""
+        if self.on_failure in {"deny", "allow"}:
+            return self.on_failure == "allow"
+        agent = AGENTS[self.protocol]
+        unreadable = failure.kind == WireError.__name__
+        return not agent.fails_closed(agent.events[phase], unreadable=unreadable)
 
 
 @frozen
 class _Question:
-    """What a hook is asked: the command, the hook's own variables, and with the claude protocol the
-    message.
+    """What a hook is asked.
+
+    Args:
+        phase: The moment.
+        command: The command.
+        env: The hook's own variables.
+        told: The payload's parts.
+        message: What it is told, with the protocol of an agent tool.
     """
 
+    phase: str
     command: Command
     env: Env
-    message: dict[str, Any] | None
+    told: Mapping[str, Any]
+    message: dict[str, Any]
 
 
 class _NoVerdictError(Exception):
@@ -470,39 +596,23 @@ class _NoVerdictError(Exception):
         self.stderr = stderr
 
 
-class _Hidden:
-    """Takes values of variables out of texts that a hook wrote; it may well print its own
-    environment.
+def _no_verdict(
+    what: str, cause: Exception, question: _Question, completed: Completed | None
+) -> _NoVerdictError:
+    written = b"" if completed is None else completed.stderr
+    return _NoVerdictError(what, cause, Masks(question.env).stderr(written) if written else "")
 
-    Hidden are the values of the hook's ``env``, and of the host's variables whose names say that
-    they are secret, also where a text was cut off within one.
-    """
 
-    def __init__(self, env: Env) -> None:
-        host = {
-            value
-            for name, value in os.environ.items()
-            if _SECRET_NAME.search(name) and len(value) >= _SHORT
-        }
-        values = {value for value in env.values() if value} | host
-        self._values = sorted(
-            values | {repr(value)[1:-1] for value in values}, key=len, reverse=True
-        )
-
-    def in_text(self, text: str) -> str:
-        for value in self._values:
-            text = text.replace(value, _HIDDEN)
-        for value in self._values:
-            for size in range(min(len(value) - 1, len(text)), _PREFIX - 1, -1):
-                if text.endswith(value[:size]):
-                    return text[:-size] + _HIDDEN
-        return text
-
-    def stderr(self, completed: Completed) -> str:
-        """Return the end of stderr, in one line."""
-        text = self.in_text(completed.stderr.decode(errors="replace"))
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return "... " + text[-_STDERR_SHOWN:] if len(text) > _STDERR_SHOWN else text
+def _verdict_of(decision: Decision) -> Verdict:
+    """Return a verdict of our own protocol."""
+    return Verdict(
+        allow=decision.allow,
+        reason=decision.reason,
+        metadata=decision.metadata,
+        enforced=decision.enforced,
+        replacement=decision.replacement,
+        changed=None if decision.payload is None else ("payload", decision.payload),
+    )
 
 
 @frozen(kw_only=True)
@@ -539,31 +649,44 @@ class ExecToolHook(ExecHook):
 class ExecSessionHook(ExecHook):
     """A hook that is told of a session's course. Takes the arguments of `ExecHook`.
 
-    Its answer is not read: that it ends with status 0 is enough.
+    With the exec protocol its answer is not read: that it ends with status 0 is enough.
     """
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["session"]
 
-    async def on_session_start(self, event: Any) -> None:
-        """Tell that a session began.
+    async def on_session_start(self, event: Any) -> Decision:
+        """Tell that a session began; return what the hook said, such as context for the model.
 
         Raises:
-            HookError: The hook is a filter, and failed.
+            HookError: The hook is a filter, and failed or denied.
         """
-        await self._tell("session_start", event)
+        return await self._tell("session_start", event)
 
-    async def on_session_update(self, event: Any) -> None:
-        """Tell that a session went on. Raises as `on_session_start`."""
-        await self._tell("session_update", event)
+    async def on_session_update(self, event: Any) -> Decision:
+        """Tell that a session went on. Returns and raises as `on_session_start`."""
+        return await self._tell("session_update", event)
 
-    async def on_session_end(self, event: Any) -> None:
-        """Tell that a session ended. Raises as `on_session_start`."""
-        await self._tell("session_end", event)
+    async def on_session_end(self, event: Any) -> Decision:
+        """Tell that a session ended. Returns and raises as `on_session_start`."""
+        return await self._tell("session_end", event)
 
-    async def _tell(self, phase: str, event: Any) -> None:
+    async def _tell(self, phase: SessionPhase, event: Any) -> Decision:
         decision = await self.run(phase, event)
         if decision.blocks:
             raise HookError(decision.reason)
+        return decision
+
+
+@frozen(kw_only=True)
+class ExecAgentHook(ExecHook):
+    """A hook for events of an agent tool that are none of the other phases, such as ``Stop``. Takes
+    the arguments of `ExecHook`; ``protocol`` must be a tool's.
+
+    Ask it with `run`, and the event's own name as the phase. The payload is the event's fields, as
+    the tool has them; fields that all events have are added where they are missing.
+    """
+
+    known_phases: ClassVar[tuple[str, ...]] = KINDS["agent"]
 
 
 @frozen(kw_only=True)
@@ -576,7 +699,7 @@ class ExecEvalHook(ExecHook):
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["eval"]
 
-    timeout: float | None = field(default=None, converter=_to_eval_timeout)
+    timeout: float | None = field(default=None, converter=_to_eval_timeout, validator=_seconds)
     mode: Literal["filter", "observe"] = field(default="observe", validator=_one_of("observe"))
 
     async def on_eval_result(self, result: Any) -> None:

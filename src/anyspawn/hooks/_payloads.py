@@ -11,20 +11,31 @@ import attrs
 from attrs import field, frozen
 
 __all__ = [
+    "PAYLOADS",
+    "SNAKE_NAMES",
     "EvalResult",
     "ProviderRequest",
     "ProviderResponse",
     "SessionEvent",
     "ToolRequest",
     "ToolResponse",
+    "from_wire",
     "to_wire",
+    "with_snake_names",
 ]
 
 _WIRE = "anyspawn.wire"
+_OMITTED = "anyspawn.omitted"
 
 
-def _named(name: str) -> dict[str, str]:
-    return {_WIRE: name}
+def _named(name: str, *, omitted: bool = False) -> dict[str, Any]:
+    """Return the metadata of a field.
+
+    Args:
+        name: Its name on the wire.
+        omitted: Whether the reference leaves it out where it is empty.
+    """
+    return {_WIRE: name, _OMITTED: omitted}
 
 
 @frozen(kw_only=True)
@@ -37,7 +48,7 @@ class ProviderRequest:
     system_prompt: str = field(default="", metadata=_named("SystemPrompt"))
     round: int = field(default=0, metadata=_named("Round"))
     metadata: Mapping[str, Any] | None = field(default=None, metadata=_named("Metadata"))
-    replacement: Any = field(default=None, metadata=_named("Replacement"))
+    replacement: str = field(default="", metadata=_named("Replacement"))
 
 
 @frozen(kw_only=True)
@@ -82,20 +93,86 @@ class SessionEvent:
     metadata: Mapping[str, Any] | None = field(default=None, metadata=_named("Metadata"))
 
 
+def _optional(name: str, default: Any = None) -> Any:
+    return field(default=default, metadata=_named(name, omitted=True))
+
+
 @frozen(kw_only=True)
 class EvalResult:
-    """The outcome of an evaluation; its names on the wire are these."""
+    """The outcome of an evaluation; its names on the wire are these. What is empty is left out, but
+    for ``eval_id``, ``type`` and ``duration_ms``.
+    """
 
     eval_id: str = field(metadata=_named("eval_id"))
     type: str = field(default="", metadata=_named("type"))
-    score: float | None = field(default=None, metadata=_named("score"))
-    passed: bool | None = field(default=None, metadata=_named("passed"))
+    kind: str = _optional("kind", "")
+    passed: bool | None = _optional("passed")
+    score: float | None = _optional("score")
+    value: Any = field(default=None, metadata=_named("value", omitted=True))
+    metric_value: float | None = _optional("metric_value")
+    explanation: str = _optional("explanation", "")
     duration_ms: int = field(default=0, metadata=_named("duration_ms"))
-    explanation: str = field(default="", metadata=_named("explanation"))
-    details: Mapping[str, Any] | None = field(default=None, metadata=_named("details"))
+    error: str = _optional("error", "")
+    message: str = _optional("message", "")
+    details: Mapping[str, Any] | None = _optional("details")
+    violations: Sequence[Mapping[str, Any]] = _optional("violations", ())
+    skipped: bool = _optional("skipped", default=False)
+    skip_reason: str = _optional("skip_reason", "")
+    session_id: str = _optional("session_id", "")
+    turn_index: int = _optional("turn_index", 0)
 
 
-_PAYLOADS = (ProviderRequest, ProviderResponse, ToolRequest, ToolResponse, SessionEvent, EvalResult)
+PAYLOADS = (ProviderRequest, ProviderResponse, ToolRequest, ToolResponse, SessionEvent, EvalResult)
+_EMPTY: tuple[Any, ...] = (None, "", False, 0, (), [], {})
+
+
+def _left_out(attribute: attrs.Attribute[Any], value: Any) -> bool:
+    if not attribute.metadata[_OMITTED]:
+        return False
+    if attribute.default is None:  # a pointer there: false and 0 are not empty
+        return value is None or (attribute.name == "details" and not value)
+    return any(value is empty or value == empty for empty in _EMPTY)
+
+
+SNAKE_NAMES: Mapping[str, str] = {
+    attribute.metadata[_WIRE]: attribute.name
+    for cls in PAYLOADS[:-1]
+    for attribute in attrs.fields(cls)
+}
+"""The snake_case name of each PascalCase name that a payload class has."""
+
+
+def with_snake_names(value: Any) -> Any:
+    """Return an object with each name of the reference also in snake_case."""
+    if not isinstance(value, dict):
+        return value
+    also = {
+        snake: value[pascal]
+        for pascal, snake in SNAKE_NAMES.items()
+        if pascal in value and snake not in value
+    }
+    return {**value, **also}
+
+
+def from_wire(cls: type[Any], value: Any) -> Any:
+    """Return an instance of a payload class from its object on the wire.
+
+    Raises:
+        TypeError: The value is no object, or has other names or types than the class.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"it is {type(value).__name__}, not an object")
+    fields = {attribute.metadata[_WIRE]: attribute for attribute in attrs.fields(cls)}
+    for name in value:
+        if name not in fields:
+            raise TypeError(f"{cls.__name__} has no {name[:64]!r}")
+    found = {fields[name].name: item for name, item in value.items()}
+    for attribute in attrs.fields(cls):
+        plain = {"str": str, "int": int}.get(str(attribute.type))
+        item = found.get(attribute.name, attribute.default)
+        if plain is not None and (not isinstance(item, plain) or isinstance(item, bool)):
+            raise TypeError(f"its {attribute.metadata[_WIRE]} must be {plain.__name__}")
+    return cls(**found)
 
 
 def to_wire(value: Any) -> Any:
@@ -105,10 +182,11 @@ def to_wire(value: Any) -> Any:
     Raises:
         TypeError: A mapping's key is no str: JSON knows no other, and two keys might turn into one.
     """
-    if isinstance(value, _PAYLOADS):
+    if isinstance(value, PAYLOADS):
         return {
             attribute.metadata[_WIRE]: to_wire(getattr(value, attribute.name))
             for attribute in attrs.fields(type(value))
+            if not _left_out(attribute, getattr(value, attribute.name))
         }
     if isinstance(value, Mapping):
         for name in value:

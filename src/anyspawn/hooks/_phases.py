@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from anyspawn._registry import nearest
+from anyspawn.hooks._events import AgentEvent
+from anyspawn.hooks._payloads import (
+    PAYLOADS,
+    EvalResult,
+    ProviderRequest,
+    ProviderResponse,
+    SessionEvent,
+    ToolRequest,
+    ToolResponse,
+)
 
-__all__ = ["KINDS", "PHASES", "check_phase", "parts"]
+__all__ = [
+    "AFTER",
+    "KINDS",
+    "PHASES",
+    "Phase",
+    "ProviderPhase",
+    "SessionPhase",
+    "ToolPhase",
+    "check_phase",
+    "parts",
+]
+
+ProviderPhase = Literal["before_call", "after_call"]
+ToolPhase = Literal["before_execution", "after_execution"]
+SessionPhase = Literal["session_start", "session_update", "session_end"]
+EvalPhase = Literal["eval_result"]
+Phase = ProviderPhase | ToolPhase | SessionPhase | EvalPhase | AgentEvent
+"""A moment. Events of agent tools that are none of ours stand under their own names."""
 
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "provider": ("before_call", "after_call"),
-    "tool": ("before_execution", "after_execution"),
-    "session": ("session_start", "session_update", "session_end"),
-    "eval": ("eval_result",),
+    "provider": get_args(ProviderPhase),
+    "tool": get_args(ToolPhase),
+    "session": get_args(SessionPhase),
+    "eval": get_args(EvalPhase),
+    "agent": get_args(AgentEvent),
 }
 """The phases of each kind of hook."""
 
 PHASES: Mapping[str, str] = {phase: kind for kind, phases in KINDS.items() for phase in phases}
 """The kind of hook that each phase belongs to."""
 
-_AFTER = ("after_call", "after_execution")
+AFTER = ("after_call", "after_execution")
+"""Phases that have a request and a response."""
+
+_CLASSES: Mapping[str, Mapping[str, type[Any]]] = {
+    "provider": {"request": ProviderRequest, "response": ProviderResponse},
+    "tool": {"request": ToolRequest, "response": ToolResponse},
+    "session": {"event": SessionEvent},
+    "eval": {"result": EvalResult},
+    "agent": {},
+}
 
 
 def check_phase(phase: str) -> str:
     """Return ``phase``, or raise a `ValueError` that lists the phases there are."""
     if phase not in PHASES:
+        known = [name for kind in ("provider", "tool", "session", "eval") for name in KINDS[kind]]
         raise ValueError(
-            f"unknown phase {phase!r}{nearest(str(phase), list(PHASES))} (known: {', '.join(PHASES)})"
+            f"unknown phase {phase!r}{nearest(str(phase), list(PHASES))} "
+            f"(known: {', '.join(known)}, and the events of agent tools)"
         )
     return phase
 
@@ -37,15 +76,28 @@ def parts(phase: str, payload: Any) -> dict[str, Any]:
     or ``result``.
 
     Raises:
-        TypeError: A phase that has a request and a response was not given both.
+        TypeError: A phase that has a request and a response was not given both, or a payload class
+            belongs to another phase.
     """
-    if phase in _AFTER:
-        if isinstance(payload, tuple) and len(payload) == 2:
-            return {"request": payload[0], "response": payload[1]}
-        if isinstance(payload, Mapping) and set(payload) == {"request", "response"}:
-            return dict(payload)
-        raise TypeError(
-            f"the payload of {phase} must be a tuple (request, response), or a mapping of just these two names, "
-            f"not {type(payload).__name__}"
+    if phase not in AFTER:
+        name = {"session": "event", "agent": "event", "eval": "result"}.get(
+            PHASES[phase], "request"
         )
-    return {{"session": "event", "eval": "result"}.get(PHASES[phase], "request"): payload}
+        told = {name: payload}
+    elif isinstance(payload, tuple) and len(payload) == 2:
+        told = {"request": payload[0], "response": payload[1]}
+    elif isinstance(payload, Mapping) and set(payload) == {"request", "response"}:
+        told = dict(payload)
+    else:
+        raise TypeError(
+            f"the payload of {phase} must be a tuple (request, response), or a mapping of just "
+            f"these two names, not {type(payload).__name__}"
+        )
+    for name, part in told.items():
+        wanted = _CLASSES[PHASES[phase]].get(name)
+        if isinstance(part, PAYLOADS) and (wanted is None or not isinstance(part, wanted)):
+            instead = f"; give {wanted.__name__}" if wanted else ""
+            raise TypeError(
+                f"the {name} of {phase} cannot be a {type(part).__name__}{instead}, or any JSON value"
+            )
+    return told

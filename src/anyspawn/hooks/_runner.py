@@ -18,7 +18,8 @@ from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._exec import ExecHook
-from anyspawn.hooks._phases import check_phase, parts
+from anyspawn.hooks._phases import Phase, check_phase, parts
+from anyspawn.hooks._rewrite import joined
 
 __all__ = ["HookRunner", "run_hooks"]
 
@@ -124,7 +125,7 @@ class HookRunner:
         )
 
     async def run(
-        self, phase: str, payload: Any, *, hooks: Iterable[ExecHook] | None = None
+        self, phase: Phase, payload: Any, *, hooks: Iterable[ExecHook] | None = None
     ) -> Decision:
         """Run the hooks of ``phase``, as `run_hooks` does; ``hooks`` instead of the runner's own,
         where given.
@@ -156,17 +157,30 @@ class _Desk:
         self._max_observing = max_observing
         self._observing = 0
 
-    async def run(self, hooks: Sequence[ExecHook], phase: str, payload: Any) -> Decision:
+    async def run(self, hooks: Sequence[ExecHook], phase: Phase, payload: Any) -> Decision:
         parts(check_phase(phase), payload)
         asked = [hook for hook in hooks if phase in hook.phases]
+        filters = [hook for hook in asked if hook.mode == "filter"]
+        rewriting = [hook for hook in filters if hook.rewrites]
+        judged, changed, blocked = await _rewrite(rewriting, phase, payload, self._filter_places)
+        if changed is not None:
+            payload = joined(phase, payload, changed)
         for hook in asked:
             if hook.mode == "observe":
                 self._observe(hook, phase, payload)
-        return await _filter(
-            [hook for hook in asked if hook.mode == "filter"], phase, payload, self._filter_places
-        )
+        if blocked is not None:
+            return evolve(blocked, results=judged)
+        judging = [hook for hook in filters if not hook.rewrites]
+        decision = await _filter(judging, phase, payload, self._filter_places)
+        if not judged:
+            return decision
+        found = {**judged, **decision.results}
+        results = {hook.name: found[hook.name] for hook in filters if hook.name in found}
+        if decision.blocks:
+            return evolve(decision, results=results)
+        return evolve(_merged(results, phase), payload=changed, results=results)
 
-    def _observe(self, hook: ExecHook, phase: str, payload: Any) -> None:
+    def _observe(self, hook: ExecHook, phase: Phase, payload: Any) -> None:
         if self._observing >= self._max_observing:
             warn(
                 "anyspawn.hooks",
@@ -200,13 +214,15 @@ class _Desk:
             self._observing -= 1
 
 
-async def run_hooks(hooks: Iterable[ExecHook], phase: str, payload: Any) -> Decision:
+async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> Decision:
     """Run all hooks of a phase at once, and return one decision.
 
-    Of the filters, the first denial in declaration order decides; as soon as it is certain, those
-    that still run are ended. Where none denies, the decision allows, with the metadata of all,
-    later ones over earlier ones; and it is ``enforced``, with the reason, where one enforced.
-    Observing hooks are started and not waited for.
+    Hooks that may rewrite run first, in declaration order; each sees what the one before made. Then
+    all other filters judge the final payload at once. The first denial in declaration order
+    decides; as soon as it is certain, those that still run are killed. Where none blocks, the
+    decision has the metadata of all, later ones over earlier ones, and the final payload where that
+    is another one. A denial that was enforced after a call does not block, and stays a denial.
+    Observing hooks are told the final payload, and not waited for.
 
     Args:
         hooks: Hooks, whose names differ. Those of other phases are left out. An open `HookRunner`
@@ -224,8 +240,29 @@ async def run_hooks(hooks: Iterable[ExecHook], phase: str, payload: Any) -> Deci
     return await _loop_desk().run(_checked(hooks), phase, payload)
 
 
+async def _rewrite(
+    hooks: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
+) -> tuple[dict[str, Decision], Any, Decision | None]:
+    """Ask the hooks that may change the payload, one after the other.
+
+    Returns:
+        What each said, the payload's changed part (``None`` where nothing changed), and the denial
+        that ended it, if one did.
+    """
+    judged: dict[str, Decision] = {}
+    changed: Any = None
+    for hook in hooks:
+        decision = judged[hook.name] = await hook.run(phase, payload, places=places)
+        if decision.blocks:
+            return judged, changed, decision
+        if decision.payload is not None:
+            changed = decision.payload
+            payload = joined(phase, payload, changed)
+    return judged, changed, None
+
+
 async def _filter(
-    hooks: Sequence[ExecHook], phase: str, payload: Any, places: anyio.CapacityLimiter
+    hooks: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
 ) -> Decision:
     finished: list[Decision | None] = [None] * len(hooks)
 
@@ -240,7 +277,7 @@ async def _filter(
 
     async def ask(index: int, hook: ExecHook) -> None:
         finished[index] = await hook.run(phase, payload, places=places)
-        if decided():
+        if decided() is not None:
             tasks.cancel_scope.cancel()
 
     if len(hooks) == 1:
@@ -254,20 +291,29 @@ async def _filter(
         for hook, decision in zip(hooks, finished, strict=True)
         if decision is not None
     }
-    return evolve(decided() or _merged(results), results=results)
+    denial = decided()
+    return evolve(_merged(results, phase) if denial is None else denial, results=results)
 
 
-def _merged(results: dict[str, Decision]) -> Decision:
+def _merged(results: dict[str, Decision], phase: Phase) -> Decision:
+    """Return one decision of those of which none blocks."""
     metadata: dict[str, Any] = {}
     for decision in results.values():
         metadata.update(decision.metadata)
-    says = next((d for d in results.values() if d.enforced), None) or next(
-        (d for d in results.values() if d.reason), None
-    )
-    if says is None:
-        return Decision(allow=True, metadata=metadata)
+    context = tuple(text for decision in results.values() for text in decision.context)
+    enforcer = next((d for d in results.values() if d.enforced and not d.allow), None)
+    if enforcer is not None:  # what stands in for the answer is its word, and no allower's
+        metadata.pop("replacement", None)
+        metadata.update(enforcer.metadata)
+        return evolve(enforcer, metadata=metadata, context=context, payload=None)
+    says = next((d for d in results.values() if d.reason), None)
     return Decision(
-        allow=True, reason=says.reason, metadata=metadata, enforced=says.enforced, hook=says.hook
+        allow=True,
+        reason="" if says is None else says.reason,
+        metadata=metadata,
+        hook="" if says is None else says.hook,
+        context=context,
+        phase=phase,
     )
 
 

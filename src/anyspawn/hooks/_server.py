@@ -10,6 +10,7 @@ process.
 from __future__ import annotations
 
 import re
+import secrets
 from collections import deque
 from typing import Any
 
@@ -39,7 +40,12 @@ _PATIENCE = 3
 _LAST_WORDS = 1.0
 """Seconds that the process has to end once its stdout has."""
 _MESSAGE = 500
-_ID_FIRST = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(\d{1,18})\s*,')
+_IDS = 2**53
+"""Ids are below this, so that every language's numbers hold them, and cannot be guessed."""
+_NUMBER = re.compile(rb"\d{1,18}")
+_SAYS = re.compile(rb"result|error|allow|\\u00", re.IGNORECASE)
+_REMEMBERED = 1024
+"""How many ids of calls that are over are remembered, to tell late answers and second ones."""
 
 
 class CallError(Exception):
@@ -88,7 +94,6 @@ class Server:
         self._limit = output_limit
         self._places = anyio.CapacityLimiter(_IN_FLIGHT)
         self._life: _Life | None = None
-        self._last = 0
         self._silent = 0
 
     async def call(
@@ -134,13 +139,10 @@ class Server:
                 if last_try:
                     raise life.failure
                 continue
-            self._last += 1
-            line = b'{"jsonrpc":"2.0","id":%d,"method":"execute","params":%b}\n' % (
-                self._last,
-                params,
-            )
+            number = secrets.randbelow(_IDS - 1) + 1
+            line = b'{"jsonrpc":"2.0","id":%d,"method":"execute","params":%b}\n' % (number, params)
             call = _Call(line)
-            life.take(self._last, call)
+            life.take(number, call)
             try:
                 await call.done.wait()
                 self._silent = 0
@@ -148,10 +150,10 @@ class Server:
                 life.drop(call)
                 if call.sent and not call.done.is_set() and anyio.current_time() >= deadline:
                     self._grow_impatient(life)
-            if call.answer is not None:
+            if call.error is None:
+                assert call.answer is not None
                 return call.answer
             if call.sent or last_try:
-                assert call.error is not None
                 raise call.error
         raise AssertionError
 
@@ -188,7 +190,8 @@ class _Life:
         self._limit = limit
         self._under_way: dict[int, _Call] = {}
         self._ids: dict[int, int] = {}  # of calls by their identity
-        self._highest = 0
+        self._answered: deque[int] = deque(maxlen=_REMEMBERED)
+        self._given_up: deque[int] = deque(maxlen=_REMEMBERED)
         self._to_send: deque[_Call] = deque()
         self._news = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -201,7 +204,6 @@ class _Life:
 
     def take(self, number: int, call: _Call) -> None:
         """Have a call sent in its turn."""
-        self._highest = max(self._highest, number)
         self._under_way[number] = call
         self._ids[id(call)] = number
         self._to_send.append(call)
@@ -209,7 +211,10 @@ class _Life:
 
     def drop(self, call: _Call) -> None:
         """Forget a call; what is still said to it is thrown away."""
-        self._under_way.pop(self._ids.pop(id(call), 0), None)
+        number = self._ids.pop(id(call), 0)
+        self._under_way.pop(number, None)
+        believed = call.done.is_set() and call.error is None
+        (self._answered if believed else self._given_up).append(number)
         if not call.sent and call in self._to_send:
             self._to_send.remove(call)
 
@@ -310,56 +315,79 @@ class _Life:
             return
         try:
             answer = decode_object(line)
-        except WireError:
-            self._complain(
-                "a line of its stdout is no JSON object, and was left out; diagnostics belong on stderr"
-            )
+        except WireError as exc:
+            self._unusable(line, str(exc))
             return
         number = answer.get("id")
-        if (
-            answer.get("jsonrpc") != "2.0"
-            or "method" in answer
-            or isinstance(number, bool)
-            or not isinstance(number, int)
-        ):
-            self._complain("a line of its stdout is no answer by JSON-RPC 2.0, and was left out")
-            return
+        if "method" in answer and not answer.keys() & {"result", "error"}:
+            self._complain("it printed a request, which was left out")  # an echo of ours, say
+        elif answer.get("jsonrpc") != "2.0" or "method" in answer:
+            self._unusable(line, "its answer is not one by JSON-RPC 2.0")
+        elif isinstance(number, bool) or not isinstance(number, int):
+            self._unusable(line, "its answer has no id that is a whole number", whoever=True)
+        else:
+            self._answer(number, answer)
+
+    def _answer(self, number: int, answer: dict[str, Any]) -> None:
         call = self._under_way.get(number)
-        if call is None:
-            if not 0 < number <= self._highest:
+        if call is None or not call.sent:
+            if number in self._answered:
+                self._complain("it answered a request twice, and is ended")
+                self.stop("it answered a request twice")
+            elif number not in self._given_up:
                 self._complain("it answered a request that was never made")
             return  # else a late answer, to a call that was given up
-        if ("result" in answer) == ("error" in answer):
-            call.error = CallError(
-                "failed: its server's answer has not just one of result and error", WireError()
-            )
+        if call.done.is_set():
+            self._fail(call, "answered one request twice", WireError())
+        elif ("result" in answer) == ("error" in answer):
+            self._fail(call, "'s answer has not just one of result and error", WireError())
         elif "error" in answer:
-            call.error = CallError(
-                f"failed: its server answered with {_told(answer['error'])}", ExitError()
-            )
+            self._fail(call, f" answered with {_told(answer['error'])}", ExitError())
         else:
             call.answer = answer
-        call.sent = True
+            call.done.set()
+
+    def _fail(self, call: _Call, what: str, cause: Exception) -> None:
+        """Fail a call, whatever answer it has had; the first failure is the one that counts."""
+        said = what if what.startswith((" ", "'")) else f" {what}"
+        call.error = call.error or CallError(f"failed: its server{said}", cause)
         call.done.set()
 
-    def _too_long(self, line: bytes) -> None:
-        """Fail the call that a line answers which is longer than it may be, if that can be
-        known.
+    def _sent(self, line: bytes) -> list[_Call]:
+        """Return the calls that were sent whose ids stand in a line."""
+        numbers = {int(digits) for digits in _NUMBER.findall(line.replace(b"\0", b""))}
+        return [call for number, call in self._under_way.items() if number in numbers and call.sent]
+
+    def _unusable(self, line: bytes, why: str, *, whoever: bool = False) -> None:
+        """Fail the calls that a line would answer, if it could be read; other lines are left out.
+
+        Args:
+            line: The line.
+            why: What is wrong with it.
+            whoever: Whether it is an answer, and so that of any call if it names none.
         """
-        match = _ID_FIRST.match(line)
-        sent = [
-            number
-            for number, call in self._under_way.items()
-            if call.sent and not call.done.is_set()
-        ]
-        number = int(match[1]) if match else sent[0] if len(sent) == 1 else 0
-        if number in self._under_way:
-            call = self._under_way[number]
-            call.error = CallError(
-                f"failed: its server answered more than {self._limit} bytes", OutputLimitError()
+        says = _SAYS.search(line.replace(b"\0", b""))
+        calls = self._sent(line) if says else []
+        if not calls and says and (whoever or line.lstrip().startswith(b"{")):
+            calls = [call for call in self._under_way.values() if call.sent]
+        for call in calls:
+            self._fail(call, f"'s answer cannot be used: {why}", WireError())
+        if not calls:
+            self._complain(
+                "a line of its stdout is no answer by JSON-RPC 2.0, and was left out; "
+                "diagnostics belong on stderr"
             )
-            call.done.set()
-        else:
+
+    def _too_long(self, line: bytes) -> None:
+        """Fail the call that a line answers which is longer than it may be; all, if it may be that
+        of any.
+        """
+        calls = self._sent(line) or [
+            call for call in self._under_way.values() if call.sent and not call.done.is_set()
+        ]
+        for call in calls:
+            self._fail(call, f" answered more than {self._limit} bytes", OutputLimitError())
+        if not calls:
             self._complain(
                 f"a line of its stdout has more than {self._limit} bytes, and was left out"
             )

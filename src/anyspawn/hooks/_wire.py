@@ -7,16 +7,59 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._payloads import to_wire
+from anyspawn.hooks._payloads import to_wire, with_snake_names
 from anyspawn.hooks._phases import PHASES
 
-__all__ = ["WireError", "decision_of", "decode_decision", "decode_object", "encode", "envelope"]
+__all__ = [
+    "WireError",
+    "decision_of",
+    "decode_decision",
+    "decode_object",
+    "encode",
+    "envelope",
+    "kind_of",
+]
 
 _DEEPEST = 64
 _SHOWN = 64
+_KNOWN = ("allow", "reason", "enforced", "metadata", "payload", "ack")
+_VERDICTS = frozenset(
+    [
+        "allow",
+        "allowed",
+        "approve",
+        "approved",
+        "ask",
+        "behavior",
+        "block",
+        "blocked",
+        "continue",
+        "decision",
+        "denied",
+        "deny",
+        "enforced",
+        "forbid",
+        "ok",
+        "permission",
+        "permissiondecision",
+        "permit",
+        "reject",
+        "rejected",
+        "stop",
+        "verdict",
+        "hookspecificoutput",
+        "updatedinput",
+        "updatedtooloutput",
+        "modifiedargs",
+    ]
+)
+_SEPARATORS = re.compile(r"[\W_]+")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKET = re.compile(r"[\[\]{}]")
 
@@ -49,13 +92,21 @@ def encode(payload: Any) -> bytes:
         raise WireError(f"the payload cannot be written as JSON: {what}") from None
 
 
-def envelope(phase: str, parts: dict[str, Any]) -> Any:
+def envelope(phase: str, parts: Mapping[str, Any], *, snake: bool = False) -> Any:
     """Return what a hook reads: its kind, the phase and the payload's parts; an eval hook reads the
     result alone.
+
+    Args:
+        phase: The moment.
+        parts: The payload's parts.
+        snake: Whether the reference's names come in snake_case, too.
     """
     if "result" in parts:
         return parts["result"]
-    return {"hook": PHASES[phase], "phase": phase, **parts}
+    told = (
+        {name: with_snake_names(to_wire(part)) for name, part in parts.items()} if snake else parts
+    )
+    return {"hook": PHASES[phase], "phase": phase, **told}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,13 +170,28 @@ def decode_object(data: bytes) -> dict[str, Any]:
     except ValueError:  # an integer of more digits than Python converts
         raise WireError("its answer has a number too large for any computer") from None
     if not isinstance(answer, dict):
-        raise WireError(f"its answer is {_kind(answer)}, not a JSON object")
+        raise WireError(f"its answer is {kind_of(answer)}, not a JSON object")
     if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
         raise WireError(f"its answer is nested more than {_DEEPEST} levels deep")
-    return answer
+    return _whole(answer) if _ESCAPED_SURROGATE.search(text) else answer
 
 
-def _kind(value: Any) -> str:
+def _whole(value: Any) -> Any:
+    """Return a value with U+FFFD for each half of a pair, which has no encoding."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        whole = {_whole(name): _whole(item) for name, item in value.items()}
+        if len(whole) < len(value):
+            raise WireError("two keys of its answer differ by lone surrogates alone")
+        return whole
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """Return what JSON calls a value, with its article."""
     if value is None:
         return "null"
     kinds = {
@@ -143,8 +209,9 @@ def decode_decision(data: bytes) -> Decision:
     """Return the verdict that ``data`` is.
 
     Raises:
-        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean, or
-            another field of the verdict is of the wrong type.
+        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean,
+            another field of the verdict is of the wrong type, or there is a verdict under another
+            name.
     """
     return decision_of(decode_object(data))
 
@@ -156,19 +223,27 @@ def decision_of(answer: Any) -> Decision:
         WireError: As for `decode_decision`.
     """
     if not isinstance(answer, dict):
-        raise WireError(f"its answer is {_kind(answer)}, not a JSON object")
+        raise WireError(f"its answer is {kind_of(answer)}, not a JSON object")
     if "allow" not in answer:
         raise WireError("its answer has no 'allow'")
+    for name in answer:
+        if name not in _KNOWN and _SEPARATORS.sub("", name).lower() in _VERDICTS:
+            raise WireError(f"its answer has {name[:_SHOWN]!r}, which is not of this protocol")
     wanted = {"allow": bool, "reason": str, "enforced": bool, "metadata": dict}
     for name, kind in wanted.items():
         value = answer.get(name)
         if value is None and name != "allow":
             continue
         if not isinstance(value, kind):
-            raise WireError(f"{name!r} of its answer is {_kind(value)}, not {_kind(kind())}")
+            raise WireError(f"{name!r} of its answer is {kind_of(value)}, not {kind_of(kind())}")
+    metadata, enforced = answer.get("metadata") or {}, bool(answer.get("enforced"))
+    replacement = metadata.get("replacement")
+    stands_in = enforced and not answer["allow"] and isinstance(replacement, str)
     return Decision(
         answer["allow"],
         reason=answer.get("reason") or "",
-        metadata=answer.get("metadata") or {},
-        enforced=bool(answer.get("enforced")),
+        metadata=metadata,
+        enforced=enforced,
+        replacement=replacement if stands_in else None,
+        payload=answer.get("payload"),
     )

@@ -1,0 +1,65 @@
+"""Values of variables, taken out of what a hook wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from anyspawn._env import Env
+
+__all__ = ["Masks"]
+
+_HIDDEN = "***"
+_SECRET_NAME = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
+_SHORTEST = 6
+"""Characters below which a value is not hidden: ``1`` or ``true`` stands everywhere."""
+_PREFIX = 4
+_STDERR_SHOWN = 400
+
+
+class Masks:
+    """Takes values of variables out of texts that a hook wrote; it may well print its own
+    environment.
+
+    Hidden are the values of the hook's ``env``, and of the host's variables whose names say that
+    they are secret, from 6 characters on; also where a text was cut off within one.
+    """
+
+    def __init__(self, env: Env) -> None:
+        host = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+        values = {value for value in {*env.known().values(), *host} if len(value) >= _SHORTEST}
+        self._values = sorted(
+            values | {repr(value)[1:-1] for value in values}, key=len, reverse=True
+        )
+
+    def whole(self, text: str) -> str:
+        """Return a text that is known to be complete."""
+        for value in self._values:
+            text = text.replace(value, _HIDDEN)
+        return text
+
+    def cut(self, text: str) -> str:
+        """Return a text that may end in the middle of a value."""
+        text = self.whole(text)
+        for value in self._values:
+            for size in range(min(len(value) - 1, len(text)), _PREFIX - 1, -1):
+                if text.endswith(value[:size]):
+                    return text[:-size] + _HIDDEN
+        return text
+
+    def inside(self, value: Any) -> Any:
+        """Return a JSON value with all its texts masked."""
+        if isinstance(value, str):
+            return self.whole(value)
+        if isinstance(value, list):
+            return [self.inside(item) for item in value]
+        if isinstance(value, dict):
+            return {self.whole(name): self.inside(item) for name, item in value.items()}
+        return value
+
+    def stderr(self, data: bytes) -> str:
+        """Return the end of stderr, in one line."""
+        text = self.cut(data.decode(errors="replace"))
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return "... " + text[-_STDERR_SHOWN:] if len(text) > _STDERR_SHOWN else text

@@ -1,0 +1,156 @@
+"""One law for the parsers of hooks' answers, whatever a program prints: no output that holds a
+denial, in any spelling, is an allow. `nox -s fuzz` looks for longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyspawn.hooks._agents import Outcome, Place
+from anyspawn.hooks._protocols import AGENTS
+from anyspawn.hooks._wire import WireError, decode_decision
+
+MESSAGES = {
+    name: {
+        phase: agent.message(
+            event,
+            {
+                "request": {"Name": "Bash", "Args": {"command": "ls"}},
+                "response": "out",
+                "event": {"tool_name": "Bash", "prompt": "hi"},
+            }
+            if phase != "session_update"
+            else {"event": {"prompt": "hi"}},
+            Place("/project"),
+        )
+        for phase, event in agent.events.items()
+        if event.guards
+    }
+    for name, agent in AGENTS.items()
+}
+GUARDS = [(name, phase) for name, phases in MESSAGES.items() for phase in phases]
+ENDINGS = {"Stop", "SubagentStop"}  # where "do not go on" is what the agent wants, too
+
+DENIALS = (
+    {"allow": False},
+    {"allow": False, "reason": "no"},
+    {"decision": "block"},
+    {"decision": "deny", "reason": "no"},
+    {"continue": False},
+    {"permission": "deny"},
+    {"permissionDecision": "deny"},
+    {"behavior": "deny"},
+    {"ok": False},
+    *(
+        {"hookSpecificOutput": {"hookEventName": event, **said}}
+        for event in ("PreToolUse", "PermissionRequest", "PostToolUse")
+        for said in (
+            {"permissionDecision": "deny"},
+            {"permissionDecision": "ask"},
+            {"decision": {"behavior": "deny"}},
+        )
+    ),
+)
+
+words = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
+)
+noise = st.one_of(
+    words,
+    st.sampled_from(
+        [
+            "[hook] ",
+            "\x1b[31m",
+            "\ufeff",
+            "\n",
+            "INFO: ",
+            "ok\n",
+            "{}",
+            "[",
+            '"',
+            "// ",
+            "```json\n",
+        ]
+    ),
+)
+
+
+@st.composite
+def denial(draw: st.DrawFn) -> str:
+    """A denial as JSON, in one of many spellings."""
+    answer = dict(draw(st.sampled_from(DENIALS)))
+    if draw(st.booleans()):
+        answer[draw(words)] = draw(st.sampled_from([None, True, 1, "x", [], {}]))
+    text = json.dumps(
+        answer,
+        ensure_ascii=draw(st.booleans()),
+        indent=draw(st.sampled_from([None, 0, 2])),
+        separators=draw(st.sampled_from([None, (",", ":"), (" , ", " : ")])),
+    )
+    spell = draw(st.sampled_from(["plain", "escaped", "single", "title", "bare", "list", "text"]))
+    if spell == "escaped":
+        for word in ("allow", "decision", "deny", "block", "permission", "continue"):
+            text = text.replace(word, f"\\u{ord(word[0]):04x}{word[1:]}")
+    elif spell == "single":
+        text = str(answer)
+    elif spell == "title":
+        text = text.replace('"allow"', '"Allow"').replace('"decision"', '"Decision"')
+    elif spell == "bare":
+        text = text.replace('"', "")
+    elif spell == "list":
+        text = f"[{text}]"
+    elif spell == "text":
+        text = json.dumps(text)
+    return text
+
+
+@st.composite
+def outputs(draw: st.DrawFn) -> bytes:
+    """What a program printed, with a denial in it."""
+    text = draw(noise) + draw(denial()) + draw(noise)
+    if draw(st.booleans()):
+        other = json.dumps(draw(st.sampled_from([{"allow": True}, {"decision": "approve"}, {}])))
+        text = draw(st.sampled_from([other + "\n" + text, text + "\n" + other, other[:-1] + text]))
+    return text.encode(
+        draw(st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"]))
+    )
+
+
+@given(data=outputs())
+def test_our_own_protocol(data: bytes) -> None:
+    """An allow is one object whose ``allow`` is true, and which says nothing else."""
+    try:
+        decision = decode_decision(data)
+    except WireError:
+        return
+    assert not decision.allow
+
+
+@pytest.mark.parametrize(("name", "phase"), GUARDS)
+@given(data=outputs())
+def test_protocols_of_agent_tools(name: str, phase: str, data: bytes) -> None:
+    """At every event that a hook can stop."""
+    agent = AGENTS[name]
+    event, message = agent.events[phase], MESSAGES[name][phase]
+    try:
+        verdict = agent.judge(event, message, Outcome(status=0, stdout=data))
+    except WireError:
+        return
+    assert not verdict.allow or event.name in ENDINGS
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@given(data=st.binary(max_size=200), status=st.sampled_from([0, 2]))
+def test_any_bytes_are_judged(name: str, data: bytes, status: int) -> None:
+    """A parser raises nothing but what it may."""
+    agent = AGENTS[name]
+    for phase, event in agent.events.items():
+        outcome = Outcome(status=status, stdout=data, stderr=data)
+        message = MESSAGES[name].get(phase, {})
+        with contextlib.suppress(WireError):
+            agent.judge(event, message, outcome)
