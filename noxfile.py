@@ -99,6 +99,13 @@ def lowest(session: nox.Session) -> None:
     )
 
 
+@nox.session(python=PYTHONS[-1])
+def fuzz(session: nox.Session) -> None:
+    """Look long for an output of a hook that holds a denial and is taken for an allow."""
+    install(session, "test")
+    session.run("pytest", *PARALLEL, "tests/property/test_verdicts.py", "--hypothesis-profile=long")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""

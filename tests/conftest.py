@@ -29,6 +29,7 @@ for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
 
 # How long an example of a law takes is the machine's affair: it may be busy with other tests.
 hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("any machine")
 
 GUARDED = 180.0

@@ -231,7 +231,7 @@ def test_a_byte_order_mark_is_no_text():
         (config(hooks="a: {command: x, hook: eval, mode: filter}"), "spec.hooks.a.mode", "must be one of observe", (5, 39)),
         (config(hooks="a: {command: x, hook: tool, sandbox: box}"), "spec.hooks.a.sandbox", "no sandbox is called 'box' (declared: none)", (5, 39)),
         (config("boxx: {mode: direct}", "a: {command: x, hook: tool, sandbox: box}"), "spec.hooks.a.sandbox", "did you mean 'boxx'? (declared: boxx)", (5, 39)),
-        (config(hooks="a: {command: x, hook: tool, matcher: '('}"), "spec.hooks.a.matcher", "is of the claude protocol", (5, 39)),
+        (config(hooks="a: {command: x, hook: tool, matcher: '('}"), "spec.hooks.a.matcher", "is of the protocols of agent tools", (5, 39)),
         (config(hooks="a: {command: x, hook: tool, protocol: claude, matcher: '('}"), "spec.hooks.a.matcher", "is neither names such as Edit|Write nor a regular expression", (5, 57)),
         (config(hooks="a: {command: x, hook: tool, comand: y}"), "spec.hooks.a.comand", "unknown key; did you mean 'command'?", (5, 39)),
         (config(hooks="a: {command: x, hook: tool, runtime: sever}"), "spec.hooks.a.runtime", "must be one of exec", (5, 39)),
