@@ -237,6 +237,33 @@ class TestHttp:
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert names.asked == []
 
+    async def test_head_of_what_is_not_allowed(self, egress):
+        """A refusal of HEAD has no body."""
+        async with proxied(egress()) as gate:
+            answer = await said(gate, b"HEAD http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert answer.endswith(b"\r\n\r\n")
+
+    @pytest.mark.parametrize("rest", [b"zz\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"3\r\nab"])
+    async def test_a_body_that_is_not_whole(self, egress, rest):
+        """A request whose body breaks off, or is none, ends at the server, too."""
+        ended = []
+
+        def answer(client):
+            while client.recv(1000):
+                pass
+            ended.append(True)
+
+        with talking(answer) as port:
+            async with proxied(egress()) as gate:
+                head = f"POST http://a.test:{port}/ HTTP/1.1\r\nHost: a.test\r\n"
+                head += "Transfer-Encoding: chunked\r\n\r\n"
+                got = await said(gate, head.encode() + rest, end=True)
+                with anyio.fail_after(30):
+                    while not ended:
+                        await anyio.sleep(0.01)
+        assert got.startswith(b"HTTP/1.1 400 ")
+
     async def test_an_answer_before_the_request_is_whole(self, egress):
         """A server may answer, and go, while the body still comes."""
 

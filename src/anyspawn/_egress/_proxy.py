@@ -179,6 +179,7 @@ class _HttpConnection:
         self._client = client
         self._gate = gate
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADERS)
+        self._head = False
 
     async def serve(self, first: bytes) -> None:
         """Read the request and answer it."""
@@ -188,6 +189,7 @@ class _HttpConnection:
                 request = await self._next_event()
             if not isinstance(request, h11.Request):
                 return
+            self._head = request.method == b"HEAD"
             if request.method == b"CONNECT":
                 await self._tunnel(request)
                 return
@@ -262,23 +264,33 @@ class _HttpConnection:
     async def _exchange(self, request: h11.Request, server: SocketStream) -> None:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
 
+        broken = False
+
         async def send_body() -> None:
-            """Hand on the request's body. A server may answer, and close, before it has it all."""
-            with suppress(*_LOST, OSError, h11.RemoteProtocolError):
-                while True:
+            nonlocal broken
+            event = None
+            while not isinstance(event, h11.EndOfMessage):
+                try:
                     event = await self._next_event()
-                    if isinstance(event, h11.EndOfMessage):
-                        await server.send(http.send(h11.EndOfMessage()) or b"")
-                        return
-                    if not isinstance(event, h11.Data):
-                        return
-                    await server.send(http.send(event) or b"")
+                except (h11.RemoteProtocolError, *_LOST, OSError):
+                    broken = True
+                    scope.cancel()
+                    return
+                if not isinstance(event, (h11.Data, h11.EndOfMessage)):
+                    return
+                try:
+                    end = isinstance(event, h11.EndOfMessage)
+                    await server.send(http.send(h11.EndOfMessage() if end else event) or b"")
+                except (h11.ProtocolError, *_LOST, OSError):
+                    return  # a server may answer, and close, before it has the whole body
 
         try:
             await server.send(http.send(request) or b"")
-            async with beside(send_body):
+            async with beside(send_body) as scope:
                 await self._hand_back(http, server)
-        except (h11.RemoteProtocolError, *_LOST, OSError) as exc:
+            if broken:
+                raise _BadRequestError("the body of the request is not whole")
+        except (h11.ProtocolError, *_LOST, OSError) as exc:
             if self._http.our_state is not h11.SEND_RESPONSE:
                 raise anyio.BrokenResourceError from None  # the answer breaks off there, too
             why = str(exc) or "the connection was lost"
@@ -326,7 +338,8 @@ class _HttpConnection:
         ]
         reason = HTTPStatus(status).phrase.encode()
         await self._send(h11.Response(status_code=status, reason=reason, headers=headers))
-        await self._send(h11.Data(data=body))
+        if not self._head:
+            await self._send(h11.Data(data=body))
         await self._send(h11.EndOfMessage())
 
 
