@@ -57,10 +57,11 @@ async def inside(script, sandbox=None, **options):
 
 
 async def test_nothing_outside_can_be_written(tmp_path):
-    """Neither the system's folders nor the working directory; /tmp can, and is private."""
+    """Neither the system's folders nor what is bound; /tmp can, and is private."""
     name = f"anyspawn-{os.getpid()}"
     script = f"for d in . /usr /etc /usr/bin / /home; do touch $d/{name} && echo $d; done; touch /tmp/{name} && echo tmp"
-    done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), cwd=str(tmp_path))
+    sandbox = Bubblewrap(readonly=[tmp_path])
+    done = await spawn(["sh", "-c", script], sandbox=sandbox, cwd=str(tmp_path))
     assert set(done.stdout.decode().split()) <= {
         "/",
         "/home",
@@ -100,10 +101,11 @@ async def test_no_network():
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5); print('in')"
         argv = [sys.executable, "-c", connect]
-        refused = await spawn(argv, sandbox=Bubblewrap())
+        refused = await spawn(argv, sandbox=Bubblewrap(bind_program=True))
         assert isinstance(refused.error, ExitError)
         assert b"refused" in refused.stderr
-        reached = await spawn(argv, sandbox=Bubblewrap(network=True), check=True)
+        online = Bubblewrap(network=True, bind_program=True)
+        reached = await spawn(argv, sandbox=online, check=True)
         assert reached.stdout == b"in\n"
     assert (await inside("cat /proc/net/dev | grep -c :")).strip() == "1"
 
@@ -150,7 +152,8 @@ async def test_variables_arrive_exactly():
     alone.
     """
     code = "import json, os; print(json.dumps(dict(os.environ)))"
-    done = await spawn([sys.executable, "-c", code], sandbox=Bubblewrap(), env=ENV, check=True)
+    sandbox = Bubblewrap(bind_program=True)
+    done = await spawn([sys.executable, "-c", code], sandbox=sandbox, env=ENV, check=True)
     assert json.loads(done.stdout).items() >= ENV.items()
 
 
@@ -216,7 +219,8 @@ async def test_namespaces_and_capabilities():
     """
     kinds = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
     code = "import os, sys; print(*(os.readlink(f'/proc/self/ns/{kind}') for kind in sys.argv[1:]))"
-    done = await spawn([sys.executable, "-c", code, *kinds], sandbox=Bubblewrap(), check=True)
+    sandbox = Bubblewrap(bind_program=True)
+    done = await spawn([sys.executable, "-c", code, *kinds], sandbox=sandbox, check=True)
     for kind, theirs in zip(kinds, done.stdout.decode().split(), strict=True):
         assert theirs != os.readlink(f"/proc/self/ns/{kind}")
     status = await inside("cat /proc/self/status")
@@ -233,21 +237,63 @@ async def test_private_proc_and_dev():
     assert int(await inside("echo $$")) < 100
 
 
-async def test_own_folder_working_directory_and_python_are_there(tmp_path):
-    """A script runs in its own folder by a relative path, reads beside itself, and may use the
-    running Python.
-    """
-    folder = tmp_path / "hook"
-    folder.mkdir()
-    (folder / "data").write_text("beside")
-    script = folder / "run"
-    script.write_text("#!/bin/sh\ncat ./data; pwd\n")
+async def test_a_programs_own_file_and_python_are_there_when_asked_for(tmp_path):
+    """What a hook needs: its file, not what lies beside it, and the running Python."""
+    (tmp_path / "data").write_text("beside")
+    script = tmp_path / "run"
+    script.write_text(
+        f"#!{sys.executable}\nimport os, sys\nprint(sys.prefix, *os.listdir({str(tmp_path)!r}))\n"
+    )
     script.chmod(0o755)
-    done = await spawn(["./run"], sandbox=Bubblewrap(), cwd=str(folder), check=True)
-    assert done.stdout.decode() == f"beside{folder}\n"
-    script.write_text(f"#!{sys.executable}\nimport sys; print(sys.prefix)\n")
-    done = await spawn([str(script)], sandbox=Bubblewrap(), cwd="/", check=True)
-    assert done.stdout.decode().strip() == sys.prefix
+    done = await spawn([str(script)], sandbox=Bubblewrap(bind_program=True), check=True)
+    assert done.stdout.decode().split() == [sys.prefix, "run"]
+    done = await spawn([str(script)], sandbox=Bubblewrap())
+    assert isinstance(done.error, NotStartedError)
+
+
+@pytest.mark.parametrize("cwd", ["folder", "."])
+async def test_a_working_directory_binds_nothing(tmp_path, cwd, monkeypatch):
+    """Nor does that of the host's process: a command's cwd is a path inside."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "secret").write_text("s3cret")
+    monkeypatch.chdir(folder)
+    here = str(folder) if cwd == "folder" else cwd
+    done = await spawn(
+        ["sh", "-c", "pwd; cat secret; cat $S"],
+        sandbox=Bubblewrap(),
+        cwd="/usr",
+        env={"S": str(folder / "secret")},
+    )
+    assert done.stdout == b"/usr\n"
+    done = await spawn(["sh", "-c", "pwd; ls -A"], sandbox=Bubblewrap(), cwd=here)
+    if cwd == ".":
+        assert done.stdout == b"/tmp\n"
+    else:
+        assert isinstance(done.error, NotStartedError)
+        assert str(folder) in done.error.reason
+
+
+async def test_a_working_directory_is_relative_to_the_sandboxs(tmp_path):
+    """Which is made where it is not there, and is private then; and may exist inside alone."""
+    sandbox = Bubblewrap(workdir="/work/here", writable=[{tmp_path: "/work/here/out"}])
+    assert await inside("pwd; touch made; ls -A", sandbox) == "/work/here\nmade\nout\n"
+    assert await inside("pwd; echo x >y", sandbox, cwd="out") == "/work/here/out\n"
+    assert (tmp_path / "y").read_text() == "x\n"
+    assert await inside("pwd", sandbox, cwd="/var/tmp") == "/var/tmp\n"
+    assert await inside("pwd") == "/tmp\n"
+
+
+async def test_a_bind_has_another_path_inside(tmp_path):
+    """Read-only and writable; the host's own is not there."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("read")
+    sandbox = Bubblewrap(readonly={tmp_path / "a": "/data/in"}, writable=[{tmp_path: "/data/out"}])
+    script = f"cat /data/in/file; touch /data/in/no; touch /data/out/yes; ls {tmp_path}"
+    done = await spawn(["sh", "-c", script], sandbox=sandbox)
+    assert done.stdout == b"read"
+    assert done.stderr.count(b"Read-only file system") == 1
+    assert sorted(os.listdir(tmp_path)) == ["a", "yes"]
 
 
 async def test_binds_and_their_nesting(tmp_path):
@@ -300,6 +346,7 @@ async def test_what_is_missing_inside_never_started(tmp_path):
         (["true"], Bubblewrap(readonly=["/does/not/exist"]), {}, "/does/not/exist"),
         (["true"], Bubblewrap(), {"cwd": "/does/not/exist"}, "/does/not/exist"),
         ([str(tmp_path / "text")], Bubblewrap(), {}, "text"),
+        ([str(tmp_path / "text")], Bubblewrap(bind_program=True), {}, "text"),
     ]
     (tmp_path / "text").write_text("no program")
     for argv, sandbox, options, name in cases:

@@ -111,7 +111,7 @@ async def test_the_walls_stand(tmp_path, monkeypatch):
     secret.write_text("s3cret")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connect = f"import socket; socket.create_connection(('127.0.0.1', {listener.getsockname()[1]}), 2)"
-        async with Bubblewrap(resident=1) as sandbox:
+        async with Bubblewrap(resident=1, bind_program=True) as sandbox:
             await spawn(["true"], sandbox=sandbox, check=True)
             done = await spawn(["cat", "/proc/self/environ"], sandbox=sandbox, env=NASTY)
             found = dict(
@@ -173,7 +173,7 @@ async def test_a_supervisor_that_is_stopped_and_impersonated():
     """By the program that it looks after, which says in its stead that all is over, and goes on: it
     has ended with its call, and the next call does not meet it.
     """
-    async with Bubblewrap(resident=1, default_timeout=60) as sandbox:
+    async with Bubblewrap(resident=1, bind_program=True, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         done = await spawn([sys.executable, "-c", IMPERSONATE], sandbox=sandbox)
         assert done.stdout.startswith(b"forged"), done

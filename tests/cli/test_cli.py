@@ -528,11 +528,10 @@ class TestBubblewrap:
         host = subprocess.run(
             [sys.executable, "-c", count], capture_output=True, timeout=BOUND, check=True
         ).stdout
-        assert run("--mode", "bubblewrap", "--", sys.executable, "-c", count).stdout == b"['lo']\n"
-        assert (
-            run("--mode", "bubblewrap", "--network", "--", sys.executable, "-c", count).stdout
-            == host
-        )
+        python = [word for path in {sys.prefix, sys.base_prefix} for word in ("--readonly", path)]
+        box = ["--mode", "bubblewrap", *python]
+        assert run(*box, "--", sys.executable, "-c", count).stdout == b"['lo']\n"
+        assert run(*box, "--network", "--", sys.executable, "-c", count).stdout == host
 
     def test_allowed_hosts(self):
         """With --allow-host no other host is reached, and the outcome counts what was tried."""

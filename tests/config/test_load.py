@@ -99,7 +99,7 @@ def test_every_field():
             env=["HOME", "PII_MODE=mask"],
             timeout=1.5,
             phases=["before_call", "after_call"],
-            sandbox=box,
+            sandbox=box.for_hooks(),
             output_limit=65536,
         ),
         ExecToolHook(

@@ -42,7 +42,9 @@ def run(egress):
     """Run a program in a sandbox that reaches names below ``test``, or what is said."""
 
     async def run(*argv, network=None, cwd="/", check=False, **options):
-        sandbox = Bubblewrap(network=network or egress(), default_timeout=60, **options)
+        bound = {"readonly": [] if cwd == "/" else [cwd], "bind_program": True}
+        network = network or egress()
+        sandbox = Bubblewrap(network=network, default_timeout=60, **bound, **options)
         return await spawn(argv, sandbox=sandbox, cwd=cwd, check=check)
 
     return run
@@ -140,7 +142,7 @@ from urllib.request import urlopen
 for line in iter(input, ""):
     print(urlopen("http://web.test:{web.port}/" + line).read().decode(), end="", flush=True)
 """
-        sandbox = Bubblewrap(network=egress(), default_timeout=60)
+        sandbox = Bubblewrap(network=egress(), bind_program=True, default_timeout=60)
         async with anyspawn.open(python(code), sandbox=sandbox, cwd="/") as process:
             for word in (b"one", b"two"):
                 await process.stdin.send(word + b"\n")

@@ -302,7 +302,7 @@ async def test_in_a_sandbox(tmp_path):
         args=[str(program)],
         protocol="claude",
         matcher="Bash",
-        sandbox=Bubblewrap(readonly=[str(tmp_path)]),
+        sandbox=Bubblewrap(readonly=[str(tmp_path)], bind_program=True),
     )
     assert (await hook.before_execution(BASH)).reason == "Blocked: destructive"
     assert (await hook.before_execution(ToolRequest(name="Bash", args={"command": "ls"}))).allow

@@ -4,49 +4,30 @@ from __future__ import annotations
 
 import os.path
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from anyspawn.argv._files import KERNEL, OFFLINE, ONLINE, SYSTEM
 from anyspawn.supervisor import resident_script
 
 if TYPE_CHECKING:
     from anyspawn._model import Command
     from anyspawn.sandboxes.bubblewrap import Bubblewrap
 
-__all__ = ["ARGS_INDEX", "STATUS_INDEX", "bubblewrap_args_data", "bubblewrap_argv"]
+__all__ = [
+    "ARGS_INDEX",
+    "STATUS_INDEX",
+    "bubblewrap_args_data",
+    "bubblewrap_argv",
+    "cwd_inside",
+    "pairs",
+    "plain",
+]
 
-SYSTEM = (
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/etc",
-    "/opt",
-    "/nix/store",
-)
-EMPTY = ("/home", "/root", "/run", "/tmp", "/var", "/var/tmp")
-KERNEL = ("/proc", "/dev", "/sys")
-SETTINGS = (
-    "acpi",
-    "asound",
-    "dynamic_debug",
-    "fs",
-    "latency_stats",
-    "mtrr",
-    "pressure",
-    "scsi",
-    "sys",
-)
-"""What in /proc belongs to the kernel of the host and has files that its root may write.
-
-The kernel asks there for root's number, not for a capability, so that a sandbox started by root
-could set `kernel.core_pattern`, and with it run a program outside. bwrap itself looks after bus,
-irq and sysrq-trigger.
-"""
+EMPTY = ("/home", "/root", "/run", "/var/tmp")
+_NOT_BOUND = ("/proc", "/dev", "/sys")
 
 _HEAD = (
     "bwrap",
@@ -65,62 +46,81 @@ program.
 """
 
 _PLACEHOLDER = "0"
+_NO_COVERS: Mapping[str, Sequence[str]] = MappingProxyType({})
+_HOME = "/tmp"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def bubblewrap_argv(config: Bubblewrap, command: Command) -> tuple[str, ...]:
+def bubblewrap_argv(
+    config: Bubblewrap, command: Command, covers: Mapping[str, Sequence[str]] = _NO_COVERS
+) -> tuple[str, ...]:
     """Return the arguments of bwrap for ``command``.
 
-    The two descriptor numbers are placeholders, filled in when the process starts. ``command.cwd``
-    is the directory inside as outside; without one the program starts in ``/``.
+    The numbers of descriptors and the folder that is /etc inside are placeholders, filled in when
+    the process starts.
+
+    Args:
+        config: The sandbox.
+        command: The command.
+        covers: Options for paths inside that are not to be as they are in the folders that are
+            bound. Those that are bound by themselves are left as they are.
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
-    if config.network is True:
+    online = config.network is True
+    if online:
         argv.append("--share-net")
-    for path in SYSTEM:
-        argv += ["--ro-bind-try", path, path]
-    for path in EMPTY:
-        argv += ["--tmpfs", path]
-    binds = _binds(config, command)
-    for option, path in binds:
-        if path == "/":  # before /proc and /dev, which stay the sandbox's own
-            argv += [option, path, path]
+    argv += ONLINE if online else OFFLINE
+    argv += ["--perms", "1777", "--dir", _HOME]
+    for path in (*EMPTY, *((config.workdir,) if config.workdir else ())):
+        argv += ["--dir", path]
+    binds = {**covers, **_binds(config, command)}
+    if "/" in binds:  # before /proc and /dev, which stay the sandbox's own
+        argv += binds.pop("/")
     argv += ["--proc", "/proc", "--dev", "/dev"]
-    for name in SETTINGS:
-        argv += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    for option, path in binds:
-        if path != "/":
-            argv += [option, path, path]
-    argv += ["--chdir", command.cwd or "/"]
+    argv += KERNEL
+    for inside in sorted(binds, key=lambda path: path.count("/")):
+        argv += binds[inside]
+    start = config.workdir or _HOME  # a resident goes on from there by itself
+    argv += ["--chdir", start if config.resident else cwd_inside(config, command)]
     resident = ("sh", "-c", resident_script(), "anyspawn") if config.resident else ()
     return (*argv, *config.extra_args, "--", *resident, *command.argv)
 
 
-def _binds(config: Bubblewrap, command: Command) -> list[tuple[str, str]]:
-    """Return bind options, outer folders first, so that the innermost one says how a file may be
-    used.
+def cwd_inside(config: Bubblewrap, command: Command) -> str:
+    """Return where ``command`` starts: a path inside, relative to the sandbox's ``workdir``."""
+    return plain(os.path.join(config.workdir or _HOME, command.cwd or ""))
+
+
+def _binds(config: Bubblewrap, command: Command) -> dict[str, Sequence[str]]:
+    """Return the options for each path inside that is bound; the outer ones are to come first, so
+    that the innermost one says how a file may be used.
     """
-    explicit = dict.fromkeys(config.readonly, "--ro-bind") | dict.fromkeys(
-        config.writable, "--bind"
-    )
-    binds = {
-        path: "--ro-bind-try"
-        for path in _implied(command)
-        if path != "/" and not any(_within(path, outer) for outer in (*explicit, *SYSTEM, *KERNEL))
-    }
-    return [
-        (option, path)
-        for path, option in sorted((binds | explicit).items(), key=lambda bind: bind[0].count("/"))
-    ]
+    binds = {inside: ("--ro-bind", host, inside) for host, inside in pairs(config.readonly)}
+    binds |= {inside: ("--bind", host, inside) for host, inside in pairs(config.writable)}
+    if config.bind_program:
+        for path in _of_program(config, command):
+            if path != "/" and not any(
+                _within(path, outer) for outer in (*binds, *SYSTEM, *_NOT_BOUND)
+            ):
+                binds[path] = ("--ro-bind-try", path, path)
+    return dict(binds)
 
 
-def _implied(command: Command) -> Iterator[str]:
+def _of_program(config: Bubblewrap, command: Command) -> Iterator[str]:
+    """Give the paths that ``bind_program`` binds."""
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix):
         yield plain(prefix)
-    if command.cwd is not None:
-        yield plain(command.cwd)
-    program = plain(os.path.join(command.cwd or "/", command.argv[0]))
     if "/" in command.argv[0]:
-        yield os.path.dirname(program)
+        yield plain(os.path.join(cwd_inside(config, command), command.argv[0]))
+
+
+def pairs(binds: Iterable[str | Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """Give the host's path and the one inside of each bind of a sandbox."""
+    for bind in binds:
+        if isinstance(bind, str):
+            yield bind, bind
+        else:
+            yield from bind.items()
 
 
 def plain(path: str) -> str:
@@ -134,7 +134,7 @@ def _within(path: str, outer: str) -> bool:
     return PurePosixPath(path).is_relative_to(outer)
 
 
-def bubblewrap_args_data(command: Command) -> bytes:
+def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:
     """Return what bwrap reads from its ``--args`` descriptor: the environment, whose values no argv
     may show.
 
@@ -143,18 +143,8 @@ def bubblewrap_args_data(command: Command) -> bytes:
     not bwrap.
     """
     env = {
-        "PATH": ":".join(
-            [
-                "/usr/local/sbin",
-                "/usr/local/bin",
-                "/usr/sbin",
-                "/usr/bin",
-                "/sbin",
-                "/bin",
-                f"{sys.prefix}/bin",
-            ]
-        ),
-        "HOME": "/tmp",
+        "PATH": f"{_PATH}:{sys.prefix}/bin" if config.bind_program else _PATH,
+        "HOME": _HOME,
         "LANG": "C.UTF-8",
         **command.env.known(),
     }

@@ -27,7 +27,7 @@ too long.
 """
 
 _MISSING = ("was not found on PATH", "does not exist", "No such file or directory")
-_PLACE = ("working directory", "correct readonly, writable or cwd")
+_PLACE = ("working directory", "correct readonly")
 
 
 def exit_status(completed: Completed) -> int:

@@ -96,6 +96,8 @@ class HookConfig:
         command = self.command
         if "/" in command and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):
             command = os.path.normpath(os.path.join(folder, os.path.expanduser(command)))
+        if isinstance(sandbox, Bubblewrap):
+            sandbox = sandbox.for_hooks()
         optional: dict[str, Any] = {"phases": self.phases, "mode": self.mode}
         return _KINDS[self.hook](
             name=name,

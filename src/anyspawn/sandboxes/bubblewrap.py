@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -13,15 +14,20 @@ from attrs import Attribute, field, frozen
 from anyspawn._egress import Egress
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
-from anyspawn._sandbox import config_text, config_texts, host_path
+from anyspawn._sandbox import config_flag, config_text, config_texts, host_path
+from anyspawn.argv._covers import covers
+from anyspawn.argv._files import ETC_FOLDER
 from anyspawn.argv.bubblewrap import (
     ARGS_INDEX,
     STATUS_INDEX,
     bubblewrap_args_data,
     bubblewrap_argv,
+    cwd_inside,
+    pairs,
     plain,
 )
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.sandboxes._etc import etc_folder
 from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.sandboxes._supervised import explain_frames
 from anyspawn.supervisor import task
@@ -29,30 +35,62 @@ from anyspawn.supervisor import task
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
 
+    StrPath = str | os.PathLike[str]
+    Bind = StrPath | Mapping[StrPath, StrPath]
+
 __all__ = ["Bubblewrap"]
 
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, or pip install 'anyspawn[bubblewrap]')"
-_HAS = "the sandbox has the system's folders, the program's own folder and its cwd"
+_HAS = "the sandbox has the system's folders, and what readonly, writable and bind_program name"
+_CORRECT = "correct readonly, writable, workdir or cwd"
 _NAMESPACES = (
     "this system may forbid user namespaces to this user: see the sysctls kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"
 )
 
 
-def _paths(value: Any, name: str) -> tuple[str, ...]:
-    paths = config_texts(value, name)
-    for path in paths:
-        if not os.path.isabs(path):
-            raise ConfigError(f"{name}: {path!r} is not an absolute path")
-    return tuple(plain(path) for path in paths)
+def _binds(value: Any, name: str) -> tuple[str | Mapping[str, str], ...]:
+    if isinstance(value, Mapping):
+        value = (value,)
+    elif isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(
+            f"{name} must be a list of paths, each a str or {{host: inside}}, not {type(value).__name__}"
+        )
+    return tuple(
+        {_path(host, name): _path(inside, name) for host, inside in bind.items()}
+        if isinstance(bind, Mapping)
+        else _path(bind, name)
+        for bind in value
+    )
 
 
-def _readonly(value: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
-    return _paths(value, "readonly")
+def _path(value: Any, name: str) -> str:
+    (path,) = config_texts((value,), name)
+    if not os.path.isabs(path):
+        raise ConfigError(f"{name}: {path!r} is not an absolute path")
+    return plain(path)
 
 
-def _writable(value: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
-    return _paths(value, "writable")
+def _readonly(value: Iterable[Bind] | Mapping[StrPath, StrPath]) -> tuple[Any, ...]:
+    return _binds(value, "readonly")
+
+
+def _writable(value: Iterable[Bind] | Mapping[StrPath, StrPath]) -> tuple[Any, ...]:
+    return _binds(value, "writable")
+
+
+def _workdir(value: StrPath | None) -> str | None:
+    return None if value is None else _path(value, "workdir")
+
+
+def _host_bind(value: Any, folder: str) -> Any:
+    """Return a bind from a configuration file in ``folder`` whose path of the host is absolute."""
+    if isinstance(value, dict):
+        return {
+            host_path(host, folder) if isinstance(host, str) else host: inside
+            for host, inside in value.items()
+        }
+    return host_path(value, folder)
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
@@ -78,19 +116,27 @@ def _network(_: object, __: Attribute[Any], value: Any) -> None:
 class Bubblewrap(ResidentSandbox):
     """Run commands in namespaces of their own by way of bwrap (Linux).
 
-    The program sees the system's folders read-only (/usr, /bin, /lib, /etc, /opt and the like), the
-    running Python's prefixes, its own folder and its working directory, also read-only, and empty
-    private /tmp, /var, /run, /home and /root; no other process, no network, no variable of the
-    host. It has no capabilities. All of it ends with the call, and with this process, even if that
-    is killed. A program ended by signal N has the return code 128 + N.
+    The program sees the system's folders read-only (/usr, /bin, /lib and the like, and what
+    programs need of /etc), and empty private /tmp, /var, /run, /home and /root; no other file of
+    the host but those that are bound, no other process, no network, no variable. It has no
+    capabilities. All of it ends with the call, and with this process, even if that is killed. A
+    program ended by signal N has the return code 128 + N.
+
+    A command's ``cwd`` is a path inside, relative to ``workdir``, and binds nothing.
 
     The system's bwrap is used, else the one of the ``bubblewrap`` extra. Without either, or where
     the system forbids user namespaces, a call is a `TransportError`; it never runs outside the
     sandbox instead.
 
     Args:
-        readonly: Absolute paths that the program may read.
-        writable: Absolute paths that the program may read and write.
+        readonly: What of the host the program may read: absolute paths, each a path or, to be had
+            at another one, ``{host: inside}``. Secrets that lie in such a folder are covered,
+            unless they are named themselves.
+        writable: Likewise what it may read and write. What the host would run later, such as git's
+            hooks, is read-only in such a folder.
+        workdir: Where commands start, inside; it is made if it is not there. Default: ``/tmp``.
+        bind_program: Let the program read its own file, by the command's path, and the running
+            Python, as hooks need; those of a configuration file have it. Default: ``False``.
         network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
             proxy. Default: only a loopback interface of its own.
         share_env: Names of the host's variables that the program sees.
@@ -101,12 +147,14 @@ class Bubblewrap(ResidentSandbox):
     """
 
     name: str = field(default="bubblewrap", validator=config_text)
-    readonly: tuple[str, ...] = field(
-        default=(), converter=_readonly, metadata={"host_path": host_path}
+    readonly: tuple[str | Mapping[str, str], ...] = field(
+        default=(), converter=_readonly, hash=False, metadata={"host_path": _host_bind}
     )
-    writable: tuple[str, ...] = field(
-        default=(), converter=_writable, metadata={"host_path": host_path}
+    writable: tuple[str | Mapping[str, str], ...] = field(
+        default=(), converter=_writable, hash=False, metadata={"host_path": _host_bind}
     )
+    workdir: str | None = field(default=None, converter=_workdir)
+    bind_program: bool = field(default=False, validator=config_flag)
     network: bool | Egress = field(default=False, validator=_network)
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
@@ -117,8 +165,15 @@ class Bubblewrap(ResidentSandbox):
                 "resident: an Egress is made for one command; leave resident at 0, or network out"
             )
 
+    def for_hooks(self) -> Self:
+        """Return this sandbox with ``bind_program``; both have the same places and residents."""
+        return self._changed(bind_program=True)
+
     def launch(self, command: Command) -> Launch:
-        """Return the bwrap process for ``command``."""
+        """Return the bwrap process for ``command``, without what `spawn` covers in folders."""
+        return self._launch(command, {})
+
+    def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
         if isinstance(self.network, Egress):
             command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
         fields: dict[str, Any] = {"stdin": command.stdin, "explain": _explain}
@@ -129,16 +184,20 @@ class Bubblewrap(ResidentSandbox):
                     "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
                 )
             fields = {
-                "stdin": task(command.argv, command.env.known(), command.stdin),
-                "explain": _explain_resident,
+                "stdin": task(
+                    command.argv,
+                    command.env.known(),
+                    command.stdin,
+                    None if command.cwd is None else cwd_inside(self, command),
+                ),
+                "explain": _ExplainResident(cwd_inside(self, command)),
             }
             begun_with = attrs.evolve(command, env=Env())
         return Launch(
-            argv=bubblewrap_argv(self, command),
+            argv=bubblewrap_argv(self, command, covered),
             inherit_env=False,
-            cwd=command.cwd,
             fd_args=(
-                FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(begun_with)),
+                FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(self, begun_with)),
                 FdArg(index=STATUS_INDEX),
             ),
             runner="bwrap",
@@ -180,11 +239,9 @@ class Bubblewrap(ResidentSandbox):
             )
 
     async def spawn(self, command: Command) -> Completed:
-        """Run ``command`` to its end; its working directory, if it names none, is this
-        process's.
-        """
+        """Run ``command`` to its end."""
         command = self._here(command)
-        launch = self.launch(command)
+        launch = self._launch(command, self._covers())
         try:
             launch = _with_bwrap(launch)
         except TransportError as exc:
@@ -193,29 +250,36 @@ class Bubblewrap(ResidentSandbox):
 
     @asynccontextmanager
     async def open(self, command: Command) -> AsyncIterator[Process]:
-        """Start ``command``, and give the live process; its working directory, if it names none, is
-        this process's.
-        """
+        """Start ``command``, and give the live process."""
         alone, command = self._alone(), self._here(command)
-        async with alone.opened(_with_bwrap(alone.launch(command)), command) as process:
+        launch = _with_bwrap(alone._launch(command, self._covers()))  # noqa: SLF001  it is one of us
+        async with alone.opened(launch, command) as process:
             yield process
 
+    def _covers(self) -> dict[str, Sequence[str]]:
+        """Return what is covered in the folders that are bound, as they are now."""
+        if not (self.readonly or self.writable or self.bind_program):
+            return {}
+        prefixes = (sys.prefix, sys.base_prefix) if self.bind_program else ()
+        readonly = (*pairs(self.readonly), *((plain(path), plain(path)) for path in prefixes))
+        return covers(readonly, pairs(self.writable))
+
     def _here(self, command: Command) -> Command:
-        """Return the command with what of this process it takes: its working directory, and
-        variables.
-        """
+        """Return the command with the variables of this process that it takes."""
         return attrs.evolve(
             command,
-            cwd=os.path.abspath(command.cwd or "."),
             env=Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ),
         )
 
 
 def _with_bwrap(launch: Launch) -> Launch:
+    """Return the launch with the program and the folder that it has placeholders for."""
     bwrap = _find_bwrap()
     if bwrap is None:
         raise TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
-    return attrs.evolve(launch, argv=(bwrap, *launch.argv[1:]))
+    argv = list(launch.argv)
+    argv[0], argv[argv.index(ETC_FOLDER)] = bwrap, etc_folder()
+    return attrs.evolve(launch, argv=argv)
 
 
 def _find_bwrap() -> str | None:
@@ -262,8 +326,16 @@ def _explain(completed: Completed, status: bytes) -> SpawnError | None:
     return _failure(completed.stderr.decode(errors="replace"), completed.returncode, started=False)
 
 
-def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
-    return explain_frames(completed, words, _failure, _not_started)
+@frozen
+class _ExplainResident:
+    """Tells bwrap's failures, and a missing working directory, from the program's."""
+
+    cwd: str
+
+    def __call__(self, completed: Completed, words: bytes) -> SpawnError | None:
+        if b"nocwd" in words.splitlines():
+            return NotStartedError(f"{self.cwd} is not a directory in the sandbox; {_CORRECT}")
+        return explain_frames(completed, words, _failure, _not_started)
 
 
 def _not_started(program: str, _: int) -> SpawnError:
@@ -281,7 +353,7 @@ def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnErr
             f"{message}; bwrap takes no more arguments and variables: pass data on stdin"
         )
     if "Can't find source path" in message or "Can't chdir" in message:
-        return NotStartedError(f"{message}; correct readonly, writable or cwd")
+        return NotStartedError(f"{message}; {_CORRECT}")
     if code is not None and code < 0:
         return TransportError(
             f"bwrap was ended from outside by signal {-code}", started=started or None

@@ -1,0 +1,98 @@
+"""The folder that is /etc in bubblewrap sandboxes: made once in a process, so that it costs a call
+one mount.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from glob import glob
+from threading import Lock
+
+from anyspawn.argv._files import ETC, ETC_BOUND, ETC_LINKS, ETC_ONLINE, for_all
+
+__all__ = ["etc_folder"]
+
+_PREFIX = "anyspawn-etc-"
+_HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+_lock = Lock()
+_made: dict[tuple[int, int, int], str] = {}
+"""The folder of each process (a fork is another one), user and group."""
+
+
+def etc_folder() -> str:
+    """Return this process's folder. It is removed when the process exits, or else by the next one
+    that makes its own.
+    """
+    key = (os.getpid(), os.getuid(), os.getgid())
+    with _lock:
+        folder = _made.get(key)
+        if folder is None or not os.path.isdir(folder):  # who tidies /tmp up may have removed it
+            _remove_those_of_the_dead()
+            folder = _made[key] = _make()
+            atexit.register(_remove, folder, os.getpid())
+        return folder
+
+
+def _make() -> str:
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+    for name in ETC:
+        for source in glob(f"/etc/{name}"):
+            if for_all(source):
+                _copy(source, folder + source.removeprefix("/etc"))
+    for name in (*ETC_BOUND, *ETC_ONLINE):  # what is to be bound needs a place
+        place = f"{folder}/{name}"
+        if os.path.isdir(f"/etc/{name}"):
+            os.makedirs(place)
+        elif os.path.exists(f"/etc/{name}"):
+            _write(place, _HOSTS if name == "hosts" else "")
+    for name, target in ETC_LINKS.items():
+        os.symlink(target, f"{folder}/{name}")
+    uid, gid = os.getuid(), os.getgid()
+    user, group = "user" if uid else "root", "user" if gid else "root"
+    _write(
+        f"{folder}/passwd",
+        f"{user}:x:{uid}:{gid}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    )
+    _write(f"{folder}/group", f"{group}:x:{gid}:\nnogroup:x:65534:\n")
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o755)  # noqa: S103  the sandbox may be another user's
+    return folder
+
+
+def _copy(source: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with suppress(OSError):  # it may have gone, or not be for us; nothing there is indispensable
+        if os.path.isdir(source):
+            shutil.copytree(source, target, symlinks=True, ignore=_not_for_all)
+        else:
+            shutil.copyfile(source, target)
+            os.chmod(target, 0o644)
+
+
+def _not_for_all(folder: str, names: list[str]) -> list[str]:
+    paths = {name: os.path.join(folder, name) for name in names}
+    return [name for name, path in paths.items() if not (os.path.islink(path) or for_all(path))]
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+    os.chmod(path, 0o644)
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_those_of_the_dead() -> None:
+    for folder in glob(f"{tempfile.gettempdir()}/{_PREFIX}*"):
+        pid = os.path.basename(folder).split("-")[2]
+        with suppress(OSError, ValueError):
+            if os.lstat(folder).st_uid == os.getuid() and not os.path.exists(f"/proc/{int(pid)}"):
+                shutil.rmtree(folder, ignore_errors=True)

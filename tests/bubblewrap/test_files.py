@@ -1,0 +1,217 @@
+"""Which of the host's files a program in the sandbox can read and write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from anyspawn import Bubblewrap, spawn
+from machine import bubblewrap_works
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(
+        not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"
+    ),
+]
+
+WALK = """
+import json, os, stat
+
+def readable(path, kind):
+    try:
+        if kind == stat.S_IFDIR:
+            os.listdir(path)
+        elif kind == stat.S_IFREG:
+            with open(path, "rb") as file:
+                file.read(1)
+        else:
+            return False
+    except OSError:
+        return False
+    return True
+
+OTHER = {stat.S_IFDIR: 0o5, stat.S_IFREG: 0o4}
+private, seen, own = [], 0, os.stat("/").st_dev
+for top, folders, names in os.walk("/"):
+    if top == "/":
+        folders.remove("proc")
+    for name in (*folders, *names):
+        path = os.path.join(top, name)
+        status = os.lstat(path)
+        kind, seen = stat.S_IFMT(status.st_mode), seen + 1
+        needed = OTHER.get(kind, 0)
+        if status.st_mode & needed == needed or status.st_dev == own:
+            continue
+        if readable(path, kind):
+            private.append(path)
+print(json.dumps([seen, private, sorted(os.listdir("/etc"))]))
+"""
+"""Prints how many files there are, those of them that not everybody may read but this program can,
+and what stands in /etc.
+"""
+
+OPENLY = {
+    "alternatives", "bash.bashrc", "ca-certificates", "crypto-policies", "fonts", "group", "hosts",
+    "ld.so.cache", "localtime", "mime.types", "mtab", "nsswitch.conf", "os-release", "passwd",
+    "pki", "protocols", "resolv.conf", "services", "ssl", "timezone",
+}  # fmt: skip
+
+
+def check(seen, private, etc):
+    assert seen > 1000
+    assert not private
+    assert {name for name in etc if not name.startswith(("java-", "ld-musl"))} <= OPENLY
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+async def test_nothing_private_can_be_read():
+    """Of all files inside everybody may read those that the program can; /etc has what is needed
+    and no more; /opt is not there.
+    """
+    sandbox = Bubblewrap(bind_program=True)
+    done = await spawn([sys.executable, "-c", WALK], sandbox=sandbox, timeout=110, check=True)
+    check(*json.loads(done.stdout))
+    done = await spawn(["ls", "/opt", "/etc/machine-id"], sandbox=Bubblewrap())
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_nor_by_a_sandbox_of_an_ordinary_user(unprivileged):
+    """The same, where the sandbox is started by a user that has no privileges."""
+    if os.getuid() != 0:
+        pytest.skip("this user is an ordinary one, and the other test has shown it")
+    run = (
+        "import anyio, sys\n"
+        "from anyspawn import Bubblewrap, spawn\n"
+        "argv = ['/usr/bin/python3', '-c', sys.argv[1]]\n"
+        "done = anyio.run(lambda: spawn(argv, sandbox=Bubblewrap(), timeout=55, check=True))\n"
+        "print(done.stdout.decode())\n"
+    )
+    check(*json.loads(unprivileged.run(run, WALK).stdout))
+
+
+async def test_the_one_user():
+    """Names are looked up: the own user, nobody, localhost; and no other user of the host."""
+    script = "id -un; id -gn; getent passwd | wc -l; getent hosts localhost | wc -l; cat /etc/*shadow; cat /etc/resolv.conf"
+    done = await spawn(["sh", "-c", script], sandbox=Bubblewrap())
+    user = "root" if os.getuid() == 0 else "user"
+    assert done.stdout.decode().split() == [user, user, "2", "1"]
+
+
+async def test_the_kernels_command_line_is_covered():
+    """It may hold secrets."""
+    done = await spawn(["cat", "/proc/cmdline"], sandbox=Bubblewrap())
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+SECRETS = {
+    ".env": "A=1",
+    ".env.local": "A=1",
+    ".aws/credentials": "key",
+    ".git/config": "[remote]\nurl = https://me:token@example.org/x",
+    ".netrc": "machine x password y",
+    ".ssh/id_ed25519": "key",
+    "pip.conf": "[global]\nindex-url = https://u:p@example.org/simple",
+}
+HARMLESS = {
+    ".env.example": "A=",
+    "main.py": "pass",
+    "sub/.git/config": "[core]\nbare = false",
+    "sub/pip.conf": "[global]\nindex-url = https://example.org/simple",
+}
+
+
+def fill(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("how", ["readonly", "writable"])
+async def test_secrets_in_a_folder_are_covered(tmp_path, how):
+    """Unless they hold none; what is harmless is there; the host's are as they were."""
+    fill(tmp_path, SECRETS | HARMLESS)
+    script = "for f; do cat $f >/dev/null 2>&1 && echo $f; done"
+    names = [*SECRETS, *HARMLESS]
+    box = Bubblewrap(**{how: [{tmp_path: "/x"}]}, workdir="/x")
+    done = await spawn(["sh", "-c", script, "sh", *names], sandbox=box)
+    assert done.stdout.decode().split() == list(HARMLESS)
+    if how == "writable":
+        done = await spawn(["sh", "-c", "rm -rf .env .ssh; echo x >.env"], sandbox=box)
+    for name, text in SECRETS.items():
+        assert (tmp_path / name).read_text() == text
+
+
+async def test_secrets_can_be_had_by_name(tmp_path):
+    """Each by itself, also in a folder that is covered."""
+    fill(tmp_path, SECRETS)
+    own = [tmp_path / ".env", tmp_path / ".ssh/id_ed25519"]
+    box = Bubblewrap(readonly=[tmp_path, *own], workdir=tmp_path)
+    done = await spawn(["sh", "-c", "cat .env .ssh/id_ed25519 .netrc"], sandbox=box)
+    assert done.stdout == b"A=1key"
+
+
+async def test_a_link_to_a_secret_does_not_disturb(tmp_path):
+    """It leads to nothing inside, or to what is covered itself."""
+    fill(tmp_path, {"box/ssh/key": "k", "other": "o"})
+    (tmp_path / "box/.env").symlink_to(tmp_path / "other")
+    (tmp_path / "box/.ssh").symlink_to("ssh")
+    box = Bubblewrap(readonly=[tmp_path / "box"], workdir=tmp_path / "box")
+    done = await spawn(["cat", ".env"], sandbox=box)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+async def test_what_the_host_would_run_later_is_read_only(tmp_path):
+    """In a folder that is writable: git's hooks and settings, shells' start-up files, and the like;
+    unless it is writable by name.
+    """
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    later = {".bashrc": "x", ".vscode/tasks.json": "x", ".github/workflows/ci.yml": "x"}
+    fill(tmp_path, later | {"file": "x"})
+    names = [".git/config", ".git/hooks/pre-commit", *later, ".github/workflows/new.yml", "file"]
+    script = "for f; do echo evil >$f && echo $f; done 2>/dev/null"
+    box = Bubblewrap(writable=[tmp_path], workdir=tmp_path)
+    done = await spawn(["sh", "-c", script, "sh", *names], sandbox=box)
+    assert done.stdout == b"file\n"
+    done = await spawn(["git", "status", "--short"], sandbox=box, check=True)
+    assert b"?? file" in done.stdout
+    assert not (tmp_path / ".git/hooks/pre-commit").exists()
+    named = Bubblewrap(writable=[tmp_path, tmp_path / ".bashrc"], workdir=tmp_path)
+    done = await spawn(["sh", "-c", script, "sh", *names], sandbox=named)
+    assert done.stdout == b".bashrc\nfile\n"
+
+
+def test_the_folder_of_etc_is_gone_with_its_process(tmp_path):
+    """At its exit; and where it was killed, when the next one needs its own."""
+    code = (
+        "import anyio, os, signal, sys\n"
+        "from anyspawn import Bubblewrap, spawn\n"
+        "anyio.run(lambda: spawn(['true'], sandbox=Bubblewrap(), check=True))\n"
+        "print(*os.listdir(os.environ['TMPDIR']))\n"
+        "sys.stdout.flush()\n"
+        "if sys.argv[1] == 'killed':\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    def run(how):
+        return subprocess.run(
+            [sys.executable, "-c", code, how],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        ).stdout.split()
+
+    (first,) = run("exits")
+    assert not list(tmp_path.iterdir())
+    (killed,) = run("killed")
+    assert [path.name for path in tmp_path.iterdir()] == [killed]
+    (last,) = run("exits")
+    assert len({first, killed, last}) == 3
+    assert not list(tmp_path.iterdir())
