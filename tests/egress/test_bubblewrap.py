@@ -186,6 +186,32 @@ anyio.run(main)
         done = unprivileged.run(code, f"http://localhost:{web.port}/")
         assert done.stdout == "b'web /\\n' 1\n"
 
+    @pytest.mark.parametrize("pid", ["1", "self"], ids=["another's", "our own"])
+    async def test_a_network_that_is_not_a_sandboxs(self, unprivileged, pid):
+        """Neither another user's network is entered, nor is a port opened in this process's own."""
+        if os.getuid() != 0:
+            pytest.skip("needs root, to be somebody else")
+        code = """
+import anyio, sys
+from anyspawn import TransportError
+from anyspawn._egress._attach import listener_in
+try:
+    anyio.run(listener_in, sys.argv[1])
+except TransportError as exc:
+    print(exc)
+"""
+        done = unprivileged.run(code, pid)
+        assert "could not be entered" in done.stdout
+        why = "shares the network" if pid == "self" else "Permission denied"
+        assert why in done.stdout
+
+    async def test_a_network_that_is_shared(self, run):
+        """Where an argument for bwrap shares the host's network after all, nothing is started."""
+        done = await run("echo", "ran", extra_args=["--share-net"])
+        assert isinstance(done.error, TransportError)
+        assert "shares the network" in str(done.error)
+        assert done.stdout == b""
+
 
 class TestAttacks:
     """What a hostile program tries instead of the proxy, or with it."""

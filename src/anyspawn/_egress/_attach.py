@@ -205,7 +205,8 @@ async def listener_in(pid: int) -> socket.socket:
         if done.error is not None:
             why = done.stderr.decode(errors="replace").strip() or done.error
             raise TransportError(
-                f"the sandbox's network could not be entered to open the proxy's port: {why}",
+                "the sandbox's network could not be entered to open the proxy's port, which takes "
+                f"root or a sandbox of this user's own: {why}",
                 started=False,
             )
         flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
