@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from anyspawn import Bubblewrap, spawn
+import anyspawn
+from anyspawn import Bubblewrap, Cleanup, ConfigError, spawn
 from machine import bubblewrap_works
 
 pytestmark = [
@@ -215,3 +218,49 @@ def test_the_folder_of_etc_is_gone_with_its_process(tmp_path):
     (last,) = run("exits")
     assert len({first, killed, last}) == 3
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user can get to."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_another_user(open_folder, resident):
+    """The program has its rights, not root's, to what is bound, and what it makes is its own."""
+    if os.getuid() != 0:
+        with pytest.raises(ConfigError, match="only root"):
+            await spawn(["true"], sandbox=Bubblewrap(user="12345:12346"))
+        return
+    out, private = open_folder / "out", open_folder / "private"
+    out.mkdir()
+    os.chown(out, 12345, 12346)
+    private.write_text("s3cret")
+    private.chmod(0o600)
+    script = "id -u; id -g; id -G; id -un; cat private; touch out/made"
+    options = {"readonly": [open_folder], "writable": [out], "workdir": open_folder}
+    async with Bubblewrap(user="12345:12346", resident=resident, **options) as sandbox:
+        for _ in range(2):
+            done = await spawn(["sh", "-c", script], sandbox=sandbox)
+            assert done.stdout == b"12345\n12346\n12346\nuser\n", done
+            assert b"Permission denied" in done.stderr
+        done = await spawn(["sh", "-c", "setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=1)
+        assert done.cleanup is Cleanup.CONFIRMED
+    status = (out / "made").stat()
+    assert (status.st_uid, status.st_gid) == (12345, 12346)
+    async with anyspawn.open(["cat"], sandbox=Bubblewrap(user="nobody")) as process:
+        await process.stdin.send(b"in")
+        assert await process.stdout.receive() == b"in"
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [("no-such-user", "no user"), ("0:no-such-group", "no group"), ("", "empty"), ("-x", "'-'")],
+)
+async def test_a_user_that_there_is_not(user, words):
+    """Is an error that names the field, before anything starts."""
+    with pytest.raises(ConfigError, match=f"user.*{words}"):
+        await spawn(["true"], sandbox=Bubblewrap(user=user))

@@ -86,7 +86,8 @@ def test_every_field():
     assert box == Bubblewrap(
         name="box",
         readonly=[str(FILES / "data"), str(Path("~/models").expanduser())],
-        writable=["/tmp"],
+        writable=["/tmp", {str(FILES / "out"): "/out"}],
+        workdir="/out",
         share_env=["LANG"],
         extra_args=["--hostname", "box"],
         default_timeout=2.5,

@@ -266,12 +266,19 @@ class _Reader:
             if inner is not None and isinstance(value, dict):
                 settings[attribute.name] = self._absolute(inner, value)
             elif resolve is not None and isinstance(value, list):
-                settings[attribute.name] = [
-                    resolve(v, self._folder) if isinstance(v, str) else v for v in value
-                ]
+                settings[attribute.name] = [self._resolved(resolve, v) for v in value]
             elif resolve is not None and isinstance(value, str):
                 settings[attribute.name] = resolve(value, self._folder)
         return settings
+
+    def _resolved(self, resolve: Callable[[str, str], str], value: Any) -> Any:
+        """Return a path, or the paths that are a mapping's keys, from the file's folder."""
+        if isinstance(value, dict):
+            return {
+                resolve(key, self._folder) if isinstance(key, str) else key: inside
+                for key, inside in value.items()
+            }
+        return resolve(value, self._folder) if isinstance(value, str) else value
 
     def _hook(
         self, name: str, entry: Any, sandboxes: Mapping[str, Sandbox | None], path: Path

@@ -24,21 +24,21 @@ _made: dict[tuple[int, int, int], str] = {}
 """The folder of each process (a fork is another one), user and group."""
 
 
-def etc_folder() -> str:
-    """Return this process's folder. It is removed when the process exits, or else by the next one
-    that makes its own.
+def etc_folder(uid: int, gid: int) -> str:
+    """Return this process's folder for a user. It is removed when the process exits, or else by the
+    next one that makes its own.
     """
-    key = (os.getpid(), os.getuid(), os.getgid())
+    key = (os.getpid(), uid, gid)
     with _lock:
         folder = _made.get(key)
         if folder is None or not os.path.isdir(folder):  # who tidies /tmp up may have removed it
             _remove_those_of_the_dead()
-            folder = _made[key] = _make()
+            folder = _made[key] = _make(uid, gid)
             atexit.register(_remove, folder, os.getpid())
         return folder
 
 
-def _make() -> str:
+def _make(uid: int, gid: int) -> str:
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
     for name in ETC:
         for source in glob(f"/etc/{name}"):
@@ -52,7 +52,6 @@ def _make() -> str:
             _write(place, _HOSTS if name == "hosts" else "")
     for name, target in ETC_LINKS.items():
         os.symlink(target, f"{folder}/{name}")
-    uid, gid = os.getuid(), os.getgid()
     user, group = "user" if uid else "root", "user" if gid else "root"
     _write(
         f"{folder}/passwd",

@@ -14,7 +14,7 @@ from attrs import Attribute, field, frozen
 from anyspawn._egress import Egress
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
-from anyspawn._sandbox import config_flag, config_text, config_texts, host_path
+from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn.argv._covers import covers
 from anyspawn.argv._files import ETC_FOLDER
 from anyspawn.argv.bubblewrap import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bubblewrap"]
 
+_SETPRIV = ("setpriv", "--clear-groups")
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, or pip install 'anyspawn[bubblewrap]')"
 _HAS = "the sandbox has the system's folders, and what readonly, writable and bind_program name"
 _CORRECT = "correct readonly, writable, workdir or cwd"
@@ -83,14 +84,29 @@ def _workdir(value: StrPath | None) -> str | None:
     return None if value is None else _path(value, "workdir")
 
 
-def _host_bind(value: Any, folder: str) -> Any:
-    """Return a bind from a configuration file in ``folder`` whose path of the host is absolute."""
-    if isinstance(value, dict):
-        return {
-            host_path(host, folder) if isinstance(host, str) else host: inside
-            for host, inside in value.items()
-        }
-    return host_path(value, folder)
+def _ids(user: str) -> tuple[int, int]:
+    """Return the numbers of a user and its group: a name or a number, with or without a group.
+
+    Raises:
+        ConfigError: There is no such user or group.
+    """
+    import grp
+    import pwd
+
+    name, _, group = user.partition(":")
+    try:
+        known = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        if not name.isdigit():
+            raise ConfigError(f"user: there is no user {name!r}; use a number") from None
+        known = None
+    uid = int(name) if known is None else known.pw_uid
+    if not group:
+        return uid, uid if known is None else known.pw_gid
+    try:
+        return uid, int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"user: there is no group {group!r}; use a number") from None
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
@@ -139,6 +155,10 @@ class Bubblewrap(ResidentSandbox):
             Python, as hooks need; those of a configuration file have it. Default: ``False``.
         network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
             proxy. Default: only a loopback interface of its own.
+        user: Where the host is root, the user that the sandbox is started by: a name or a number,
+            with or without a group (``nobody``, ``1000:1000``). The program has that user's rights
+            to what is bound, and what it makes belongs to it. Default: the host's own user. It
+            takes ``setpriv``, of util-linux.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
         resident: How many sandboxes are started ahead, each for one command; a supervisor waits in
@@ -148,14 +168,15 @@ class Bubblewrap(ResidentSandbox):
 
     name: str = field(default="bubblewrap", validator=config_text)
     readonly: tuple[str | Mapping[str, str], ...] = field(
-        default=(), converter=_readonly, hash=False, metadata={"host_path": _host_bind}
+        default=(), converter=_readonly, hash=False, metadata={"host_path": host_path}
     )
     writable: tuple[str | Mapping[str, str], ...] = field(
-        default=(), converter=_writable, hash=False, metadata={"host_path": _host_bind}
+        default=(), converter=_writable, hash=False, metadata={"host_path": host_path}
     )
     workdir: str | None = field(default=None, converter=_workdir)
     bind_program: bool = field(default=False, validator=config_flag)
     network: bool | Egress = field(default=False, validator=_network)
+    user: str | None = field(default=None, validator=optional_text)
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
 
@@ -211,14 +232,17 @@ class Bubblewrap(ResidentSandbox):
     ) -> Completed:
         """See ``launch`` through, in a sandbox of its own, which may wait already."""
         if self.resident:
+            launch = self._as_user(launch)
             return await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
         if not isinstance(self.network, Egress):
+            launch = self._as_user(launch)
             return await super().attempt(launch, command, began=began, timeout=timeout)
         from anyspawn._egress._attach import into_bubblewrap
 
         try:
             async with into_bubblewrap(self.network, launch, command) as way:
-                completed = await super().attempt(way.launch, command, began=began, timeout=timeout)
+                launch = self._as_user(way.launch)
+                completed = await super().attempt(launch, command, began=began, timeout=timeout)
         except TransportError as exc:
             return Completed(argv=launch.argv, error=exc)
         return way.counted(completed)
@@ -235,15 +259,16 @@ class Bubblewrap(ResidentSandbox):
                 way = into_bubblewrap(self.network, launch, command)
                 launch = (await stack.enter_async_context(way)).launch
             yield await stack.enter_async_context(
-                super().opening(launch, command, began=began, timeout=timeout)
+                super().opening(self._as_user(launch), command, began=began, timeout=timeout)
             )
 
     async def spawn(self, command: Command) -> Completed:
         """Run ``command`` to its end."""
         command = self._here(command)
+        uid, gid = self._ids()
         launch = self._launch(command, self._covers())
         try:
-            launch = _with_bwrap(launch)
+            launch = _with_bwrap(launch, uid, gid)
         except TransportError as exc:
             return Completed(argv=launch.argv, error=exc)
         return await self.run(launch, command)
@@ -252,9 +277,31 @@ class Bubblewrap(ResidentSandbox):
     async def open(self, command: Command) -> AsyncIterator[Process]:
         """Start ``command``, and give the live process."""
         alone, command = self._alone(), self._here(command)
-        launch = _with_bwrap(alone._launch(command, self._covers()))  # noqa: SLF001  it is one of us
+        launch = alone._launch(command, self._covers())  # noqa: SLF001  it is one of us
+        launch = _with_bwrap(launch, *self._ids())
         async with alone.opened(launch, command) as process:
             yield process
+
+    def _ids(self) -> tuple[int, int]:
+        """Return the numbers of the user and the group that the sandbox is started by."""
+        own = (os.getuid(), os.getgid())
+        ids = own if self.user is None else _ids(self.user)
+        if ids != own and own[0] != 0:
+            raise ConfigError(f"user: only root can start a sandbox as {self.user!r}; leave it out")
+        return ids
+
+    def _as_user(self, launch: Launch) -> Launch:
+        """Return the launch as the user's, for whom `setpriv` starts bwrap."""
+        uid, gid = self._ids()
+        if (uid, gid) == (os.getuid(), os.getgid()):
+            return launch
+        before = (*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", "--")
+        moved = (attrs.evolve(arg, index=arg.index + len(before)) for arg in launch.fd_args)
+        argv = (*before, *launch.argv)
+        install = "install util-linux, whose setpriv the option user takes"
+        return attrs.evolve(
+            launch, argv=argv, fd_args=tuple(moved), runner="setpriv", install=install
+        )
 
     def _covers(self) -> dict[str, Sequence[str]]:
         """Return what is covered in the folders that are bound, as they are now."""
@@ -272,13 +319,13 @@ class Bubblewrap(ResidentSandbox):
         )
 
 
-def _with_bwrap(launch: Launch) -> Launch:
+def _with_bwrap(launch: Launch, uid: int, gid: int) -> Launch:
     """Return the launch with the program and the folder that it has placeholders for."""
     bwrap = _find_bwrap()
     if bwrap is None:
         raise TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
     argv = list(launch.argv)
-    argv[0], argv[argv.index(ETC_FOLDER)] = bwrap, etc_folder()
+    argv[0], argv[argv.index(ETC_FOLDER)] = bwrap, etc_folder(uid, gid)
     return attrs.evolve(launch, argv=argv)
 
 
@@ -344,7 +391,7 @@ def _not_started(program: str, _: int) -> SpawnError:
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:
     """Return bwrap's failure, as its stderr tells it."""
-    said = [line for line in stderr.splitlines() if line.startswith("bwrap: ")]
+    said = [line for line in stderr.splitlines() if line.startswith(("bwrap: ", "setpriv: "))]
     message = said[-1] if said else f"bwrap ended with status {code} and no word"
     if "execvp" in message:
         return NotStartedError(f"{message}; {_HAS}")
