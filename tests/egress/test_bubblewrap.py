@@ -44,7 +44,7 @@ def run(egress):
     async def run(*argv, network=None, cwd="/", check=False, **options):
         bound = {"readonly": [] if cwd == "/" else [cwd], "bind_program": True}
         network = network or egress()
-        sandbox = Bubblewrap(network=network, default_timeout=60, **bound, **options)
+        sandbox = Bubblewrap(network=network, default_timeout=60, **bound | options)
         return await spawn(argv, sandbox=sandbox, cwd=cwd, check=check)
 
     return run
@@ -185,6 +185,14 @@ anyio.run(main)
 """
         done = unprivileged.run(code, f"http://localhost:{web.port}/")
         assert done.stdout == "b'web /\\n' 1\n"
+
+    async def test_started_as_another_user(self, run, web):
+        """A sandbox that root starts as another user has its way out, too."""
+        if os.getuid() != 0:
+            pytest.skip("needs root, to be somebody else")
+        script = f"id -u; curl -sS http://web.test:{web.port}/"
+        done = await run("sh", "-c", script, user="nobody", bind_program=False, check=True)
+        assert done.stdout == b"65534\nweb /\n"
 
     @pytest.mark.parametrize("pid", ["1", "self"], ids=["another's", "our own"])
     async def test_a_network_that_is_not_a_sandboxs(self, unprivileged, pid):
