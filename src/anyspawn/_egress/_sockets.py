@@ -48,11 +48,12 @@ async def connect(address: IPv4Address | IPv6Address, port: int) -> SocketStream
 
 
 async def _stream(sock: socket.socket) -> SocketStream:
+    made: list[SocketStream] = []
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with anyio.CancelScope(shield=True):
-            stream = await SocketStream.from_socket(sock)
+            made.append(await SocketStream.from_socket(sock))
     except BaseException:
         sock.close()
         raise
-    return stream
+    return made[0]
