@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from anyspawn._foreign import plain
+
 if TYPE_CHECKING:
     from anyspawn._model import Command, Completed
 
@@ -28,7 +30,8 @@ def warn(logger: str, message: str, *args: object) -> None:
     """Log a warning."""
     import logging
 
-    logging.getLogger(logger).warning(message, *args)
+    shown = (plain(arg) if isinstance(arg, str) else arg for arg in args)
+    logging.getLogger(logger).warning(message, *shown)
 
 
 def _debug_logger() -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyspawn._foreign import plain as _plain
+
 if TYPE_CHECKING:
     from anyspawn._model import Completed
 
@@ -25,7 +27,13 @@ __all__ = [
 
 
 class AnyspawnError(Exception):
-    """The base of every error that anyspawn defines."""
+    """The base of every error that anyspawn defines.
+
+    ``str()`` of one has no control characters, whoever said what it quotes; ``args`` has them.
+    """
+
+    def __str__(self) -> str:
+        return _plain(super().__str__())
 
 
 class ConfigError(AnyspawnError, ValueError):

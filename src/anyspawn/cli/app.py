@@ -8,6 +8,7 @@ import sys
 import click
 
 from anyspawn import __version__
+from anyspawn._foreign import plain
 from anyspawn.cli.box import box
 from anyspawn.cli.check import check
 from anyspawn.cli.doctor import doctor
@@ -55,7 +56,7 @@ def start() -> int:
     except click.ClickException as exc:
         context = exc.ctx if isinstance(exc, click.UsageError) else None
         path = context.command_path if context else "anyspawn"
-        message = " ".join(exc.format_message().split())
+        message = plain(" ".join(exc.format_message().split()))
         print(f"anyspawn: {message.rstrip('.')} (see '{path} --help')", file=sys.stderr)
         # 2 might be the status of the program that `run` was to start.
         return OWN_FAILURE if path in {"anyspawn run", "anyspawn box"} else 2

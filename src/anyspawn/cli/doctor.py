@@ -14,6 +14,7 @@ import click
 from attrs import frozen
 
 from anyspawn import Bubblewrap, Command, Completed, NotStartedError, __version__, spawn
+from anyspawn._foreign import plain
 
 __all__ = ["doctor"]
 
@@ -144,7 +145,8 @@ async def _docker() -> Finding:
             "install the docker CLI: https://docs.docker.com/engine/install/",
         )
     version = completed.stdout.decode(errors="replace").strip()
-    return Finding("docker CLI", "ok" if version else "broken", version or _problem(completed))
+    status: Literal["ok", "broken"] = "ok" if version else "broken"
+    return Finding("docker CLI", status, _one_line(version) or _problem(completed))
 
 
 async def _docker_daemon() -> Finding:
@@ -198,7 +200,7 @@ def _git_version(completed: Completed, which: str) -> str:
 
 def _version_or_problem(name: str, completed: Completed, version: str, advice: str) -> Finding:
     if completed.error is None and version:
-        return Finding(name, "ok", version)
+        return Finding(name, "ok", _one_line(version))
     return Finding(name, "broken", _problem(completed), advice)
 
 
@@ -208,4 +210,4 @@ def _problem(completed: Completed) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return plain(" ".join(text.split())[:300])

@@ -9,6 +9,7 @@ import anyio
 import click
 
 from anyspawn import SpawnError
+from anyspawn._foreign import plain
 from anyspawn.containers import Orphan, reap_orphans
 
 __all__ = ["prune"]
@@ -67,6 +68,6 @@ def prune(**options: Any) -> int:
         print(f"anyspawn: {exc}", file=sys.stderr)
         return 1
     for orphan in orphans:
-        click.echo(f"{orphan.id[:12]}  {orphan.name}  {orphan.image}  {orphan.state}")
+        click.echo(plain(f"{orphan.id[:12]}  {orphan.name}  {orphan.image}  {orphan.state}"))
     click.echo(f"{len(orphans)} {'would be ' if options['dry_run'] else ''}removed")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+from anyspawn._foreign import plain
 from anyspawn.exceptions import ConfigError
 
 __all__ = ["ConfigProblem", "InvalidConfigError", "Path", "dotted", "listed"]
@@ -52,7 +53,8 @@ class ConfigProblem:
     column: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        return plain(text, lines=False)
 
 
 class InvalidConfigError(ConfigError):

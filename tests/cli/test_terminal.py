@@ -1,0 +1,115 @@
+"""What a terminal would obey does not reach it in words of others."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from anyspawn import ConfigError, NotStartedError, TransportError
+from anyspawn._foreign import plain
+from anyspawn.config import InvalidConfigError, parse_config
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x9b1m\u202e\x7f"
+
+
+def test_control_characters_are_escaped():
+    """And nothing else is: letters of any script, line breaks and tabs stand for themselves."""
+    assert plain("é ☃ 中\n\tx") == "é ☃ 中\n\tx"
+    assert plain("a\nb\tc", lines=False) == r"a\nb\tc"
+    assert plain(EVIL) == r"\x1b]0;title\x07\x1b[2J\x9b1m\u202e\x7f"
+    assert plain("\udc80\r") == r"\udc80\r"
+
+
+@pytest.mark.parametrize("kind", [ConfigError, NotStartedError, TransportError])
+def test_errors_have_none(kind):
+    """Whoever said what they quote."""
+    assert str(kind(f"the daemon said {EVIL}")).isprintable()
+
+
+CONFIG = r"""
+apiVersion: promptkit.altairalabs.ai/v1alpha1
+kind: RuntimeConfig
+spec:
+  sandboxes:
+    "b\e]0;title\a\e[2J\nx": {mode: bubblewrap}
+  hooks:
+    "h\e]0;title\a\e[2J\nx": {command: x, hook: tool, sandbox: none}
+"""
+
+
+def test_problems_of_a_configuration_are_a_line_each():
+    """Names of the file's own choice among them."""
+    with pytest.raises(InvalidConfigError) as caught:
+        parse_config(CONFIG)
+    assert [line for line in caught.value.lines() if not line.isprintable()] == []
+
+
+def shown(argv, **env):
+    """Return what a command writes to its terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "anyspawn", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", **env},
+        )
+        os.close(theirs)
+        said = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                said += chunk
+        except OSError:  # the other end is closed
+            pass
+        process.wait()
+        return said
+    finally:
+        os.close(ours)
+
+
+@pytest.fixture
+def evil_clients(tmp_path):
+    """A folder with clients of daemons that say what a terminal would obey."""
+    for name in ("docker", "kubectl"):
+        client = tmp_path / name
+        client.write_text(
+            "#!/bin/sh\n"
+            r"printf 'Error response from daemon: \033]0;title\007\033[2Jno\n' >&2; exit 125"
+            "\n"
+        )
+        client.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["prune"],
+        ["prune", "--mode", "kubectl_run"],
+        ["doctor"],
+        ["box", "--", "true"],
+        ["run", "--mode", "docker_exec", "--container", "x", "--", "true"],
+        ["run", "--mode", "kubectl_exec", "--pod", "x", "--", "true"],
+    ],
+    ids=lambda argv: " ".join(argv[:3]),
+)
+def test_what_a_daemon_says(argv, evil_clients):
+    """Of a container or a pod that could not be had."""
+    said = shown(argv, PATH=evil_clients)
+    assert b"\x1b]0;title" not in said
+    assert b"\x1b[2J" not in said
+    assert rb"\x1b[2Jno" in said
+
+
+def test_names_in_a_configuration(tmp_path):
+    """Which somebody else has written."""
+    file = tmp_path / "agent.yaml"
+    file.write_text(CONFIG)
+    said = shown(["check", str(file)])
+    assert rb"\x1b]0;title\x07" in said
+    assert b"\x1b]0;title" not in said
