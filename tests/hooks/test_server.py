@@ -548,7 +548,7 @@ def test_the_caller_is_killed(backend):
 @pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
 async def test_in_the_sandbox():
     """A server has the sandbox's walls, and holds a place of max_concurrent as long as it runs."""
-    box = Bubblewrap(max_concurrent=1)
+    box = Bubblewrap(max_concurrent=1, bind_program=True)
     code = "answer(call, allow=not os.path.exists('/home') or not os.listdir('/home'))"
     async with server(code, sandbox=box) as hook:
         assert (await ask(hook)).allow
