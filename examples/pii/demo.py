@@ -1,5 +1,5 @@
-"""Run the PII hook of agent.yaml over recorded chat requests, all at once, each in a sandbox of its
-own.
+"""Run the PII hooks of agent.yaml, a redactor and a filter, over recorded chat requests, all at
+once, each hook in a sandbox of its own.
 """
 
 import json
@@ -35,11 +35,14 @@ async def main() -> int:
     wrong = 0
     print(f"{'request':<20} {'verdict':<8} {'ms':>6}  reason")
     for name, (decision, seconds) in sorted(decisions.items()):
-        wrong += decision.allow is not name.startswith("clean-") or "failed" in decision.reason
-        word = "allow" if decision.allow else "deny"
-        print(f"{name:<20} {word:<8} {seconds * 1000:>6.1f}  {decision.reason}")
+        redacted = decision.payload is not None
+        word = "deny" if decision.blocks else "redact" if redacted else "allow"
+        wanted = {"clean": "allow", "redacted": "redact", "pii": "deny"}[name.partition("-")[0]]
+        wrong += word != wanted or "failed" in decision.reason
+        text = decision.payload["Messages"][-1]["Content"] if redacted else decision.reason
+        print(f"{name:<20} {word:<8} {seconds * 1000:>6.1f}  {text}")
     print(
-        f"{len(decisions)} requests, each in a sandbox of its own (bubblewrap), {wrong} wrong verdicts"
+        f"{len(decisions)} requests, each hook in a sandbox of its own (bubblewrap), {wrong} wrong verdicts"
     )
     return min(wrong, 1)
 

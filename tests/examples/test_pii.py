@@ -40,7 +40,9 @@ def test_demo():
         [sys.executable, PII / "demo.py"], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
     assert done.stdout.count(" allow ") == 3
-    assert done.stdout.count(" deny ") == 4
+    assert done.stdout.count(" deny ") == 3
+    assert done.stdout.count(" redact ") == 1
+    assert "Please write to [e-mail] that" in done.stdout
     assert "7 requests" in done.stdout
 
 
@@ -58,3 +60,4 @@ def test_demo_without_a_sandbox(tmp_path):
     assert done.returncode == 1
     assert "apt install bubblewrap" in done.stdout
     assert " allow " not in done.stdout
+    assert " redact " not in done.stdout

@@ -20,7 +20,7 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from anyspawn._registry import nearest
-from anyspawn.config._problems import Path
+from anyspawn.config._problems import Path, listed
 from anyspawn.config._variables import Expanded
 
 __all__ = ["build", "class_in", "in_config", "placed"]
@@ -85,7 +85,7 @@ def _literal(value: Any, wanted: Any) -> Any:
     if value not in known:
         shown = "another" if isinstance(value, Expanded) else repr(value)
         hint = nearest(value, list(known)) if isinstance(value, str) else ""
-        raise ValueError(f"must be one of {', '.join(map(str, known))}, not {shown}{hint}")
+        raise ValueError(f"must be one of {listed(map(str, known))}, not {shown}{hint}")
     return next(item for item in known if item == value)
 
 

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from attrs import field, frozen
 
 from anyspawn._env import Env
 from anyspawn._model import Sandbox
-from anyspawn.hooks import ExecEvalHook, ExecHook, ExecProviderHook, ExecSessionHook, ExecToolHook
+from anyspawn.exceptions import ConfigError
+from anyspawn.hooks import (
+    ExecAgentHook,
+    ExecEvalHook,
+    ExecHook,
+    ExecProviderHook,
+    ExecSessionHook,
+    ExecToolHook,
+    ProviderPhase,
+    SessionPhase,
+    ToolPhase,
+)
+from anyspawn.hooks._events import AgentEvent
+from anyspawn.hooks._protocols import OnFailure, ProtocolName
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = ["HookConfig"]
 
-Phase = Literal[
-    "before_call",
-    "after_call",
-    "before_execution",
-    "after_execution",
-    "session_start",
-    "session_update",
-    "session_end",
-]
+Phase = Literal[ProviderPhase, ToolPhase, SessionPhase, AgentEvent]
+_LONGEST = 1e9
+"""Milliseconds."""
 
 _KINDS: Mapping[str, type[ExecHook]] = {
     "provider": ExecProviderHook,
     "tool": ExecToolHook,
     "session": ExecSessionHook,
     "eval": ExecEvalHook,
+    "agent": ExecAgentHook,
 }
 
 
@@ -51,36 +59,65 @@ class HookConfig:
             up on the host at each call.
         timeout_ms: Milliseconds for one call. Default, also for 0: 10000, or the sandbox's
             ``default_timeout``; 5000 for eval hooks.
-        hook: What it is a hook of: ``provider``, ``tool``, ``session`` or ``eval``.
+        hook: What it is a hook of: ``provider``, ``tool``, ``session`` or ``eval``; or ``agent``,
+            for events of an agent tool's own, such as ``Stop``.
         phases: When it is asked. Default: at all phases of its kind.
         mode: ``filter`` (default): its verdict counts, and a failure denies. ``observe``: it is
             told, and its answer is thrown away.
         sandbox: Where it runs: a name from ``spec.sandboxes``. Default: directly on this host.
-        on_failure: What a failure of a filter means: ``deny`` (default) or ``allow``.
-        protocol: ``exec`` (default), or ``claude`` for command hooks of Claude Code.
-        matcher: With protocol ``claude``, the tools that it is asked about: names such as
-            ``Edit|Write``, a regular expression, or ``*`` (default) for all.
+        on_failure: What a failure of a filter means: ``deny`` (default), ``allow``, or what the
+            tool of its protocol makes of it, such as ``as_claude``.
+        protocol: ``exec`` (default), or the agent tool that the program was written for:
+            ``claude``, ``codex``, ``gemini``, ``cursor`` or ``copilot``.
+        matcher: With the protocol of an agent tool, what it is asked about, such as
+            ``Edit|Write``, as that tool reads it; ``*`` (default) for all.
         output_limit: Bytes that its answer may have. Default 1048576.
         runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
             answers by JSON-RPC 2.0, a line each.
+        rewrites: Whether it may change the payload. Default: a change is a denial.
+        names: ``pascal`` (default) or ``snake``: whether the names inside requests and responses
+            come in snake_case, too.
+        project: With the protocol of an agent tool, the project's folder, as the hook sees it. A
+            relative one starts from the configuration file's folder.
     """
 
     command: str
     args: tuple[str, ...] = ()
     env: Mapping[str, str] | tuple[str, ...] = field(default=(), repr=_names)
     timeout_ms: float | None = None
-    hook: Literal["provider", "tool", "session", "eval"]
+    hook: Literal["provider", "tool", "session", "eval", "agent"]
     phases: tuple[Phase, ...] | None = None
     mode: Literal["filter", "observe"] | None = None
     sandbox: str | None = None
-    on_failure: Literal["deny", "allow"] = "deny"
-    protocol: Literal["exec", "claude"] = "exec"
+    on_failure: OnFailure = "deny"
+    protocol: ProtocolName = "exec"
     matcher: str = "*"
     output_limit: int = field(default=2**20)
     runtime: Literal["exec", "server"] = "exec"
+    rewrites: bool = False
+    names: Literal["pascal", "snake"] = "pascal"
+    project: str | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.timeout_ms is not None and not self.timeout_ms <= _LONGEST:
+            raise ConfigError(f"timeout_ms must be at most {_LONGEST:,.0f}, not {self.timeout_ms}")
         self.make("hook", None, "/")
+
+    def notes(self, folder: str) -> Iterator[str]:
+        """Give what is no mistake, and may not be what was meant.
+
+        Args:
+            folder: The configuration file's.
+        """
+        if self.hook == "eval" and (self.mode is not None or self.phases is not None):
+            yield "mode and phases mean nothing for eval hooks, and are ignored"
+        for index, arg in enumerate(self.args):
+            beside = os.path.join(folder, arg)
+            if not os.path.isabs(arg) and not arg.startswith("-") and os.path.isfile(beside):
+                yield (
+                    f"args[{index}]: {arg!r} is a file beside the configuration, but is looked up "
+                    "in the working directory; write its whole path, or make it the command"
+                )
 
     def make(self, name: str, sandbox: Sandbox | None, folder: str) -> ExecHook:
         """Return the hook.
@@ -96,9 +133,14 @@ class HookConfig:
         command = self.command
         if "/" in command and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):
             command = os.path.normpath(os.path.join(folder, os.path.expanduser(command)))
+        project = self.project
+        if project is not None and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):
+            project = os.path.normpath(os.path.join(folder, os.path.expanduser(project)))
         if isinstance(sandbox, Bubblewrap):
             sandbox = sandbox.for_hooks()
         optional: dict[str, Any] = {"phases": self.phases, "mode": self.mode}
+        if self.hook == "eval":
+            optional = {}
         return _KINDS[self.hook](
             name=name,
             command=command,
@@ -111,5 +153,8 @@ class HookConfig:
             matcher=self.matcher,
             output_limit=self.output_limit,
             runtime=self.runtime,
+            rewrites=self.rewrites,
+            names=self.names,
+            project=project,
             **{key: value for key, value in optional.items() if value is not None},
         )

@@ -16,7 +16,7 @@ from anyspawn._registry import Registry, default_registry, nearest
 from anyspawn._telemetry import warn
 from anyspawn.config._fields import build, class_in, placed
 from anyspawn.config._hook import HookConfig
-from anyspawn.config._problems import ConfigProblem, InvalidConfigError, Path, listed
+from anyspawn.config._problems import ConfigProblem, InvalidConfigError, Path, dotted, listed
 from anyspawn.config._variables import Expanded, expand
 from anyspawn.config._yaml import Document
 from anyspawn.hooks import ExecHook, HookRunner
@@ -307,6 +307,8 @@ class _Reader:
             return None
         if settings is None:
             return None
+        for note in settings.notes(self._folder):
+            warn("anyspawn.config", "%s: %s", dotted(path), note)
         try:
             return settings.make(name, sandbox, self._folder)
         except (TypeError, ValueError) as exc:

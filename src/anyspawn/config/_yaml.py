@@ -90,6 +90,9 @@ class Document:
                 "undefined alias" in what
             ):  # its name may be a text that was meant to be quoted, and a secret
                 what = "an alias that nothing defines; put a text that begins with * in quotes"
+            lines = text.splitlines()
+            if mark is not None and "${" in "".join(lines[mark.line : mark.line + 1]):
+                what += '; put a variable within braces in quotes: "${NAME}"'
             self.problems.append(ConfigProblem("", f"this is no YAML: {what}", *_numbers(mark)))
         except (
             yaml.YAMLError,

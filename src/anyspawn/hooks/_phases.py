@@ -33,7 +33,7 @@ ProviderPhase = Literal["before_call", "after_call"]
 ToolPhase = Literal["before_execution", "after_execution"]
 SessionPhase = Literal["session_start", "session_update", "session_end"]
 EvalPhase = Literal["eval_result"]
-Phase = ProviderPhase | ToolPhase | SessionPhase | EvalPhase | AgentEvent
+Phase = Literal[ProviderPhase, ToolPhase, SessionPhase, EvalPhase, AgentEvent]
 """A moment. Events of agent tools that are none of ours stand under their own names."""
 
 KINDS: Mapping[str, tuple[str, ...]] = {
