@@ -146,8 +146,8 @@ _EVENTS = (
     _event(
         "ElicitationResult", subject="mcp_server_name", guards=True, specific=("action", "content")
     ),
-    _event("PreModelSwitch", decides=True, specific=()),
-    _event("PostModelSwitch", specific=()),
+    _event("PreModelSwitch", decides=True, specific=(), timeout=30.0),
+    _event("PostModelSwitch", specific=(), timeout=30.0),
 )
 
 
@@ -175,8 +175,10 @@ class Claude:
         return judge_claude(event, message, outcome)
 
     def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
-        """Whether Claude Code itself stops the action: where a worktree could not be made."""
-        return event.name == "WorktreeCreate"
+        """Whether Claude Code itself stops the action: a worktree that could not be made, and a
+        switch of the model.
+        """
+        return event.name in {"WorktreeCreate", "PreModelSwitch"}
 
 
 CLAUDE = Claude()

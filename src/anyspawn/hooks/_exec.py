@@ -23,6 +23,7 @@ from anyspawn._telemetry import warn, watch_hook
 from anyspawn.exceptions import AnyspawnError, ConfigError, ExitError
 from anyspawn.hooks._agents import Agent, Outcome, Place, Verdict
 from anyspawn.hooks._claude import BLOCKED
+from anyspawn.hooks._conditions import condition
 from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._masks import Masks
 from anyspawn.hooks._matchers import matcher
@@ -31,6 +32,7 @@ from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
 from anyspawn.hooks._rewrite import rewritten
 from anyspawn.hooks._server import CallError, Server
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
+from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = [
@@ -152,6 +154,8 @@ class ExecHook:
         rewrites: Whether it may change the payload. Default: a change is a denial.
         names: ``"pascal"`` (default): the names inside requests and responses are the reference's,
             such as ``Name``. ``"snake"``: both these and ``name``.
+        when: With the claude protocol, Claude Code's ``if``: a permission rule such as
+            ``Bash(git *)``, which spares the hook other calls. Default: none.
         project: With the protocol of an agent tool, the project's folder as the hook sees it: its
             working directory, and in its variables. Default: where programs start in the sandbox.
 
@@ -180,11 +184,15 @@ class ExecHook:
     names: Literal["pascal", "snake"] = field(
         default="pascal", validator=_one_of("pascal", "snake")
     )
+    when: str = ""
     project: str | None = None
     _servers: WeakKeyDictionary[Any, Server] = field(
         init=False, factory=WeakKeyDictionary, repr=False, eq=False
     )
     _matchers: Mapping[str, Callable[[str], bool]] = field(init=False, repr=False, eq=False)
+    _condition: Callable[[Mapping[str, Any], str], bool] | None = field(
+        init=False, default=None, repr=False, eq=False
+    )
 
     def __attrs_post_init__(self) -> None:
         agent = self._agent
@@ -206,6 +214,10 @@ class ExecHook:
                 )
         object.__setattr__(self, "phases", phases)
         object.__setattr__(self, "_matchers", self._made_matchers(agent))
+        if self.when:
+            if self.protocol != "claude":
+                raise ConfigError("when is of protocol 'claude'; leave one of them out")
+            object.__setattr__(self, "_condition", condition(self.when))
         if self.on_failure.startswith("as_") and self.on_failure != f"as_{self.protocol}":
             raise ConfigError(
                 f"on_failure {self.on_failure!r} is not of protocol {self.protocol!r}"
@@ -356,6 +368,8 @@ class ExecHook:
                 # What has no name to hold the matcher against is asked about.
                 if isinstance(subject, str) and not self._matchers[phase](subject):
                     return None
+            if self._condition is not None and not self._condition(message, folder):
+                return None
             seen = Env({**dict.fromkeys(agent.variables, folder), **env})
             return _Question(phase, self._asking(encode(message), seen), env, told, message)
         except Exception as exc:  # whatever is wrong with a payload, and there may be no working directory any more
@@ -370,7 +384,7 @@ class ExecHook:
         """Return the project's folder, as the hook sees it."""
         if self.project is not None:
             return self.project
-        if isinstance(self.sandbox, Direct):
+        if isinstance(self.sandbox, (Direct, Bubblewrap)):  # which has that folder, too
             return os.getcwd()
         return getattr(self.sandbox, "workdir", None) or "/"
 

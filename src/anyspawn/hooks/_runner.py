@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from weakref import WeakKeyDictionary
 
 import anyio
 from attrs import evolve
 
+from anyspawn._model import Sandbox
 from anyspawn._registry import nearest
 from anyspawn._spawn.background import start_in_background
 from anyspawn._spawn.core import see_through
@@ -20,6 +22,9 @@ from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._exec import ExecHook
 from anyspawn.hooks._phases import Phase, check_phase, parts
 from anyspawn.hooks._rewrite import joined
+from anyspawn.hooks._settings import ClaudeSettings, Others, project_of
+from anyspawn.sandboxes.bubblewrap import Bubblewrap
+from anyspawn.sandboxes.direct import Direct
 
 __all__ = ["HookRunner", "run_hooks"]
 
@@ -84,6 +89,56 @@ class HookRunner:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._desk: _Desk | None = None
 
+    @classmethod
+    def from_claude_settings(
+        cls,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        managed: Iterable[str | os.PathLike[str]] = (),
+        sandbox: Sandbox | None = None,
+        project: str | os.PathLike[str] | None = None,
+        others: Others = "refuse",
+        on_failure: Literal["deny", "allow", "as_claude"] = "deny",
+        rewrites: bool | Collection[str] = False,
+        **options: Any,
+    ) -> Self:
+        """Return a runner of the hooks that settings files of Claude Code have.
+
+        Each hook is called by its event and number, such as ``PreToolUse:1``.
+
+        Args:
+            paths: One file, or several, the least important first: the user's, the project's, the
+                local ones. Their hooks come together; the same one twice runs once.
+            managed: Files of an administrator, whose hooks ``disableAllHooks`` of others leaves
+                alone.
+            sandbox: Where all of them run. Default: `anyspawn.Direct`, on this host.
+            project: The project's folder, as the hooks see it. Default: on this host and in
+                `Bubblewrap`, that of the last file; elsewhere, where programs start there.
+            others: What becomes of hooks that are no programs (``http``, ``prompt``, ...):
+                ``"refuse"`` (default), or ``"skip"``, with a warning in the log.
+            on_failure: As for `ExecHook`. A hook with ``onFailure: "block"`` denies all the same.
+            rewrites: Which hooks may change a tool's input or output: all, none (default), or those
+                of these names.
+            options: As for the class.
+
+        Raises:
+            ConfigError: A file is not valid; the message names the place.
+            OSError: A file cannot be read.
+        """
+        names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        files = [(os.fspath(path), _read(path)) for path in names]
+        above = [(os.fspath(path), _read(path)) for path in managed]
+        settings = ClaudeSettings.read(files, managed=above, others=others)
+        for what in settings.skipped:
+            warn("anyspawn.hooks", "%s, and was passed over", what)
+        folder = None if project is None else os.fspath(project)
+        if folder is None and names and isinstance(sandbox, (Direct, Bubblewrap, type(None))):
+            folder = project_of(os.fspath(names[-1]))
+        hooks = settings.hooks(
+            sandbox=sandbox, project=folder, on_failure=on_failure, rewrites=rewrites
+        )
+        return cls(hooks, **options)
+
     async def __aenter__(self) -> Self:
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
@@ -137,6 +192,11 @@ class HookRunner:
         return await self._desk.run(
             self.hooks if hooks is None else _checked(hooks), phase, payload
         )
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 class _Desk:
