@@ -57,6 +57,29 @@ def test_hook_run(config, name, status, allow):
         )
 
 
+def test_hook_run_with_settings_of_claude_code(tmp_path):
+    """All hooks of an event are asked, by its own name or by the phase's."""
+    file = tmp_path / "settings.json"
+    line = "grep -q 'rm x' && { echo not that >&2; exit 2; }; true"
+    hooks = [{"matcher": "Bash", "hooks": [{"type": "command", "command": line}]}]
+    context = [{"hooks": [{"type": "command", "command": "echo branch: main"}]}]
+    file.write_text(json.dumps({"hooks": {"PreToolUse": hooks, "SessionStart": context}}))
+    options = ("hook", "run", "--claude-settings", str(file), "--phase")
+    told = b'{"tool_name": "Bash", "tool_input": {"command": "rm x"}}'
+    for phase in ("PreToolUse", "before_execution"):
+        done = cli(*options, phase, input=told)
+        assert (done.returncode, json.loads(done.stdout)["reason"]) == (3, "not that")
+    assert cli(*options, "PreToolUse", input=told.replace(b"rm x", b"ls")).returncode == 0
+    assert json.loads(cli(*options, "SessionStart").stdout)["context"] == ["branch: main"]
+    done = cli(*options, "PreTooluse")
+    assert (done.returncode, b"did you mean 'PreToolUse'?" in done.stderr) == (2, True)
+    file.write_text("{")
+    done = cli(*options, "Stop")
+    assert (done.returncode, b"settings.json: the file" in done.stderr) == (1, True)
+    for args in ((str(file), *options[2:4]), (str(file),), ()):
+        assert cli("hook", "run", *args).returncode == 2
+
+
 def test_hook_run_with_a_response(config):
     """The payload of an after phase is an object of both."""
     done = cli(

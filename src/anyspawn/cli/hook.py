@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import click
 
+from anyspawn._registry import nearest
 from anyspawn.cli.check import load
 from anyspawn.config import InvalidConfigError, RuntimeConfig
-from anyspawn.hooks import Decision, ExecHook, Phase
+from anyspawn.exceptions import ConfigError
+from anyspawn.hooks import Decision, ExecHook, HookRunner, Phase
+from anyspawn.hooks._claude import CLAUDE
+from anyspawn.hooks._payloads import to_wire
 
 __all__ = ["hook"]
 
@@ -24,14 +30,29 @@ def hook() -> None:
 
 
 @hook.command("run")
-@click.argument("config", type=click.Path())
-@click.argument("name")
+@click.argument("config", type=click.Path(), required=False)
+@click.argument("name", required=False)
 @click.option(
     "--phase",
     help="When the hook is asked, such as before_call. Default: the hook's own, if it has just one.",
 )
+@click.option(
+    "--claude-settings",
+    "settings",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(),
+    help="Instead of CONFIG and NAME: all hooks of a settings file of Claude Code. Give several, "
+    "the least important first.",
+)
 @click.pass_context
-def run_hook(context: click.Context, config: str, name: str, phase: str | None) -> int:
+def run_hook(
+    context: click.Context,
+    config: str | None,
+    name: str | None,
+    phase: str | None,
+    settings: tuple[str, ...],
+) -> int:
     """Ask hook NAME of the RuntimeConfig file CONFIG about the JSON payload on stdin, and print its
     decision as JSON.
 
@@ -43,11 +64,18 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
       anyspawn hook run agent.yaml pii < request.json
       echo '{"Name": "rm", "Args": {"path": "/"}}' | anyspawn hook run agent.yaml guard --phase
       before_execution
+      anyspawn hook run --claude-settings .claude/settings.json --phase PreToolUse < payload.json
 
     \b
     Exit status: 0 allowed, 3 denied, 1 the configuration has problems, 2 wrong usage, 130 after
     Ctrl-C.
     """  # noqa: D301  click is told by that very character to leave lines as they are
+    if settings:
+        if config is not None:
+            raise click.UsageError("--claude-settings takes the place of CONFIG and NAME", context)
+        return _run_settings(context, settings, phase)
+    if config is None or name is None:
+        raise click.UsageError("give CONFIG and NAME, or --claude-settings FILE", context)
     try:
         loaded = load(config)
     except InvalidConfigError as exc:
@@ -58,9 +86,29 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
             f"no hook is called {name!r} (there are: {', '.join(loaded.hooks) or 'none'})", context
         )
     chosen = _phase(loaded.hooks[name], phase, context)
-    payload = _payload(context)
+    return _tell(context, partial(_ask, loaded, name, chosen, _payload(context)))
+
+
+def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | None) -> int:
+    """Ask all hooks of settings files about an event, by its own name or by the phase's."""
+    events = {event.name: known for known, event in CLAUDE.events.items()}
+    known = [*events, *(known for known in CLAUDE.events if known not in events)]
+    if phase not in known:
+        hint = nearest(phase, known) if phase else ""
+        raise click.UsageError(f"--phase must name an event such as PreToolUse{hint}", context)
     try:
-        decision = anyio.run(_ask, loaded, name, chosen, payload)
+        runner = HookRunner.from_claude_settings(files, others="skip")
+    except (ConfigError, OSError) as exc:
+        click.echo(str(exc), err=True)
+        return 1
+    chosen: Any = events.get(phase, phase)
+    return _tell(context, partial(_ask_all, runner, chosen, _payload(context)))
+
+
+def _tell(context: click.Context, ask: Callable[[], Awaitable[Decision]]) -> int:
+    """Print a decision; return the exit status that says whether it blocks."""
+    try:
+        decision = anyio.run(ask)
     except TypeError as exc:
         raise click.UsageError(str(exc), context) from exc
     except KeyboardInterrupt:
@@ -69,6 +117,10 @@ def run_hook(context: click.Context, config: str, name: str, phase: str | None) 
         name: getattr(decision, name)
         for name in ("allow", "reason", "enforced", "metadata", "hook")
     }
+    more = ("payload", to_wire(decision.payload)), ("replacement", decision.replacement)
+    said |= {name: value for name, value in more if value is not None}
+    if decision.context:
+        said["context"] = decision.context
     click.echo(json.dumps(said))
     return _DENIED if decision.blocks else 0
 
@@ -98,3 +150,8 @@ def _payload(context: click.Context) -> Any:
 async def _ask(config: RuntimeConfig, name: str, phase: Phase, payload: Any) -> Decision:
     async with config.open() as hooks:
         return await hooks[name].run(phase, payload)
+
+
+async def _ask_all(runner: HookRunner, phase: Phase, payload: Any) -> Decision:
+    async with runner as hooks:
+        return await hooks.run(phase, payload)
