@@ -525,7 +525,7 @@ from anyspawn import Bubblewrap
 from anyspawn.hooks import ExecToolHook
 async def main():
     hook = ExecToolHook(name="x", command="sh", sandbox=Bubblewrap(share_env=["ANYSPAWN_TEST"]), runtime="server", timeout=60,
-        args=["-c", 'read -r x; echo \\'{"jsonrpc":"2.0","id":1,"result":{"allow":true}}\\'; setsid sleep 100 & sleep 100'])
+        args=["-c", 'read -r x; x=${x#*id??}; echo \\'{"jsonrpc":"2.0","id":\\'${x%%,*}\\',"result":{"allow":true}}\\'; setsid sleep 100 & sleep 100'])
     print((await hook.before_execution({})).allow, flush=True)
     await anyio.sleep_forever()
 anyio.run(main, backend=sys.argv[1])

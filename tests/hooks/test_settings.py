@@ -272,8 +272,12 @@ async def test_in_a_sandbox_the_project_is_what_is_there(project):
             ]
         },
     )
-    async with HookRunner.from_claude_settings(file, sandbox=Bubblewrap()) as hooks:
-        assert (await hooks.run("before_execution", {"Name": "Bash"})).reason == "seen"
+    for binds in ([project], {project: "/srv/project"}, [project.parent]):
+        box = Bubblewrap(readonly=binds)
+        async with HookRunner.from_claude_settings(file, sandbox=box) as hooks:
+            assert (await hooks.run("before_execution", {"Name": "Bash"})).reason == "seen"
+    with pytest.raises(ConfigError, match="add readonly="):
+        HookRunner.from_claude_settings(file, sandbox=Bubblewrap())
     hook = ExecToolHook(
         name="h",
         command="sh",

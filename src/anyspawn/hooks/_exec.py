@@ -384,9 +384,10 @@ class ExecHook:
         """Return the project's folder, as the hook sees it."""
         if self.project is not None:
             return self.project
-        if isinstance(self.sandbox, (Direct, Bubblewrap)):  # which has that folder, too
+        if isinstance(self.sandbox, Direct):
             return os.getcwd()
-        return getattr(self.sandbox, "workdir", None) or "/"
+        start = "/tmp" if isinstance(self.sandbox, Bubblewrap) else "/"
+        return getattr(self.sandbox, "workdir", None) or start
 
     async def _ask(self, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
         """Return the hook's verdict; where it only observes, or is only told something, that it

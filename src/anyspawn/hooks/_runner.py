@@ -22,9 +22,7 @@ from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._exec import ExecHook
 from anyspawn.hooks._phases import Phase, check_phase, parts
 from anyspawn.hooks._rewrite import joined
-from anyspawn.hooks._settings import ClaudeSettings, Others, project_of
-from anyspawn.sandboxes.bubblewrap import Bubblewrap
-from anyspawn.sandboxes.direct import Direct
+from anyspawn.hooks._settings import ClaudeSettings, Others, project_inside
 
 __all__ = ["HookRunner", "run_hooks"]
 
@@ -113,7 +111,8 @@ class HookRunner:
                 alone.
             sandbox: Where all of them run. Default: `anyspawn.Direct`, on this host.
             project: The project's folder, as the hooks see it. Default: on this host and in
-                `Bubblewrap`, that of the last file; elsewhere, where programs start there.
+                `Bubblewrap`, which must bind it, that of the last file; elsewhere, where programs
+                start there.
             others: What becomes of hooks that are no programs (``http``, ``prompt``, ...):
                 ``"refuse"`` (default), or ``"skip"``, with a warning in the log.
             on_failure: As for `ExecHook`. A hook with ``onFailure: "block"`` denies all the same.
@@ -132,8 +131,8 @@ class HookRunner:
         for what in settings.skipped:
             warn("anyspawn.hooks", "%s, and was passed over", what)
         folder = None if project is None else os.fspath(project)
-        if folder is None and names and isinstance(sandbox, (Direct, Bubblewrap, type(None))):
-            folder = project_of(os.fspath(names[-1]))
+        if folder is None and names:
+            folder = project_inside(os.fspath(names[-1]), sandbox)
         hooks = settings.hooks(
             sandbox=sandbox, project=folder, on_failure=on_failure, rewrites=rewrites
         )

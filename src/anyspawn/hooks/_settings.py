@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from anyspawn._model import Sandbox
 from anyspawn._registry import nearest
+from anyspawn.argv.bubblewrap import pairs
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._agents import Event
 from anyspawn.hooks._claude import CLAUDE
@@ -24,8 +25,10 @@ from anyspawn.hooks._exec import (
 )
 from anyspawn.hooks._phases import PHASES
 from anyspawn.hooks._wire import WireError, decode_object
+from anyspawn.sandboxes.bubblewrap import Bubblewrap
+from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["ClaudeSettings", "Others", "project_of"]
+__all__ = ["ClaudeSettings", "Others", "project_inside"]
 
 Others = Literal["refuse", "skip"]
 
@@ -55,10 +58,26 @@ _BY_NAME = {event.name: event for event in CLAUDE.events.values()}
 _PLACEHOLDER = "${CLAUDE_PROJECT_DIR}"
 
 
-def project_of(path: str) -> str:
-    """Return the project's folder of a settings file: the one that has its ``.claude``."""
+def project_inside(path: str, sandbox: Sandbox | None) -> str | None:
+    """Return the project's folder of a settings file, the one that has its ``.claude``, as hooks in
+    a sandbox see it; ``None`` where that cannot be known.
+
+    Raises:
+        ConfigError: The sandbox does not bind it.
+    """
     folder = os.path.dirname(os.path.abspath(path))
-    return os.path.dirname(folder) if os.path.basename(folder) == ".claude" else folder
+    folder = os.path.dirname(folder) if os.path.basename(folder) == ".claude" else folder
+    if sandbox is None or isinstance(sandbox, Direct):
+        return folder
+    if not isinstance(sandbox, Bubblewrap):
+        return None
+    for host, inside in pairs((*sandbox.writable, *sandbox.readonly)):
+        if os.path.commonpath([host, folder]) == host:
+            return os.path.normpath(os.path.join(inside, os.path.relpath(folder, host)))
+    raise ConfigError(
+        f"the hooks of {path} need the project's folder, which the sandbox does not have; add "
+        f"readonly=[{folder!r}], or say with project where it is"
+    )
 
 
 @frozen(kw_only=True)
