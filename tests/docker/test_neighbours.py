@@ -10,6 +10,7 @@ import os
 import attrs
 import pytest
 
+import anyspawn
 from anyspawn import Cleanup, ConfigError, DockerExec, DockerRun, KubectlExec, spawn
 from anyspawn.hooks import ExecToolHook
 from cases import command_lines
@@ -51,6 +52,58 @@ async def test_what_hides_in_a_container_of_our_own_has_ended(image):
             done = await spawn(["sh", "-c", HIDE.format(seconds)], sandbox=sandbox)
             assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
             assert not sleeping(seconds)
+
+
+ATTACK = r"""
+import os, signal, sys, time
+done = set()
+while True:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"anyspawn" not in file.read() or os.fstat(file.fileno()).st_uid == os.getuid():
+                    continue
+        except OSError:
+            continue
+        tried = []
+        for what in (
+            lambda: os.kill(int(pid), signal.SIGSTOP),
+            lambda: os.open(f"/proc/{pid}/fd/0", os.O_RDONLY),
+            lambda: os.open(f"/proc/{pid}/fd/1", os.O_WRONLY),
+            lambda: os.open(f"/proc/{pid}/mem", os.O_RDWR),
+            lambda: os.open(f"/proc/{pid}/environ", os.O_RDONLY),
+        ):
+            try:
+                what()
+                tried.append("did")
+            except OSError:
+                tried.append("no")
+        if pid not in done:
+            done.add(pid)
+            print(*tried, flush=True)
+"""
+"""Tries to stop, read and impersonate every supervisor of another user that it sees."""
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_another_user_cannot_reach_a_supervisor(python, resident):
+    """What runs as another user, and not as root, does nothing to the calls beside it."""
+    attacker = DockerExec(python, user="1001", default_timeout=60)
+    async with (
+        DockerExec(python, user="1002", resident=resident, default_timeout=60) as victim,
+        anyspawn.open(["python3", "-c", ATTACK], sandbox=attacker) as process,
+    ):
+        for _ in range(5):
+            script = "cat; echo no; exit 2"
+            done = await spawn(["sh", "-c", script], sandbox=victim, stdin=b"in", env={"KEY": "k"})
+            assert (done.stdout, done.returncode, done.cleanup) == (
+                b"inno\n",
+                2,
+                Cleanup.NOT_NEEDED,
+            ), done
+        told = await process.stdout.receive()
+        assert b"no no no no no" in told
+        assert b"did" not in told
 
 
 async def test_a_call_leaves_nothing_for_the_next():
