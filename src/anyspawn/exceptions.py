@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyspawn._foreign import plain as _plain
+from anyspawn import _foreign
 
 if TYPE_CHECKING:
     from anyspawn._model import Completed
@@ -33,7 +33,7 @@ class AnyspawnError(Exception):
     """
 
     def __str__(self) -> str:
-        return _plain(super().__str__())
+        return _foreign.plain(super().__str__())
 
 
 class ConfigError(AnyspawnError, ValueError):
