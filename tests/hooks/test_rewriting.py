@@ -80,6 +80,28 @@ async def test_a_denial_of_the_last_form_counts():
     assert (decision.hook, decision.payload, list(decision.results)) == ("denies", None, ["denies"])
 
 
+async def test_a_sequential_filter_keeps_the_payload_from_those_behind(tmp_path):
+    """Filters and observers alike, and hooks that rewrite; what it has allowed goes on."""
+    seen = tmp_path / "seen"
+
+    def behind(name, **options):
+        line = f"cat >> {seen}; echo '{{\"allow\": true}}'"
+        return ExecToolHook(name=name, command="sh", args=["-c", line], **options)
+
+    others = [behind("filter"), behind("rewriter", rewrites=True), behind("o", mode="observe")]
+    for allow in (False, True):
+        front = shows("front", allow=allow, sequential=True)
+        async with HookRunner([front, *others]) as runner:
+            decision = await runner.run("before_execution", {"Name": "t"})
+        assert decision.allow is allow
+        assert seen.exists() is allow
+    assert list(decision.results) == ["front", "filter", "rewriter"]
+    assert seen.read_text().count('"Name":"t"') == 3
+    changed = edits('r["Args"] = 1', "changes")
+    decision = await run_hooks([front, changed], "before_execution", {"Name": "t"})
+    assert decision.results["front"].metadata["front"] == {"Name": "t", "Args": 1}  # asked again
+
+
 async def test_the_payload_stays_of_its_kind():
     """A payload class stays one; after a call or a tool the payload is the response."""
     request = ToolRequest(name="t", args={"a": "secret"}, call_id="7")

@@ -75,6 +75,7 @@ class HookConfig:
         runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
             answers by JSON-RPC 2.0, a line each.
         rewrites: Whether it may change the payload. Default: a change is a denial.
+        sequential: Whether hooks that stand behind it are asked only once it has allowed.
         names: ``pascal`` (default) or ``snake``: whether the names inside requests and responses
             come in snake_case, too.
         project: With the protocol of an agent tool, the project's folder, as the hook sees it. A
@@ -95,6 +96,7 @@ class HookConfig:
     output_limit: int = field(default=2**20)
     runtime: Literal["exec", "server"] = "exec"
     rewrites: bool = False
+    sequential: bool = False
     names: Literal["pascal", "snake"] = "pascal"
     project: str | None = None
 
@@ -154,6 +156,7 @@ class HookConfig:
             output_limit=self.output_limit,
             runtime=self.runtime,
             rewrites=self.rewrites,
+            sequential=self.sequential,
             names=self.names,
             project=project,
             **{key: value for key, value in optional.items() if value is not None},

@@ -152,6 +152,8 @@ class ExecHook:
             and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
             `aclose`, with the `HookRunner`, or with the event loop.
         rewrites: Whether it may change the payload. Default: a change is a denial.
+        sequential: Whether hooks that stand behind this filter are asked only once it has allowed,
+            so that it keeps the payload from them. Default: all are asked at once.
         names: ``"pascal"`` (default): the names inside requests and responses are the reference's,
             such as ``Name``. ``"snake"``: both these and ``name``.
         when: With the claude protocol, Claude Code's ``if``: a permission rule such as
@@ -181,6 +183,7 @@ class ExecHook:
     output_limit: int = field(default=2**20, validator=_positive)
     runtime: Literal["exec", "server"] = field(default="exec", validator=_one_of("exec", "server"))
     rewrites: bool = field(default=False, validator=_flag)
+    sequential: bool = field(default=False, validator=_flag)
     names: Literal["pascal", "snake"] = field(
         default="pascal", validator=_one_of("pascal", "snake")
     )
@@ -242,6 +245,8 @@ class ExecHook:
                 "rewrites needs a filter whose answer is read: a provider or tool hook, or one with "
                 "the protocol of an agent tool"
             )
+        if self.sequential and self.mode == "observe":
+            raise ConfigError("sequential needs a filter, as nobody waits for an observer")
         for value, name in (
             (self.command, "command"),
             *((arg, f"args[{i}]") for i, arg in enumerate(self.args)),

@@ -220,22 +220,28 @@ class _Desk:
         parts(check_phase(phase), payload)
         asked = [hook for hook in hooks if phase in hook.phases]
         filters = [hook for hook in asked if hook.mode == "filter"]
-        rewriting = [hook for hook in filters if hook.rewrites]
-        judged, changed, blocked = await _rewrite(rewriting, phase, payload, self._filter_places)
+        judged, changed, blocked = await _in_order(filters, phase, payload, self._filter_places)
         if changed is not None:
             payload = joined(phase, payload, changed)
-        for hook in asked:
-            if hook.mode == "observe":
-                self._observe(hook, phase, payload)
+        left = [hook for hook in asked if hook.name not in judged]
         if blocked is not None:
-            return evolve(blocked, results=judged)
-        judging = [hook for hook in filters if not hook.rewrites]
-        decision = await _filter(judging, phase, payload, self._filter_places)
-        if not judged:
-            return decision
-        found = {**judged, **decision.results}
-        results = {hook.name: found[hook.name] for hook in filters if hook.name in found}
-        if decision.blocks:
+            last = asked[-1] if not blocked.sequential else blocked
+            for hook in left:
+                if hook.mode == "observe" and asked.index(hook) <= asked.index(last):
+                    self._observe(hook, phase, payload)
+        stages = _stages(left) if blocked is None else []
+        decision = None if blocked is None else judged[blocked.name]
+        for stage in stages:
+            for hook in stage:
+                if hook.mode == "observe":
+                    self._observe(hook, phase, payload)
+            asking = [hook for hook in stage if hook.mode == "filter"]
+            decision = await _filter(asking, phase, payload, self._filter_places)
+            judged |= decision.results
+            if decision.blocks:
+                break
+        results = {hook.name: judged[hook.name] for hook in filters if hook.name in judged}
+        if decision is not None and decision.blocks:
             return evolve(decision, results=results)
         return evolve(_merged(results, phase), payload=changed, results=results)
 
@@ -277,7 +283,8 @@ async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> De
     """Run all hooks of a phase at once, and return one decision.
 
     Hooks that may rewrite run first, in declaration order; each sees what the one before made. Then
-    all other filters judge the final payload at once. The first denial in declaration order
+    all other filters judge the final payload at once; those behind one that is ``sequential`` only
+    once that has allowed. The first denial in declaration order
     decides; as soon as it is certain, those that still run are killed. Where none blocks, the
     decision has the metadata of all, later ones over earlier ones, and the final payload where that
     is another one. A denial that was enforced after a call does not block, and stays a denial.
@@ -299,25 +306,43 @@ async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> De
     return await _loop_desk().run(_checked(hooks), phase, payload)
 
 
-async def _rewrite(
-    hooks: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
-) -> tuple[dict[str, Decision], Any, Decision | None]:
-    """Ask the hooks that may change the payload, one after the other.
+async def _in_order(
+    filters: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
+) -> tuple[dict[str, Decision], Any, ExecHook | None]:
+    """Ask the hooks that may change the payload, one after the other, and before each those that
+    keep it from what stands behind them.
 
     Returns:
-        What each said, the payload's changed part (``None`` where nothing changed), and the denial
-        that ended it, if one did.
+        What each said of the payload as it is in the end, the payload's changed part (``None``
+        where nothing changed), and the hook whose denial ended it, if one did.
     """
     judged: dict[str, Decision] = {}
     changed: Any = None
-    for hook in hooks:
+    last = max((index for index, hook in enumerate(filters) if hook.rewrites), default=-1)
+    for hook in filters[: last + 1]:
+        if not (hook.rewrites or hook.sequential):
+            continue
         decision = judged[hook.name] = await hook.run(phase, payload, places=places)
         if decision.blocks:
-            return judged, changed, decision
+            return judged, changed, hook
         if decision.payload is not None:
             changed = decision.payload
             payload = joined(phase, payload, changed)
+            rewriting = {other.name for other in filters if other.rewrites}
+            judged = {name: said for name, said in judged.items() if name in rewriting}
     return judged, changed, None
+
+
+def _stages(hooks: Sequence[ExecHook]) -> list[list[ExecHook]]:
+    """Return hooks in groups that are asked at once; each group but the last ends with a filter
+    that keeps the payload from those behind it.
+    """
+    stages: list[list[ExecHook]] = [[]]
+    for hook in hooks:
+        stages[-1].append(hook)
+        if hook.sequential:
+            stages.append([])
+    return [stage for stage in stages if stage]
 
 
 async def _filter(
