@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
 
+from anyspawn.hooks._json import is_array, is_object
 from anyspawn.hooks._matchers import Style
 from anyspawn.hooks._payloads import SNAKE_NAMES, ToolResponse, from_wire, to_wire
 from anyspawn.hooks._wire import WireError, decode_object, kind_of
@@ -118,7 +119,7 @@ class Verdict:
 
     allow: bool
     reason: str = ""
-    metadata: Mapping[str, Any] = field(factory=dict)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     context: tuple[str, ...] = ()
     enforced: bool = False
     replacement: str | None = None
@@ -144,6 +145,7 @@ class Agent(Protocol):
         Raises:
             WireError: The payload does not fit the event.
         """
+        ...
 
     def judge(self, event: Event, message: dict[str, Any], outcome: Outcome) -> Verdict:
         """Return what the outcome means.
@@ -151,9 +153,11 @@ class Agent(Protocol):
         Raises:
             WireError: It cannot be read, or is a failure.
         """
+        ...
 
     def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
         """Whether the tool itself stops the action where a hook failed."""
+        ...
 
 
 # --- what a hook is told --------------------------------------------------------------------------
@@ -162,7 +166,7 @@ class Agent(Protocol):
 def subject_of(parts: dict[str, Any], title: str) -> dict[str, Any]:
     """Return the request or event as an object."""
     subject = to_wire(parts.get("event", parts.get("request")))
-    if not isinstance(subject, dict):
+    if not is_object(subject):
         raise WireError(
             f"the payload is {_kind(subject)}, where the protocol of {title} needs an object"
         )
@@ -171,7 +175,8 @@ def subject_of(parts: dict[str, Any], title: str) -> dict[str, Any]:
 
 def _kind(value: Any) -> str:
     plain = isinstance(value, (bool, int, float, str, list, dict)) or value is None
-    return kind_of(value) if plain else type(value).__name__
+    kind: type[Any] = type(value)
+    return kind_of(value) if plain else kind.__name__
 
 
 def one_of(subject: dict[str, Any], names: tuple[str, ...], default: Any = None) -> Any:
@@ -207,7 +212,7 @@ def tool_of(subject: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
             raise WireError("the tool's arguments are a text that is not a JSON object") from None
     if args is None:
         args = {}
-    if not isinstance(args, dict):
+    if not is_object(args):
         raise WireError(f"the tool's arguments are {_kind(args)}, not an object")
     call = one_of(subject, ("CallID", "tool_use_id", "toolCallId"), "")
     if not isinstance(call, str):
@@ -220,7 +225,7 @@ def response_of(parts: dict[str, Any]) -> tuple[Any, str]:
     content; anything else is the result itself.
     """
     value = to_wire(parts.get("response"))
-    if isinstance(value, dict) and "Content" in value and value.keys() <= _RESPONSE:
+    if is_object(value) and "Content" in value and value.keys() <= _RESPONSE:
         response: ToolResponse = from_wire(ToolResponse, {"Name": "", **value})
         return response.content, response.error
     return value, ""
@@ -235,12 +240,12 @@ def prompt_of(subject: dict[str, Any]) -> str:
     if "prompt" in subject:
         return _text(subject["prompt"])
     messages = one_of(subject, ("Messages", "messages"), [])
-    if not isinstance(messages, list):
+    if not is_array(messages):
         raise WireError("the payload's messages are not a list")
     for message in reversed(messages):
         if isinstance(message, str):
             return message
-        if isinstance(message, dict) and one_of(message, ("role", "Role"), "user") == "user":
+        if is_object(message) and one_of(message, ("role", "Role"), "user") == "user":
             return _text(
                 one_of(message, ("content", "Content")) or one_of(message, ("parts", "Parts")) or ""
             )
@@ -252,9 +257,9 @@ def prompt_of(subject: dict[str, Any]) -> str:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, dict):
+    if is_object(content):
         content = [content]
-    if not isinstance(content, list):
+    if not is_array(content):
         raise WireError(f"the user's message is {_kind(content)}, which has no text")
     texts = [part if isinstance(part, str) else _part(part) for part in content]
     if texts and not any(texts):
@@ -264,7 +269,7 @@ def _text(content: Any) -> str:
 
 def message_text(message: Any) -> str:
     """Return the text of a message; empty where it has none, as a call of a tool."""
-    if isinstance(message, dict):
+    if is_object(message):
         message = one_of(message, ("content", "Content")) or one_of(message, ("parts", "Parts"))
     try:
         return _text(message or "")
@@ -273,7 +278,7 @@ def message_text(message: Any) -> str:
 
 
 def _part(part: Any) -> str:
-    text = one_of(part, ("text", "Text"), "") if isinstance(part, dict) else ""
+    text = one_of(part, ("text", "Text"), "") if is_object(part) else ""
     return text if isinstance(text, str) else ""
 
 

@@ -42,7 +42,7 @@ def _event(
         guards=guards or decides,
         context=context,
         specific=frozenset({"hookEventName", *specific}),
-        top=_COMMON | ({"decision", "reason"} if decides else set()),
+        top=_COMMON | ({"decision", "reason"} if decides else frozenset[str]()),
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from anyspawn.exceptions import ConfigError
+from anyspawn.hooks._json import is_object
 
 __all__ = ["condition"]
 
@@ -41,7 +42,7 @@ def condition(rule: str) -> Callable[[Mapping[str, Any], str], bool]:
         name, told = message.get("tool_name"), message.get("tool_input")
         if not isinstance(name, str) or not fnmatch.fnmatchcase(name, tool):
             return False
-        if not pattern or pattern == "*" or not isinstance(told, dict):
+        if not pattern or pattern == "*" or not is_object(told):
             return True
         if name in _SHELLS and isinstance(told.get("command"), str):
             return _command(pattern, told["command"])

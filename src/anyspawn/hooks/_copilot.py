@@ -28,6 +28,7 @@ from anyspawn.hooks._agents import (
 )
 from anyspawn.hooks._answers import read_answer
 from anyspawn.hooks._claude import by_phase
+from anyspawn.hooks._json import is_object
 from anyspawn.hooks._matchers import Style
 from anyspawn.hooks._wire import WireError
 
@@ -95,7 +96,7 @@ class Copilot:
             message |= {"toolName": name, "toolArgs": json.dumps(args, ensure_ascii=False)}
         if event.name == "postToolUse":
             content, error = response_of(parts)
-            own = isinstance(content, dict) and "textResultForLlm" in content
+            own = is_object(content) and "textResultForLlm" in content
             text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
             message["toolResult"] = (
                 content

@@ -115,7 +115,7 @@ class Cursor:
         """Return what the hook reads."""
         subject = subject_of(parts, self.title)
         conversation = one_of(subject, ("ConversationID", "conversation_id"), "")
-        message = {
+        message: dict[str, Any] = {
             "conversation_id": conversation,
             "session_id": one_of(subject, ("session_id", "SessionID"), conversation),
             "generation_id": "",

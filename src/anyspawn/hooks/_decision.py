@@ -58,14 +58,18 @@ class Decision:
 
     allow: bool
     reason: str = field(default="", kw_only=True)
-    metadata: Mapping[str, Any] = field(factory=dict, kw_only=True, converter=_copy, hash=False)
+    metadata: Mapping[str, Any] = field(
+        factory=dict[str, Any], kw_only=True, converter=_copy, hash=False
+    )
     enforced: bool = field(default=False, kw_only=True)
     hook: str = field(default="", kw_only=True)
     payload: Any = field(default=None, kw_only=True, hash=False)
     replacement: str | None = field(default=None, kw_only=True)
     context: tuple[str, ...] = field(default=(), kw_only=True, converter=_texts)
     phase: str = field(default="", kw_only=True, eq=False)
-    results: Mapping[str, Decision] = field(factory=dict, kw_only=True, converter=_copy, hash=False)
+    results: Mapping[str, Decision] = field(
+        factory=dict[str, Any], kw_only=True, converter=_copy, hash=False
+    )
 
     @property
     def blocks(self) -> bool:

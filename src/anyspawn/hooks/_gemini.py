@@ -28,6 +28,7 @@ from anyspawn.hooks._agents import (
 )
 from anyspawn.hooks._answers import read_answer
 from anyspawn.hooks._claude import by_phase
+from anyspawn.hooks._json import is_array, is_object
 from anyspawn.hooks._matchers import Style
 from anyspawn.hooks._payloads import to_wire
 from anyspawn.hooks._wire import WireError
@@ -53,7 +54,7 @@ def _event(
         subject=subject,
         guards=guards,
         specific=frozenset({"hookEventName", *specific}),
-        top=_TOLD | (_DECIDES if guards else set()),
+        top=_TOLD | (_DECIDES if guards else frozenset[str]()),
     )
 
 
@@ -166,7 +167,7 @@ def _denied(event: Event, reason: str, answer: Mapping[str, Any]) -> Verdict:
 def _specific(
     event: Event, message: dict[str, Any], answer: dict[str, Any], reason: str
 ) -> Verdict:
-    specific = get(answer, "hookSpecificOutput", dict) or {}
+    specific: dict[str, Any] = get(answer, "hookSpecificOutput", dict) or {}
     if specific.get("hookEventName", event.name) != event.name:
         raise WireError(f"its hookSpecificOutput is not one for {event.name} (see hookEventName)")
     closed(specific, event.specific, f"the hookSpecificOutput of {event.name}")
@@ -201,7 +202,7 @@ def _specific(
 
 
 def _response(content: Any, error: str) -> Any:
-    if isinstance(content, dict) and "llmContent" in content:
+    if is_object(content) and "llmContent" in content:
         return content
     shown = {"llmContent": content, "returnDisplay": content}
     return {**shown, "error": {"message": error}} if error else shown
@@ -209,21 +210,21 @@ def _response(content: Any, error: str) -> Any:
 
 def _request(subject: dict[str, Any]) -> dict[str, Any]:
     messages = one_of(subject, ("Messages", "messages"), [])
-    if not isinstance(messages, list):
+    if not is_array(messages):
         raise WireError("the payload's messages are not a list")
     system = subject.get("SystemPrompt")
     told = [{"role": "system", "content": system}] if system else []
     for message in messages:
-        role = one_of(message, ("role", "Role"), "user") if isinstance(message, dict) else "user"
+        role = one_of(message, ("role", "Role"), "user") if is_object(message) else "user"
         role = {"assistant": "model"}.get(role, role)
         told.append({"role": role, "content": message_text(message)})
     return {"model": one_of(subject, ("Model", "model"), ""), "messages": told, "config": {}}
 
 
 def _answer(response: Any) -> Any:
-    if isinstance(response, dict) and "candidates" in response:
+    if is_object(response) and "candidates" in response:
         return response
-    if isinstance(response, dict):
+    if is_object(response):
         response = one_of(response, ("Message", "message"), response)
     content = {"role": "model", "parts": [message_text(response)]}
     return {"candidates": [{"content": content, "finishReason": "STOP"}]}

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from anyspawn._env import Env
+from anyspawn.hooks._json import is_array, is_object
 
 __all__ = ["Masks"]
 
@@ -52,9 +53,9 @@ class Masks:
         """Return a JSON value with all its texts masked."""
         if isinstance(value, str):
             return self.whole(value)
-        if isinstance(value, list):
+        if is_array(value):
             return [self.inside(item) for item in value]
-        if isinstance(value, dict):
+        if is_object(value):
             return {self.whole(name): self.inside(item) for name, item in value.items()}
         return value
 

@@ -104,7 +104,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _alternatives(pattern: str) -> list[str]:
     """Return the parts between the bars that stand outside of groups."""
-    parts, depth, start = [], 0, 0
+    parts: list[str] = []
+    depth = start = 0
     for index, character in enumerate(pattern):
         depth += {"(": 1, ")": -1}.get(character, 0)
         if character == "|" and not depth:

@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from anyspawn.hooks._json import is_mapping, is_object
+
 __all__ = [
     "PAYLOADS",
     "SNAKE_NAMES",
@@ -144,7 +146,7 @@ SNAKE_NAMES: Mapping[str, str] = {
 
 def with_snake_names(value: Any) -> Any:
     """Return an object with each name of the reference also in snake_case."""
-    if not isinstance(value, dict):
+    if not is_object(value):
         return value
     also = {
         snake: value[pascal]
@@ -160,7 +162,7 @@ def from_wire(cls: type[Any], value: Any) -> Any:
     Raises:
         TypeError: The value is no object, or has other names or types than the class.
     """
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         raise TypeError(f"it is {type(value).__name__}, not an object")
     fields = {attribute.metadata[_WIRE]: attribute for attribute in attrs.fields(cls)}
     for name in value:
@@ -188,7 +190,7 @@ def to_wire(value: Any) -> Any:
             for attribute in attrs.fields(type(value))
             if not _left_out(attribute, getattr(value, attribute.name))
         }
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         for name in value:
             if not isinstance(name, str):
                 raise TypeError(
@@ -196,5 +198,6 @@ def to_wire(value: Any) -> Any:
                 )
         return {name: to_wire(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_wire(item) for item in value]
+        items: list[Any] = list(value)
+        return [to_wire(item) for item in items]
     return value

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from anyspawn._registry import nearest
 from anyspawn.hooks._events import AgentEvent
+from anyspawn.hooks._json import is_mapping, is_pair
 from anyspawn.hooks._payloads import (
     PAYLOADS,
     EvalResult,
@@ -83,10 +84,10 @@ def parts(phase: str, payload: Any) -> dict[str, Any]:
         name = {"session": "event", "agent": "event", "eval": "result"}.get(
             PHASES[phase], "request"
         )
-        told = {name: payload}
-    elif isinstance(payload, tuple) and len(payload) == 2:
+        told: dict[str, Any] = {name: payload}
+    elif is_pair(payload):
         told = {"request": payload[0], "response": payload[1]}
-    elif isinstance(payload, Mapping) and set(payload) == {"request", "response"}:
+    elif is_mapping(payload) and set(payload) == {"request", "response"}:
         told = dict(payload)
     else:
         raise TypeError(

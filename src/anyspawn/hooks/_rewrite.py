@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from anyspawn.hooks._json import is_array, is_mapping, is_object
 from anyspawn.hooks._payloads import (
     PAYLOADS,
     SNAKE_NAMES,
@@ -65,7 +66,7 @@ def joined(phase: str, payload: Any, changed: Any) -> Any:
     """Return the payload that the next hook is asked about."""
     if phase not in AFTER:
         return changed
-    request = payload["request"] if isinstance(payload, Mapping) else payload[0]
+    request = payload["request"] if is_mapping(payload) else payload[0]
     return (request, changed)
 
 
@@ -83,7 +84,7 @@ def _whole(original: Any, before: Any, value: Any) -> Any:
             raise WireError(f"its payload does not fit: {exc}") from None
     if kind_of(value) != kind_of(before):
         raise WireError(f"its payload is {kind_of(value)}, where it was {kind_of(before)}")
-    if isinstance(value, dict):
+    if is_object(value):
         for name in ("Name", "tool_name"):
             if isinstance(before.get(name), str) and not isinstance(value.get(name), str):
                 raise WireError(f"its payload has no {name}")
@@ -91,7 +92,7 @@ def _whole(original: Any, before: Any, value: Any) -> Any:
 
 
 def _without_snake(value: Any, before: Any) -> Any:
-    if not isinstance(value, dict) or not isinstance(before, dict):
+    if not is_object(value) or not is_object(before):
         return value
     value = dict(value)
     for pascal, snake in SNAKE_NAMES.items():
@@ -115,10 +116,10 @@ def _with_args(original: Any, args: Any) -> Any:
 def _with_content(original: Any, content: Any) -> Any:
     if isinstance(original, ToolResponse):
         fields = {"content": content}
-        if isinstance(original.content, str) and isinstance(content, dict) and "stdout" in content:
+        if isinstance(original.content, str) and is_object(content) and "stdout" in content:
             fields = {"content": content["stdout"], "error": content.get("stderr") or ""}
         return attrs.evolve(original, **fields)
-    if isinstance(original, Mapping) and "Content" in original:
+    if is_mapping(original) and "Content" in original:
         return {**original, "Content": content}
     return content
 
@@ -126,10 +127,10 @@ def _with_content(original: Any, content: Any) -> Any:
 def _with_message(original: Any, text: str) -> Any:
     if isinstance(original, ProviderResponse):
         return attrs.evolve(original, message=_said(original.message, text))
-    if isinstance(original, Mapping) and "candidates" in original:
+    if is_mapping(original) and "candidates" in original:
         content = {"role": "model", "parts": [text]}
         return {**original, "candidates": [{"content": content, "finishReason": "STOP"}]}
-    if isinstance(original, Mapping):
+    if is_mapping(original):
         for name in ("Message", "message"):
             if name in original:
                 return {**original, name: _said(original[name], text)}
@@ -139,7 +140,7 @@ def _with_message(original: Any, text: str) -> Any:
 def _said(message: Any, text: str) -> Any:
     if message is None or isinstance(message, str):
         return text
-    if isinstance(message, Mapping):
+    if is_mapping(message):
         for name in ("content", "Content"):
             if isinstance(message.get(name), str):
                 return {**message, name: text}
@@ -165,21 +166,23 @@ def _with_request(original: Any, changed: Mapping[str, Any]) -> Any:
 
 def _plain(messages: Any) -> None:
     """Refuse messages of which the hook saw only a part: replacing them would lose the rest."""
-    for message in messages or []:
-        texts = isinstance(message, dict) and all(isinstance(v, str) for v in message.values())
-        if not texts or {name.lower() for name in message} - {"role", "content"}:
+    found: list[Any] = messages or []
+    for message in found:
+        texts = is_object(message) and all(isinstance(v, str) for v in message.values())
+        names: set[str] = {name.lower() for name in message} if texts else set()
+        if not texts or names - {"role", "content"}:
             raise WireError("its llm_request replaces messages that have more than a text")
 
 
 def _spelling(original: Any) -> tuple[str, str]:
-    messages = to_wire(original).get("Messages") or [{}]
-    first = messages[0] if isinstance(messages[0], dict) else {}
+    messages: list[Any] = to_wire(original).get("Messages") or [{}]
+    first: dict[str, Any] = messages[0] if is_object(messages[0]) else {}
     return ("Role", "Content") if "Content" in first else ("role", "content")
 
 
 def _messages(told: Any, names: tuple[str, str]) -> dict[str, Any]:
-    texts = isinstance(told, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+    texts = is_array(told) and all(
+        is_object(m) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
         for m in told
     )
     if not texts:

@@ -33,7 +33,7 @@ _CLOSING = 30.0
 
 def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
     found = tuple(hooks)
-    names = set()
+    names: set[str] = set()
     for hook in found:
         if not isinstance(hook, ExecHook):
             raise ConfigError(f"hooks: {hook!r} is no ExecHook")

@@ -30,6 +30,7 @@ from anyspawn.exceptions import (
     SpawnTimeoutError,
     TransportError,
 )
+from anyspawn.hooks._json import is_object
 from anyspawn.hooks._wire import WireError, decode_object
 
 __all__ = ["CallError", "Server"]
@@ -448,7 +449,7 @@ class _Life:
 
 def _told(error: Any) -> str:
     """Return what an error of JSON-RPC says."""
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+    if not is_object(error) or not isinstance(error.get("message"), str):
         return "an error that has no message"
     code = error.get("code")
     number = f" {code}" if isinstance(code, int) and not isinstance(code, bool) else ""

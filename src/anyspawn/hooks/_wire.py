@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anyspawn.hooks._decision import Decision
+from anyspawn.hooks._json import is_array, is_object
 from anyspawn.hooks._payloads import to_wire, with_snake_names
 from anyspawn.hooks._phases import PHASES
 
@@ -169,7 +170,7 @@ def decode_object(data: bytes) -> dict[str, Any]:
         raise WireError(f"its answer is nested more than {_DEEPEST} levels deep") from None
     except ValueError:  # an integer of more digits than Python converts
         raise WireError("its answer has a number too large for any computer") from None
-    if not isinstance(answer, dict):
+    if not is_object(answer):
         raise WireError(f"its answer is {kind_of(answer)}, not a JSON object")
     if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
         raise WireError(f"its answer is nested more than {_DEEPEST} levels deep")
@@ -180,9 +181,9 @@ def _whole(value: Any) -> Any:
     """Return a value with U+FFFD for each half of a pair, which has no encoding."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
+    if is_array(value):
         return [_whole(item) for item in value]
-    if isinstance(value, dict):
+    if is_object(value):
         whole = {_whole(name): _whole(item) for name, item in value.items()}
         if len(whole) < len(value):
             raise WireError("two keys of its answer differ by lone surrogates alone")
@@ -222,7 +223,7 @@ def decision_of(answer: Any) -> Decision:
     Raises:
         WireError: As for `decode_decision`.
     """
-    if not isinstance(answer, dict):
+    if not is_object(answer):
         raise WireError(f"its answer is {kind_of(answer)}, not a JSON object")
     if "allow" not in answer:
         raise WireError("its answer has no 'allow'")
@@ -236,7 +237,8 @@ def decision_of(answer: Any) -> Decision:
             continue
         if not isinstance(value, kind):
             raise WireError(f"{name!r} of its answer is {kind_of(value)}, not {kind_of(kind())}")
-    metadata, enforced = answer.get("metadata") or {}, bool(answer.get("enforced"))
+    metadata: dict[str, Any] = answer.get("metadata") or {}
+    enforced = bool(answer.get("enforced"))
     replacement = metadata.get("replacement")
     stands_in = enforced and not answer["allow"] and isinstance(replacement, str)
     return Decision(
