@@ -133,6 +133,25 @@ async def test_failures_deny_unless_told_otherwise(script, cause):
     assert (await sh(script, timeout=timeout, on_failure="allow").before_execution(BASH)).allow
 
 
+PROSE = [
+    ("printf 'Open:\\n[ ] write tests\\n'", True),
+    ("echo 'the rule is deny: true'", True),
+    ("echo 'void main() { return; }'", True),
+    ('echo \'INFO {"decision": "block"}\'', False),
+    ("echo 'see {decision: block}'", False),
+]
+
+
+@pytest.mark.parametrize(("script", "allow"), PROSE)
+async def test_text_for_the_model(script, allow):
+    """Is context, also with brackets and braces; what may be a verdict in it is not passed over."""
+    event = SessionEvent(messages=[{"role": "user", "content": "hi"}])
+    decision = await sh(script, ExecSessionHook).run("session_update", event)
+    assert decision.allow is allow
+    assert bool(decision.context) is allow
+    assert (await sh(script, ExecSessionHook).run("session_start", event)).context
+
+
 READ = "cat > read.json"
 
 

@@ -182,3 +182,12 @@ async def hooks(guard: ExecToolHook, config: RuntimeConfig) -> None:
         assert_type(server, ExecToolHook)
     ExecToolHook(name="x", command="y", runtime="worker")  # type: ignore[arg-type]
     ExecToolHook(name="x", command="y", mode="maybe")  # type: ignore[arg-type]
+
+
+async def phases_are_literals(hook: ExecToolHook, runner: HookRunner) -> None:
+    assert_type(await hook.run("before_execution", {}), Decision)
+    await hook.run("before_exec", {})  # type: ignore[arg-type]
+    await runner.run("Stop", {})
+    await runner.run("stopp", {})  # type: ignore[arg-type]
+    ExecToolHook(name="x", command="x", phases=["after_execution"])
+    ExecToolHook(name="x", command="x", phases=["after_exec"])  # type: ignore[list-item]

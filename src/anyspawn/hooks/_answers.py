@@ -55,7 +55,9 @@ def read_answer(stdout: bytes, *, guards: bool, prose: bool) -> tuple[dict[str, 
 def _no_verdict(text: str, *, prose: bool) -> None:
     plain = "".join(c for c in _COLOURS.sub("", text) if c.isprintable() or c.isspace())
     plain = plain.replace("\ufeff", "")
-    if (_OBJECT.search(plain) if prose else "{" in plain) or _SAYS_NO.search(plain):
+    braces = "{" in plain
+    says_no = (braces or not prose) and _SAYS_NO.search(plain)
+    if says_no or (_OBJECT.search(plain) if prose else braces):
         raise WireError(
             "its answer is not one JSON object: there is text before or around what looks like a "
             "verdict; print the object alone"
