@@ -238,6 +238,19 @@ async def test_a_second_answer_that_comes_late_ends_the_server(caplog):
     assert "answered a request twice" in caplog.text
 
 
+async def test_answers_before_their_question():
+    """Are nobody's: no request has such an id yet, or ever."""
+    early = (
+        "for n in range(1, 200): "
+        "print(json.dumps({'jsonrpc': '2.0', 'id': n, 'result': {'allow': True}}), flush=True)\n"
+    )
+    source = SERVER.replace("CODE", "    answer(call, allow=False, reason='real')")
+    source = source.replace("for line in sys.stdin:", early + "for line in sys.stdin:")
+    async with server(args=["-c", source]) as hook:
+        for _ in range(3):
+            assert (await ask(hook)).reason == "real"
+
+
 async def test_a_payload_cannot_bring_its_own_verdict():
     """Ids cannot be guessed, so that a payload that the server prints raw answers nothing."""
     code = "print('checking', args['q'], flush=True)\nanswer(call, allow=False, reason='real')"
