@@ -31,11 +31,11 @@ async def turn(hooks: HookRunner, user: str) -> list[str]:
     lines: list[str] = []
     messages = [{"Role": "user", "Content": user}]
     for number, step in enumerate(SCRIPT):
-        decision = await hooks.run(
-            "before_call", ProviderRequest(model="scripted", messages=messages, round=number)
-        )
+        call = ProviderRequest(model="scripted", messages=messages, round=number)
+        decision = await hooks.run("before_call", call)
         if decision.blocks:
             return [*lines, f"model call denied by {decision.hook}: {decision.reason}"]
+        call = call if decision.payload is None else decision.payload  # what the model is asked
         if "say" in step:
             return [*lines, f"assistant: {step['say']}"]
         request = ToolRequest(name=step["tool"], args=step["args"], call_id=str(number))
@@ -43,10 +43,10 @@ async def turn(hooks: HookRunner, user: str) -> list[str]:
         if decision.blocks:
             content = f"denied: {decision.reason}"
         else:
-            content = await run_tool(step)
-            await hooks.run(
-                "after_execution", (request, ToolResponse(name=step["tool"], content=content))
-            )
+            response = ToolResponse(name=step["tool"], content=await run_tool(step))
+            after = await hooks.run("after_execution", (request, response))
+            response = response if after.payload is None else after.payload
+            content = f"withheld: {after.reason}" if after.blocks else response.content
         lines.append(f"{step['tool']} {step['args']['command']!r}: {content}")
         messages.append({"Role": "tool", "Content": content})
     return lines

@@ -139,6 +139,7 @@ PROSE = [
     ("echo 'void main() { return; }'", True),
     ('echo \'INFO {"decision": "block"}\'', False),
     ("echo 'see {decision: block}'", False),
+    ('printf \'\\033[{"decision": "block"}\'', False),
 ]
 
 

@@ -66,6 +66,7 @@ noise = st.one_of(
         [
             "[hook] ",
             "\x1b[31m",
+            "\x1b[",
             "\ufeff",
             "\n",
             "INFO: ",

@@ -53,18 +53,23 @@ def read_answer(stdout: bytes, *, guards: bool, prose: bool) -> tuple[dict[str, 
 
 
 def _no_verdict(text: str, *, prose: bool) -> None:
-    plain = "".join(c for c in _COLOURS.sub("", text) if c.isprintable() or c.isspace())
-    plain = plain.replace("\ufeff", "")
-    braces = "{" in plain
-    says_no = (braces or not prose) and _SAYS_NO.search(plain)
-    if says_no or (_OBJECT.search(plain) if prose else braces):
-        raise WireError(
-            "its answer is not one JSON object: there is text before or around what looks like a "
-            "verdict; print the object alone"
-        )
-    try:
-        value = json.loads(plain)
-    except (ValueError, RecursionError):
-        return
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise WireError(f"its answer is {kind_of(value)}, not a JSON object")
+    """Refuse text that looks like a verdict, be it read with its colours or without."""
+    forms = {_printable(text), _printable(_COLOURS.sub("", text))}
+    for plain in forms:
+        braces = "{" in plain
+        says_no = (braces or not prose) and _SAYS_NO.search(plain)
+        if says_no or (_OBJECT.search(plain) if prose else braces):
+            raise WireError(
+                "its answer is not one JSON object: there is text before or around what looks like "
+                "a verdict; print the object alone"
+            )
+        try:
+            value = json.loads(plain)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise WireError(f"its answer is {kind_of(value)}, not a JSON object")
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable() or c.isspace()).replace("\ufeff", "")
