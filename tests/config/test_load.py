@@ -89,6 +89,7 @@ def test_every_field():
         writable=["/tmp", {str(FILES / "out"): "/out"}],
         workdir="/out",
         share_env=["LANG"],
+        seccomp="required",
         extra_args=["--hostname", "box"],
         default_timeout=2.5,
     )

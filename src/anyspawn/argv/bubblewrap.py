@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARGS_INDEX",
+    "SECCOMP_INDEX",
     "STATUS_INDEX",
     "bubblewrap_args_data",
     "bubblewrap_argv",
@@ -35,6 +36,7 @@ _HEAD = (
     "--die-with-parent",
     "--new-session",
     "--unshare-user",
+    "--disable-userns",
     "--cap-drop",
     "ALL",
 )
@@ -44,6 +46,10 @@ STATUS_INDEX = ARGS_INDEX + 2
 """Where the number of the descriptor stands to which bwrap reports the start and the end of the
 program.
 """
+SECCOMP_INDEX = STATUS_INDEX + 2
+"""Where the number of the descriptor stands from which bwrap reads the first filter of system
+calls; that of each further one is two places on.
+"""
 
 _PLACEHOLDER = "0"
 _NO_COVERS: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -52,7 +58,10 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def bubblewrap_argv(
-    config: Bubblewrap, command: Command, covers: Mapping[str, Sequence[str]] = _NO_COVERS
+    config: Bubblewrap,
+    command: Command,
+    covers: Mapping[str, Sequence[str]] = _NO_COVERS,
+    filters: int = 0,
 ) -> tuple[str, ...]:
     """Return the arguments of bwrap for ``command``.
 
@@ -64,8 +73,10 @@ def bubblewrap_argv(
         command: The command.
         covers: Options for paths inside that are not to be as they are in the folders that are
             bound. Those that are bound by themselves are left as they are.
+        filters: How many filters of system calls bwrap reads from descriptors.
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
+    argv += ("--add-seccomp-fd", _PLACEHOLDER) * filters
     online = config.network is True
     if online:
         argv.append("--share-net")

@@ -15,10 +15,12 @@ from anyspawn._egress import Egress
 from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
+from anyspawn._seccomp import filters
 from anyspawn.argv._covers import covers
 from anyspawn.argv._files import ETC_FOLDER
 from anyspawn.argv.bubblewrap import (
     ARGS_INDEX,
+    SECCOMP_INDEX,
     STATUS_INDEX,
     bubblewrap_args_data,
     bubblewrap_argv,
@@ -82,6 +84,20 @@ def _writable(value: Iterable[Bind] | Mapping[StrPath, StrPath]) -> tuple[Any, .
 
 def _workdir(value: StrPath | None) -> str | None:
     return None if value is None else _path(value, "workdir")
+
+
+def _filter(value: StrPath) -> str:
+    if value in ("auto", "required"):
+        return str(value)
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(
+            f"seccomp must be 'auto', 'required' or the path of a filter, not {type(value).__name__}"
+        )
+    return _path(value, "seccomp")
+
+
+def _filter_path(text: str, folder: str) -> str:
+    return text if text in ("auto", "required") else host_path(text, folder)
 
 
 def _ids(user: str) -> tuple[int, int]:
@@ -159,6 +175,12 @@ class Bubblewrap(ResidentSandbox):
             with or without a group (``nobody``, ``1000:1000``). The program has that user's rights
             to what is bound, and what it makes belongs to it. Default: the host's own user. It
             takes ``setpriv``, of util-linux.
+        seccomp: The filter of system calls. ``auto`` (default): anyspawn's own, where there is one
+            for the processor (x86_64 and aarch64). ``required``: likewise, and an error where there
+            is none. Else the path of a compiled filter, to be had instead. anyspawn's own forbids
+            what docker's does, and keyrings, tracing, bpf, io_uring and new namespaces; sockets are
+            of the internet and netlink, and Unix sockets: where something of the host is bound, or
+            its network shared, in pairs alone.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
         resident: How many sandboxes are started ahead, each for one command; a supervisor waits in
@@ -177,6 +199,12 @@ class Bubblewrap(ResidentSandbox):
     bind_program: bool = field(default=False, validator=config_flag)
     network: bool | Egress = field(default=False, validator=_network)
     user: str | None = field(default=None, validator=optional_text)
+    seccomp: str = field(
+        default="auto",
+        converter=_filter,
+        hash=False,
+        metadata={"host_path": _filter_path},
+    )
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
 
@@ -214,12 +242,17 @@ class Bubblewrap(ResidentSandbox):
                 "explain": _ExplainResident(cwd_inside(self, command)),
             }
             begun_with = attrs.evolve(command, env=Env())
+        forbidding = self._filters()
         return Launch(
-            argv=bubblewrap_argv(self, command, covered),
+            argv=bubblewrap_argv(self, command, covered, len(forbidding)),
             inherit_env=False,
             fd_args=(
                 FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(self, begun_with)),
                 FdArg(index=STATUS_INDEX),
+                *(
+                    FdArg(index=SECCOMP_INDEX + 2 * n, data=data)
+                    for n, data in enumerate(forbidding)
+                ),
             ),
             runner="bwrap",
             install=_INSTALL,
@@ -302,6 +335,14 @@ class Bubblewrap(ResidentSandbox):
         return attrs.evolve(
             launch, argv=argv, fd_args=tuple(moved), runner="setpriv", install=install
         )
+
+    def _filters(self) -> tuple[bytes, ...]:
+        """Return the filters of system calls. A filter cannot see which socket is connected to, so
+        that none is made where one of the host's may be in sight; those of the abstract kind are
+        part of its network.
+        """
+        shown = self.readonly or self.writable or self.bind_program or self.extra_args
+        return filters(self.seccomp, sees_host=bool(shown) or self.network is True)
 
     def _covers(self) -> dict[str, Sequence[str]]:
         """Return what is covered in the folders that are bound, as they are now."""
@@ -401,6 +442,8 @@ def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnErr
         )
     if "Can't find source path" in message or "Can't chdir" in message:
         return NotStartedError(f"{message}; {_CORRECT}")
+    if "Unknown option --disable-userns" in message:
+        return TransportError(f"{message}; bubblewrap 0.8 or later is needed", started=False)
     if code is not None and code < 0:
         return TransportError(
             f"bwrap was ended from outside by signal {-code}", started=started or None
