@@ -9,14 +9,13 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from anyspawn._fields import parse_size
 from anyspawn._sandbox import config_flag, config_texts, host_path
 from anyspawn.exceptions import ConfigError
 
 __all__ = ["SecurityConfig", "SecurityOptions", "parse_memory", "security_options"]
 
-_MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _LEAST_MEMORY = 6 * 2**20
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_memory(text: str | int) -> int:
@@ -32,14 +31,10 @@ def parse_memory(text: str | int) -> int:
         raise ConfigError(
             f"memory must be a text such as 512MB or 1.5GiB, or bytes, not {type(text).__name__}"
         )
-    match = _MEMORY.fullmatch(str(text).strip())
-    if match is None:
-        raise ConfigError(
-            f"memory: {text!r} is no size; write 512MB, 1.5GiB, 4g, or a number of bytes"
-        )
-    from fractions import Fraction
-
-    size = int(Fraction(match[1]) * 1024 ** _POWERS[match[2].lower()])
+    try:
+        size = parse_size(str(text))
+    except ValueError as exc:
+        raise ConfigError(f"memory: {exc}") from None
     if size < _LEAST_MEMORY:
         raise ConfigError(f"memory: {text!r} is less than the 6 MiB that docker asks for at least")
     return size

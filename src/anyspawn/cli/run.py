@@ -14,9 +14,10 @@ import attrs
 import click
 
 from anyspawn import Command, Completed, ConfigError, Egress, Sandbox, lookup_sandbox
+from anyspawn._fields import parse_size
 from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
 from anyspawn.cli.streams import StreamError, Writer, fill_closed_streams
-from anyspawn.cli.units import parse_duration, parse_size
+from anyspawn.cli.units import parse_duration
 
 __all__ = ["run"]
 
@@ -94,7 +95,7 @@ def _unit(
     "--output-limit",
     metavar="SIZE",
     callback=_unit(parse_size),
-    help="End the program when it writes more than this to stdout or stderr: 10MiB, 10MB, 10k, a number of bytes.  "
+    help="End the program when it writes more than this to stdout or stderr: 10MiB, 10k (powers of 1024), a number of bytes.  "
     "[default: no limit; with --json 16MiB]",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them, pure."""
+"""Durations as people write them, pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from fractions import Fraction
 
-__all__ = ["parse_duration", "parse_size"]
+__all__ = ["parse_duration"]
 
 _NUMBER = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})\s*([A-Za-z]*)")
 
@@ -16,11 +16,6 @@ _SECONDS = {
     "s": Fraction(1),
     "m": Fraction(60),
     "h": Fraction(3600),
-}
-_BYTES = {"": 1, "b": 1} | {
-    prefix + unit: base**power
-    for power, prefix in enumerate("kmgt", start=1)
-    for unit, base in (("", 1024), ("ib", 1024), ("b", 1000))
 }
 
 
@@ -44,20 +39,3 @@ def parse_duration(text: str) -> float:
             f"{text!r} is no time at all; write a duration above 0, or inf for no limit"
         )
     return seconds
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` stands for: ``4096``, ``10k``, ``10KiB`` (both 1024), ``10kB``
-    (1000), up to T.
-
-    Letters may be of either case, as in ``head -c``; a fraction of a byte is dropped.
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    match = _NUMBER.fullmatch(text.strip())
-    if match is None or match[2].lower() not in _BYTES:
-        raise ValueError(
-            f"{text!r} is no size; write a number of bytes, or 10k, 10KiB (x 1024), 10kB (x 1000); M, G, T"
-        )
-    return int(Fraction(match[1]) * _BYTES[match[2].lower()])
