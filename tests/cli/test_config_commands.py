@@ -178,6 +178,7 @@ THINGS = [
     "anyspawn",
     "bwrap",
     "user namespaces",
+    "sandbox walls",
     "docker CLI",
     "docker daemon",
     "kubectl",
@@ -198,11 +199,23 @@ def test_doctor():
     assert b"\x1b" not in cli("doctor").stdout
 
 
+def test_doctor_tells_the_walls():
+    """As a probe inside a sandbox sees them, not by versions."""
+    (walls,) = (
+        finding
+        for finding in json.loads(cli("doctor", "--json").stdout)
+        if finding["name"] == "sandbox walls"
+    )
+    assert walls["status"] == "ok"
+    assert "system calls filtered" in walls["detail"]
+    assert "no network" in walls["detail"]
+
+
 def test_doctor_on_a_bare_machine(tmp_path):
     """Everything is missing, and each has its advice."""
     findings = json.loads(cli("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)
     status = {finding["name"]: finding["status"] for finding in findings}
-    assert {name: status[name] for name in THINGS[3:]} == dict.fromkeys(THINGS[3:], "missing")
+    assert {name: status[name] for name in THINGS[4:]} == dict.fromkeys(THINGS[4:], "missing")
     advice = {finding["name"]: finding["advice"] for finding in findings}
     assert "docs.docker.com" in advice["docker CLI"]
     assert "kubernetes.io" in advice["kubectl"]

@@ -76,7 +76,7 @@ async def _examine() -> list[Finding]:
         "ok",
         f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
     )
-    checks = (_bwrap, _namespaces, _docker, _docker_daemon, _kubectl, _cluster)
+    checks = (_bwrap, _namespaces, _walls, _docker, _docker_daemon, _kubectl, _cluster)
     findings: list[Finding | None] = [None] * len(checks)
 
     async def examine(index: int) -> None:
@@ -123,6 +123,31 @@ async def _namespaces() -> Finding:
         _one_line(str(completed.error)),
         f"allow this user to make user namespaces ({', '.join(values) or 'no sysctl is readable'})",
     )
+
+
+_PROBE = """
+grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status
+echo Routes: $( (tail -n +2 /proc/net/route; grep -v ' lo$' /proc/net/if_inet6) 2>/dev/null | wc -l)
+"""
+_WALLS = {
+    "CapEff": ("0000000000000000", "no capabilities", "capabilities"),
+    "NoNewPrivs": ("1", "no new privileges", "new privileges"),
+    "Seccomp": ("2", "system calls filtered", "system calls not filtered"),
+    "Routes": ("0", "no network", "network"),
+}
+
+
+async def _walls() -> Finding | None:
+    """Tell what holds inside a sandbox, as a probe there sees it; nothing where none starts."""
+    completed = await Bubblewrap().spawn(Command(["sh", "-c", _PROBE], timeout=_TIMEOUT))
+    if completed.error is not None:
+        return None
+    lines = (line.partition(":") for line in completed.stdout.decode().splitlines())
+    seen = {name: value.strip() for name, _, value in lines}
+    missing = [bad for name, (good, _, bad) in _WALLS.items() if seen.get(name) != good]
+    if missing:
+        return Finding("sandbox walls", "broken", ", ".join(missing), "see docs/security.md")
+    return Finding("sandbox walls", "ok", ", ".join(told for _, told, _ in _WALLS.values()))
 
 
 def _sysctl(name: str) -> str | None:
