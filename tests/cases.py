@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 
 from anyspawn import Cleanup, spawn
-from anyspawn._spawn import resident
+from anyspawn._spawn import call, remote, resident
+from anyspawn._spawn.connection import Bounds
 
 NASTY = {
     "A": "x",
@@ -50,8 +51,8 @@ CHAIN is to be set to the same.
 
 def be_patient(monkeypatch):
     """Have no resident given up for taking long to answer, as a busy machine's may, rightly."""
-    monkeypatch.setattr(resident, "REMOTE_TIMEOUT", 20.0)
-    monkeypatch.setattr(resident, "CLEANUP_TIMEOUT", 60.0)
+    for module in (call, remote, resident):
+        monkeypatch.setattr(module, "BOUNDS", Bounds(cleanup=60.0, remote=20.0))
 
 
 async def no_chain_meets_the_next_call(sandbox, chain):

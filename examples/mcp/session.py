@@ -49,7 +49,10 @@ async def mcp_session(
         async for _ in process.stderr:  # a server's diagnostics; left unread they would hold it up
             pass
 
-    async with anyspawn.open(argv, sandbox=sandbox) as process, anyio.create_task_group() as tasks:
+    async with (
+        anyspawn.open_process(argv, sandbox=sandbox) as process,
+        anyio.create_task_group() as tasks,
+    ):
         for work in (read, write, drain):
             tasks.start_soon(work)
         async with from_server, to_server, ClientSession(from_server, to_server) as session:

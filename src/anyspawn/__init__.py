@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anyspawn._call import spawn
+from anyspawn._call import open_process, spawn
 from anyspawn._egress import Egress
-from anyspawn._model import Cleanup, Command, Completed, EgressCounts, FdArg, Launch, Sandbox
-from anyspawn._open import open  # noqa: A004  it stands beside spawn, as os.open does beside os.spawnv
+from anyspawn._model import (
+    Cleanup,
+    Command,
+    Completed,
+    EgressCounts,
+    FdArg,
+    Fill,
+    Launch,
+    Sandbox,
+    Task,
+)
 from anyspawn._registry import (
     Registry,
     SandboxFactory,
@@ -54,6 +63,7 @@ __all__ = [
     "EgressCounts",
     "ExitError",
     "FdArg",
+    "Fill",
     "KubectlExec",
     "KubectlRun",
     "Launch",
@@ -65,11 +75,12 @@ __all__ = [
     "SandboxFactory",
     "SpawnError",
     "SpawnTimeoutError",
+    "Task",
     "TransportError",
     "__version__",
     "default_registry",
     "lookup_sandbox",
-    "open",
+    "open_process",
     "register_sandbox",
     "replace_sandbox",
     "spawn",
@@ -88,3 +99,7 @@ def __getattr__(name: str) -> Any:
 
             return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

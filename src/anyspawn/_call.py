@@ -1,48 +1,111 @@
-"""`spawn`, the function that most callers need."""
+"""`spawn` and `open_process`, the functions that most callers need."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-import attrs
-
-from anyspawn._model import Command, Completed, Sandbox
+from anyspawn._model import Command, Completed, Sandbox, StrPath, Timeout
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["DIRECT", "spawn"]
+if TYPE_CHECKING:
+    from anyspawn._spawn.live import Process
+
+__all__ = ["DIRECT", "open_process", "spawn"]
 
 DIRECT = Direct()
+T = TypeVar("T")
+
+
+class _LeftOut(Generic[T]):
+    """A default that can be told from the same value given."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+def _default(value: T) -> T:
+    return cast("T", _LeftOut(value))
+
+
+def _to_command(argv: Sequence[StrPath] | Command, fields: dict[str, Any]) -> Command:
+    given = {name: value for name, value in fields.items() if not isinstance(value, _LeftOut)}
+    if not isinstance(argv, Command):
+        return Command(argv, **given)
+    for name in given:
+        raise TypeError(
+            f"{name} was given beside a Command; set it on the Command (attrs.evolve makes a copy)"
+        )
+    return argv
+
+
+def _to_sandbox(sandbox: Sandbox | str | None) -> Sandbox:
+    if sandbox is None:
+        return DIRECT
+    if isinstance(sandbox, str):
+        from anyspawn._registry import lookup_sandbox
+
+        return lookup_sandbox(sandbox)(sandbox, {})
+    if not isinstance(sandbox, (ArgvSandbox, Sandbox)):  # the protocol takes long to ask
+        raise TypeError(
+            "sandbox must be a Sandbox, which has a name and an async spawn(command), or the name "
+            f"of a mode, not {type(sandbox).__name__}"
+        )
+    return sandbox
 
 
 async def spawn(
-    argv: Sequence[str] | Command,
+    argv: Sequence[StrPath] | Command,
     *,
-    sandbox: Sandbox | None = None,
-    stdin: bytes | None = b"",
-    env: Mapping[str, str] | Iterable[str] = (),
-    cwd: str | None = None,
-    timeout: float | None = None,
-    wait_delay: float = 0.5,
-    grace: float = 0.0,
-    output_limit: int = 16 * 2**20,
-    overflow: Literal["error", "truncate"] = "error",
-    on_output: Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None = None,
+    sandbox: Sandbox | str | None = None,
+    stdin: bytes | bytearray | memoryview | None = _default(b""),
+    env: Mapping[str, str] | Iterable[str] = _default(()),
+    cwd: StrPath | None = _default(None),
+    timeout: Timeout = _default("default"),
+    wait_delay: float = _default(0.5),
+    grace: float = _default(0.0),
+    output_limit: int = _default(16 * 2**20),
+    overflow: Literal["error", "truncate"] = _default("error"),
+    on_output: (
+        Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
+    ) = _default(None),
     check: bool = False,
 ) -> Completed:
     """Run a program to its end, in a sandbox, and return how it came out.
 
     The call returns within ``timeout + grace + wait_delay`` and a bounded clean-up, whatever the
-    program does. Cancel
-    it at any moment: the work is ended first, then the cancellation goes on.
+    program does. Cancel it at any moment: anyspawn kills the program first, then the cancellation
+    goes on.
 
     Args:
-        argv: The program and its arguments, or a whole `Command` (then the command's own fields are
-            given on it).
-        sandbox: Where it runs. Default: `Direct`, on this host, as this user.
-        stdin, env, cwd, timeout, wait_delay, grace, output_limit, overflow, on_output: As for
-            `Command`.
+        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no
+            slash. Never a str: no shell is involved. Or a whole `Command`, whose own fields then
+            count.
+        sandbox: Where it runs: a sandbox, or the name of a mode, such as ``"bubblewrap"``, with its
+            defaults. Default: `Direct`, on this host, as this user.
+        stdin: What the program reads on its standard input, followed by end of file. Default:
+            nothing, that is an immediate end of file. ``None``: it shares the caller's own.
+        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
+            ``KEY`` looked up on the host at call time (dropped where unset there).
+        cwd: The program's working directory. Default: the caller's, or the sandbox's own.
+        timeout: Seconds from the call to the end of the program, waiting for a free place included.
+            Left out: the sandbox's ``default_timeout``, 10 s. ``None``: no limit.
+        wait_delay: Seconds to wait, once the program has exited, for its output streams to be
+            closed by whatever inherited them. Default 0.5.
+        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
+            at once.
+        output_limit: Bytes kept of each output stream. Default 16 MiB.
+        overflow: ``"error"`` (default): more output than ``output_limit`` kills the program, with
+            `OutputLimitError`; ``"truncate"``: the first and last halves are kept and the program
+            is not disturbed.
+        on_output: Called with the stream's name and each chunk, in order, as it is read; may be
+            async, and is awaited before more is read. An exception in it ends the work and reaches
+            the caller as it is.
         check: Raise the outcome's ``error`` instead of returning it.
 
     Returns:
@@ -52,7 +115,7 @@ async def spawn(
         TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
         SpawnError: With ``check``, the failure.
     """
-    fields: dict[str, Any] = {
+    fields = {
         "stdin": stdin,
         "env": env,
         "cwd": cwd,
@@ -63,21 +126,58 @@ async def spawn(
         "overflow": overflow,
         "on_output": on_output,
     }
-    if isinstance(argv, Command):
-        command = argv
-        defaults = {a.name: a.default for a in attrs.fields(Command)} | {"env": ()}
-        given = [name for name, value in fields.items() if value != defaults[name]]
-        if given:
-            raise TypeError(
-                f"{given[0]} was given beside a Command; set it on the Command (attrs.evolve makes a copy)"
-            )
-    else:
-        command = Command(argv, **fields)
-    if sandbox is not None and not isinstance(
-        sandbox, (ArgvSandbox, Sandbox)
-    ):  # the protocol takes long to ask
-        raise TypeError(
-            f"sandbox must have a name and an async spawn(command), as {type(sandbox).__name__} has not"
-        )
-    completed = await (DIRECT if sandbox is None else sandbox).spawn(command)
+    command, place = _to_command(argv, fields), _to_sandbox(sandbox)
+    completed = await place.spawn(command)
+    if isinstance(sandbox, str) and isinstance(place, ArgvSandbox):
+        await place.aclose()
     return completed.check() if check else completed
+
+
+def open_process(
+    argv: Sequence[StrPath] | Command,
+    *,
+    sandbox: Sandbox | str | None = None,
+    env: Mapping[str, str] | Iterable[str] = _default(()),
+    cwd: StrPath | None = _default(None),
+    timeout: Timeout = _default("default"),
+    grace: float = _default(0.0),
+) -> AbstractAsyncContextManager[Process]:
+    """Start a program that is to stay, in a sandbox, and talk to it.
+
+    Use it as ``async with anyspawn.open_process(...) as process``. However the block is left, by
+    its end, an exception or a cancellation, anyspawn kills the program first, with all that it
+    started; what `spawn` promises of clean-up holds.
+
+    Args:
+        argv: The program and its arguments, or a whole `Command` (then the command's own fields
+            are given on it), of which ``stdin`` and the fields about output are `spawn`'s and are
+            left out.
+        sandbox: Where it runs: a sandbox, or the name of a mode. Default: `Direct`.
+        env, cwd: As for `spawn`.
+        timeout: Seconds that it has to start, waiting for a free place included; it then runs as
+            long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
+        grace: Seconds between SIGTERM and SIGKILL where it still runs when the block is left.
+            Default 0: SIGKILL at once.
+
+    Raises:
+        TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot do this;
+            nothing was started.
+        NotStartedError, TransportError, SpawnTimeoutError: It did not start; the block is not
+            entered.
+    """
+    command = _to_command(argv, {"env": env, "cwd": cwd, "timeout": timeout, "grace": grace})
+    plain = Command(command.argv)
+    for name in ("stdin", "wait_delay", "output_limit", "overflow", "on_output"):
+        if getattr(command, name) != getattr(plain, name):
+            raise TypeError(
+                f"{name} of the Command is for spawn; the streams of an open process are yours"
+            )
+    place = _to_sandbox(sandbox)
+    opener = getattr(place, "open_process", None)
+    if opener is None:
+        raise TypeError(
+            f"{type(place).__name__} can only run a program to its end; give it an async context "
+            "manager open_process(command), which an ArgvSandbox inherits"
+        )
+    process: AbstractAsyncContextManager[Process] = opener(command)
+    return process

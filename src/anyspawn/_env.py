@@ -21,8 +21,14 @@ def check_text(value: object, field: str) -> str:
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError(
+                f"{field} contains a lone surrogate, which has no encoding; decode the bytes with "
+                "os.fsdecode()"
+            ) from None
         raise ValueError(
-            f"{field} contains a lone surrogate, which has no encoding; decode the bytes with os.fsdecode()"
+            f"{field} has characters that this process's locale cannot encode; use a UTF-8 locale "
+            "(LC_ALL=C.UTF-8) or PYTHONUTF8=1"
         ) from None
     return value
 

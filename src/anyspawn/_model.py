@@ -13,12 +13,13 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from anyspawn._env import Env, check_text
 from anyspawn.exceptions import SpawnError
+from anyspawn.supervisor.protocol import Report
 
 __all__ = [
     "Cleanup",
@@ -26,13 +27,19 @@ __all__ = [
     "Completed",
     "EgressCounts",
     "FdArg",
+    "Fill",
     "Launch",
     "Sandbox",
     "StreamName",
+    "Task",
+    "Timeout",
 ]
 
 StreamName = Literal["stdout", "stderr"]
 OnOutput = Callable[[StreamName, bytes], "Awaitable[None] | None"]
+Timeout = float | None | Literal["default"]
+_SHOWN = 60
+StrPath = str | os.PathLike[str]
 
 
 def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
@@ -86,11 +93,22 @@ def _number(value: Any, name: str) -> float:
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if math.isnan(value):
         raise ValueError(f"{name} is NaN; it must be a number of seconds")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large a number of seconds; None means no limit") from None
 
 
-def _to_timeout(value: float | None) -> float | None:
-    return None if value is None else _number(value, "timeout")
+def _to_timeout(value: Timeout) -> Timeout:
+    if value is None or value == "default":
+        return value
+    seconds = _number(value, "timeout")
+    if seconds <= 0:
+        raise ValueError(
+            f"timeout must be more than 0 seconds, not {value}; None means no limit, and left out "
+            "the sandbox's default_timeout"
+        )
+    return seconds
 
 
 def _seconds(_: object, attribute: Attribute[Any], value: Any) -> None:
@@ -128,6 +146,10 @@ def _size(value: bytes | None) -> str:
     return "None" if value is None else f"<{len(value)} bytes>"
 
 
+def _beginning(value: bytes) -> str:
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... <{len(value)} bytes>"
+
+
 @frozen
 class Command:
     """What to run.
@@ -142,8 +164,7 @@ class Command:
             ``KEY`` looked up on the host at call time (dropped where unset there).
         cwd: The program's working directory. Default: the caller's.
         timeout: Seconds from the call to the end of the program, waiting for a free place included.
-            ``None``, 0 or
-            negative: the sandbox's ``default_timeout``. ``math.inf``: no limit.
+            Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed
             by whatever inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
         grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
@@ -165,7 +186,7 @@ class Command:
     stdin: bytes | None = field(default=b"", kw_only=True, converter=_to_stdin, repr=_size)
     env: Env = field(default=Env(), kw_only=True, converter=_to_env)
     cwd: str | None = field(default=None, kw_only=True, converter=_to_path)
-    timeout: float | None = field(default=None, kw_only=True, converter=_to_timeout)
+    timeout: Timeout = field(default="default", kw_only=True, converter=_to_timeout)
     wait_delay: float = field(default=0.5, kw_only=True, validator=_seconds)
     grace: float = field(default=0.0, kw_only=True, validator=_seconds)
     output_limit: int = field(default=16 * 2**20, kw_only=True, validator=_limit)
@@ -207,7 +228,8 @@ class Completed:
     """How a call came out.
 
     Args:
-        argv: What ran locally. It holds no variable's value and nothing of stdin.
+        argv: The command that was asked for.
+        runner_argv: What ran locally for it. It holds no variable's value and nothing of stdin.
         returncode: The program's status; ``-N`` for signal N where the sandbox can tell. ``None``:
             it never ran, or its status is unknown.
         stdout: What was read of the program's standard output, also where the call failed.
@@ -216,20 +238,23 @@ class Completed:
             truncated.
         stderr_total: The same for standard error.
         output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
-        duration: Seconds that the call took.
+        duration: Seconds that the call took, waiting for a place included.
+        waited: Seconds of that which it waited for a place (``max_concurrent``).
         error: What went wrong, or ``None``.
         cleanup: What became of the work.
         egress: The connections that the program asked for, where the network is an `Egress`.
     """
 
     argv: tuple[str, ...]
+    runner_argv: tuple[str, ...] = field(default=(), repr=False)
     returncode: int | None = None
-    stdout: bytes = field(default=b"", repr=_size)
-    stderr: bytes = field(default=b"", repr=_size)
+    stdout: bytes = field(default=b"", repr=_beginning)
+    stderr: bytes = field(default=b"", repr=_beginning)
     stdout_total: int = field(default=0)
     stderr_total: int = field(default=0)
     output_incomplete: bool = False
     duration: float = 0.0
+    waited: float = 0.0
     error: SpawnError | None = field(default=None, eq=False)
     cleanup: Cleanup = Cleanup.NOT_NEEDED
     egress: EgressCounts | None = None
@@ -237,6 +262,21 @@ class Completed:
     def __attrs_post_init__(self) -> None:
         if self.error is not None:
             self.error.completed = self
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call succeeded: ``error`` is ``None``."""
+        return self.error is None
+
+    @property
+    def text(self) -> str:
+        """The program's standard output as text; what is not UTF-8 becomes U+FFFD."""
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def stderr_text(self) -> str:
+        """The program's standard error as text; what is not UTF-8 becomes U+FFFD."""
+        return self.stderr.decode(errors="replace")
 
     def check(self) -> Completed:
         """Return self, or raise ``error`` if there is one."""
@@ -263,6 +303,55 @@ class FdArg:
     fd: int | None = None
 
 
+class Fill(str):
+    """An argument of which a part is known only when the process starts: the ``?`` in it.
+
+    It is recognised by its type, so that a user's own argument of the same text stays as it is.
+
+    Args:
+        text: The argument.
+        what: What goes in place of the ``?``.
+    """
+
+    __slots__ = ("what",)
+    what: str
+
+    def __new__(cls, text: str, what: str) -> Self:
+        self = super().__new__(cls, text)
+        self.what = what
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fill, (str(self), self.what)
+
+
+def _fill(argv: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        arg.replace("?", values[arg.what]) if isinstance(arg, Fill) and arg.what in values else arg
+        for arg in argv
+    )
+
+
+@frozen(kw_only=True)
+class Task:
+    """What a supervisor at the other end of a local process is told of its command.
+
+    Args:
+        env: The command's variables.
+        cwd: Where it starts. Default: where the supervisor does.
+        stdin: What it reads.
+        before: What the supervisor's shell reads before all of that.
+        explain: Reads what the supervisor said of the command: returns the error that it stands
+            for, or ``None`` where the program itself had its say.
+    """
+
+    env: Mapping[str, str] = field(repr=False)
+    cwd: str | None = None
+    stdin: bytes = field(repr=_size)
+    before: bytes = field(default=b"", repr=_size)
+    explain: Callable[[Completed, Report], SpawnError | None]
+
+
 @frozen(kw_only=True)
 class Launch:
     """The local process that a sandbox makes of a command: pure data.
@@ -274,30 +363,33 @@ class Launch:
             is.
         cwd: The local working directory. Default: the caller's.
         stdin: What the local process reads; ``None`` shares the caller's standard input.
+        task: There is a supervisor at the other end, which is told this instead of ``stdin``. Its
+            words are taken out of the output, and its stdin stays open until the work is over or
+            is to be ended, which its end means.
         fd_args: Arguments that are file descriptors.
         mark: Put ``ANYSPAWN_ID`` among the variables (default), by which descendants that left the
-            process group are found and ended.
+            process group are found and killed.
+        dies_with_parent: The local process asks the kernel to be killed with the thread that
+            starts it.
         runner: The name of the tool in between, where the local program is not the command itself:
             a failure to start it is then a `TransportError`, and says ``install``.
         install: What to do where the runner is missing.
         leader: Reads, from what the runner wrote to its status descriptor so far, the number of its
-            child that leads the
-            work: SIGTERM goes to that one's group, and the call waits for its end too.
+            child that leads the work: SIGTERM goes to that one's group, and the call waits for it
+            to exit too.
         explain: Reads the runner's own failures: given the outcome and what the runner wrote to its
-            status descriptor (or the supervisor's words, one a line), returns the error that it
-            stands for, or ``None`` where the program itself had its say.
-        nonce: There is a supervisor at the other end, whose frames begin with this: they are taken
-            out of stderr, and stdin stays open until the work is over or is to be ended, which its
-            end means.
+            status descriptor, returns the error that it stands for, or ``None`` where the program
+            itself had its say.
+        examine: Asks others what an outcome means: returns it with the right error, or ``None``
+            where the command was not begun, and another attempt may succeed.
         remote: The work is no descendant of the local process, and does not end with it.
         stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place
             another signal's name may stand.
         running: A local argv that prints something as soon as the remote work runs. Asked where a
             live process is opened.
         end: A local argv that ends the remote work, whether it is there or not. It succeeds, and
-            prints something, where it was
-            there: otherwise what a killed client had asked for may come yet, and clean-up cannot be
-                confirmed.
+            prints something, where it was there: otherwise what a killed client had asked for may
+            come yet, and clean-up cannot be confirmed.
         gone: A local argv that lists what is left of the remote work: none, when it prints nothing
             and succeeds.
         gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of
@@ -311,13 +403,15 @@ class Launch:
     inherit_env: bool = True
     cwd: str | None = field(default=None, converter=_to_path)
     stdin: bytes | None = field(default=b"", converter=_to_stdin, repr=_size)
+    task: Task | None = None
     fd_args: tuple[FdArg, ...] = ()
     mark: bool = True
+    dies_with_parent: bool = False
     runner: str | None = None
     install: str = ""
     leader: Callable[[bytes], int | None] | None = None
     explain: Callable[[Completed, bytes], SpawnError | None] | None = None
-    nonce: str = field(default="", repr=False)
+    examine: Callable[[Completed], Awaitable[Completed | None]] | None = None
     remote: bool = False
     stop: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
@@ -325,6 +419,18 @@ class Launch:
     gone: tuple[str, ...] = ()
     gone_words: tuple[str, ...] = ()
     guard: tuple[str, ...] = ()
+
+    def filled(self, **values: str) -> Launch:
+        """Return the launch with values in place of what each `Fill` stands for."""
+        return evolve(
+            self,
+            argv=_fill(self.argv, values),
+            stop=_fill(self.stop, values),
+            running=_fill(self.running, values),
+            end=_fill(self.end, values),
+            gone=_fill(self.gone, values),
+            guard=_fill(self.guard, values),
+        )
 
 
 @runtime_checkable

@@ -4,19 +4,13 @@ is inherited.
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-)
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakKeyDictionary
 
 import anyio
 import attrs
@@ -24,8 +18,9 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._env import check_text
 from anyspawn._model import Command, Completed, Launch
-from anyspawn._spawn.core import run, timed_out_waiting
-from anyspawn.exceptions import ConfigError
+from anyspawn._spawn.call import never_started, run
+from anyspawn._spawn.tasks import PerLoop, place_within
+from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError
 
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
@@ -34,6 +29,7 @@ __all__ = ["ArgvSandbox"]
 
 _calls: dict[str, object] = {}
 """The calls that are in flight, by their command's id, which names containers and pods."""
+_MOST_ATTEMPTS = 5
 
 
 def config_text(_: object, attribute: Attribute[Any], value: Any) -> None:
@@ -112,8 +108,8 @@ class ArgvSandbox(ABC):
     name: str = field(default="argv", validator=config_text)
     default_timeout: float = field(default=10.0, validator=_default_timeout)
     max_concurrent: int | None = field(default=None, validator=_max_concurrent)
-    _limiters: WeakKeyDictionary[Any, anyio.CapacityLimiter] = field(
-        init=False, factory=WeakKeyDictionary, repr=False, eq=False
+    _limiter: PerLoop[anyio.CapacityLimiter] = field(
+        init=False, factory=lambda: PerLoop(anyio.CapacityLimiter), repr=False, eq=False
     )
 
     @abstractmethod
@@ -123,6 +119,35 @@ class ArgvSandbox(ABC):
 
         The command's bare environment names have been looked up before.
         """
+
+    @asynccontextmanager
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Give the launch of ``command`` with a place where it can run; take the place back after.
+
+        What a sandbox has to do around a call is done here: find a pod, make one, choose how to
+        begin. It is asked again where ``Launch.examine`` says that another attempt may succeed.
+
+        Args:
+            command: The command, which has a place among ``max_concurrent``.
+            deadline: When the time that the program has is over, on the event loop's clock.
+
+        Raises:
+            SpawnError: There is no place; nothing was started.
+        """
+        yield self.launch(command)
+
+    async def carry(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
+    ) -> Completed:
+        """See a launch through. Where something that stays carries it, this is overridden.
+
+        Args:
+            launch: The local process.
+            command: What it stands for.
+            began: When the call began, on the event loop's clock.
+            timeout: Seconds from then on that the program has.
+        """
+        return await run(launch, command, mode=self.name, began=began, timeout=timeout)
 
     async def spawn(self, command: Command) -> Completed:
         """Run ``command`` to its end.
@@ -135,19 +160,76 @@ class ArgvSandbox(ABC):
                 nothing was started.
         """
         with self._call_of(command) as call:
-            return await self.run(self.launch(call), call)
+            began = anyio.current_time()
+            timeout = self._timeout_of(call)
+            if self.max_concurrent is None:
+                return await self._attempts(call, began, timeout)
+            async with place_within(
+                self._limiter.get(self.max_concurrent), began + timeout
+            ) as free:
+                waited = anyio.current_time() - began
+                if free:
+                    completed = await self._attempts(call, began, timeout)
+                else:
+                    completed = never_started(call, no_place(call, timeout), began)
+        return attrs.evolve(completed, waited=waited)
+
+    async def _attempts(self, command: Command, began: float, timeout: float) -> Completed:
+        completed: Completed | None = None
+        for _ in range(_MOST_ATTEMPTS):
+            try:
+                async with self.place(command, began + timeout) as launch:
+                    completed = await self.carry(launch, command, began=began, timeout=timeout)
+                    if launch.examine is None:
+                        return completed
+                    asked = anyio.current_time()
+                    examined = await launch.examine(completed)
+            except SpawnError as exc:
+                # The outcome of an attempt says more than that there is no place for another.
+                return completed or never_started(command, exc, began)
+            if examined is not None:
+                return examined
+            began += anyio.current_time() - asked  # what it took to mend is not the program's time
+        assert completed is not None
+        return completed
 
     @asynccontextmanager
-    async def open(self, command: Command) -> AsyncIterator[Process]:
-        """Start ``command``, and give the live process; `anyspawn.open` says the rest."""
-        alone = self._alone()
+    async def open_process(self, command: Command) -> AsyncIterator[Process]:
+        """Start ``command``, and give the live process; `anyspawn.open_process` says the rest."""
+        from anyspawn._spawn.live import open_live
+
+        alone = self.alone()
         with self._call_of(command) as call:
-            async with alone.opened(alone.launch(call), call) as process:
+            began = anyio.current_time()
+            timeout = self._timeout_of(call)
+            async with AsyncExitStack() as stack:
+                if self.max_concurrent is not None:
+                    limiter = self._limiter.get(self.max_concurrent)
+                    if not await stack.enter_async_context(place_within(limiter, began + timeout)):
+                        never_started(call, no_place(call, timeout), began).check()
+                for attempt in range(_MOST_ATTEMPTS):
+                    held = await stack.enter_async_context(AsyncExitStack())
+                    launch = await held.enter_async_context(alone.place(call, began + timeout))
+                    live = open_live(launch, call, mode=self.name, began=began, timeout=timeout)
+                    try:
+                        process = await held.enter_async_context(live)
+                        break
+                    except SpawnError as exc:
+                        examined = exc.completed
+                        if launch.examine is not None and examined is not None:
+                            examined = await launch.examine(examined)
+                        if examined is not None or attempt == _MOST_ATTEMPTS - 1:
+                            raise (examined and examined.error) or exc from None
+                        await held.aclose()
                 yield process
 
-    def _alone(self) -> Self:
+    def alone(self) -> Self:
         """Return the sandbox whose launch is for one command alone, as a live process needs it."""
         return self
+
+    def _timeout_of(self, command: Command) -> float:
+        timeout = self.default_timeout if command.timeout == "default" else command.timeout
+        return math.inf if timeout is None else float(timeout)
 
     @contextmanager
     def _call_of(self, command: Command) -> Iterator[Command]:
@@ -158,110 +240,14 @@ class ArgvSandbox(ABC):
         if env is not command.env:
             command = attrs.evolve(command, env=env)
         call = object()
-        if (
-            _calls.setdefault(command.id, call) is not call
-        ):  # the same command is running: this is another call
+        if _calls.setdefault(command.id, call) is not call:
+            # The same command is running: this is another call.
             command = attrs.evolve(command, id=os.urandom(16).hex())
             _calls[command.id] = call
         try:
             yield command
         finally:
             del _calls[command.id]
-
-    async def run(self, launch: Launch, command: Command) -> Completed:
-        """See ``launch`` through for ``command``, with this sandbox's limits: the second half of
-        `spawn`.
-        """
-        began = anyio.current_time()
-        timeout = (
-            command.timeout
-            if command.timeout is not None and command.timeout > 0
-            else self.default_timeout
-        )
-        if self.max_concurrent is None:
-            return await self.attempt(launch, command, began=began, timeout=timeout)
-        limiter = self._limiter(self.max_concurrent)
-        place = object()
-        with anyio.CancelScope(deadline=began + timeout) as scope:
-            await limiter.acquire_on_behalf_of(place)
-        if scope.cancelled_caught:
-            return timed_out_waiting(launch, command, began=began, timeout=timeout)
-        try:
-            return await self.attempt(launch, command, began=began, timeout=timeout)
-        finally:
-            limiter.release_on_behalf_of(place)
-
-    async def attempt(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        """Start ``launch``, for which there is a place now. Where a first try may not be the last,
-        this is overridden.
-
-        Args:
-            launch: The local process.
-            command: What it stands for.
-            began: When the call began, on the event loop's clock.
-            timeout: Seconds from then on that the program has.
-        """
-        return await run(launch, command, mode=self.name, began=began, timeout=timeout)
-
-    @asynccontextmanager
-    async def opened(self, launch: Launch, command: Command) -> AsyncIterator[Process]:
-        """Start ``launch`` for ``command``, with this sandbox's limits, and give the live process:
-        the second half of `open`.
-        """
-        began = anyio.current_time()
-        timeout = (
-            command.timeout
-            if command.timeout is not None and command.timeout > 0
-            else self.default_timeout
-        )
-        async with AsyncExitStack() as stack:
-            if self.max_concurrent is not None:
-                limiter, place = self._limiter(self.max_concurrent), object()
-                with anyio.CancelScope(deadline=began + timeout) as scope:
-                    await limiter.acquire_on_behalf_of(place)
-                if scope.cancelled_caught:
-                    timed_out_waiting(launch, command, began=began, timeout=timeout).check()
-                stack.callback(limiter.release_on_behalf_of, place)
-            yield await stack.enter_async_context(
-                self.opening(launch, command, began=began, timeout=timeout)
-            )
-
-    def opening(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> AbstractAsyncContextManager[Process]:
-        """Start ``launch``, for which there is a place now. Where a first try may not be the last,
-        this is overridden.
-
-        Args:
-            launch: The local process.
-            command: What it stands for.
-            began: When the call began, on the event loop's clock.
-            timeout: Seconds from then on that the program has to start.
-        """
-        from anyspawn._spawn.live import open_process
-
-        examine = partial(self.judged, command)
-        return open_process(
-            launch, command, mode=self.name, began=began, timeout=timeout, examine=examine
-        )
-
-    async def judged(self, command: Command, completed: Completed) -> Completed:
-        """Return an outcome with the right error. Where it takes a question to somebody to know
-        that, this is overridden.
-
-        Args:
-            command: What was run.
-            completed: How the local process came out.
-        """
-        return completed
-
-    def _limiter(self, places: int) -> anyio.CapacityLimiter:
-        loop = anyio.lowlevel.current_token().native_token
-        if loop not in self._limiters:
-            self._limiters[loop] = anyio.CapacityLimiter(places)
-        return self._limiters[loop]
 
     async def aclose(self) -> None:  # noqa: B027  most sandboxes hold nothing
         """Give back what the sandbox holds. Nothing, unless a subclass says otherwise."""
@@ -273,6 +259,12 @@ class ArgvSandbox(ABC):
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
-        traceback: TracebackType | None,
+        tb: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def no_place(command: Command, timeout: float) -> SpawnTimeoutError:
+    """Return the error of a call whose time was over before there was a place for it."""
+    program = command.argv[0]
+    return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no place was free")

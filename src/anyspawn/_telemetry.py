@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from anyspawn._foreign import plain
@@ -21,7 +21,7 @@ from anyspawn._foreign import plain
 if TYPE_CHECKING:
     from anyspawn._model import Command, Completed
 
-__all__ = ["HookWatch", "SpawnWatch", "warn", "watch_hook", "watch_spawn"]
+__all__ = ["HookWatch", "Watched", "warn", "watch_hook", "watch_spawn"]
 
 _histograms: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -75,42 +75,71 @@ def _record(seconds: float, attributes: dict[str, Any]) -> None:
     _histograms[provider].record(seconds, attributes)
 
 
-def watch_spawn(command: Command, mode: str) -> SpawnWatch | None:
-    """Return what is to be told of a call's end; ``None`` where nobody watches."""
-    logger = _debug_logger()
-    measured = "opentelemetry.metrics" in sys.modules
-    program = os.path.basename(command.argv[0])
-    attributes = {
-        "process.executable.name": program,
-        "anyspawn.id": command.id,
-        "anyspawn.mode": mode,
-    }
-    span = _start_span(program, attributes, remote=True)
-    if logger is None and span is None and not measured:
-        return None
-    if logger is not None:
-        logger.debug("start id=%s mode=%s program=%r", command.id, mode, program)
-    return SpawnWatch(command.id, mode, logger, span)
+def watch_spawn(command: Command, mode: str) -> Watched:
+    """Return what is to be told of a call, as a context manager around it.
+
+    Args:
+        command: The command.
+        mode: What its sandbox is called; empty for a sandbox's own calls, which are not told.
+    """
+    return Watched(command, mode)
 
 
-class SpawnWatch:
-    """Tells how one call ended."""
+class Watched:
+    """One call, as those see it who watch.
 
-    def __init__(self, call_id: str, mode: str, logger: Any, span: Any) -> None:
-        self._id = call_id
+    Attributes:
+        pid: The local process, once it was started.
+        unconfirmed: Something of it may still run.
+    """
+
+    def __init__(self, command: Command, mode: str) -> None:
+        self.pid: int | None = None
+        self.unconfirmed = False
+        self._command = command
         self._mode = mode
-        self._logger = logger
-        self._span = span
-        self._began = time.perf_counter()
+        self._completed: Completed | None = None
+        self._logger = _debug_logger() if mode else None
+        self._span: Any = None
+        self._measured = bool(mode) and "opentelemetry.metrics" in sys.modules
 
-    def end(
-        self, completed: Completed | None, raised: BaseException | None, pid: int | None
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._mode:
+            program = os.path.basename(self._command.argv[0])
+            if self._logger is not None:
+                self._logger.debug(
+                    "start id=%s mode=%s program=%r", self._command.id, self._mode, program
+                )
+            if "opentelemetry.trace" in sys.modules:
+                attributes = {
+                    "process.executable.name": program,
+                    "anyspawn.id": self._command.id,
+                    "anyspawn.mode": self._mode,
+                }
+                self._span = _start_span(program, attributes, remote=True)
+        return self
+
+    def came_to(self, completed: Completed) -> Completed:
+        """Note the outcome, and return it."""
+        self._completed = completed
+        return completed
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: object
     ) -> None:
-        """Tell the outcome, or what came instead of one."""
+        if self.unconfirmed:
+            message = "id=%s mode=%s: something of %r may still run"
+            warn("anyspawn.spawn", message, self._command.id, self._mode, self._command.argv[0])
+        if self._logger is not None or self._span is not None or self._measured:
+            self._tell(exc)
+
+    def _tell(self, raised: BaseException | None) -> None:
         seconds = time.perf_counter() - self._began
+        completed = self._completed
         error = completed.error if completed is not None else raised
         error_type = type(error).__name__ if error is not None else None
-        attributes: dict[str, Any] = {} if pid is None else {"process.pid": pid}
+        attributes: dict[str, Any] = {} if self.pid is None else {"process.pid": self.pid}
         if completed is not None:
             attributes["anyspawn.cleanup"] = completed.cleanup.value
             if completed.returncode is not None:
@@ -118,7 +147,7 @@ class SpawnWatch:
         if self._logger is not None:
             self._logger.debug(
                 "end id=%s mode=%s duration=%.6f outcome=%s returncode=%s cleanup=%s",
-                self._id,
+                self._command.id,
                 self._mode,
                 seconds,
                 error_type or "ok",
@@ -126,14 +155,11 @@ class SpawnWatch:
                 None if completed is None else completed.cleanup.value,
             )
         if self._span is not None:
-            # What a caller's own callback raised may say anything; what this package raises holds
-            # no secret.
+            # A caller's callback may raise anything; what this package raises holds no secret.
             said = str(error) if completed is not None else ""
             _end_span(self._span, attributes, error_type, said)
-        _record(
-            seconds,
-            {"anyspawn.mode": self._mode, **({"error.type": error_type} if error_type else {})},
-        )
+        told = {"anyspawn.mode": self._mode}
+        _record(seconds, {**told, **({"error.type": error_type} if error_type else {})})
 
 
 class HookWatch:

@@ -7,6 +7,7 @@ happens to a call that was started, or could not be, is a `SpawnError`: it stand
 
 from __future__ import annotations
 
+import typing
 from typing import TYPE_CHECKING
 
 from anyspawn import _foreign
@@ -19,10 +20,12 @@ __all__ = [
     "ConfigError",
     "ExitError",
     "NotStartedError",
+    "NotStartedKind",
     "OutputLimitError",
     "SpawnError",
     "SpawnTimeoutError",
     "TransportError",
+    "TransportKind",
 ]
 
 
@@ -54,30 +57,50 @@ class SpawnError(AnyspawnError):
 
 
 class ExitError(SpawnError):
-    """The program ran and ended with a non-zero status or by a signal."""
+    """The program ran, and exited with a non-zero status or was killed by a signal."""
 
 
 class SpawnTimeoutError(SpawnError, TimeoutError):
-    """The program had not ended when its timeout ran out, and was ended; or it had not begun yet.
-    Also a `TimeoutError`.
-    """
+    """The program timed out and was killed, or had not begun in time. Also a `TimeoutError`."""
 
 
 class OutputLimitError(SpawnError):
-    """The program wrote more than ``output_limit`` bytes to a stream, and was ended."""
+    """The program wrote more than ``output_limit`` bytes to a stream, and was killed."""
+
+
+NotStartedKind = typing.Literal[
+    "not_found", "not_executable", "cwd", "user", "too_long", "resources", "other"
+]
+"""What kept a program from being started."""
+
+TransportKind = typing.Literal[
+    "runner", "unreachable", "image", "target", "shell", "connection", "resources", "other"
+]
+"""What broke: the runner (missing, or not usable), the way to its daemon or API server, the image,
+the container or pod, the shell that the supervisor needs, the connection while the program ran, the
+host's own resources.
+"""
 
 
 class NotStartedError(SpawnError):
-    """The program itself never ran: it or its folder is missing, it cannot be executed, its
-    arguments are too long.
+    """The program itself never ran.
+
+    It or its folder is missing, it cannot be executed, its arguments are too long.
 
     Attributes:
         reason: What stood in the way, and what to do about it.
+        kind: The same as a word that code can rely on.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, kind: NotStartedKind = "other") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.kind: NotStartedKind = kind
+
+    @property
+    def exit_code(self) -> int:
+        """The status that a shell would give: 127 for what was not found, else 126."""
+        return 127 if self.kind == "not_found" else 126
 
 
 class TransportError(SpawnError):
@@ -86,9 +109,13 @@ class TransportError(SpawnError):
 
     Attributes:
         started: Whether the program ran: ``True``, ``False``, or ``None`` where that cannot be
-            known. Only ``False`` makes it safe to try again a command that must not run twice.
+            known. Only ``False`` makes it safe to try a command again that must not run twice.
+        kind: What broke, as a word that code can rely on.
     """
 
-    def __init__(self, message: str, *, started: bool | None = None) -> None:
+    def __init__(
+        self, message: str, *, started: bool | None = None, kind: TransportKind = "other"
+    ) -> None:
         super().__init__(message)
         self.started = started
+        self.kind: TransportKind = kind

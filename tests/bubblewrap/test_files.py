@@ -251,7 +251,7 @@ async def test_another_user(open_folder, resident):
         assert done.cleanup is Cleanup.CONFIRMED
     status = (out / "made").stat()
     assert (status.st_uid, status.st_gid) == (12345, 12346)
-    async with anyspawn.open(["cat"], sandbox=Bubblewrap(user="nobody")) as process:
+    async with anyspawn.open_process(["cat"], sandbox=Bubblewrap(user="nobody")) as process:
         await process.stdin.send(b"in")
         assert await process.stdout.receive() == b"in"
 

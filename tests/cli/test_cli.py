@@ -91,7 +91,7 @@ class TestExitStatus:
         done = run("--timeout", "2s", "--", "sh", "-c", "echo early; exec sleep 1000")
         assert done.returncode == 124
         assert done.stdout == b"early\n"
-        assert done.stderr.startswith(b"anyspawn: 'sh' had not ended after")
+        assert done.stderr.startswith(b"anyspawn: 'sh' timed out after")
         assert done.stderr.count(b"\n") == 1
 
     @pytest.mark.parametrize(
@@ -313,7 +313,10 @@ class TestOutput:
         done = run("--output-limit", "10k", "--", "sh", "-c", "while :; do echo y; done")
         assert done.returncode == 125
         assert done.stdout == b"y\n" * 5120
-        assert b"wrote more than 10240 bytes to stdout; raise --output-limit" in done.stderr
+        assert (
+            b"wrote more than 10240 bytes to stdout and was killed; raise --output-limit"
+            in done.stderr
+        )
 
     def test_the_limit_itself_may_be_written(self):
         """The limit is the most that is allowed, on each stream."""
@@ -353,7 +356,7 @@ class TestOutput:
         """
         with start("--timeout", "1s", "--", "yes") as process:
             assert process.wait(BOUND) == 124
-            assert process.stderr.read().startswith(b"anyspawn: 'yes' had not ended after")
+            assert process.stderr.read().startswith(b"anyspawn: 'yes' timed out after")
 
     def test_a_reader_who_is_stuck_on_stderr_too(self):
         """Nor does the line that says why hold it, where that goes into the same full pipe."""
@@ -658,7 +661,7 @@ class TestHelp:
             "anyspawn run [OPTIONS] -- PROGRAM [ARGS]...",
             "Examples: anyspawn run -- sort -u < names.txt",
             "124 it took too long",
-            "128+N it was ended by signal N",
+            "128+N it was killed by signal N",
             "[default: direct]",
             "[default: 10s]",
             "[default: no limit; with --json 16MiB]",

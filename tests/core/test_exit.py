@@ -226,18 +226,17 @@ async def test_stragglers_of_the_group_are_ended_after_a_plain_exit():
 
 async def test_no_signal_goes_to_a_number_that_was_reaped(monkeypatch):
     """Without pidfds, a group whose leader's number is in use again is left alone."""
-    from anyspawn._spawn import group
+    from anyspawn._spawn import child
 
     sent = []
-    monkeypatch.setattr(group.os, "killpg", lambda pid, number: sent.append(pid))
+    monkeypatch.setattr(child.os, "killpg", lambda pid, number: sent.append(pid))
     other = subprocess.Popen(["sleep", "100"], start_new_session=True)
     try:
-        ours = group.ProcessGroup(other.pid)
+        ours = child.Child(other)
         ours.close()
-        monkeypatch.setattr(
-            group, "child_is_ours", lambda pid: False
-        )  # reaped, and the number went to another
-        assert not ours.send(signal.SIGKILL)
+        # reaped, and the number went to another
+        monkeypatch.setattr(child, "_is_our_child", lambda pid: False)
+        assert not ours.signal_group(signal.SIGKILL)
         assert sent == []
         assert alive(other.pid)
     finally:

@@ -14,7 +14,8 @@ import anyio.to_thread
 import pytest
 
 from anyspawn import ExitError, SpawnTimeoutError, spawn
-from anyspawn._spawn import core
+from anyspawn._spawn import call
+from anyspawn._spawn.connection import Bounds
 from machine import children, eventually, open_fds, rss
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +43,7 @@ async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
     """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back
     where they were.
     """
-    monkeypatch.setattr(core, "CLEANUP_TIMEOUT", 60.0)  # they all look at all processes
+    monkeypatch.setattr(call, "BOUNDS", Bounds(cleanup=60.0))  # they all look at all processes
     await many(500, ["cat"])
     before, memory, threads = held(), rss(), threading.active_count()
     for _ in range(2):

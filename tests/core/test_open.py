@@ -52,7 +52,7 @@ async def test_a_conversation():
     """What is sent comes back while the program runs; the end of stdin ends cat, and its
     streams.
     """
-    async with anyspawn.open(["cat"]) as process:
+    async with anyspawn.open_process(["cat"]) as process:
         for line in (b"one\n", b"\0\xff" * 1000, b"three"):
             await process.stdin.send(line)
             assert await read_exactly(process.stdout, len(line)) == line
@@ -69,7 +69,7 @@ async def test_a_conversation():
 async def test_both_outputs_variables_and_folder(tmp_path):
     """stdout and stderr are apart; env and cwd are as for spawn."""
     argv = ["sh", "-c", 'pwd; echo "$A" >&2']
-    async with anyspawn.open(argv, env={"A": "x y"}, cwd=str(tmp_path)) as process:
+    async with anyspawn.open_process(argv, env={"A": "x y"}, cwd=str(tmp_path)) as process:
         assert await read_all(process.stdout) == f"{tmp_path}\n".encode()
         assert await read_all(process.stderr) == b"x y\n"
 
@@ -82,7 +82,7 @@ async def test_a_lot_in_both_directions():
         await process.stdin.send(data)
         await process.stdin.aclose()
 
-    async with anyspawn.open(["cat"]) as process, anyio.create_task_group() as tasks:
+    async with anyspawn.open_process(["cat"]) as process, anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         assert await read_all(process.stdout) == data
 
@@ -91,11 +91,13 @@ async def test_what_is_not_read_makes_the_program_wait():
     """Of ten megabytes, a small part is taken ahead of the reader; the program goes on when that
     reads.
     """
-    async with anyspawn.open(["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]) as process:
+    async with anyspawn.open_process(
+        ["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]
+    ) as process:
         with anyio.move_on_after(0.3) as scope:
             await process.stderr.receive()
         assert scope.cancelled_caught
-        assert process._call._outputs[0].total < 3_000_000
+        assert process._live._work.connection.stdout.capture.total < 3_000_000
         assert len(await read_exactly(process.stdout, 10_000_000)) == 10_000_000
         assert await process.stderr.receive() == b"done\n"
 
@@ -103,7 +105,7 @@ async def test_what_is_not_read_makes_the_program_wait():
 async def test_a_stream_that_nobody_reads_does_not_hold_the_other():
     """stdout goes on although a full stderr is not read."""
     script = "head -c 150000 /dev/zero >&2 & while read -r line; do echo $line; done"
-    async with anyspawn.open(["sh", "-c", script]) as process:
+    async with anyspawn.open_process(["sh", "-c", script]) as process:
         for _ in range(10):
             await process.stdin.send(b"line\n")
             assert await read_exactly(process.stdout, 5) == b"line\n"
@@ -111,7 +113,9 @@ async def test_a_stream_that_nobody_reads_does_not_hold_the_other():
 
 async def test_a_stream_that_is_closed_holds_nothing():
     """What comes on it is thrown away."""
-    async with anyspawn.open(["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]) as process:
+    async with anyspawn.open_process(
+        ["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]
+    ) as process:
         await process.stdout.aclose()
         assert await process.stderr.receive() == b"done\n"
         with pytest.raises(anyio.ClosedResourceError):
@@ -122,7 +126,7 @@ async def test_a_program_that_does_not_read_makes_the_writer_wait():
     """More than a pipe holds is not taken; a cancelled writer leaves no trace but what was
     written.
     """
-    async with anyspawn.open(["sleep", "100"]) as process:
+    async with anyspawn.open_process(["sleep", "100"]) as process:
         with anyio.move_on_after(0.2) as scope:
             await process.stdin.send(bytes(5_000_000))
         assert scope.cancelled_caught
@@ -132,11 +136,11 @@ async def test_writing_to_a_program_that_ended():
     """Is a BrokenResourceError, also for a writer that waits when it ends, and where a descendant
     holds its stdin.
     """
-    async with anyspawn.open(["true"]) as process:
+    async with anyspawn.open_process(["true"]) as process:
         await process.wait()
         with pytest.raises(anyio.BrokenResourceError):
             await process.stdin.send(b"x")
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", "exec <&0; sleep 100 <&0 & head -c 100000; exit 3"]
     ) as process:
         with pytest.raises(anyio.BrokenResourceError):
@@ -146,7 +150,7 @@ async def test_writing_to_a_program_that_ended():
 
 async def test_writing_to_a_program_that_closed_its_stdin():
     """Is a BrokenResourceError, although it runs."""
-    async with anyspawn.open(["sh", "-c", "exec <&-; echo; sleep 100"]) as process:
+    async with anyspawn.open_process(["sh", "-c", "exec <&-; echo; sleep 100"]) as process:
         await process.stdout.receive()
         with pytest.raises(anyio.BrokenResourceError):
             await process.stdin.send(b"x")
@@ -155,11 +159,11 @@ async def test_writing_to_a_program_that_closed_its_stdin():
 
 async def test_streams_that_were_closed():
     """Are told from broken ones; closing again does nothing."""
-    async with anyspawn.open(["cat"]) as process:
+    async with anyspawn.open_process(["cat"]) as process:
         await process.stdin.aclose()
         await process.stdin.aclose()
         await process.wait()
-    async with anyspawn.open(["sleep", "100"]) as process:
+    async with anyspawn.open_process(["sleep", "100"]) as process:
         await process.stdin.aclose()
         with pytest.raises(anyio.ClosedResourceError):
             await process.stdin.send(b"x")
@@ -180,7 +184,10 @@ async def test_a_reader_that_waits_when_the_block_is_left():
         except anyio.ClosedResourceError as exc:
             seen.append(exc)
 
-    async with anyio.create_task_group() as tasks, anyspawn.open(["sleep", "100"]) as process:
+    async with (
+        anyio.create_task_group() as tasks,
+        anyspawn.open_process(["sleep", "100"]) as process,
+    ):
         tasks.start_soon(read, process.stdout)
         tasks.start_soon(read, process.stderr)
         await anyio.wait_all_tasks_blocked()
@@ -195,7 +202,7 @@ async def test_the_status(script, code):
     """Is spawn's, and comes also where nobody reads; with what was written before still to be
     read.
     """
-    async with anyspawn.open(["sh", "-c", f"echo out; {script}"]) as process:
+    async with anyspawn.open_process(["sh", "-c", f"echo out; {script}"]) as process:
         assert await process.wait() == code
         assert process.returncode == code
         assert await read_all(process.stdout) == b"out\n"
@@ -208,7 +215,9 @@ async def test_output_outlives_the_program():
     the block.
     """
     script = "(read -r line; echo late; sleep 100) <&0 & exit 0"
-    async with anyspawn.open(["sh", "-c", f"exec 3<&0; {script.replace('<&0', '<&3')}"]) as process:
+    async with anyspawn.open_process(
+        ["sh", "-c", f"exec 3<&0; {script.replace('<&0', '<&3')}"]
+    ) as process:
         assert await process.wait() == 0
     assert process.completed.output_incomplete
     assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -227,7 +236,7 @@ async def test_what_cannot_be_started(argv, cwd, words):
     """Is a NotStartedError with an outcome, and the block is not entered."""
     entered = False
     with pytest.raises(NotStartedError, match=words) as caught:
-        async with anyspawn.open(argv, cwd=cwd):
+        async with anyspawn.open_process(argv, cwd=cwd):
             entered = True
     assert not entered
     assert caught.value.completed.returncode is None
@@ -256,12 +265,14 @@ def test_wrong_arguments(args, options, error, words):
     if args == ["ls -l"]:
         args = args[0:1]
     with pytest.raises(error, match=words):
-        anyspawn.open(*args, **options)
+        anyspawn.open_process(*args, **options)
 
 
 async def test_a_whole_command():
     """Its variables, folder, timeout and grace count."""
-    async with anyspawn.open(Command(["sh", "-c", "echo $A"], env=["A=1"], timeout=5)) as process:
+    async with anyspawn.open_process(
+        Command(["sh", "-c", "echo $A"], env=["A=1"], timeout=5)
+    ) as process:
         assert await process.stdout.receive() == b"1\n"
 
 
@@ -276,7 +287,7 @@ async def test_a_sandbox_of_ones_own():
     """That is an ArgvSandbox has it by its launch alone; that its runner is missing is a
     TransportError.
     """
-    async with anyspawn.open(["nice"], sandbox=Nice()) as process:
+    async with anyspawn.open_process(["nice"], sandbox=Nice()) as process:
         assert await process.stdout.receive() == b"%d\n" % min(os.nice(0) + 5, 19)
 
     class Missing(Nice):
@@ -288,14 +299,14 @@ async def test_a_sandbox_of_ones_own():
             )
 
     with pytest.raises(TransportError, match="install it"):
-        async with anyspawn.open(["true"], sandbox=Missing()):
+        async with anyspawn.open_process(["true"], sandbox=Missing()):
             raise AssertionError
 
 
 @pytest.mark.parametrize("tree", [name for name in TREES if name != "env -i"])
 async def test_the_tree_ends_with_the_block(tree):
     """Whatever was started in it is gone when the block is, and that was seen."""
-    async with anyspawn.open(["sh", "-c", f"echo; {TREES[tree]}"]) as process:
+    async with anyspawn.open_process(["sh", "-c", f"echo; {TREES[tree]}"]) as process:
         await process.stdout.receive()
     assert processes_with(os.environ[MARK]) == []
     assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -305,7 +316,7 @@ async def test_the_tree_ends_with_the_block(tree):
 async def test_an_exception_in_the_block():
     """Arrives bare, with the program ended."""
     with pytest.raises(KeyError, match="mine"):
-        async with anyspawn.open(["sleep", "100"]):
+        async with anyspawn.open_process(["sleep", "100"]):
             raise KeyError("mine")
     assert processes_with(os.environ[MARK]) == []
 
@@ -313,12 +324,12 @@ async def test_an_exception_in_the_block():
 async def test_grace():
     """A program that runs when the block is left is asked first; what it then does counts."""
     script = "trap 'echo bye >&2; exit 5' TERM; echo; while :; do sleep 0.01; done"
-    async with anyspawn.open(["sh", "-c", script], grace=30) as process:
+    async with anyspawn.open_process(["sh", "-c", script], grace=30) as process:
         await process.stdout.receive()
     assert process.returncode == 5
     assert process.completed.stderr.endswith(b"bye\n")
     began = time.monotonic()
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1
     ) as process:
         await process.stdout.receive()
@@ -329,7 +340,7 @@ async def test_grace():
 async def test_signals():
     """Reach the program, and what it started in its group; after its end nothing happens."""
     script = "trap 'echo got; exit 4' INT; sleep 100 & echo; wait; exit 9"
-    async with anyspawn.open(["sh", "-c", script]) as process:
+    async with anyspawn.open_process(["sh", "-c", script]) as process:
         await process.stdout.receive()
         await process.send_signal(signal.SIGINT)
         assert await process.stdout.receive() == b"got\n"
@@ -344,7 +355,7 @@ async def test_cancelled_at_every_moment():
     """
     for step in range(40):
         with anyio.move_on_after(step / 5_000) as scope:
-            async with anyspawn.open(["sh", "-c", "sleep 100 & sleep 100"]) as process:
+            async with anyspawn.open_process(["sh", "-c", "sleep 100 & sleep 100"]) as process:
                 await process.wait()
         assert scope.cancelled_caught
         assert processes_with(os.environ[MARK]) == []
@@ -355,7 +366,7 @@ async def test_cancelled_before_the_start(tmp_path):
     """Nothing is started."""
     with anyio.CancelScope() as scope:
         scope.cancel()
-        async with anyspawn.open(["touch", str(tmp_path / "made")]):
+        async with anyspawn.open_process(["touch", str(tmp_path / "made")]):
             pass
     assert scope.cancelled_caught
     assert list(tmp_path.iterdir()) == []
@@ -366,7 +377,7 @@ async def test_a_hundred_at_once():
     before = len(open_fds())
 
     async def one(number):
-        async with anyspawn.open(["cat"]) as process:
+        async with anyspawn.open_process(["cat"]) as process:
             await process.stdin.send(b"%d" % number)
             assert await process.stdout.receive() == b"%d" % number
 
@@ -381,14 +392,14 @@ async def test_a_place_is_held_as_long_as_the_block():
     the start.
     """
     sandbox = Direct(max_concurrent=1)
-    async with anyspawn.open(["sleep", "100"], sandbox=sandbox):
+    async with anyspawn.open_process(["sleep", "100"], sandbox=sandbox):
         with pytest.raises(SpawnTimeoutError, match="no place was free"):
-            async with anyspawn.open(["true"], sandbox=sandbox, timeout=0.1):
+            async with anyspawn.open_process(["true"], sandbox=sandbox, timeout=0.1):
                 raise AssertionError
         assert isinstance(
             (await anyspawn.spawn(["true"], sandbox=sandbox, timeout=0.1)).error, SpawnTimeoutError
         )
-    async with anyspawn.open(["true"], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["true"], sandbox=sandbox) as process:
         assert await process.wait() == 0
 
 
@@ -400,7 +411,7 @@ async def test_no_descriptor_free():
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + free, hard))
             try:
-                async with anyspawn.open(["true"]) as process:
+                async with anyspawn.open_process(["true"]) as process:
                     await process.wait()
             except (NotStartedError, TransportError) as exc:
                 assert "descriptor" in str(exc) or "Too many open files" in str(exc)
@@ -422,7 +433,7 @@ def run_asyncio(main, anyio_backend):
 
 
 async def hold(ready=None):
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", "trap '' TERM; echo; sleep 100 & sleep 100"], grace=0.1
     ) as process:
         await process.stdout.receive()
@@ -481,7 +492,7 @@ def test_native_cancel_of_every_task(anyio_backend):
 LOOP_GOES_AWAY = """
 import asyncio, sys, anyio, anyspawn
 async def work(ready):
-    async with anyspawn.open(["sh", "-c", "echo; sleep 100 & sleep 100"]) as process:
+    async with anyspawn.open_process(["sh", "-c", "echo; sleep 100 & sleep 100"]) as process:
         await process.stdout.receive()
         ready.set()
         await process.wait()
@@ -523,7 +534,7 @@ def test_the_loop_ends_with_a_program_alive(how):
 LOOP_IS_CLOSED = """
 import asyncio, anyspawn
 async def work(ready):
-    async with anyspawn.open(["sh", "-c", "echo; sleep 100 & sleep 100"]) as process:
+    async with anyspawn.open_process(["sh", "-c", "echo; sleep 100 & sleep 100"]) as process:
         await process.stdout.receive()
         ready.set()
         await process.wait()
@@ -550,7 +561,7 @@ def test_the_loop_is_closed_under_a_block():
 INTERRUPTED = """
 import sys, anyio, anyspawn
 async def main():
-    async with anyspawn.open(["sh", "-c", "echo $$; sleep 100 & sleep 100"]) as process:
+    async with anyspawn.open_process(["sh", "-c", "echo $$; sleep 100 & sleep 100"]) as process:
         print((await process.stdout.receive()).decode().strip(), flush=True)
         await process.wait()
 anyio.run(main, backend=sys.argv[1])
@@ -578,7 +589,7 @@ PIPE_ENDS = """
 import signal, sys, anyio, anyspawn
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 async def main():
-    async with anyspawn.open(["sh", "-c", "exec <&-; echo; sleep 100"]) as process:
+    async with anyspawn.open_process(["sh", "-c", "exec <&-; echo; sleep 100"]) as process:
         await process.stdout.receive()
         try:
             await process.stdin.send(b"x")
@@ -602,7 +613,7 @@ def test_a_host_that_a_broken_pipe_would_end(backend):
 async def test_the_outcome_keeps_the_beginning_and_the_end():
     """64 KiB of a stream, however much was read, for an error to quote."""
     script = "printf begin; head -c 10000000 /dev/zero; printf end"
-    async with anyspawn.open(["sh", "-c", script]) as process:
+    async with anyspawn.open_process(["sh", "-c", script]) as process:
         assert len(await read_all(process.stdout)) == 10_000_008
         await process.wait()
     assert process.completed.stdout_total == 10_000_008
@@ -615,7 +626,7 @@ def test_a_repr_shows_no_secret():
     """Neither variables nor data stand in it."""
 
     async def main():
-        async with anyspawn.open(["cat"], env={"TOKEN": "s3cret"}) as process:
+        async with anyspawn.open_process(["cat"], env={"TOKEN": "s3cret"}) as process:
             await process.stdin.send(b"s3cret")
             assert "s3cret" not in repr(process)
             assert "running" in repr(process)
@@ -626,8 +637,8 @@ def test_a_repr_shows_no_secret():
 async def test_two_blocks_of_one_command():
     """The same Command may be open twice; each has an id of its own."""
     command = Command(["cat"])
-    async with anyspawn.open(command) as one, anyspawn.open(command) as two:
-        assert one._call._command.id != two._call._command.id
+    async with anyspawn.open_process(command) as one, anyspawn.open_process(command) as two:
+        assert one._live._command.id != two._live._command.id
         assert attrs.evolve(command) == command
 
 

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from anyspawn._spawn import resident
-from anyspawn.supervisor import call_line
+from anyspawn.supervisor.encode import call_line
 from engines import LABEL, LOOPS, docker, docker_works, made_by_us
 from machine import eventually
 

@@ -163,7 +163,7 @@ async def test_timeout(manager):
     on_output, found = gather()
     began = time.monotonic()
     with pytest.raises(
-        SpawnTimeoutError, match=f"had not ended after {timeout} s, and was stopped and removed"
+        SpawnTimeoutError, match=f"timed out after {timeout} s, and was stopped and removed"
     ):
         await manager.run(container, on_output=on_output)
     assert time.monotonic() - began < 6 * timeout + 10

@@ -150,7 +150,7 @@ async def test_the_client_is_killed_by_someone_else():
         os.kill(client_of(command.id), signal.SIGKILL)
     (done,) = results
     assert isinstance(done.error, TransportError)
-    assert "the docker client was ended from outside by signal 9" in str(done.error)
+    assert "the docker client was killed from outside by signal 9" in str(done.error)
     assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
     assert not made_by_us()
 
@@ -336,7 +336,7 @@ async def test_a_container_that_comes_soon(fake_docker, tmp_path):
     sandbox = attrs.evolve(BUSYBOX, docker_path=path)
     done = await sandbox.spawn(command)
     assert isinstance(done.error, TransportError)
-    assert str(done.error) == "the docker client was ended from outside by signal 9"
+    assert str(done.error) == "the docker client was killed from outside by signal 9"
     assert (done.error.started, done.cleanup) == (None, Cleanup.CONFIRMED)
     assert not made_by_us()
 

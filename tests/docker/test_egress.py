@@ -100,7 +100,9 @@ async def test_the_images_entrypoint_and_status_stay(network):
 async def test_a_live_process(network, web):
     """A program that stays has its way out as long as it lives."""
     script = f"while read -r x; do wget -q -O - http://web.test:{web.port}/$x; done"
-    async with anyspawn.open(["sh", "-c", script], sandbox=box(network, "busybox")) as process:
+    async with anyspawn.open_process(
+        ["sh", "-c", script], sandbox=box(network, "busybox")
+    ) as process:
         for word in (b"one", b"two"):
             await process.stdin.send(word + b"\n")
             assert await process.stdout.receive() == b"web /" + word + b"\n"

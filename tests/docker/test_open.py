@@ -35,7 +35,7 @@ async def test_a_sandbox_that_keeps_supervisors(how, busybox):
         "exec resident": DockerExec(busybox, resident=1, default_timeout=60),
         "run resident": DockerRun("busybox", resident=1, default_timeout=60),
     }[how]
-    async with box, anyspawn.open(["cat"], sandbox=box) as process:
+    async with box, anyspawn.open_process(["cat"], sandbox=box) as process:
         assert (await anyspawn.spawn(["echo", "x"], sandbox=box, check=True)).stdout == b"x\n"
         await process.stdin.send(b"in")
         assert await process.stdout.receive() == b"in"
@@ -52,7 +52,7 @@ async def test_a_conversation(sandbox):
     """What is sent comes back, any byte of it and more than a line; the end of stdin ends cat, but
     not before.
     """
-    async with anyspawn.open(["cat"], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["cat"], sandbox=sandbox) as process:
         for line in (b"one\n", bytes(range(256)), os.urandom(50_000), b"ends in \x1e"):
             await process.stdin.send(line)
             assert await read_exactly(process.stdout, len(line)) == line
@@ -70,7 +70,7 @@ async def test_the_end_of_stdin_is_not_the_end(box):
     not.
     """
     script = "cat; echo on; sleep 0.2; echo err >&2; exit 3"
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", script], sandbox=DockerExec(box), env={"A": "b"}
     ) as process:
         await process.stdin.send(b"in\n")
@@ -82,7 +82,7 @@ async def test_the_end_of_stdin_is_not_the_end(box):
 
 async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
     """A program that never reads makes the writer wait; leaving the block ends it all the same."""
-    async with anyspawn.open(["sleep", "100"], sandbox=DockerExec(box)) as process:
+    async with anyspawn.open_process(["sleep", "100"], sandbox=DockerExec(box)) as process:
         with anyio.move_on_after(1) as scope:
             await process.stdin.send(bytes(500_000))
         assert scope.cancelled_caught
@@ -92,7 +92,7 @@ async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
 
 async def test_a_writer_that_was_cancelled(box):
     """Leaves whole chunks behind: what is sent next arrives as it is."""
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", "read -r line; echo; exec cat"], sandbox=DockerExec(box)
     ) as process:
         with anyio.move_on_after(0.5):
@@ -105,7 +105,7 @@ async def test_a_writer_that_was_cancelled(box):
 
 async def test_writing_to_a_program_that_ended(sandbox):
     """Is a BrokenResourceError."""
-    async with anyspawn.open(["true"], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["true"], sandbox=sandbox) as process:
         assert await process.wait() == 0
         with pytest.raises(anyio.BrokenResourceError):
             await process.stdin.send(b"x")
@@ -113,10 +113,10 @@ async def test_writing_to_a_program_that_ended(sandbox):
 
 async def test_a_status_and_a_signal(sandbox):
     """The program's own status, and what it does with a signal."""
-    async with anyspawn.open(["sh", "-c", "exit 125"], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["sh", "-c", "exit 125"], sandbox=sandbox) as process:
         assert await process.wait() == 125
     script = "trap 'echo got; exit 4' USR1; echo; while :; do sleep 0.1; done"
-    async with anyspawn.open(["sh", "-c", script], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["sh", "-c", script], sandbox=sandbox) as process:
         await process.stdout.receive()
         await process.send_signal(signal.SIGUSR1)
         while b"got" not in await process.stdout.receive():
@@ -129,7 +129,7 @@ async def test_what_cannot_be_started(sandbox):
     block is entered.
     """
     with pytest.raises(NotStartedError, match="no-such-program"):
-        async with anyspawn.open(["no-such-program"], sandbox=sandbox):
+        async with anyspawn.open_process(["no-such-program"], sandbox=sandbox):
             raise AssertionError
     missing = (
         DockerExec("no-such-container")
@@ -137,10 +137,12 @@ async def test_what_cannot_be_started(sandbox):
         else DockerRun("no-such-image")
     )
     with pytest.raises(TransportError, match=r"No such|Unable to find"):
-        async with anyspawn.open(["true"], sandbox=missing):
+        async with anyspawn.open_process(["true"], sandbox=missing):
             raise AssertionError
     with pytest.raises(TransportError, match="install the docker CLI"):
-        async with anyspawn.open(["true"], sandbox=DockerExec("box", docker_path="/no/docker")):
+        async with anyspawn.open_process(
+            ["true"], sandbox=DockerExec("box", docker_path="/no/docker")
+        ):
             raise AssertionError
 
 
@@ -149,21 +151,25 @@ async def test_a_container_without_sh(containers):
     said.
     """
     name = containers("distroless", "-i", cmd=("/app/cat",))
-    async with anyspawn.open(["/app/cat"], sandbox=DockerExec(name, default_timeout=60)) as process:
+    async with anyspawn.open_process(
+        ["/app/cat"], sandbox=DockerExec(name, default_timeout=60)
+    ) as process:
         await process.stdin.send(b"in")
         assert await process.stdout.receive() == b"in"
         with pytest.raises(TransportError, match="without a supervisor"):
             await process.send_signal(signal.SIGINT)
     assert process.completed.cleanup is Cleanup.UNCONFIRMED
     with pytest.raises(TransportError, match="has no sh"):
-        async with anyspawn.open(["/app/cat"], sandbox=DockerExec(name, supervisor="required")):
+        async with anyspawn.open_process(
+            ["/app/cat"], sandbox=DockerExec(name, supervisor="required")
+        ):
             raise AssertionError
 
 
 @pytest.mark.parametrize("tree", TREES)
 async def test_the_tree_ends_with_the_block(box, tree):
     """Inside the container too."""
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", f"echo; {TREES[tree]}"], sandbox=DockerExec(box)
     ) as process:
         await process.stdout.receive()
@@ -173,7 +179,7 @@ async def test_the_tree_ends_with_the_block(box, tree):
 
 async def test_the_container_ends_with_the_block():
     """And is removed, as was seen."""
-    async with anyspawn.open(["sleep", "100"], sandbox=DockerRun("busybox")) as process:
+    async with anyspawn.open_process(["sleep", "100"], sandbox=DockerRun("busybox")) as process:
         assert made_by_us()
     assert made_by_us() == []
     assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -183,7 +189,7 @@ async def test_cancelled_at_every_moment(sandbox, busybox):
     """Swept over the start and the block: nothing is left in the container, nor is a container."""
     for step in range(12):
         with anyio.move_on_after(step / 25):
-            async with anyspawn.open(["sleep", "100"], sandbox=sandbox) as process:
+            async with anyspawn.open_process(["sleep", "100"], sandbox=sandbox) as process:
                 await process.wait()
         assert not eventually(lambda: processes_in(busybox))
         assert not eventually(made_by_us)
@@ -192,7 +198,7 @@ async def test_cancelled_at_every_moment(sandbox, busybox):
 async def test_the_container_goes_away(containers):
     """Is a TransportError of wait and a broken stream, not an end."""
     name = containers("busybox")
-    async with anyspawn.open(["cat"], sandbox=DockerExec(name)) as process:
+    async with anyspawn.open_process(["cat"], sandbox=DockerExec(name)) as process:
         docker("rm", "-f", name)
         with pytest.raises(TransportError):
             await process.wait()
@@ -202,7 +208,7 @@ async def test_the_container_goes_away(containers):
 
 async def test_the_client_is_killed(box):
     """By somebody else: the connection is lost, which is no end; inside, the program ends."""
-    async with anyspawn.open(["cat"], sandbox=DockerExec(box)) as process:
+    async with anyspawn.open_process(["cat"], sandbox=DockerExec(box)) as process:
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(TransportError, match="connection was lost"):
             await process.wait()
@@ -213,7 +219,7 @@ HOST = """
 import sys, anyio, anyspawn
 async def main():
     box = anyspawn.DockerRun("busybox") if sys.argv[2] == "run" else anyspawn.DockerExec(sys.argv[2])
-    async with anyspawn.open(["sh", "-c", "setsid sleep 100 & echo; sleep 100"], sandbox=box) as process:
+    async with anyspawn.open_process(["sh", "-c", "setsid sleep 100 & echo; sleep 100"], sandbox=box) as process:
         await process.stdout.receive()
         await process.stdin.send(b"unread")
         print("ready", flush=True)
@@ -238,7 +244,7 @@ def test_the_caller_is_killed(backend, how, busybox):
 async def test_no_secret_in_any_argv(sandbox):
     """Neither a variable's value nor what is sent stands in a command line, here or inside."""
     with all_command_lines() as seen:
-        async with anyspawn.open(
+        async with anyspawn.open_process(
             ["sh", "-c", "read -r x; echo $A"], sandbox=sandbox, env={"A": "s3cret-value"}
         ) as process:
             await process.stdin.send(b"s3cret-input\n")

@@ -143,7 +143,7 @@ for line in iter(input, ""):
     print(urlopen("http://web.test:{web.port}/" + line).read().decode(), end="", flush=True)
 """
         sandbox = Bubblewrap(network=egress(), bind_program=True, default_timeout=60)
-        async with anyspawn.open(python(code), sandbox=sandbox, cwd="/") as process:
+        async with anyspawn.open_process(python(code), sandbox=sandbox, cwd="/") as process:
             for word in (b"one", b"two"):
                 await process.stdin.send(word + b"\n")
                 assert await process.stdout.receive() == b"web /" + word + b"\n"
@@ -359,7 +359,7 @@ class TestEnds:
         assert "no permission" in str(done.error)
         assert done.stdout == b""
         with pytest.raises(TransportError, match="no permission"):
-            async with anyspawn.open(
+            async with anyspawn.open_process(
                 ["echo", "ran"], sandbox=Bubblewrap(network=egress()), cwd="/"
             ):
                 pass
@@ -380,7 +380,9 @@ class TestEnds:
             pass
 
         with pytest.raises(Own):
-            async with anyspawn.open(["cat"], sandbox=Bubblewrap(network=egress()), cwd="/"):
+            async with anyspawn.open_process(
+                ["cat"], sandbox=Bubblewrap(network=egress()), cwd="/"
+            ):
                 raise Own
 
 

@@ -94,7 +94,7 @@ async def test_verdicts(script, allow, reason):
     [
         ("exit 1", "exited with status 1"),
         ("kill -9 $$", "SIGKILL"),
-        ("sleep 100", "had not ended"),
+        ("sleep 100", "timed out"),
         ("echo '{oops'", "not one JSON object"),
         (says(decision="maybe"), "its decision is 'maybe'"),
         (pre(permissionDecision="maybe"), "its permissionDecision is 'maybe'"),
@@ -126,7 +126,7 @@ async def test_failures_deny_unless_told_otherwise(script, cause):
     """Where Claude Code would go on after an error, this denies; `on_failure="allow"` is its
     policy.
     """
-    timeout = 0.3 if cause == "had not ended" else 10.0
+    timeout = 0.3 if cause == "timed out" else 10.0
     decision = await sh(script, timeout=timeout).before_execution(BASH)
     assert not decision.allow
     assert cause in decision.reason

@@ -65,8 +65,8 @@ FAILURES = {
     "exit 1": ("echo oops >&2; exit 1", "exited with status 1; stderr: oops"),
     "exit 2": ("echo oops >&2; exit 2", "exited with status 2; stderr: oops"),
     "exit 0 on stderr alone": ("echo oops >&2", "answered nothing on stdout; stderr: oops"),
-    "signal": ("kill -9 $$", "signal 9 (SIGKILL)"),
-    "timeout": ({"command": "sleep", "args": ["100"], "timeout": 0.2}, "had not ended after 0.2 s"),
+    "signal": ("kill -9 $$", "SIGKILL (signal 9)"),
+    "timeout": ({"command": "sleep", "args": ["100"], "timeout": 0.2}, "timed out after 0.2 s"),
     "overflow": ("yes", "more than 1048576 bytes to stdout"),
     "50 MB of metadata": (
         'printf \'{"allow": true, "metadata": {"x": "\'; head -c 50000000 /dev/zero | tr "\\0" x; printf \'"}}\'',

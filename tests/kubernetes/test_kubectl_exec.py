@@ -83,7 +83,7 @@ async def test_variables_and_cwd(box):
     assert (await run(box, "pwd", cwd="/proc/self/..")).stdout in (b"/proc/self/..\n", b"/proc\n")
     done = await run(box, "touch", "/tmp/never", cwd="/no/such/folder")
     assert isinstance(done.error, NotStartedError)
-    assert "its cwd is no directory in the container" in done.error.reason
+    assert "its cwd is not a directory in the container" in done.error.reason
     assert (await run(box, "test", "-e", "/tmp/never")).returncode == 1
 
 

@@ -29,7 +29,7 @@ def sandbox(request, space, busybox):
 
 async def test_a_conversation(sandbox):
     """What is sent comes back, any byte of it; the end of stdin ends cat, but not before."""
-    async with anyspawn.open(["cat"], sandbox=sandbox) as process:
+    async with anyspawn.open_process(["cat"], sandbox=sandbox) as process:
         for line in (b"one\n", bytes(range(256)), os.urandom(40_000), b"ends in \x1e"):
             await process.stdin.send(line)
             data = b""
@@ -45,7 +45,7 @@ async def test_a_conversation(sandbox):
 
 async def test_what_runs_when_the_block_is_left(sandbox):
     """Is ended in its pod, as was seen."""
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["sh", "-c", "setsid sleep 999 & echo; sleep 999"], sandbox=sandbox
     ) as process:
         await process.stdout.receive()
@@ -55,20 +55,20 @@ async def test_what_runs_when_the_block_is_left(sandbox):
 async def test_what_cannot_be_started(sandbox, space):
     """The program or the pod: an error of its kind, before the block is entered."""
     with pytest.raises(NotStartedError, match="no-such-program"):
-        async with anyspawn.open(["no-such-program"], sandbox=sandbox):
+        async with anyspawn.open_process(["no-such-program"], sandbox=sandbox):
             raise AssertionError
     for missing in (
         KubectlExec("no-such-pod", namespace=space.name),
         KubectlExec(selector="no=such", namespace=space.name),
     ):
         with pytest.raises(TransportError, match="no pod"):
-            async with anyspawn.open(["true"], sandbox=missing):
+            async with anyspawn.open_process(["true"], sandbox=missing):
                 raise AssertionError
 
 
 async def test_the_connection_is_lost(busybox, space):
     """Is a TransportError of wait and a broken stream."""
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["cat"], sandbox=KubectlExec(busybox, namespace=space.name)
     ) as process:
         os.kill(process.pid, signal.SIGKILL)
@@ -83,7 +83,7 @@ HOST = """
 import sys, anyio, anyspawn
 async def main():
     box = anyspawn.KubectlExec(sys.argv[3], namespace=sys.argv[2])
-    async with anyspawn.open(["sleep", "998"], sandbox=box) as process:
+    async with anyspawn.open_process(["sleep", "998"], sandbox=box) as process:
         print("ready", flush=True)
         await process.wait()
 anyio.run(main, backend=sys.argv[1])

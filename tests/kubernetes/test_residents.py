@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from anyspawn import Cleanup, KubectlExec, OutputLimitError, TransportError, spawn
-from anyspawn._spawn.group import ended
+from anyspawn._spawn.child import ended
 from cases import command_lines
 from machine import eventually
 

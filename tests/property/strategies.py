@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from anyspawn import Bubblewrap, Command, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.containers import SecurityConfig
-from anyspawn.supervisor import resident_script, script_line
+from anyspawn.supervisor import resident_script
+from anyspawn.supervisor.encode import head, task_line
 
 NASTY = [
     "",
@@ -79,7 +80,9 @@ def variables(launch):
     """Return the name and value of each variable that the program gets by a launch, in order."""
     pairs = list(launch.env.known().items())
     for arg in launch.fd_args:
-        words = os.fsdecode(arg.data or b"").split("\0")[:-1]
+        if arg.data is None or not arg.data.startswith(b"--setenv\0"):
+            continue  # what the runner reports, and its filter of system calls
+        words = os.fsdecode(arg.data).split("\0")[:-1]
         for option, name, value in zip(words[::3], words[1::3], words[2::3], strict=True):
             assert option == "--setenv"
             pairs.append((name, value))
@@ -152,19 +155,11 @@ container_sandboxes |= {
 }
 
 
-def resident_words(launch):
+def resident_words(launch, command):
     """Return the words of a resident's task, as the shell reads them."""
-    return [
-        word.replace("'\\''", "'")
-        for word in re.findall(r"'((?:[^']|'\\'')*)'", os.fsdecode(launch.stdin))
-    ]
-
-
-def resident_stdin(launch):
-    """Return what a program reads, of a resident's task."""
-    form = resident_words(launch)[0]
-    assert form[0] == "="
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), form[1:].encode())
+    task = launch.task
+    line = os.fsdecode(task_line(command.argv, task.env, task.stdin, task.cwd))
+    return [word.replace("'\\''", "'") for word in re.findall(r"'((?:[^']|'\\'')*)'", line)]
 
 
 def container_variables(launch, command):
@@ -172,10 +167,11 @@ def container_variables(launch, command):
     order.
     """
     if resident_script() in launch.argv:
-        words = resident_words(launch)[2:]
+        words = resident_words(launch, command)[2:]
         return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
-    if launch.nonce:
-        first, *rest = launch.stdin.removeprefix(script_line()).split(b"\n")
+    if launch.task is not None:
+        task = launch.task
+        first, *rest = head(command.id, "n", task.env, len(task.stdin), task.cwd).split(b"\n")
         lines = [line for line in rest[: int(first.split()[3])] if line.startswith(b"export ")]
         pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
         return [

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from anyspawn.supervisor import SHORT, Frames, call_line, resident_begin, resident_script, task
+from anyspawn.supervisor import resident_begin, resident_script
+from anyspawn.supervisor.encode import SHORT, call_line, task_line
 from cases import NASTY
+from frames import Frames
 from machine import eventually, processes_with
 
 OLDER = {"BASH_COMPAT": "5.0"}
@@ -51,13 +53,13 @@ class Resident:
         self.known = known
 
     def begin(self, argv, *, env=None, stdin=b"", cwd=None):
-        told = task(argv, env or {}, stdin, cwd)
+        told = task_line(argv, env or {}, stdin, cwd)
         size = len(stdin) if len(stdin) > SHORT else 0
         nonce = uuid.uuid4().hex
         self.out, self.err = Frames(nonce, begun=self.next == b"x\n"), Frames(nonce)
         self.stdout = self.stderr = b""
-        known = "yes" if self.known and len(told) - size < 65536 else "ask"
-        self.say(self.next + call_line(told[: len(told) - size], nonce, known))
+        known = "yes" if self.known and len(told) < 65536 else "ask"
+        self.say(self.next + call_line(told, nonce, known))
         self.next = b"x\n"
         if size:
             self.until(lambda: self.err.send)

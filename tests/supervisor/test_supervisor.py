@@ -14,21 +14,13 @@ from pathlib import Path
 import pytest
 
 from anyspawn._env import Env
-from anyspawn.supervisor import (
-    CHUNK,
-    CLOSE,
-    RUNNING,
-    TAKEN,
-    TOOK,
-    Frames,
-    head,
-    line_of,
-    reading_script,
-    script,
-    script_line,
-    streaming,
-)
+from anyspawn.supervisor import reading_script, script, script_line
+from anyspawn.supervisor.encode import CHUNK, CLOSE, TAKEN, chunk_line, head
+from anyspawn.supervisor.protocol import TOOK
+from frames import Frames
 from machine import eventually, processes_with
+
+RUNNING = "running"
 
 
 class Reading(list):
@@ -56,11 +48,11 @@ class Supervised:
     def __init__(self, shell, argv, *, env=(), stdin=b"", cwd=None, live=False):
         self.nonce = uuid.uuid4().hex
         self.frames, self.out_frames = Frames(self.nonce), Frames(self.nonce)
-        words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), len(stdin), cwd) + stdin
+        size = None if live else len(stdin)
+        words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), size, cwd) + stdin
         begin = script()
         if isinstance(shell, Reading):
             begin, words = reading_script(), script_line() + words
-        words = streaming(words) if live else words
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [*shell, "-c", begin, "anyspawn", *argv], stdin=pipe, stdout=pipe, stderr=pipe
@@ -310,7 +302,7 @@ class Live(Supervised):
             self.stderr += self.frames.feed(data)
 
     def write(self, chunk):
-        self.say(line_of(chunk))
+        self.say(chunk_line(chunk))
 
     def say(self, line):
         self.process.stdin.write(line)

@@ -4,6 +4,7 @@ where nobody watches.
 
 from __future__ import annotations
 
+import errno
 import logging
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from anyspawn import Command, Direct, spawn
-from anyspawn._spawn import core
+from anyspawn._spawn import proc
 from anyspawn.hooks import ExecToolHook, HookRunner
 
 pytestmark = pytest.mark.anyio
@@ -176,9 +177,11 @@ async def test_nothing_is_logged_unless_asked_for(caplog):
 
 async def test_an_unconfirmed_clean_up_is_a_warning(caplog, monkeypatch):
     """As something may still run."""
-    monkeypatch.setattr(
-        core, "marked", lambda mark: (_ for _ in ()).throw(OSError("no descriptors"))
-    )
+
+    def cannot_look(mark):
+        raise OSError(errno.EMFILE, "no descriptors")
+
+    monkeypatch.setattr(proc, "sweep", cannot_look)
     await spawn(["sleep", "1000"], timeout=0.1)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.name == "anyspawn.spawn"

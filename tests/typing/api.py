@@ -72,7 +72,7 @@ async def calls(chunks: list[bytes]) -> None:
 
 
 async def live(command: Command) -> None:
-    async with anyspawn.open(
+    async with anyspawn.open_process(
         ["cat"], sandbox=Bubblewrap(), env={"A": "1"}, timeout=5, grace=1
     ) as process:
         assert_type(process, Process)
@@ -81,9 +81,9 @@ async def live(command: Command) -> None:
         await process.stdin.send(b"x")
         assert_type(await process.stdout.receive(), bytes)
         assert_type(await process.wait(), int)
-    async with Direct().open(command) as process:
+    async with Direct().open_process(command) as process:
         await process.send_signal(2)
-    anyspawn.open(["cat"], stdin=b"x")  # type: ignore[call-arg]
+    anyspawn.open_process(["cat"], stdin=b"x")  # type: ignore[call-arg]
 
 
 def print_number(number: int) -> None: ...

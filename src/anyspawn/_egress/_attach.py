@@ -110,7 +110,7 @@ async def into_container(
         id=holder_id(command),
         timeout=command.timeout,
     )
-    async with holder.open(hold):
+    async with holder.open_process(hold):
         pid = await _container_pid(docker, f"anyspawn-{hold.id}", command.id)
         listener = await listener_in(pid)
         gate = Gate(egress, command.id)

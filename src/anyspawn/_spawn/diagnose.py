@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from anyspawn.exceptions import NotStartedKind
+
 __all__ = ["HOST_ERRORS", "cwd_problem", "describe"]
 
 HOST_ERRORS = {
@@ -16,15 +18,12 @@ HOST_ERRORS = {
 }
 
 
-def _interpreter(path: str) -> str:
+def _first_line(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            first = file.readline(256)
+            return file.readline(256)
     except OSError:
-        return ""
-    return (
-        os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].split() else ""
-    )
+        return b""
 
 
 def cwd_problem(cwd: str | None) -> str:
@@ -36,44 +35,67 @@ def cwd_problem(cwd: str | None) -> str:
     if not os.path.isdir(cwd):
         return f"the working directory {cwd!r} is not a directory; give a directory as cwd"
     if not os.access(cwd, os.X_OK):
-        return f"the working directory {cwd!r} may not be entered by this user"
+        return f"this user may not enter the working directory {cwd!r}"
     return ""
 
 
-def describe(program: str, cwd: str | None, path: str, error: OSError) -> str:
-    """Return why ``program`` could not be started, from what the operating system said and what is
-    on disk.
+def describe(
+    program: str, cwd: str | None, path: str, error: OSError
+) -> tuple[NotStartedKind, str]:
+    """Return why ``program`` could not be started, from what the system said and what is on disk.
 
-    ``path`` is the search path. Not every event loop says which file an error is about, so they are
-    looked at again.
+    ``path`` is the search path. Not every event loop says which file an error is about, so they
+    are looked at again.
     """
     if error.errno in HOST_ERRORS:
-        return f"{program!r} was not started: {HOST_ERRORS[error.errno]}"
-    if os.sep in program:
-        file = os.path.join(cwd or "", program)
-    else:
-        import shutil
-
-        found = shutil.which(program, os.F_OK, path)
-        if found is None:
-            return f"program {program!r} was not found on PATH; install it, or give its whole path"
-        file = found
+        kind: NotStartedKind = "too_long" if error.errno == errno.E2BIG else "resources"
+        return kind, f"{program!r} was not started: {HOST_ERRORS[error.errno]}"
+    file = program if os.sep in program else _on_path(program, cwd, path)
+    if file is None:
+        return "not_found", (
+            f"program {program!r} was not found on PATH; install it, or give its whole path"
+        )
+    file = os.path.join(cwd or "", file)
     if os.path.isdir(file):
-        return f"{file!r} is a directory, not a program"
+        return "not_executable", f"{file!r} is a directory, not a program"
     if not os.path.exists(file):
-        return f"program {program!r} does not exist"
+        return "not_found", f"program {program!r} does not exist"
     if error.errno == errno.ENOENT:
-        interpreter = _interpreter(file)
-        what = (
-            f"its interpreter {interpreter!r}"
-            if interpreter
-            else "the interpreter or loader that it asks for"
-        )
-        return (
-            f"program {file!r} exists, but {what} does not; correct its first line or install that"
-        )
+        return "not_executable", _no_interpreter(file)  # as bash has it
     if error.errno == errno.EACCES and not os.access(file, os.X_OK):
-        return f"{file!r} is not executable; set its executable bit (chmod +x)"
+        return "not_executable", f"{file!r} is not executable; set its executable bit (chmod +x)"
     if error.errno == errno.ENOEXEC:
-        return f"{file!r} is in no format that this system executes; a script needs a first line such as #!/bin/sh"
-    return f"{program!r} was not started: {error.strerror or error}"
+        return "not_executable", (
+            f"{file!r} is in no format that this system executes; a script needs a first line such "
+            "as #!/bin/sh"
+        )
+    return "other", f"{program!r} was not started: {error.strerror or error}"
+
+
+def _on_path(program: str, cwd: str | None, path: str) -> str | None:
+    """Return the first file of that name, executable or not; entries are relative to ``cwd``."""
+    for folder in path.split(os.pathsep):
+        file = os.path.join(cwd or "", folder, program)
+        if os.path.isfile(file):
+            return file
+    return None
+
+
+def _no_interpreter(file: str) -> str:
+    line = _first_line(file)
+    words = line[2:].split()
+    if not line.startswith(b"#!") or not words:
+        return (
+            f"program {file!r} exists, but the interpreter or loader that it asks for does not; "
+            "install that"
+        )
+    interpreter = os.fsdecode(words[0])
+    if line.endswith(b"\r\n") and len(words) == 1 and os.path.exists(interpreter):
+        return (
+            f"the first line of {file!r} ends in CR LF, and there is no interpreter of that name; "
+            "save the file with LF alone (dos2unix)"
+        )
+    return (
+        f"program {file!r} exists, but its interpreter {interpreter!r} does not; correct its first "
+        "line or install that"
+    )

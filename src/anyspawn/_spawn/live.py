@@ -1,36 +1,38 @@
-"""A call that stays open: its caller reads and writes the program's streams while it runs.
+"""A program that stays open: its caller reads and writes its streams while it runs.
 
-The course is that of `Call`, from pipes to clean-up, and so are its guarantees. Other than there,
-it runs in a task of the event loop's own, so that neither the caller's cancellation nor another
-task's is in its way, and it hands on what comes
-instead of keeping it: a stream whose reader is behind is not read from the pipe, so that the
-program waits.
+It is a `Work` like any other, so that its guarantees are the same. It is looked after in a task of
+the event loop's own, so that neither the caller's cancellation nor another task's is in its way;
+and what comes is handed on instead of kept: a stream whose reader is behind is not read from the
+pipe, so that the program waits.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import selectors
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
 
 import anyio
 import attrs
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from anyspawn._model import Command, Completed, Launch
-from anyspawn._spawn.background import start_detached
-from anyspawn._spawn.core import Call, run, see_through
-from anyspawn._spawn.group import WHOLE_GROUP, replaced
-from anyspawn._spawn.pipes import Feed, Output, make_pipe, write_quietly
-from anyspawn._telemetry import warn, watch_spawn
+from anyspawn._spawn import proc
+from anyspawn._spawn.call import Work, never_started, new_nonce
+from anyspawn._spawn.connection import open_connection
+from anyspawn._spawn.outcome import outcome
+from anyspawn._spawn.phase import Phase, Why
+from anyspawn._spawn.streams import Feed, Output
+from anyspawn._spawn.tasks import see_through, start_detached
+from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import NotStartedError, SpawnError, SpawnTimeoutError, TransportError
-from anyspawn.supervisor import BROKE, CHUNK, CLOSE, RUNNING, TAKEN, TOOK, line_of, streaming
+from anyspawn.supervisor import Conversation
+from anyspawn.supervisor.encode import CHUNK, CLOSE, TAKEN, chunk_line, head
+from anyspawn.supervisor.protocol import BROKE
 
-__all__ = ["LiveCall", "Process", "open_process"]
+__all__ = ["Process", "open_live"]
 
 _AHEAD = 64 * 1024
 """Bytes of a stream that are read before somebody asks for them."""
@@ -46,18 +48,10 @@ _SETTLE = 0.5
 _SIGNAL_TIMEOUT = 5.0
 _WRITTEN = 2**20
 
-Examine = Callable[[Completed], Awaitable[Completed]]
-
 
 @asynccontextmanager
-async def open_process(
-    launch: Launch,
-    command: Command,
-    *,
-    mode: str,
-    began: float,
-    timeout: float,
-    examine: Examine | None = None,
+async def open_live(
+    launch: Launch, command: Command, *, mode: str, began: float, timeout: float
 ) -> AsyncIterator[Process]:
     """Start ``launch``, give the live process, and end what is left of it on the way out.
 
@@ -67,144 +61,111 @@ async def open_process(
         mode: What the sandbox is called in logs and spans.
         began: When the call began, on the event loop's clock.
         timeout: Seconds from then on that the program has to start.
-        examine: Returns an outcome with the right error, where it takes a question to the daemon or
-        the API server to know.
 
     Raises:
         SpawnError: It did not start.
     """
-    call = LiveCall(launch, command, mode, began, examine)
-    await call.begin(began + timeout)
+    live = _Live(launch, command, mode, began, timeout)
+    await live.begin()
     try:
-        yield Process(call)
+        yield Process(live)
     finally:
-        await call.close()
+        await live.close(Why.CLOSED)
 
 
-class _Kept(Output):
-    """An output stream of which the beginning and the end are kept beside what its reader gets."""
-
-    def take(self) -> bytes:
-        """Return what was kept; may be called again."""
-        data = self._buffer.getvalue()
-        turn = (
-            self._head + self._next % self._tail
-            if self.total > self._head + self._tail
-            else self._head
-        )
-        return data[: self._head] + data[turn:] + data[self._head : turn]
-
-
-class _Talk(Feed):
-    """The supervisor's stdin: its head, then lines, each when the one before was taken.
-
-    Its read end stays open here, so that a client that is gone is never a broken pipe.
-    """
-
-    def close_read_end(self) -> None:
-        if self.fd < 0:
-            super().close_read_end()
-
-    def push(self, line: bytes) -> None:
-        """Write a line as far as the pipe holds it."""
-        os.set_blocking(self.fd, False)
-        self._rest = memoryview(bytes(self._rest) + line)
-        self.write()
-
-
-class LiveCall(Call):
+class _Live:
     """The course of one live process.
 
     Args:
-        launch, command, mode, began, examine: As for `open_process`.
+        launch, command, mode, began, timeout: As for `open_live`.
+
+    Attributes:
+        started, ended, done: It has started; the program has ended; nothing is left to wait for.
+        returncode: The program's status, once it has ended.
+        error: What kept it from running, or broke.
+        completed: How it came out, once all is done.
     """
 
-    _stdin_type = _Talk
-    _output_type = _Kept
-
     def __init__(
-        self, launch: Launch, command: Command, mode: str, began: float, examine: Examine | None
+        self, launch: Launch, command: Command, mode: str, began: float, timeout: float
     ) -> None:
-        stdin = streaming(launch.stdin or b"") if launch.nonce else None
-        kept = attrs.evolve(command, output_limit=_KEPT, overflow="truncate", on_output=None)
-        super().__init__(attrs.evolve(launch, stdin=stdin), kept, began, math.inf)
         self.started, self.ended, self.done = anyio.Event(), anyio.Event(), anyio.Event()
         self.stdout, self.stderr = _Reader(self), _Reader(self)
-        self.stdin: _PipeWriter | _TalkWriter = (
-            _TalkWriter(self) if launch.nonce else _PipeWriter(self)
-        )
+        self.stdin: _PipeWriter | _TalkWriter
+        self.stdin = _PipeWriter(self) if launch.task is None else _TalkWriter(self)
         self.returncode: int | None = None
         self.error: SpawnError | None = None
+        self.completed: Completed | None = None
+        self.pid = -1
+        self._launch = launch
+        self._asked_for = command
+        self._command = attrs.evolve(
+            command, output_limit=_KEPT, overflow="truncate", on_output=None
+        )
         self._mode = mode
-        self._examine = examine
+        self._began = began
+        self._timeout = timeout
+        self._raised: BaseException | None = None
+        self._work: Work | None = None
         self._task: object = None
-        self._scope: anyio.CancelScope | None = None
-        self._why: Literal["closed", "timeout"] | None = None  # to end it
-        self._timeout_of_start = math.inf
+        self._scope = anyio.CancelScope()
+        self._why: Why | None = None  # to end it
         self._judged: Completed | None = None
-        self._draining = False
-        self._leader_pid: int | None = None
+        self._leaving = False
 
     @property
     def over(self) -> bool:
         """Whether the program has ended."""
         return self.ended.is_set()
 
-    async def begin(self, deadline: float) -> None:
+    # --- as its caller sees it --------------------------------------------------------------------
+
+    async def begin(self) -> None:
         """Start it, and wait until it has started.
 
         Raises:
             SpawnError: It did not.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
-        self._timeout_of_start = deadline - self._began
-        self._task = start_detached(self._look_after, name=f"anyspawn open {self._command.argv[0]}")
+        name = f"anyspawn open {self._command.argv[0]}"
+        self._task = start_detached(self._look_after, name=name)
         try:
-            with anyio.CancelScope(deadline=deadline):
+            with anyio.CancelScope(deadline=self._began + self._timeout):
                 await self.started.wait()
         except BaseException:
-            await self.close()
+            await self.close(Why.CLOSED)
             raise
         if self.started.is_set() and not isinstance(self.error, (NotStartedError, TransportError)):
             return
-        await self.close("closed" if self.started.is_set() else "timeout")
-        if self.raised is not None and not isinstance(self.raised, anyio.get_cancelled_exc_class()):
-            raise self.raised
-        if self.completed is None or self.completed.error is None:  # the event loop is being closed
-            raise TransportError(
-                f"{self._command.argv[0]!r} was ended before it had started", started=None
-            )
+        await self.close(Why.CLOSED if self.started.is_set() else Why.TIMEOUT)
+        cancelled = anyio.get_cancelled_exc_class()
+        if self._raised is not None and not isinstance(self._raised, cancelled):
+            raise self._raised
+        if self.completed is None or self.completed.error is None:  # the loop is being closed
+            program = self._command.argv[0]
+            raise TransportError(f"{program!r} was killed before it had started", started=None)
         raise self.completed.error
 
-    async def close(self, why: Literal["closed", "timeout"] = "closed") -> None:
+    async def close(self, why: Why) -> None:
         """End what is left of it, and wait for that, whatever cancels the caller meanwhile."""
         if self._why is None:
             self._why = why
-        if self._scope is not None:
-            self._scope.cancel()
+        self._scope.cancel()
         if not self.done.is_set():
             await see_through(self.done.wait, math.inf)  # which is bounded by what it waits for
 
+    # --- its course -------------------------------------------------------------------------------
+
     async def _look_after(self) -> None:
-        watch = watch_spawn(self._command, self._mode)
+        """See it through, in a task of the loop's own, and never raise."""
         try:
-            await self.supervise()
-        finally:
-            if self.cleanup_failed:
-                program = self._command.argv[0]
-                warn(
-                    "anyspawn.spawn",
-                    "id=%s mode=%s: something of %r may still run",
-                    self._command.id,
-                    self._mode,
-                    program,
-                )
-            if watch is not None:
-                watch.end(self.completed, self.raised, self.pid)
-            if not isinstance(
-                self.raised, GeneratorExit
-            ):  # the loop is closed, and nobody waits any more
-                self._set_all()
+            with watch_spawn(self._command, self._mode) as watched:
+                self.completed = watched.came_to(await self._see_through(watched))
+        except GeneratorExit:  # the loop is closed, and nobody waits any more
+            raise
+        except BaseException as exc:
+            self._raised = exc
+        self._set_all()
 
     def _set_all(self) -> None:
         if self.completed is not None:
@@ -216,263 +177,246 @@ class LiveCall(Call):
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.shut()
 
-    # --- the course -------------------------------------------------------------------------------
+    async def _see_through(self, watched: Watched) -> Completed:
+        work: Work | None = None
+        try:
+            try:
+                with self._scope:
+                    self._work = work = await self._open()
+                    watched.pid = self.pid = work.connection.child.pid
+                    await self._attend(work)
+                if work is None:
+                    return never_started(self._asked_for, self._not_in_time(), self._began)
+                await self._leave(work)
+            except GeneratorExit:
+                raise
+            except SpawnError as exc:
+                if work is None:
+                    return never_started(self._asked_for, exc, self._began)
+                work.give_up(exc)
+            except BaseException as exc:
+                if work is None:
+                    raise
+                work.give_up(exc)
+            if work.state.phase is not Phase.SETTLED:
+                await see_through(work.end, math.inf)
+        finally:
+            self.stdin.shut()
+            if work is not None:
+                watched.unconfirmed = work.cleanup.value == "unconfirmed"
+                work.ending.release(work)
+        if work.raised is not None:
+            self._raised, work.raised = work.raised, None
+        return self._outcome(work)
 
-    async def _attend(self) -> None:
-        with anyio.CancelScope() as self._scope:
-            if self._why is not None:
-                self._scope.cancel()
-            await self._until_started()
-            self.started.set()
-            while True:
-                await (self._turn_in_doubt() if self._doubtful else self._turn())
-                await self._note_end()
-        self._draining = True
-        for stream in (self.stdout, self.stderr):
+    def _not_in_time(self) -> SpawnTimeoutError:
+        program = self._command.argv[0]
+        return SpawnTimeoutError(f"{program!r} was not started within {self._timeout:g} s")
+
+    async def _open(self) -> Work:
+        launch, task = self._launch, self._launch.task
+        talk: Conversation | None = None
+        if task is None:
+            connection = await open_connection(launch, self._command.id, lambda: Feed(hold=True))
+        else:
+            nonce = new_nonce()
+            told = task.before + head(self._command.id, nonce, task.env, None, task.cwd)
+            talk = Conversation(nonce)
+            talk.expect_chunks()
+            connection = await open_connection(
+                launch, self._command.id, lambda: Feed(told, hold=True, later=True, stays=True)
+            )
+        if isinstance(self.stdin, _PipeWriter):
+            self.stdin.feed = connection.stdin
+            if connection.stdin is not None:
+                os.set_blocking(connection.stdin.fd, False)
+        return Work(connection, self._command, talk, take=self._take)
+
+    async def _attend(self, work: Work) -> None:
+        """Move data until the block is left."""
+        if work.connection.cancelled is not None:
+            raise work.connection.cancelled
+        await self._until_started(work)
+        self.started.set()
+        while True:
+            if self._doubtful(work):
+                await self._turn_in_doubt(work)
+            else:
+                await work.turn()
+            await self._note_end(work)
+
+    async def _leave(self, work: Work) -> None:
+        """Read what is left, now that nobody else does, and see what has to be killed."""
+        self._leaving = True
+        for stream in (self.stdout, self.stderr, self.stdin):
             stream.shut()
-        self.stdin.shut()
-        self._resume_all()
-        if self._work_ended:
-            await self._read_until_closed(self._command.wait_delay, stop_early=False)
-            self._incomplete = self._streams_open
-        if not self._exited and (self._streams_open or not self._work_ended):
-            self._reason = self._why
+        for reader in (self.stdout, self.stderr):
+            self.resume(reader)
+        if work.ended:
+            await work.until_ended()  # it notes that
+            await work.until_closed()
+            await work.look_for_the_rest()
+        else:
+            work.stop(self._why or Why.CLOSED)
 
-    async def _note_end(self) -> None:
-        """See what it means if the program, or its client, has ended."""
-        assert self._selector is not None
-        assert self._group is not None
-        if self._exited and self._judged is None:
-            self._exit_seen = True
-            if self._group.pidfd in self._selector.get_map():
-                self._selector.unregister(self._group.pidfd)
-            await self._judge_end()
-        elif (
-            self._work_ended and not self.over and self._frames is not None and self._frames.started
-        ):
-            self.returncode = self._frames.exit_status
+    async def _until_started(self, work: Work) -> None:
+        settled = anyio.current_time() + _SETTLE
+        launch = self._launch
+        while not self.over and not self._under_way(work):
+            short = work.connection.leader >= 0 and not launch.running
+            with anyio.move_on_after(_LOOK if short else _ASK):
+                await work.turn()
+            await self._note_end(work)
+            if launch.running:
+                if not self.over and (await work.beside(launch.running)).stdout.strip():
+                    return
+            elif work.talk is None and anyio.current_time() > settled:
+                return
+
+    def _under_way(self, work: Work) -> bool:
+        """Whether it is sure that the program runs."""
+        if work.talk is not None:
+            return work.talk.report.running
+        if self._launch.leader is not None:
+            leader = work.connection.leader_pid
+            return leader is not None and proc.replaced(leader)
+        return self._launch.runner is None and not self._launch.remote
+
+    async def _note_end(self, work: Work) -> None:
+        """See what it means if the program, or its client, has exited."""
+        if work.connection.child.exited and self._judged is None:
+            await self._judge_end(work)
+        elif work.ended and not self.over and work.talk is not None and work.talk.report.started:
+            self.returncode = work.talk.report.exit_status
             self._say_ended()
 
-    async def _until_started(self) -> None:
-        settled = anyio.current_time() + _SETTLE
-        while not self.over and not self._under_way():
-            if self._launch.running:
-                with anyio.move_on_after(_ASK):
-                    await self._turn()
-                await self._note_end()
-                if not self.over and (await self._beside(self._launch.running)).stdout.strip():
-                    return
-            else:
-                with anyio.move_on_after(_LOOK if self._leader >= 0 else _ASK):
-                    await self._turn()
-                await self._note_end()
-                if self._frames is None and anyio.current_time() > settled:
-                    return
-
-    def _under_way(self) -> bool:
-        """Whether it is sure that the program runs."""
-        launch = self._launch
-        if self._frames is not None:
-            return RUNNING in self._frames.words
-        if launch.leader is not None:
-            return self._leader_pid is not None and replaced(self._leader_pid)
-        return launch.runner is None and not launch.remote
-
-    async def _judge_end(self) -> None:
-        """Say how it came out, now that the local process has ended."""
-        assert self._process is not None
-        await self._process.wait()
-        for output, reader in zip(self._outputs, (self.stdout, self.stderr), strict=False):
-            self._take_left(output, reader)
-        if self._status is not None:
-            self._status.read_rest()
-        outputs = list(self._outputs)
-        judged = super()._outcome()
-        self._outputs = outputs
-        if self._examine is not None:
-            judged = await self._examine(judged)
+    async def _judge_end(self, work: Work) -> None:
+        """Say how it came out, now that the local process has exited."""
+        await work.connection.child.wait()
+        pairs = list(zip(work.connection.outputs, (self.stdout, self.stderr), strict=True))
+        for output, reader in pairs:
+            self._take_left(work, output, reader)
+        judged = outcome(
+            work.connection.launch, self._asked_for, work.seen(self._began, self._timeout)
+        )
+        if self._launch.examine is not None:
+            judged = await self._launch.examine(judged) or judged
         self._judged = judged
         if isinstance(judged.error, (NotStartedError, TransportError)):
             self.error = judged.error
         if not self.over:
             self.returncode = judged.returncode
             self._say_ended()
-        for output, reader in zip(self._outputs, (self.stdout, self.stderr), strict=False):
+        for output, reader in pairs:
             if not output.open:
                 reader.put(b"", end=True)
 
-    def _take_left(self, output: Output, reader: _Reader) -> None:
-        """Take what a pipe holds, which no one may ask for: the last words of a client are at its
-        end.
-        """
+    def _take_left(self, work: Work, output: Output, reader: _Reader) -> None:
+        """Take what a pipe holds, which nobody may read: a client's last words are there."""
+        for data in output.read_rest(_LEFT):
+            reader.put(data)
         if not output.open:
-            return
-        os.set_blocking(output.fd, False)
-        taken = 0
-        with suppress(BlockingIOError):
-            while taken < _LEFT and not output.at_end:
-                data = output.read()
-                taken += len(data)
-                reader.put(data)
-        if output.at_end:
-            self._forget(output)
-        self._count_words()
+            work.connection.at_end(output)
+        self._count_chunks(work)
 
     def _say_ended(self) -> None:
         self.ended.set()
         self.stdin.shut()
 
-    def _outcome(self) -> Completed:
+    def _outcome(self, work: Work) -> Completed:
+        seen = work.seen(self._began, self._timeout)
+        if work.state.why is Why.TIMEOUT:
+            completed = outcome(work.connection.launch, self._asked_for, seen)
+            return attrs.evolve(completed, error=self._not_in_time())
         if self._judged is None:
-            return super()._outcome()
-        out, err = (
-            (self._outputs[0].take(), self._outputs[1].take())
-            if self._judged.error is None
-            else (None, None)
-        )
+            return outcome(work.connection.launch, self._asked_for, seen)
+        judged = self._judged
         return attrs.evolve(
-            self._judged,
-            stdout=self._judged.stdout if out is None else out,
-            stderr=self._judged.stderr if err is None else err,
-            output_incomplete=self._incomplete,
-            duration=anyio.current_time() - self._began,
-            cleanup=self._cleanup,
+            judged,
+            stdout=seen.stdout if judged.error is None else judged.stdout,
+            stderr=seen.stderr if judged.error is None else judged.stderr,
+            output_incomplete=seen.incomplete,
+            duration=seen.duration,
+            cleanup=seen.cleanup,
         )
 
-    def _judge(self, completed: Completed, command: Command) -> SpawnError | None:
-        if self._reason == "timeout":
-            return SpawnTimeoutError(
-                f"{command.argv[0]!r} had not started after {self._timeout_of_start:g} s, and was ended"
-            )
-        if self._reason == "closed":
-            return None  # it was ended because it was no longer wanted
-        return super()._judge(completed, command)
+    # --- moving data ------------------------------------------------------------------------------
 
-    # --- events -----------------------------------------------------------------------------------
-
-    def _open_pipes(self) -> tuple[int | None, int, int]:
-        stdin, stdout, stderr = super()._open_pipes()
-        if isinstance(self.stdin, _PipeWriter):
-            stdin, self.stdin.fd = make_pipe()
-            self._child_fds.append(stdin)
-            os.set_blocking(self.stdin.fd, False)
-        return stdin, stdout, stderr
-
-    def _pin_leader(self, pid: int | None) -> None:
-        super()._pin_leader(pid)
-        self._leader_pid = pid if self._leader >= 0 else None
-
-    async def _read(self, output: Output) -> None:
-        data = output.read()
-        if output.at_end:
-            self._forget(output)
-        if self._frames is not None and self._feeds and self._feeds[0].waiting:
-            self._open_talks(output)
-        self._count_words()
-        if output is self._status:
-            if self._leader < 0 and self._launch.leader is not None:
-                self._pin_leader(self._launch.leader(output.so_far()))
+    async def _take(self, output: Output, data: bytes) -> None:
+        work = self._work
+        if work is None:
             return
-        reader = self.stdout if output is self._outputs[0] else self.stderr
-        # That the connection was lost, rather than the stream's end come, is known with the
-        # client's end.
-        reader.put(
-            data, end=output.at_end and (not self._launch.remote or self._judged is not None)
-        )
-        if reader.full and not self._draining and not output.at_end:
-            assert self._selector is not None
-            self._selector.unregister(output.fd)
+        self._count_chunks(work)
+        reader = self.stdout if output is work.connection.stdout else self.stderr
+        # That the connection was lost, rather than the stream's end come, is known when the
+        # client has exited.
+        known = not self._launch.remote or self._judged is not None
+        reader.put(data, end=not output.open and known)
+        if reader.full and not self._leaving and output.open:
+            work.connection.pause(output)
             reader.paused = output
 
-    @property
-    def _doubtful(self) -> bool:
-        return any(output.frames is not None and output.frames.doubtful for output in self._outputs)
+    def _doubtful(self, work: Work) -> bool:
+        talk = work.talk
+        return talk is not None and (talk.doubtful("stdout") or talk.doubtful("stderr"))
 
-    async def _turn_in_doubt(self) -> None:
-        """Take a turn; hand on what may be the beginning of a frame, and is not followed by one:
-        its reader may have to answer.
+    async def _turn_in_doubt(self, work: Work) -> None:
+        """Take a turn; hand on what may begin a frame, and is not followed by one: its reader may
+        have to answer.
         """
         with anyio.move_on_after(_HELD):
-            await self._turn()
+            await work.turn()
             return
-        for output, reader in zip(self._outputs, (self.stdout, self.stderr), strict=False):
-            if output.frames is not None and output.frames.doubtful:
-                data = output.frames.pass_on()
-                output.keep(data)
+        for output, reader in zip(work.connection.outputs, (self.stdout, self.stderr), strict=True):
+            if work.talk is not None and work.talk.doubtful(output.name):
+                data = work.talk.pass_on(output.name)
+                output.capture.keep(data)
                 reader.put(data)
 
-    def _forget(self, output: Output) -> None:
-        assert self._selector is not None
-        with suppress(KeyError):  # one whose reader is behind
-            self._selector.unregister(output.fd)
-        output.close()
-
-    def _count_words(self) -> None:
-        if isinstance(self.stdin, _TalkWriter) and self._frames is not None:
-            for word in (TOOK, BROKE):
-                while word in self._frames.words:
-                    self._frames.words.remove(word)  # lest they become ever more
-                    self.stdin.taken(broken=word == BROKE)
+    def _count_chunks(self, work: Work) -> None:
+        if isinstance(self.stdin, _TalkWriter) and work.talk is not None:
+            answers, work.talk.chunks = work.talk.chunks, []
+            for answer in answers:
+                self.stdin.taken(broken=answer == BROKE)
 
     def resume(self, reader: _Reader) -> None:
         """Read on from the pipe of a reader that caught up."""
         output, reader.paused = reader.paused, None
-        if output is not None and output.open and self._selector is not None:
-            self._selector.register(output.fd, selectors.EVENT_READ, output)
-
-    def _resume_all(self) -> None:
-        for reader in (self.stdout, self.stderr):
-            self.resume(reader)
+        if output is not None and self._work is not None and not self.done.is_set():
+            self._work.connection.resume(output)
 
     def say(self, line: bytes) -> None:
         """Tell the supervisor something."""
-        if self._feeds and self._selector is not None and self._feeds[0].fd >= 0:
-            talk = self._feeds[0]
-            assert isinstance(talk, _Talk)
-            was_done = talk.done
-            talk.push(line)
-            if was_done and not talk.done:
-                self._selector.register(talk.fd, selectors.EVENT_WRITE, talk)
-
-    def _release(self) -> None:
-        if isinstance(self.stdin, _PipeWriter):
-            self.stdin.release()
-        super()._release()
+        if self._work is not None and not self.done.is_set():
+            self._work.connection.tell(line)
 
     async def send_signal(self, signum: int) -> None:
         """Send the program's process group a signal, if it has not ended."""
-        if self.over or self._group is None:
+        if self.over or self._work is None:
             return
-        if self._launch.stop:
+        launch, connection = self._launch, self._work.connection
+        program = self._command.argv[0]
+        if launch.stop:
             name = signal.Signals(signum).name.removeprefix("SIG")
-            argv = (*self._launch.stop[:-1], self._launch.stop[-1].removesuffix("TERM") + name)
-            command = Command(argv, timeout=_SIGNAL_TIMEOUT)
-            asked = Launch(argv=argv)
-            done = await run(
-                asked, command, mode=self._mode, began=anyio.current_time(), timeout=_SIGNAL_TIMEOUT
-            )
+            argv = (*launch.stop[:-1], launch.stop[-1].removesuffix("TERM") + name)
+            done = await self._work.beside(argv, _SIGNAL_TIMEOUT)
             if done.error is not None and not self.over:
-                raise TransportError(
-                    f"{self._command.argv[0]!r} was not sent {name}: {done.error}", started=True
-                )
-        elif self._launch.remote:
-            raise TransportError(
-                f"{self._command.argv[0]!r} cannot be sent a signal where it is without a supervisor",
-                started=True,
-            )
-        elif self._leader >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._leader, signum, None, WHOLE_GROUP)
+                raise TransportError(f"{program!r} was not sent {name}: {done.error}", started=True)
+        elif launch.remote:
+            message = f"{program!r} cannot be sent a signal where it is without a supervisor"
+            raise TransportError(message, started=True)
+        elif connection.leader >= 0:
+            proc.signal_led(connection.leader, connection.leader_pid, signum)
         else:
-            self._group.send(signum)
+            connection.child.signal_group(signum)
 
 
 class _Reader(ByteReceiveStream):
     """One of the program's output streams."""
 
-    def __init__(self, call: LiveCall) -> None:
+    def __init__(self, live: _Live) -> None:
         self.paused: Output | None = None
-        self._call = call
+        self._live = live
         self._data = bytearray()
         self._at_end = False
         self._shut = False
@@ -502,8 +446,8 @@ class _Reader(ByteReceiveStream):
 
         Raises:
             anyio.EndOfStream: There is no more.
-            anyio.BrokenResourceError: There may have been more: the connection to the program was
-            lost. anyio.ClosedResourceError: The stream was closed, or the block left.
+            anyio.BrokenResourceError: The connection to the program was lost: there may be more.
+            anyio.ClosedResourceError: The stream was closed, or the block left.
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be 1 or more, not {max_bytes}")
@@ -513,30 +457,30 @@ class _Reader(ByteReceiveStream):
                 if self._shut:
                     raise anyio.ClosedResourceError
                 if self._at_end:
-                    if isinstance(self._call.error, TransportError):
-                        raise anyio.BrokenResourceError from self._call.error
+                    if isinstance(self._live.error, TransportError):
+                        raise anyio.BrokenResourceError from self._live.error
                     raise anyio.EndOfStream
                 self._news = anyio.Event()
                 await self._news.wait()
             chunk = bytes(self._data[:max_bytes])
             del self._data[:max_bytes]
             if self.paused is not None and not self.full:
-                self._call.resume(self)
+                self._live.resume(self)
             return chunk
 
     async def aclose(self) -> None:
         """Throw away what the program writes from now on."""
         self.shut()
-        self._call.resume(self)
+        self._live.resume(self)
         await anyio.lowlevel.checkpoint()
 
 
 class _PipeWriter(ByteSendStream):
     """The program's standard input, a pipe."""
 
-    def __init__(self, call: LiveCall) -> None:
-        self.fd = -1
-        self._call = call
+    def __init__(self, live: _Live) -> None:
+        self.feed: Feed | None = None
+        self._live = live
         self._waits = False
         self._guard = anyio.ResourceGuard("writing to")
 
@@ -553,37 +497,34 @@ class _PipeWriter(ByteSendStream):
             await anyio.lowlevel.checkpoint()
             rest = memoryview(item)
             while True:
-                if self.fd < 0:
+                feed = self.feed
+                if feed is None or feed.fd < 0:
                     raise (
-                        anyio.BrokenResourceError if self._call.over else anyio.ClosedResourceError
+                        anyio.BrokenResourceError if self._live.over else anyio.ClosedResourceError
                     )
                 if not rest:
                     return
                 try:
-                    rest = rest[write_quietly(self.fd, rest[:_WRITTEN]) :]
+                    rest = rest[feed.write(rest[:_WRITTEN]) :]
                 except BlockingIOError:
-                    await self._until_room()
+                    await self._until_room(feed.fd)
                 except BrokenPipeError:
                     raise anyio.BrokenResourceError from None
 
-    async def _until_room(self) -> None:
+    async def _until_room(self, fd: int) -> None:
         self._waits = True
         try:
             with suppress(anyio.ClosedResourceError):
-                await anyio.wait_writable(self.fd)
+                await anyio.wait_writable(fd)
         finally:
             self._waits = False
 
     def shut(self) -> None:
-        if self.fd >= 0 and self._waits:
-            anyio.notify_closing(self.fd)
-        self.release()
-
-    def release(self) -> None:
         """Close the descriptor, whether there is an event loop or not."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self.feed is not None and self.feed.fd >= 0:
+            if self._waits:
+                anyio.notify_closing(self.feed.fd)
+            self.feed.close()
 
     async def aclose(self) -> None:
         """Let the program see the end of its standard input."""
@@ -598,8 +539,8 @@ class _TalkWriter(ByteSendStream):
     would be another line.
     """
 
-    def __init__(self, call: LiveCall) -> None:
-        self._call = call
+    def __init__(self, live: _Live) -> None:
+        self._live = live
         self._free = anyio.Event()
         self._free.set()
         self._owed = False  # an answer to a chunk
@@ -609,19 +550,17 @@ class _TalkWriter(ByteSendStream):
         self._guard = anyio.ResourceGuard("writing to")
 
     async def send(self, item: bytes) -> None:
-        """As `_PipeWriter.send`; what was written when it is cancelled is a whole number of
-        chunks.
-        """
+        """As `_PipeWriter.send`; what a cancelled call has written is a whole number of chunks."""
         with self._guard:
             await anyio.lowlevel.checkpoint()
             rest, sent = memoryview(item), False
             while True:
                 await self._free.wait()
-                if self._call.over and self._owed and not self._broken:
+                if self._live.over and self._owed and not self._broken:
                     await self._last_word()
                 if sent and not rest and not self._owed and not self._broken:
                     return  # it was taken, whatever became of the program since
-                if self._broken or self._call.over:
+                if self._broken or self._live.over:
                     raise anyio.BrokenResourceError
                 if self._closed:
                     raise anyio.ClosedResourceError
@@ -629,7 +568,7 @@ class _TalkWriter(ByteSendStream):
                     return
                 sent = self._owed = True
                 self._free = anyio.Event()
-                self._call.say(line_of(bytes(rest[:CHUNK])))
+                self._live.say(chunk_line(bytes(rest[:CHUNK])))
                 rest = rest[CHUNK:]
 
     async def _last_word(self) -> None:
@@ -646,12 +585,13 @@ class _TalkWriter(ByteSendStream):
         """Go on, now that a chunk was written, or refused."""
         self._owed = False
         self._broken = self._broken or broken
-        self._call.say(TAKEN)
+        self._live.say(TAKEN)
         if self._ending:
-            self._call.say(CLOSE)
+            self._live.say(CLOSE)
         self._free.set()
 
     def shut(self) -> None:
+        """Take no more."""
         self._closed = True
         self._free.set()
 
@@ -660,7 +600,7 @@ class _TalkWriter(ByteSendStream):
         if not self._closed:
             self._closed = True
             if self._free.is_set():
-                self._call.say(CLOSE)
+                self._live.say(CLOSE)
             else:
                 self._ending = True  # after the chunk that is on its way
                 self._free.set()
@@ -668,7 +608,7 @@ class _TalkWriter(ByteSendStream):
 
 
 class Process:
-    """A live process; `anyspawn.open` gives it.
+    """A live process; `anyspawn.open_process` gives it.
 
     Attributes:
         stdin: Its standard input, an `anyio.abc.ByteSendStream`; ``await stdin.aclose()`` is its
@@ -678,34 +618,32 @@ class Process:
         stderr: Its standard error, likewise.
     """
 
-    def __init__(self, call: LiveCall) -> None:
-        self.stdin: ByteSendStream = call.stdin
-        self.stdout: ByteReceiveStream = call.stdout
-        self.stderr: ByteReceiveStream = call.stderr
-        self._call = call
+    def __init__(self, live: _Live) -> None:
+        self.stdin: ByteSendStream = live.stdin
+        self.stdout: ByteReceiveStream = live.stdout
+        self.stderr: ByteReceiveStream = live.stderr
+        self._live = live
 
     @property
     def pid(self) -> int:
         """The local process's number, the program's own with `Direct` and elsewhere its
         runner's.
         """
-        pid = self._call.pid
-        assert pid is not None
-        return pid
+        return self._live.pid
 
     @property
     def returncode(self) -> int | None:
         """The program's status, negative for a signal where `spawn` has it so; ``None`` while it
         runs, or where it is not known.
         """
-        return self._call.returncode
+        return self._live.returncode
 
     @property
     def completed(self) -> Completed | None:
         """How it came out, once the block is left; with the beginning and the end of its output, 64
         KiB of each stream.
         """
-        return self._call.completed
+        return self._live.completed
 
     async def wait(self) -> int:
         """Wait until the program has ended, and return its status.
@@ -716,11 +654,11 @@ class Process:
             TransportError: The connection to it was lost, so that its status is not known.
             anyio.ClosedResourceError: The block was left, and its status is not known.
         """
-        await self._call.ended.wait()
-        if self._call.returncode is not None:
-            return self._call.returncode
-        if self._call.error is not None:
-            raise self._call.error
+        await self._live.ended.wait()
+        if self._live.returncode is not None:
+            return self._live.returncode
+        if self._live.error is not None:
+            raise self._live.error
         raise anyio.ClosedResourceError
 
     async def send_signal(self, signum: int) -> None:
@@ -733,8 +671,8 @@ class Process:
         Raises:
             TransportError: It could not be sent.
         """
-        await self._call.send_signal(signum)
+        await self._live.send_signal(signum)
 
     def __repr__(self) -> str:
-        state = "running" if not self._call.over else f"returncode={self.returncode}"
-        return f"<anyspawn.Process pid={self._call.pid} {state}>"
+        state = "running" if not self._live.over else f"returncode={self.returncode}"
+        return f"<anyspawn.Process pid={self._live.pid} {state}>"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from functools import cache
+
+from anyspawn._model import Fill
 
 __all__ = [
     "ETC",
     "ETC_BOUND",
-    "ETC_FOLDER",
     "ETC_LINKS",
     "ETC_ONLINE",
-    "KERNEL",
-    "OFFLINE",
-    "ONLINE",
     "SYSTEM",
     "cover",
     "for_all",
+    "kernel",
+    "system",
 ]
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
@@ -62,7 +63,7 @@ ETC_BOUND = (
 ETC_ONLINE = ("hosts", "resolv.conf")
 """What is there of it with the host's network: how to look names up."""
 ETC_LINKS = {"os-release": "../usr/lib/os-release", "mtab": "/proc/self/mounts"}
-ETC_FOLDER = "?etc"
+_ETC_FOLDER = Fill("?", "etc")
 """Stands for the folder that is /etc inside, until a process starts."""
 
 _PRIVATE = (
@@ -97,14 +98,20 @@ irq and sysrq-trigger.
 """
 
 
-def _system(*, online: bool) -> tuple[str, ...]:
+@cache
+def system(*, online: bool) -> tuple[str, ...]:
+    """Return bwrap's options for the system's files, which are looked for once in a process.
+
+    Args:
+        online: With the host's network.
+    """
     options: list[str] = []
     for path in SYSTEM:
         if os.path.islink(path):
             options += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             options += ["--ro-bind-try", path, path]
-    options += ["--ro-bind", ETC_FOLDER, "/etc"]
+    options += ["--ro-bind", _ETC_FOLDER, "/etc"]
     for name in (*ETC_BOUND, *(ETC_ONLINE if online else ())):
         if for_all(path := f"/etc/{name}"):
             options += ["--ro-bind-try", path, path]
@@ -115,7 +122,9 @@ def _system(*, online: bool) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _kernel() -> tuple[str, ...]:
+@cache
+def kernel() -> tuple[str, ...]:
+    """Return bwrap's options for what there is in a new /proc beside the processes."""
     root = os.getuid() == 0
     options: list[str] = []
     for name in _KERNEL_SETTINGS:
@@ -151,11 +160,3 @@ def for_all(path: str) -> bool:
         return False
     needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else 0)
     return status.st_mode & needed == needed
-
-
-OFFLINE = _system(online=False)
-"""bwrap's options for the system's files, which are looked for once in a process."""
-ONLINE = _system(online=True)
-"""The same with the host's network."""
-KERNEL = _kernel()
-"""bwrap's options for what there is in a new /proc beside the processes."""

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from anyspawn.argv._files import KERNEL, OFFLINE, ONLINE, SYSTEM
+from anyspawn.argv._files import SYSTEM, kernel, system
 from anyspawn.supervisor import resident_script
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def bubblewrap_argv(
     online = config.network is True
     if online:
         argv.append("--share-net")
-    argv += ONLINE if online else OFFLINE
+    argv += system(online=online)
     argv += ["--perms", "1777", "--dir", _HOME]
     for path in (*EMPTY, *((config.workdir,) if config.workdir else ())):
         argv += ["--dir", path]
@@ -88,13 +88,13 @@ def bubblewrap_argv(
     if "/" in binds:  # before /proc and /dev, which stay the sandbox's own
         argv += binds.pop("/")
     argv += ["--proc", "/proc", "--dev", "/dev"]
-    argv += KERNEL
+    argv += kernel()
     for inside in sorted(binds, key=lambda path: path.count("/")):
         argv += binds[inside]
     start = config.workdir or _HOME  # a resident goes on from there by itself
     argv += ["--chdir", start if config.resident else cwd_inside(config, command)]
-    resident = ("sh", "-c", resident_script(), "anyspawn") if config.resident else ()
-    return (*argv, *config.extra_args, "--", *resident, *command.argv)
+    begun = ("sh", "-c", resident_script(), "anyspawn") if config.resident else command.argv
+    return (*argv, *config.extra_args, "--", *begun)
 
 
 def cwd_inside(config: Bubblewrap, command: Command) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from anyspawn._egress import Egress, holder_id
-from anyspawn._model import FdArg
+from anyspawn._model import FdArg, Fill
 from anyspawn.exceptions import ConfigError
 from anyspawn.supervisor import resident_script, script
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from anyspawn.sandboxes.docker_run import DockerRun
 
 __all__ = [
-    "OWNER",
     "container_name",
     "docker_exec_argv",
     "docker_run_argv",
@@ -31,12 +30,10 @@ __all__ = [
     "remove_argv",
 ]
 
-OWNER = "io.anyspawn.owner=?"
-"""The label that says who made a container; what comes after the sign is filled in when the process
-starts.
-"""
-_ENV_FILE = "/dev/fd/?"
-"""The file of variables: a descriptor, whose number is filled in when the process starts."""
+_OWNER = Fill("io.anyspawn.owner=?", "owner")
+"""The label that says who made a container."""
+_ENV_FILE = Fill("/dev/fd/?", "fd")
+"""The file of variables: a descriptor."""
 
 _LINE = 32 * 1024
 """Characters of a variable that fit a line of the file whatever client reads it; its scanner stops
@@ -82,16 +79,11 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     The owner's label and the number in the file of variables are placeholders, filled in when the
     process starts; so are the names of a container that serves many commands.
     """
-    call_id = "?" if config.resident else command.id
-    argv = [config.docker_path, "run", "--rm", "-i", "--name", f"anyspawn-{call_id}"]
-    argv += [
-        "--label",
-        f"io.anyspawn.id={call_id}",
-        "--label",
-        OWNER,
-        "--pull=never",
-        "--log-driver=none",
-    ]
+    name, label = f"anyspawn-{command.id}", f"io.anyspawn.id={command.id}"
+    if config.resident:
+        name, label = Fill("anyspawn-?", "id"), Fill("io.anyspawn.id=?", "id")
+    argv = [config.docker_path, "run", "--rm", "-i", "--name", name, "--label", label]
+    argv += ["--label", _OWNER, "--pull=never", "--log-driver=none"]
     if config.security is not None:
         from anyspawn._security import security_options
 
@@ -100,7 +92,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         argv.append(f"--network=container:anyspawn-{holder_id(command)}")
     elif config.network:
         argv.append(f"--network={config.network}")
-    supervised = config.resident
+    supervised = bool(config.resident)
     cwd = (
         config.workdir if supervised else command.cwd or config.workdir
     )  # a resident goes there by itself
@@ -119,7 +111,6 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
             "-c",
             resident_script(),
             "anyspawn",
-            *command.argv,
         )
     argv += env_args(command.env)
     return (*argv, *config.extra_args, config.image, *command.argv)
@@ -144,16 +135,10 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     if config.supervisor == "off":
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
-    return (
-        *argv,
-        *config.extra_args,
-        config.container,
-        "sh",
-        "-c",
-        resident_script() if config.resident else script(),
-        "anyspawn",
-        *command.argv,
-    )
+    begun = ("sh", "-c", script(), "anyspawn", *command.argv)
+    if config.resident:
+        begun = ("sh", "-c", resident_script(), "anyspawn")
+    return (*argv, *config.extra_args, config.container, *begun)
 
 
 def env_args(env: Env) -> list[str]:
@@ -176,10 +161,10 @@ def env_fds(argv: tuple[str, ...], env: Env) -> tuple[FdArg, ...]:
     """Return the descriptor, if ``argv`` names it, of the file of those variables that a line can
     hold.
     """
-    if _ENV_FILE not in argv:
-        return ()
-    return (
-        FdArg(index=argv.index(_ENV_FILE), data="".join(_lines(env)).encode(), prefix="/dev/fd/"),
+    return tuple(
+        FdArg(index=index, data="".join(_lines(env)).encode(), prefix="/dev/fd/")
+        for index, arg in enumerate(argv)
+        if isinstance(arg, Fill) and arg.what == "fd"
     )
 
 

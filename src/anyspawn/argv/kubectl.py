@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyspawn._model import Fill
 from anyspawn.exceptions import ConfigError
 from anyspawn.supervisor import reading_script, resident_script
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from anyspawn.sandboxes.kubectl_run import KubectlRun
 
 __all__ = [
-    "ANY_POD",
     "CONTAINER",
     "kubectl_argv",
     "kubectl_exec_argv",
@@ -23,7 +23,7 @@ __all__ = [
     "pod_name",
 ]
 
-ANY_POD = "pod/?"
+_ANY_POD = Fill("pod/?", "pod")
 """The pod of a selector, which is chosen when the process starts."""
 CONTAINER = "main"
 """The container of a pod that runs one command."""
@@ -60,7 +60,7 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
             directory.
     """
     container = ["-c", config.container] if config.container else []
-    target = (*container, *config.extra_args, config.pod or ANY_POD, "--")
+    target = (*container, *config.extra_args, config.pod or _ANY_POD, "--")
     if config.supervisor == "off":
         for name, value in (("env", command.env), ("cwd", command.cwd)):
             if value:
@@ -68,8 +68,10 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
                     f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
                 )
         return kubectl_argv(config, "exec", *target, *command.argv)
-    begin = resident_script() if config.resident else reading_script()
-    return kubectl_argv(config, "exec", *target, "sh", "-c", begin, "anyspawn", *command.argv)
+    begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
+    if config.resident:
+        begun = ("sh", "-c", resident_script(), "anyspawn")
+    return kubectl_argv(config, "exec", *target, *begun)
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:

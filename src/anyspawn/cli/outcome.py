@@ -26,8 +26,8 @@ OWN_FAILURE = 125
 too long.
 """
 
-_MISSING = ("was not found on PATH", "does not exist", "No such file or directory")
-_PLACE = ("working directory", "correct readonly")
+_PROGRAMS_FAULT = {"not_found", "not_executable", "too_long"}
+"""Kinds of what was not started that a shell has a status for."""
 
 
 def exit_status(completed: Completed) -> int:
@@ -38,17 +38,10 @@ def exit_status(completed: Completed) -> int:
     if isinstance(error, SpawnTimeoutError):
         return 124
     if isinstance(error, NotStartedError):
-        return _not_started(error.reason)
+        return error.exit_code if error.kind in _PROGRAMS_FAULT else OWN_FAILURE
     if (error is None or isinstance(error, ExitError)) and code is not None:
         return 128 - code if code < 0 else code
     return OWN_FAILURE
-
-
-def _not_started(reason: str) -> int:
-    if any(words in reason for words in _PLACE):
-        return OWN_FAILURE
-    interpreter = "exists, but" in reason  # the program was found, so that it is 126, as in bash
-    return 127 if any(words in reason for words in _MISSING) and not interpreter else 126
 
 
 def reason(completed: Completed) -> str:

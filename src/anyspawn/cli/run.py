@@ -212,7 +212,7 @@ def run(
       125  not its doing: the sandbox failed, an option is wrong, or --output-limit was exceeded
       126  it was found, but cannot be executed
       127  it was not found
-      128+N  it was ended by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
+      128+N  it was killed by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
 
     Where the status is not the program's own, or something is left in doubt, a line on stderr that
     begins with "anyspawn: " says why; where nobody reads any more, nothing does. A program may
@@ -330,11 +330,12 @@ async def _run(
             _stop_on_signals(scope, received)
             if command.stdin is not None:
                 began = anyio.current_time()
-                with anyio.fail_after(command.timeout):
+                seconds = command.timeout if isinstance(command.timeout, float) else None
+                with anyio.fail_after(seconds):
                     command = attrs.evolve(command, stdin=await _read_stdin())
-                assert command.timeout is not None
-                left = max(command.timeout - (anyio.current_time() - began), 0.001)
-                command = attrs.evolve(command, timeout=left)
+                if seconds is not None:
+                    left = max(seconds - (anyio.current_time() - began), 0.001)
+                    command = attrs.evolve(command, timeout=left)
             completed = await _spawn(sandbox, command)
             if as_json:
                 await streams["stdout"].write(to_json(completed).encode() + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -21,7 +22,6 @@ from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import (
-    ArgvSandbox,
     config_flag,
     config_text,
     config_texts,
@@ -29,7 +29,8 @@ from anyspawn._sandbox import (
     optional_text,
 )
 from anyspawn._security import SecurityConfig, security_options
-from anyspawn._spawn.core import see_through
+from anyspawn._spawn.call import run
+from anyspawn._spawn.tasks import see_through
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
 from anyspawn.containers._reaper import Orphan, reap_orphans
@@ -139,14 +140,11 @@ class ContainerSpec:
     security: SecurityConfig = field(factory=SecurityConfig, validator=_security)
 
 
-@frozen(kw_only=True)
-class _Docker(ArgvSandbox):
-    """Runs docker commands that have an effect which has to be undone where they are
-    interrupted.
-    """
-
-    def launch(self, command: Command) -> Launch:
-        return Launch(argv=command.argv, runner="docker", install=INSTALL)
+async def _run(launch: Launch, command: Command) -> Completed:
+    """Run a docker command that may have an effect which has to be undone."""
+    timeout = command.timeout if isinstance(command.timeout, float) else math.inf
+    began = anyio.current_time()
+    return await run(launch, command, mode="docker", began=began, timeout=timeout)
 
 
 class ContainerManager:
@@ -165,7 +163,6 @@ class ContainerManager:
                 f"docker_path must be the name or path of a program, not {docker_path!r}"
             )
         self._docker = docker_path
-        self._sandbox = _Docker(name="docker")
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,7 +251,7 @@ class ContainerManager:
             guard=("sh", "-c", GUARD, self._docker, name),
         )
         try:
-            done = await self._sandbox.run(launch, attrs.evolve(command, argv=argv))
+            done = await _run(launch, attrs.evolve(command, argv=argv))
         except BaseException:  # it may have come just before
             await self._clear(name)
             raise
@@ -296,7 +293,7 @@ class ContainerManager:
             ]
             if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
                 argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
-            done = await self._sandbox.run(
+            done = await _run(
                 Launch(
                     argv=argv,
                     stdin=stdin if info.open_stdin else b"",
@@ -323,7 +320,7 @@ class ContainerManager:
         if timed_out:
             what = f"could not be removed: {failed}" if failed else "was stopped and removed"
             raise SpawnTimeoutError(
-                f"container {info.name} had not ended after {timeout:g} s, and {what}"
+                f"container {info.name} timed out after {timeout:g} s, and {what}"
             )
         if failed:
             raise failed
@@ -432,9 +429,7 @@ class ContainerManager:
         on_output: OnOutput | None = None,
     ) -> Completed:
         command = Command([self._docker, *args], timeout=timeout, on_output=on_output)
-        done = await self._sandbox.run(
-            Launch(argv=command.argv, runner="docker", install=INSTALL), command
-        )
+        done = await _run(Launch(argv=command.argv, runner="docker", install=INSTALL), command)
         return self._checked(done) if check else done
 
     def _checked(self, done: Completed) -> Completed:

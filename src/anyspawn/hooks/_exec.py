@@ -236,7 +236,7 @@ class ExecHook:
                 "docker_run, or set shared to 'trusted' if nothing there would"
             )
         self._check_exec_alone(agent)
-        if self.runtime == "server" and not hasattr(self.sandbox, "open"):
+        if self.runtime == "server" and not hasattr(self.sandbox, "open_process"):
             raise ConfigError(
                 f"runtime 'server' needs a sandbox that can open a process, as {self.sandbox!r} cannot"
             )
@@ -466,7 +466,7 @@ class ExecHook:
             stdin=stdin,
             env=env,
             cwd=self.project,
-            timeout=self.timeout,
+            timeout=self._seconds(),
             output_limit=self.output_limit,
         )
 
@@ -477,7 +477,7 @@ class ExecHook:
         if loop not in self._servers:
             self._servers[loop] = Server(self.name, self.sandbox, self.output_limit)
         server, began, timeout = self._servers[loop], anyio.current_time(), self._seconds()
-        command = Command([self.command, *self.args], env=question.env, timeout=self.timeout)
+        command = Command([self.command, *self.args], env=question.env, timeout=timeout)
 
         async def ask(_: float) -> dict[str, Any]:
             params = question.command.stdin or b"null"

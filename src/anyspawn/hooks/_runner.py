@@ -14,8 +14,7 @@ from attrs import evolve
 
 from anyspawn._model import Sandbox
 from anyspawn._registry import nearest
-from anyspawn._spawn.background import start_in_background
-from anyspawn._spawn.core import see_through
+from anyspawn._spawn.tasks import see_through, start_in_background
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision

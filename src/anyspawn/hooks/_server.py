@@ -17,11 +17,10 @@ from typing import Any
 import anyio
 from attrs import define, field
 
+from anyspawn._call import open_process
 from anyspawn._model import Command, Completed, Sandbox
-from anyspawn._open import open as open_live
-from anyspawn._spawn.background import start_detached
-from anyspawn._spawn.core import see_through
 from anyspawn._spawn.live import Process
+from anyspawn._spawn.tasks import see_through, start_detached
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import (
     ExitError,
@@ -240,7 +239,7 @@ class _Life:
         error: Exception | None = None
         try:
             with self._scope:
-                async with open_live(self._command, sandbox=self._sandbox) as process:
+                async with open_process(self._command, sandbox=self._sandbox) as process:
                     self.started.set()
                     await self._serve(process)
         except (
@@ -441,7 +440,7 @@ class _Life:
         elif code is not None and code >= 0:
             how = f"exited with status {code} before it answered"
         elif code is not None:
-            how = f"was ended by signal {-code} before it answered"
+            how = f"was killed by signal {-code} before it answered"
         else:
             how = "closed its stdout before it answered, and was ended"
         return CallError(f"failed: its server {how}", cause, completed)

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from anyspawn.exceptions import TransportError
+from anyspawn.exceptions import TransportError, TransportKind
 
 __all__ = ["INSTALL", "failure", "last_words"]
 
 INSTALL = "install the docker CLI (https://docs.docker.com/engine/install/), or set docker_path"
 
-_KINDS = (
-    # what docker, podman and their daemons say; whether the program was started; what to do
-    ("No such image", False, "pull the image first, or set pull to 'missing'"),
-    ("image not known", False, "pull the image first, or set pull to 'missing'"),
-    ("Unable to find image", False, "pull the image first, or set pull to 'missing'"),
-    ("No such container", False, "start the container, or correct its name"),
-    ("no such container", False, "start the container, or correct its name"),
-    ("is not running", False, "start the container: docker start"),
-    ("can only create exec sessions on running containers", False, "start the container"),
-    ("is paused", False, "resume the container: docker unpause"),
-    ("Cannot connect to the Docker daemon", False, "start the daemon, or set DOCKER_HOST"),
-    ("error during connect", False, "start the daemon, or set DOCKER_HOST"),
+_IMAGE = "pull the image first, or set pull to 'missing'"
+_DAEMON = "start the daemon, or set DOCKER_HOST"
+_SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
+    # what docker, podman and their daemons say, before anything runs; what broke; what to do
+    ("No such image", "image", _IMAGE),
+    ("image not known", "image", _IMAGE),
+    ("Unable to find image", "image", _IMAGE),
+    ("No such container", "target", "start the container, or correct its name"),
+    ("no such container", "target", "start the container, or correct its name"),
+    ("is not running", "target", "start the container: docker start"),
+    ("can only create exec sessions on running containers", "target", "start the container"),
+    ("is paused", "target", "resume the container: docker unpause"),
+    ("is restarting", "target", "wait until the container runs"),
+    ("Cannot connect to the Docker daemon", "unreachable", _DAEMON),
+    ("error during connect", "unreachable", _DAEMON),
     (
         "permission denied while trying to connect",
-        False,
+        "unreachable",
         "let this user use the daemon's socket (group docker)",
     ),
-    ("is restarting", False, "wait until the container runs"),
-    ("invalid reference format", False, "correct the image's name"),
-    ("unable to find user", False, "correct user"),
-    ("unknown flag", False, "correct extra_args; this client does not know the flag"),
-    ("bind source path does not exist", False, "correct mounts"),
+    ("invalid reference format", "image", "correct the image's name"),
+    ("unable to find user", "other", "correct user"),
+    ("unknown flag", "other", "correct extra_args; this client does not know the flag"),
+    ("bind source path does not exist", "other", "correct mounts"),
 )
 
 
@@ -42,18 +44,15 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
         started: Whether the program ran, where the text does not say.
     """
     said = last_words(text)
-    for words, known, advice in _KINDS:
+    for words, kind, advice in _SAYINGS:
         if words in text:
-            return TransportError(
-                f"{said}; {advice}", started=known if started is None else started
-            )
+            began = False if started is None else started
+            return TransportError(f"{said}; {advice}", started=began, kind=kind)
     if code is not None and code < 0:
-        return TransportError(
-            f"the docker client was ended from outside by signal {-code}", started=started
-        )
-    return TransportError(
-        said or f"the docker client ended with status {code} and no word", started=started
-    )
+        message = f"the docker client was killed from outside by signal {-code}"
+        return TransportError(message, started=started, kind="runner")
+    message = said or f"the docker client exited with status {code} and said nothing"
+    return TransportError(message, started=started)
 
 
 def last_words(text: str) -> str:

@@ -107,7 +107,7 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
         if words in said and not started:
             return TransportError(f"{said}; {advice}", started=started)
     if code is not None and code < 0:
-        return TransportError(f"kubectl was ended from outside by signal {-code}", started=started)
+        return TransportError(f"kubectl was killed from outside by signal {-code}", started=started)
     return TransportError(said or f"kubectl ended with status {code} and no word", started=started)
 
 

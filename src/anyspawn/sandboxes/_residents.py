@@ -58,28 +58,22 @@ class ResidentSandbox(ArgvSandbox):
     # A type that is loaded only where there are some could not be resolved.
     _pools: Any = field(init=False, factory=_no_pools, repr=False, eq=False)
 
-    async def serve(
-        self, launch: Launch, command: Command, *, began: float, timeout: float, fresh: bool = False
+    async def carry(
+        self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
-        """See ``launch`` through, with a supervisor that stays.
-
-        Args:
-            launch: Its argv without the command's begins a supervisor; its stdin is the command's
-                task.
-            command: What it stands for.
-            began: When the call began, on the event loop's clock.
-            timeout: Seconds from then on that the program has.
-            fresh: The supervisor serves this command alone, and the next one is started ahead.
-        """
-        place = launch.argv[: -len(command.argv)]
-        pool: Pool = self._pools.get(place, self.resident, self.idle_timeout, fresh=fresh)
+        """See ``launch`` through, with a supervisor that stays where there are some."""
+        if not self.resident or launch.task is None:
+            return await super().carry(launch, command, began=began, timeout=timeout)
+        pool: Pool = self._pools.get(launch.argv, self.resident, self.idle_timeout, once=self._once)
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
 
-    def share_with(self, other: ResidentSandbox) -> None:
-        """Have ``other``, a copy of this sandbox for one call, use the same supervisors."""
-        object.__setattr__(other, "_pools", self._pools)
+    @property
+    def _once(self) -> bool:
+        """Whether a supervisor serves one command alone, and the next one is started ahead."""
+        return False
 
-    def _alone(self) -> Self:
+    def alone(self) -> Self:
+        """Return the sandbox without residents."""
         return self._changed(resident=0) if self.resident else self
 
     def _changed(self, **changes: Any) -> Self:

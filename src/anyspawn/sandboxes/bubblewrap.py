@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -16,8 +17,8 @@ from anyspawn._env import Env
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn._seccomp import filters
+from anyspawn._spawn.diagnose import HOST_ERRORS
 from anyspawn.argv._covers import covers
-from anyspawn.argv._files import ETC_FOLDER
 from anyspawn.argv.bubblewrap import (
     ARGS_INDEX,
     SECCOMP_INDEX,
@@ -28,24 +29,29 @@ from anyspawn.argv.bubblewrap import (
     pairs,
     plain,
 )
-from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.exceptions import (
+    ConfigError,
+    NotStartedError,
+    NotStartedKind,
+    SpawnError,
+    TransportError,
+)
 from anyspawn.sandboxes._etc import etc_folder
 from anyspawn.sandboxes._residents import ResidentSandbox
-from anyspawn.sandboxes._supervised import explain_frames
-from anyspawn.supervisor import task
+from anyspawn.sandboxes._supervised import explain_report, supervised
+from anyspawn.supervisor import Report
 
 if TYPE_CHECKING:
-    from anyspawn._spawn.live import Process
-
     StrPath = str | os.PathLike[str]
     Bind = StrPath | Mapping[StrPath, StrPath]
 
 __all__ = ["Bubblewrap"]
 
-_SETPRIV = ("setpriv", "--clear-groups")
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, or pip install 'anyspawn[bubblewrap]')"
 _HAS = "the sandbox has the system's folders, and what readonly, writable and bind_program name"
 _CORRECT = "correct readonly, writable, workdir or cwd"
+_NOT_FOUND = 127
+_SETPRIV = ("setpriv", "--clear-groups")
 _NAMESPACES = (
     "this system may forbid user namespaces to this user: see the sysctls kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"
@@ -169,12 +175,12 @@ class Bubblewrap(ResidentSandbox):
         workdir: Where commands start, inside; it is made if it is not there. Default: ``/tmp``.
         bind_program: Let the program read its own file, by the command's path, and the running
             Python, as hooks need; those of a configuration file have it. Default: ``False``.
-        network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
-            proxy. Default: only a loopback interface of its own.
         user: Where the host is root, the user that the sandbox is started by: a name or a number,
             with or without a group (``nobody``, ``1000:1000``). The program has that user's rights
             to what is bound, and what it makes belongs to it. Default: the host's own user. It
             takes ``setpriv``, of util-linux.
+        network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
+            proxy. Default: only a loopback interface of its own.
         seccomp: The filter of system calls. ``auto`` (default): anyspawn's own, where there is one
             for the processor (x86_64 and aarch64). ``required``: likewise, and an error where there
             is none. Else the path of a compiled filter, to be had instead. anyspawn's own forbids
@@ -197,8 +203,8 @@ class Bubblewrap(ResidentSandbox):
     )
     workdir: str | None = field(default=None, converter=_workdir)
     bind_program: bool = field(default=False, validator=config_flag)
-    network: bool | Egress = field(default=False, validator=_network)
     user: str | None = field(default=None, validator=optional_text)
+    network: bool | Egress = field(default=False, validator=_network)
     seccomp: str = field(
         default="auto",
         converter=_filter,
@@ -219,34 +225,18 @@ class Bubblewrap(ResidentSandbox):
         return self._changed(bind_program=True)
 
     def launch(self, command: Command) -> Launch:
-        """Return the bwrap process for ``command``, without what `spawn` covers in folders."""
+        """Return the bwrap process for ``command``, without what `place` covers in folders."""
         return self._launch(command, {})
 
     def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
         if isinstance(self.network, Egress):
             command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
-        fields: dict[str, Any] = {"stdin": command.stdin, "explain": _explain}
-        begun_with = command
-        if self.resident:
-            if command.stdin is None:
-                raise ConfigError(
-                    "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
-                )
-            fields = {
-                "stdin": task(
-                    command.argv,
-                    command.env.known(),
-                    command.stdin,
-                    None if command.cwd is None else cwd_inside(self, command),
-                ),
-                "explain": _ExplainResident(cwd_inside(self, command)),
-            }
-            begun_with = attrs.evolve(command, env=Env())
+        begun_with = attrs.evolve(command, env=Env()) if self.resident else command
         forbidding = self._filters()
-        return Launch(
-            argv=bubblewrap_argv(self, command, covered, len(forbidding)),
-            inherit_env=False,
-            fd_args=(
+        fields: dict[str, Any] = {
+            "argv": bubblewrap_argv(self, command, covered, len(forbidding)),
+            "inherit_env": False,
+            "fd_args": (
                 FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(self, begun_with)),
                 FdArg(index=STATUS_INDEX),
                 *(
@@ -254,66 +244,50 @@ class Bubblewrap(ResidentSandbox):
                     for n, data in enumerate(forbidding)
                 ),
             ),
-            runner="bwrap",
-            install=_INSTALL,
-            leader=_leader,
+            "dies_with_parent": True,
+            "runner": "bwrap",
+            "install": _INSTALL,
+            "leader": _leader,
+        }
+        if not self.resident:
+            return Launch(stdin=command.stdin, explain=_explain, **fields)
+        inside = cwd_inside(self, command)
+        return supervised(
+            command,
+            explain=_ExplainResident(inside),
+            cwd=None if command.cwd is None else inside,
+            without="resident=0",
             **fields,
         )
 
-    async def attempt(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        """See ``launch`` through, in a sandbox of its own, which may wait already."""
-        if self.resident:
-            launch = self._as_user(launch)
-            return await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
+    @asynccontextmanager
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Give the launch with the bwrap that there is, and its way to the network, if any."""
+        bwrap = _find_bwrap()
+        if bwrap is None:
+            message = f"there is no bwrap on PATH; {_INSTALL}"
+            raise TransportError(message, started=False, kind="runner")
+        if self.share_env:
+            shared = Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ)
+            command = attrs.evolve(command, env=shared)
+        uid, gid = self._ids()
+        launch = self._launch(command, self._covers()).filled(etc=etc_folder(uid, gid))
+        launch = attrs.evolve(launch, argv=(bwrap, *launch.argv[1:]))
         if not isinstance(self.network, Egress):
-            launch = self._as_user(launch)
-            return await super().attempt(launch, command, began=began, timeout=timeout)
+            yield self._as_user(launch)
+            return
         from anyspawn._egress._attach import into_bubblewrap
 
-        try:
-            async with into_bubblewrap(self.network, launch, command) as way:
-                launch = self._as_user(way.launch)
-                completed = await super().attempt(launch, command, began=began, timeout=timeout)
-        except TransportError as exc:
-            return Completed(argv=launch.argv, error=exc)
-        return way.counted(completed)
+        async with into_bubblewrap(self.network, launch, command) as way:
 
-    @asynccontextmanager
-    async def opening(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> AsyncIterator[Process]:
-        """Start ``launch``, with its way to the network where it has one."""
-        async with AsyncExitStack() as stack:
-            if isinstance(self.network, Egress):
-                from anyspawn._egress._attach import into_bubblewrap
+            async def count(completed: Completed) -> Completed:
+                return way.counted(completed)
 
-                way = into_bubblewrap(self.network, launch, command)
-                launch = (await stack.enter_async_context(way)).launch
-            yield await stack.enter_async_context(
-                super().opening(self._as_user(launch), command, began=began, timeout=timeout)
-            )
+            yield attrs.evolve(self._as_user(way.launch), examine=count)
 
-    async def spawn(self, command: Command) -> Completed:
-        """Run ``command`` to its end."""
-        command = self._here(command)
-        uid, gid = self._ids()
-        launch = self._launch(command, self._covers())
-        try:
-            launch = _with_bwrap(launch, uid, gid)
-        except TransportError as exc:
-            return Completed(argv=launch.argv, error=exc)
-        return await self.run(launch, command)
-
-    @asynccontextmanager
-    async def open(self, command: Command) -> AsyncIterator[Process]:
-        """Start ``command``, and give the live process."""
-        alone, command = self._alone(), self._here(command)
-        launch = alone._launch(command, self._covers())  # noqa: SLF001  it is one of us
-        launch = _with_bwrap(launch, *self._ids())
-        async with alone.opened(launch, command) as process:
-            yield process
+    @property
+    def _once(self) -> bool:
+        return True
 
     def _ids(self) -> tuple[int, int]:
         """Return the numbers of the user and the group that the sandbox is started by."""
@@ -351,23 +325,6 @@ class Bubblewrap(ResidentSandbox):
         prefixes = (sys.prefix, sys.base_prefix) if self.bind_program else ()
         readonly = (*pairs(self.readonly), *((plain(path), plain(path)) for path in prefixes))
         return covers(readonly, pairs(self.writable))
-
-    def _here(self, command: Command) -> Command:
-        """Return the command with the variables of this process that it takes."""
-        return attrs.evolve(
-            command,
-            env=Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ),
-        )
-
-
-def _with_bwrap(launch: Launch, uid: int, gid: int) -> Launch:
-    """Return the launch with the program and the folder that it has placeholders for."""
-    bwrap = _find_bwrap()
-    if bwrap is None:
-        raise TransportError(f"there is no bwrap on PATH; {_INSTALL}", started=False)
-    argv = list(launch.argv)
-    argv[0], argv[argv.index(ETC_FOLDER)] = bwrap, etc_folder(uid, gid)
-    return attrs.evolve(launch, argv=argv)
 
 
 def _find_bwrap() -> str | None:
@@ -420,37 +377,43 @@ class _ExplainResident:
 
     cwd: str
 
-    def __call__(self, completed: Completed, words: bytes) -> SpawnError | None:
-        if b"nocwd" in words.splitlines():
-            return NotStartedError(f"{self.cwd} is not a directory in the sandbox; {_CORRECT}")
-        return explain_frames(completed, words, _failure, _not_started)
+    def __call__(self, completed: Completed, report: Report) -> SpawnError | None:
+        if report.nocwd:
+            message = f"{self.cwd} is not a directory in the sandbox; {_CORRECT}"
+            return NotStartedError(message, kind="cwd")
+        return explain_report(completed, report, _failure, _not_started)
 
 
-def _not_started(program: str, _: int) -> SpawnError:
-    return NotStartedError(f"program {program!r} cannot be executed; {_HAS}")
+def _not_started(program: str, code: int) -> SpawnError:
+    kind: NotStartedKind = "not_found" if code == _NOT_FOUND else "not_executable"
+    return NotStartedError(f"program {program!r} cannot be executed; {_HAS}", kind=kind)
 
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:
     """Return bwrap's failure, as its stderr tells it."""
     said = [line for line in stderr.splitlines() if line.startswith(("bwrap: ", "setpriv: "))]
-    message = said[-1] if said else f"bwrap ended with status {code} and no word"
+    message = said[-1] if said else f"bwrap exited with status {code} and said nothing"
     if "execvp" in message:
-        return NotStartedError(f"{message}; {_HAS}")
+        if "Argument list too long" in message:
+            return NotStartedError(f"{message}; pass data on stdin", kind="too_long")
+        missing = message.endswith("No such file or directory")
+        kind: NotStartedKind = "not_found" if missing else "not_executable"
+        return NotStartedError(f"{message}; {_HAS}", kind=kind)
     if "maximum number of arguments" in message:
-        return NotStartedError(
-            f"{message}; bwrap takes no more arguments and variables: pass data on stdin"
-        )
+        hint = "bwrap takes no more arguments and variables: pass data on stdin"
+        return NotStartedError(f"{message}; {hint}", kind="too_long")
     if "Can't find source path" in message or "Can't chdir" in message:
-        return NotStartedError(f"{message}; {_CORRECT}")
+        kind = "cwd" if "Can't chdir" in message else "other"
+        return NotStartedError(f"{message}; {_CORRECT}", kind=kind)
     if "Unknown option --disable-userns" in message:
-        return TransportError(f"{message}; bubblewrap 0.8 or later is needed", started=False)
+        message = f"{message}; bubblewrap 0.8 or later is needed"
+        return TransportError(message, started=False, kind="runner")
     if code is not None and code < 0:
-        return TransportError(
-            f"bwrap was ended from outside by signal {-code}", started=started or None
-        )
-    hint = (
-        _NAMESPACES
-        if "namespace" in message or "uid map" in message or "Operation not permitted" in message
-        else ""
-    )
-    return TransportError(f"{message}; {hint}" if hint else message, started=started)
+        message = f"bwrap was killed from outside by signal {-code}"
+        return TransportError(message, started=started or None, kind="runner")
+    if "Resource temporarily unavailable" in message:
+        return NotStartedError(f"{message}; {HOST_ERRORS[errno.EAGAIN]}", kind="resources")
+    hint = ""
+    if any(words in message for words in ("namespace", "uid map", "Operation not permitted")):
+        hint = f"; {_NAMESPACES}"
+    return TransportError(f"{message}{hint}", started=started, kind="runner")

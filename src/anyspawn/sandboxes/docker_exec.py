@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 from attrs import field, frozen
 
+from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._sandbox import config_text, config_texts, optional_text
 from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
 from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.sandboxes._residents import CLIENT_ENV
 from anyspawn.sandboxes._supervised import (
     SupervisedSandbox,
-    explain_frames,
+    explain_report,
     known_by,
     not_started,
     supervised,
 )
-from anyspawn.supervisor import SWEEP
+from anyspawn.supervisor import SWEEP, Report
 
 __all__ = ["DockerExec"]
 
@@ -81,48 +84,36 @@ class DockerExec(SupervisedSandbox):
     docker_path: str = field(default="docker", validator=config_text)
 
     @property
-    def _place(self) -> str:
+    def _target(self) -> str:
         return f"container {self.container}"
 
     def launch(self, command: Command) -> Launch:
         """Return the ``docker exec`` process for ``command``."""
-        argv = docker_exec_argv(self, command)
+        argv, docker = docker_exec_argv(self, command), self.docker_path
+        fields: dict[str, Any] = {"argv": argv, "runner": "docker", "install": INSTALL}
         if self.supervisor == "off":
             return Launch(
-                argv=argv,
                 env=env_by_client(command.env),
                 stdin=command.stdin,
                 fd_args=env_fds(argv, command.env),
-                runner="docker",
-                install=INSTALL,
                 explain=_explain_plain,
                 remote=True,
+                **fields,
             )
         user = (f"--user={self.user}",) if self.user else ()
         known = known_by(command, resident=self.resident)
-        sweep = (
-            self.docker_path,
-            "exec",
-            *user,
-            self.container,
-            "sh",
-            "-c",
-            SWEEP,
-            "anyspawn",
-            *known,
-        )
+        sweep = (docker, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", *known)
         return supervised(
             command,
-            resident=self.resident,
-            cwd=command.cwd if self.resident else None,
-            argv=argv,
-            runner="docker",
-            install=INSTALL,
             explain=_explain,
+            cwd=command.cwd if self.resident else None,
+            env=CLIENT_ENV if self.resident else Env(),
+            remote=True,
             stop=(*sweep, "TERM"),
             end=(*sweep, "KILL"),
             gone=sweep,
             gone_words=_GONE,
+            **fields,
         )
 
     def _plain_outcome(self, completed: Completed) -> Completed:
@@ -136,8 +127,8 @@ class DockerExec(SupervisedSandbox):
         return completed
 
 
-def _explain(completed: Completed, words: bytes) -> SpawnError | None:
-    return explain_frames(completed, words, failure)
+def _explain(completed: Completed, report: Report) -> SpawnError | None:
+    return explain_report(completed, report, failure)
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal
 
 import anyio
 import attrs
@@ -14,12 +15,11 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._egress import Egress
 from anyspawn._env import Env
-from anyspawn._model import Command, Completed, Launch
+from anyspawn._model import Command, Completed, Fill, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
 from anyspawn._security import SecurityConfig
 from anyspawn.argv.docker import (
-    OWNER,
     container_name,
     docker_run_argv,
     env_by_client,
@@ -30,17 +30,19 @@ from anyspawn.argv.docker import (
 from anyspawn.exceptions import ConfigError, ExitError, SpawnError, TransportError
 from anyspawn.sandboxes._docker import INSTALL, failure
 from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
-from anyspawn.sandboxes._supervised import explain_frames, not_started
-from anyspawn.supervisor import SWEEP, task
-
-if TYPE_CHECKING:
-    from anyspawn._egress._attach import Way
-    from anyspawn._spawn.live import Process
+from anyspawn.sandboxes._supervised import (
+    explain_report,
+    known_by,
+    not_started,
+    supervised,
+)
+from anyspawn.supervisor import SWEEP, Report
 
 __all__ = ["GUARD", "DockerRun"]
 
 _PULL_TIMEOUT = 600.0
 _ASK_TIMEOUT = 5.0
+_LEAST = 0.001
 _LATE_LOOKS = 5
 _RUNNER_FAILED = 125
 _UNREACHABLE = (
@@ -147,9 +149,9 @@ class DockerRun(ResidentSandbox):
         security: Confinement and limits. Default: docker's own.
         pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled
             then, which does not count for the command's timeout.
-        resident: How many containers are started ahead, each for one command; a supervisor waits in
-            them. Default 0: a container is started when its command comes.
-        idle_timeout: Seconds after which a container that no command has come for ends. Default 60.
+        resident: How many containers are started ahead, each for one command; a supervisor waits
+            in them. Default 0: none.
+        idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
     """
 
     image: str = field(kw_only=False, validator=config_text)
@@ -175,10 +177,10 @@ class DockerRun(ResidentSandbox):
         """Return the ``docker run`` process for ``command``."""
         if isinstance(self.network, Egress):
             command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
-        argv = docker_run_argv(self, command)
-        docker, name = self.docker_path, container_name(command)
+        argv, docker = docker_run_argv(self, command), self.docker_path
         if self.resident:
             return self._resident_launch(command, argv)
+        name = container_name(command)
         return Launch(
             argv=argv,
             env=env_by_client(command.env),
@@ -196,56 +198,34 @@ class DockerRun(ResidentSandbox):
         )
 
     def _resident_launch(self, command: Command, argv: tuple[str, ...]) -> Launch:
-        if command.stdin is None:
-            raise ConfigError(
-                "stdin=None, the caller's own stdin, needs resident=0: it is the supervisor's lifeline"
-            )
-        docker, name = self.docker_path, "anyspawn-?"
-        return Launch(
+        docker, name = self.docker_path, Fill("anyspawn-?", "id")
+        known = known_by(command, resident=self.resident)
+        return supervised(
+            command,
+            explain=_explain_resident,
+            cwd=command.cwd,
+            without="resident=0",
             argv=argv,
             env=CLIENT_ENV,
-            stdin=task(command.argv, command.env.known(), command.stdin, command.cwd),
             runner="docker",
             install=INSTALL,
-            explain=_explain_resident,
             remote=True,
-            stop=(docker, "exec", name, "sh", "-c", SWEEP, "anyspawn", "?tag", "?id", "TERM"),
+            stop=(docker, "exec", name, "sh", "-c", SWEEP, "anyspawn", *known, "TERM"),
             end=remove_argv(docker, name),
-            gone=(docker, "ps", "-aq", "--filter", f"name=^{name}$"),
+            gone=(docker, "ps", "-aq", "--filter", Fill("name=^anyspawn-?$", "id")),
             guard=("sh", "-c", GUARD, docker, name),
         )
 
-    async def attempt(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        """See ``launch`` through, and ask docker what became of the container where its status
-        could mean two things.
-        """
-        launch = _labelled(launch)
-        if isinstance(self.network, Egress):
-            return await self._with_way(launch, command, began=began, timeout=timeout)
-        if self.resident:
-            completed = await self.serve(launch, command, began=began, timeout=timeout, fresh=True)
-        else:
-            done = await super().attempt(launch, command, began=began, timeout=timeout)
-            completed = await self.judged(command, done)
-        return await self._pulled(completed, launch, command, timeout)
-
-    async def _with_way(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        left = attrs.evolve(command, timeout=began + timeout - anyio.current_time())
-        try:
-            async with self._way(launch, left) as way:
-                done = await super().attempt(way.launch, command, began=began, timeout=timeout)
-                return way.counted(await self.judged(command, done))
-        except SpawnError as exc:
-            return Completed(argv=launch.argv, error=exc)
-
-    def _way(self, launch: Launch, command: Command) -> AbstractAsyncContextManager[Way]:
+    @asynccontextmanager
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Give the launch, whose container says that it is this process's."""
+        launch = self.launch(command).filled(owner=owner())
+        judge = partial(self._judged, command)
+        if not isinstance(self.network, Egress):
+            yield attrs.evolve(launch, examine=judge)
+            return
         from anyspawn._egress._attach import into_container
 
-        assert isinstance(self.network, Egress)
         holder = DockerRun(
             self.image,
             network="none",
@@ -254,62 +234,47 @@ class DockerRun(ResidentSandbox):
             security=SecurityConfig(),
             extra_args=("--entrypoint", "sh"),
         )
-        return into_container(self.network, launch, command, holder, self.docker_path)
+        left = attrs.evolve(command, timeout=max(deadline - anyio.current_time(), _LEAST))
+        async with into_container(self.network, launch, left, holder, self.docker_path) as way:
 
-    async def _pulled(
-        self, completed: Completed, launch: Launch, command: Command, timeout: float
-    ) -> Completed:
-        """Return the outcome of a second try, if the first one failed for want of an image that is
-        to be pulled then.
+            async def examine(completed: Completed) -> Completed | None:
+                judged = await judge(completed)
+                return None if judged is None else way.counted(judged)
+
+            yield attrs.evolve(way.launch, examine=examine)
+
+    async def _judged(self, command: Command, completed: Completed) -> Completed | None:
+        """Return an outcome with the right error, or ``None`` where its image is there now.
+
+        docker is asked where the client's status could mean two things.
         """
-        if self.pull != "missing" or "pull the image" not in str(completed.error):
+        error = completed.error
+        if isinstance(error, TransportError) and error.kind == "image":
+            return await self._judged_image(completed)
+        if self.resident:
             return completed
-        failed = await self._pull_image()
-        if failed is not None:
-            return attrs.evolve(completed, error=failed)
-        again = attrs.evolve(self, pull="never")
-        self.share_with(again)
-        return await again.attempt(launch, command, began=anyio.current_time(), timeout=timeout)
-
-    @asynccontextmanager
-    async def opening(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> AsyncIterator[Process]:
-        """Start ``launch``, and pull the image first where that is to be done and it is not
-        there.
-        """
-        async with AsyncExitStack() as stack:
-            if isinstance(self.network, Egress):
-                launch = (await stack.enter_async_context(self._way(launch, command))).launch
-            try:
-                live = super().opening(_labelled(launch), command, began=began, timeout=timeout)
-                process = await stack.enter_async_context(live)
-            except TransportError as exc:
-                if self.pull != "missing" or "pull the image" not in str(exc):
-                    raise
-                failed = await self._pull_image()
-                if failed is not None:
-                    raise failed from None
-                again = attrs.evolve(self, pull="never")
-                live = again.opening(launch, command, began=anyio.current_time(), timeout=timeout)
-                process = await stack.enter_async_context(live)
-            yield process
-
-    async def judged(self, command: Command, completed: Completed) -> Completed:
-        """Return an outcome with the right error: docker is asked where the client's status could
-        mean two things.
-        """
-        doubtful = isinstance(completed.error, ExitError) and completed.returncode in _DOUBTFUL
+        doubtful = isinstance(error, ExitError) and completed.returncode in _DOUBTFUL
         if not doubtful and not (
-            isinstance(completed.error, TransportError)
-            and completed.stderr
-            and completed.error.started is False
+            isinstance(error, TransportError) and completed.stderr and error.started is False
         ):
             return completed
         code = completed.returncode or _RUNNER_FAILED
-        error = await self._examine(completed, command, code)
-        returncode = code if isinstance(error, ExitError) else None
-        return attrs.evolve(completed, error=error, returncode=returncode)
+        examined = await self._examine(completed, command, code)
+        returncode = code if isinstance(examined, ExitError) else None
+        judged = attrs.evolve(completed, error=examined, returncode=returncode)
+        if isinstance(examined, TransportError) and examined.kind == "image":
+            return await self._judged_image(judged)
+        return judged
+
+    async def _judged_image(self, completed: Completed) -> Completed | None:
+        if self.pull != "missing":
+            return completed
+        failed = await self._pull_image()
+        return None if failed is None else attrs.evolve(completed, error=failed)
+
+    @property
+    def _once(self) -> bool:
+        return True
 
     async def _examine(
         self, completed: Completed, command: Command, code: int
@@ -412,16 +377,8 @@ class DockerRun(ResidentSandbox):
         return await spawn(argv, **options)
 
 
-def _explain_resident(completed: Completed, words: bytes) -> SpawnError | None:
-    return explain_frames(completed, words, failure)
-
-
-def _labelled(launch: Launch) -> Launch:
-    """Return the launch with this process as the container's owner."""
-    return attrs.evolve(
-        launch,
-        argv=[f"io.anyspawn.owner={owner()}" if arg == OWNER else arg for arg in launch.argv],
-    )
+def _explain_resident(completed: Completed, report: Report) -> SpawnError | None:
+    return explain_report(completed, report, failure)
 
 
 def _explain(completed: Completed, _: bytes) -> SpawnError | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakKeyDictionary
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Self
 
 import anyio
 import attrs
 from attrs import Attribute, field, frozen
 
+from anyspawn._env import Env
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
-from anyspawn._spawn.core import run
+from anyspawn._spawn.call import run
+from anyspawn._spawn.tasks import PerLoop
 from anyspawn.argv.kubectl import kubectl_argv, kubectl_exec_argv
-from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import ConfigError, SpawnError, TransportError
 from anyspawn.sandboxes._kubectl import (
     GONE,
     INSTALL,
@@ -27,17 +29,15 @@ from anyspawn.sandboxes._kubectl import (
     pod_state,
 )
 from anyspawn.sandboxes._pods import Pod, Pods
+from anyspawn.sandboxes._residents import CLIENT_ENV
 from anyspawn.sandboxes._supervised import (
     SupervisedSandbox,
-    explain_frames,
+    explain_report,
     known_by,
     not_started,
     supervised,
 )
-from anyspawn.supervisor import SWEEP
-
-if TYPE_CHECKING:
-    from anyspawn._spawn.live import Process
+from anyspawn.supervisor import SWEEP, Report, script_line
 
 __all__ = ["KubectlExec"]
 
@@ -138,9 +138,7 @@ class KubectlExec(SupervisedSandbox):
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     kubectl_path: str = field(default="kubectl", validator=config_text)
     max_concurrent_per_pod: int | None = field(default=None, validator=_places)
-    _pods: WeakKeyDictionary[Any, Pods] = field(
-        init=False, factory=WeakKeyDictionary, repr=False, eq=False
-    )
+    _pods: PerLoop[Pods] = field(init=False, factory=lambda: PerLoop(Pods), repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -156,7 +154,7 @@ class KubectlExec(SupervisedSandbox):
         return name if self.pod and (not kind or kind.lower() in _KINDS) else None
 
     @property
-    def _place(self) -> str:
+    def _target(self) -> str:
         return f"pod {self._one_pod or self.pod or self.selector}"
 
     def launch(self, command: Command) -> Launch:
@@ -164,105 +162,60 @@ class KubectlExec(SupervisedSandbox):
         placeholder.
         """
         argv = kubectl_exec_argv(self, command)
-        common: dict[str, Any] = {"argv": argv, "runner": "kubectl", "install": INSTALL}
+        fields: dict[str, Any] = {"argv": argv, "runner": "kubectl", "install": INSTALL}
         if self.supervisor == "off":
-            return Launch(**common, stdin=command.stdin, explain=_explain_plain, remote=True)
-        ask: dict[str, Any] = {}
+            return Launch(stdin=command.stdin, explain=_explain_plain, remote=True, **fields)
         if self._one_pod is not None:
             container = ("-c", self.container) if self.container else ()
             known = known_by(command, resident=self.resident)
             target = (*container, *self.extra_args, self._one_pod, "--")
             sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", *known)
-            ask = {
-                "stop": (*sweep, "TERM"),
-                "end": (*sweep, "KILL"),
-                "gone": sweep,
-                "gone_words": GONE,
-            }
+            fields |= {"stop": (*sweep, "TERM"), "end": (*sweep, "KILL")}
+            fields |= {"gone": sweep, "gone_words": GONE}
         return supervised(
-            command, resident=self.resident, cwd=command.cwd, **common, **ask, explain=_explain
+            command,
+            explain=_explain,
+            cwd=command.cwd,
+            before=b"" if self.resident else script_line(),
+            env=CLIENT_ENV if self.resident else Env(),
+            remote=True,
+            **fields,
         )
 
-    async def attempt(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        """See ``launch`` through; where there is a choice of pods, in one that takes it."""
-        if self._one_pod is not None:
-            return await self.judged(
-                command, await super().attempt(launch, command, began=began, timeout=timeout)
-            )
-        pods = self._choice()
-        completed: Completed | None = None
-        for _ in range(_MOST_PODS):
-            pod: Pod | SpawnError = await pods.pick(deadline=began + timeout)
-            if isinstance(pod, SpawnError):
-                if completed is not None and not isinstance(pod, SpawnTimeoutError):
-                    return completed  # it says more of the reason
-                return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=pod)
-            one = self._in(pod)
-            try:
-                completed = await one.attempt(
-                    one.launch(command), command, began=began, timeout=timeout
-                )
-            finally:
-                pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
-                pods.release(pod)
-            if not _refused_by_pod(completed.error, completed):
-                return completed
-            pods.lose(pod)
-        assert completed is not None
-        return completed
-
     @asynccontextmanager
-    async def opening(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> AsyncIterator[Process]:
-        """Start ``launch``; where there is a choice of pods, in one that takes it."""
-        when = {"began": began, "timeout": timeout}
-        async with AsyncExitStack() as stack:
-            if self._one_pod is not None:
-                yield await stack.enter_async_context(super().opening(launch, command, **when))
-                return
-            process = None
-            for tries_left in reversed(range(_MOST_PODS)):
-                pod = await self._choice().pick(deadline=began + timeout)
-                if isinstance(pod, SpawnError):
-                    raise pod
-                one, held = self._in(pod), AsyncExitStack()
-                held.callback(self._choice().release, pod)
-                try:
-                    process = await held.enter_async_context(
-                        one.opening(one.launch(command), command, **when)
-                    )
-                except BaseException as exc:
-                    await held.aclose()  # gives the pod back, without a wait
-                    if (
-                        not tries_left
-                        or not isinstance(exc, SpawnError)
-                        or not _refused_by_pod(exc, exc.completed)
-                    ):
-                        raise
-                    self._choice().lose(pod)
-                else:
-                    stack.push_async_exit(held)
-                    break
-                finally:
-                    pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
-            assert process is not None
-            yield process
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Give the launch; where there is a choice of pods, in the one with the fewest calls."""
+        if self._one_pod is not None:
+            async with super().place(command, deadline) as launch:
+                yield launch
+            return
+        pods = self._choice()
+        pod = await pods.pick(deadline=deadline)
+        if isinstance(pod, SpawnError):
+            raise pod
+        one = self._in(pod)
+        try:
+            async with one.place(command, deadline) as launch:
+                yield attrs.evolve(launch, examine=partial(self._another, pod, launch))
+        finally:
+            pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
+            pods.release(pod)
+
+    async def _another(self, pod: Pod, launch: Launch, completed: Completed) -> Completed | None:
+        """Return the outcome, or ``None`` where the pod provably did not take the call."""
+        examined = await launch.examine(completed) if launch.examine is not None else completed
+        if examined is None or not _refused_by_pod(examined):
+            return examined
+        self._choice().lose(pod)
+        return None
 
     def _in(self, pod: Pod) -> Self:
-        one = attrs.evolve(self, pod=pod.name, selector=None)
-        self.share_with(one)
-        if pod.without_sh:
-            one._without_sh.append(True)  # noqa: SLF001  it is one of us
+        one = self._changed(pod=pod.name, selector=None)
+        object.__setattr__(one, "_without_sh", [True] if pod.without_sh else [])
         return one
 
     def _choice(self) -> Pods:
-        loop = anyio.lowlevel.current_token().native_token
-        if loop not in self._pods:
-            self._pods[loop] = Pods(self._ask, self.pod, self.selector, self.max_concurrent_per_pod)
-        return self._pods[loop]
+        return self._pods.get(self._ask, self.pod, self.selector, self.max_concurrent_per_pod)
 
     async def _ask(self, *args: str, seconds: float = _ASK_TIMEOUT) -> Completed:
         """Run a kubectl command that only asks."""
@@ -278,13 +231,13 @@ class KubectlExec(SupervisedSandbox):
             launch, command, mode=self.name, began=anyio.current_time(), timeout=seconds
         )
 
-    async def judged(self, command: Command, completed: Completed) -> Completed:
+    async def judged(self, completed: Completed) -> Completed:
         """Return an outcome whose error says what became of the pod, if it was the pod."""
         error, stderr = completed.error, completed.stderr.decode(errors="replace")
         if (
             self._one_pod is None
             or not isinstance(error, TransportError)
-            or "has no sh" in str(error)
+            or error.kind == "shell"
             or not about_the_pod(stderr)
         ):
             return completed
@@ -307,7 +260,8 @@ class KubectlExec(SupervisedSandbox):
                 return completed
             words = state.text
         return attrs.evolve(
-            completed, error=TransportError(f"{error} ({words})", started=error.started)
+            completed,
+            error=TransportError(f"{error} ({words})", started=error.started, kind="target"),
         )
 
     def _plain_outcome(self, completed: Completed) -> Completed:
@@ -318,15 +272,16 @@ class KubectlExec(SupervisedSandbox):
         return attrs.evolve(completed, stderr=stderr, stderr_total=total)
 
 
-def _refused_by_pod(error: SpawnError | None, completed: Completed | None) -> bool:
+def _refused_by_pod(completed: Completed) -> bool:
     """Whether the pod provably did not take a call, which another one may then have."""
-    if completed is None or not isinstance(error, TransportError) or error.started is not False:
+    error = completed.error
+    if not isinstance(error, TransportError) or error.started is not False:
         return False
-    return not completed.stderr or about_the_pod(completed.stderr.decode(errors="replace"))
+    return not completed.stderr or about_the_pod(completed.stderr_text)
 
 
-def _explain(completed: Completed, words: bytes) -> SpawnError | None:
-    return explain_frames(completed, words, failure)
+def _explain(completed: Completed, report: Report) -> SpawnError | None:
+    return explain_report(completed, report, failure)
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:

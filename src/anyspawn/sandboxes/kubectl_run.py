@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anyio
 import attrs
@@ -16,7 +16,8 @@ from attrs import Attribute, define, field, frozen
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._owner import owner, owner_label
 from anyspawn._sandbox import ArgvSandbox, config_text, host_path, optional_text
-from anyspawn._spawn.core import run, see_through
+from anyspawn._spawn.call import run
+from anyspawn._spawn.tasks import see_through
 from anyspawn._telemetry import warn
 from anyspawn.argv.kubectl import CONTAINER, kubectl_argv, kubectl_run_argv, pod_name
 from anyspawn.exceptions import (
@@ -27,11 +28,8 @@ from anyspawn.exceptions import (
     TransportError,
 )
 from anyspawn.sandboxes._kubectl import GONE, INSTALL, failure, pod_state
-from anyspawn.sandboxes._supervised import explain_frames, supervised
-from anyspawn.supervisor import SWEEP, tag_of
-
-if TYPE_CHECKING:
-    from anyspawn._spawn.live import Process
+from anyspawn.sandboxes._supervised import explain_report, known_by, supervised
+from anyspawn.supervisor import SWEEP, Report, script_line
 
 __all__ = ["KubectlRun", "pod_manifest"]
 
@@ -188,16 +186,18 @@ class KubectlRun(ArgvSandbox):
 
     def launch(self, command: Command) -> Launch:
         """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs."""
-        pod, tag = pod_name(command), str(tag_of(command.id))
-        script = ("--", "sh", "-c", SWEEP, "anyspawn", tag, command.id)
+        pod = pod_name(command)
+        script = ("--", "sh", "-c", SWEEP, "anyspawn", *known_by(command, resident=0))
         sweep = kubectl_argv(self, "exec", "-c", CONTAINER, pod, *script)
         return supervised(
             command,
+            explain=_explain,
             cwd=command.cwd,
+            before=script_line(),
             argv=kubectl_run_argv(self, command),
             runner="kubectl",
             install=INSTALL,
-            explain=_explain,
+            remote=True,
             stop=(*sweep, "TERM"),
             end=(*sweep, "KILL"),
             gone=sweep,
@@ -205,84 +205,50 @@ class KubectlRun(ArgvSandbox):
             guard=self._guard(pod),
         )
 
-    async def attempt(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> Completed:
-        """Make a pod, see ``launch`` through in it, and delete it."""
-        completed: Completed | None = None
-        async with self._pod(launch, command, began + timeout) as pod:
-            if pod.error is None:
-                pod.idle = False
-                completed = await super().attempt(launch, command, began=began, timeout=timeout)
-                pod.idle = completed.cleanup is not Cleanup.UNCONFIRMED
-        if completed is None:
-            completed = self._not_run(launch, pod.error, began)
-        return completed if pod.gone else attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
-
     @asynccontextmanager
-    async def opening(
-        self, launch: Launch, command: Command, *, began: float, timeout: float
-    ) -> AsyncIterator[Process]:
-        """Make a pod, start ``launch`` in it, and delete the pod on the way out."""
-        async with self._pod(launch, command, began + timeout) as pod:
-            if pod.error is not None:
-                self._not_run(launch, pod.error, began).check()
-            pod.idle = False
-            process: Process | None = None
-            try:
-                async with super().opening(
-                    launch, command, began=began, timeout=timeout
-                ) as process:
-                    yield process
-            finally:
-                completed = process.completed if process is not None else None
-                pod.idle = completed is not None and completed.cleanup is not Cleanup.UNCONFIRMED
-
-    @asynccontextmanager
-    async def _pod(self, launch: Launch, command: Command, deadline: float) -> AsyncIterator[_Pod]:
-        """Make a pod, wait until it runs, and delete it on the way out."""
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Make a pod, give the launch once it runs, and delete it in any case."""
         await anyio.lowlevel.checkpoint_if_cancelled()
-        name, pod = pod_name(command), _Pod()
-        pod.error = TransportError("the API server did not answer in time", started=None)
+        launch, name, pod = self.launch(command), pod_name(command), _Pod()
+        error: SpawnError | None = TransportError("the API server did not answer in time")
 
         async def make() -> None:
-            pod.error = (await self._make(command, deadline)).error
-            if isinstance(pod.error, SpawnTimeoutError):
+            nonlocal error
+            error = (await self._make(command, deadline)).error
+            if isinstance(error, SpawnTimeoutError):
                 said = f"{command.argv[0]!r} was not started in time: the API server did not answer"
-                pod.error = SpawnTimeoutError(said)
+                error = SpawnTimeoutError(said)
+            pod.made = error is None
+            pod.never_made = isinstance(error, NotStartedError) or (
+                isinstance(error, TransportError) and error.started is False
+            )
 
         async def delete() -> None:
-            pod.gone = never_made or await self._delete(launch, name, sure=made, idle=pod.idle)
+            pod.gone = pod.never_made or await self._delete(launch, name, pod)
 
-        made = never_made = False
+        async def examine(completed: Completed) -> Completed:
+            pod.idle = completed.cleanup is not Cleanup.UNCONFIRMED
+            await see_through(delete, _DELETE_TIMEOUT)
+            return completed if pod.gone else attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
+
         try:
             # Not cancelled, but seen through: a kubectl that were killed might leave a pod that is
             # still to come.
-            try:
-                await see_through(make, _CREATE_TIMEOUT)
-            finally:
-                made = pod.error is None
-                never_made = (
-                    isinstance(pod.error, NotStartedError)
-                    or getattr(pod.error, "started", None) is False
-                )
+            await see_through(make, _CREATE_TIMEOUT)
             await anyio.lowlevel.checkpoint_if_cancelled()
-            pod.error = pod.error or await self._running(command, deadline)
-            yield pod
+            error = error or await self._running(command, deadline)
+            if isinstance(error, TransportError):
+                raise TransportError(str(error), started=False, kind=error.kind)
+            if error is not None:
+                raise error
+            pod.idle = False
+            yield attrs.evolve(launch, examine=examine)
         finally:
-            await see_through(delete, _DELETE_TIMEOUT)
+            if pod.gone is None:
+                await see_through(delete, _DELETE_TIMEOUT)
             if not pod.gone:
-                warn(
-                    "anyspawn.kubectl_run",
-                    "pod %s may still be there; anyspawn prune removes it",
-                    name,
-                )
-
-    def _not_run(self, launch: Launch, error: SpawnError | None, began: float) -> Completed:
-        """Return the outcome of a call whose pod never ran the command."""
-        if isinstance(error, TransportError):
-            error = TransportError(str(error), started=False)
-        return Completed(argv=launch.argv, duration=anyio.current_time() - began, error=error)
+                message = "pod %s may still be there; anyspawn prune removes it"
+                warn("anyspawn.kubectl_run", message, name)
 
     async def _make(self, command: Command, deadline: float) -> Completed:
         seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
@@ -328,23 +294,17 @@ class KubectlRun(ArgvSandbox):
             f"the watch of pod {pod} ended before it ran", started=False
         )
 
-    async def _delete(self, launch: Launch, pod: str, *, sure: bool, idle: bool) -> bool:
+    async def _delete(self, launch: Launch, name: str, pod: _Pod) -> bool:
         """Delete the pod; return whether nothing can be left of it.
 
         A pod in which nothing of the command runs is deleted at once. One of which that is not
         known is left to the kubelet.
-
-        Args:
-            launch: The command's.
-            pod: The pod's name.
-            sure: Whether it was made for sure; else it may be about to be.
-            idle: Whether nothing of the command runs in it for sure.
         """
-        at_once = idle or await self._ended(launch, pod)
+        at_once = pod.idle or await self._ended(launch, name)
         how = ("--force", "--grace-period=0") if at_once else ("--now",)
         for _ in range(_LOOKS):
-            done = await self._kubectl(self._delete_argv(pod, *how), pod, seconds=_DELETE_TIMEOUT)
-            if done.error is None and (sure or done.stdout.strip()):
+            done = await self._kubectl(self._delete_argv(name, *how), name, seconds=_DELETE_TIMEOUT)
+            if done.error is None and (pod.made or done.stdout.strip()):
                 return at_once
             await anyio.sleep(_PAUSE)
         return False
@@ -402,22 +362,24 @@ class _Pod:
     """The pod of one command.
 
     Args:
-        error: Why it does not run the command.
-        idle: Whether nothing of the command runs in it for sure.
-        gone: Whether it was deleted, and nothing can be left of it.
+        made: It was made for sure; else it may be about to be.
+        never_made: It was not made for sure.
+        idle: Nothing of the command runs in it for sure.
+        gone: It was deleted, and nothing can be left of it; ``None``: nobody has tried yet.
     """
 
-    error: SpawnError | None = None
+    made: bool = False
+    never_made: bool = False
     idle: bool = True
-    gone: bool = False
+    gone: bool | None = None
 
 
 class _SeenEnoughError(Exception):
     """What was waited for has been seen."""
 
 
-def _explain(completed: Completed, words: bytes) -> SpawnError | None:
-    return explain_frames(completed, words, failure)
+def _explain(completed: Completed, report: Report) -> SpawnError | None:
+    return explain_report(completed, report, failure)
 
 
 def _explain_other(completed: Completed, _: bytes) -> SpawnError | None:

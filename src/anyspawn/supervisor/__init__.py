@@ -4,39 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 
-from anyspawn.supervisor._frames import SHORT, Frames, call_line, head, printf_format, tag_of, task
-from anyspawn.supervisor._stream import (
-    BROKE,
-    CHUNK,
-    CLOSE,
-    RUNNING,
-    TAKEN,
-    TOOK,
-    line_of,
-    streaming,
-)
+from anyspawn.supervisor.encode import printf_format, tag_of
+from anyspawn.supervisor.protocol import Conversation, Report
 
 __all__ = [
-    "BROKE",
-    "CHUNK",
-    "CLOSE",
-    "RUNNING",
-    "SHORT",
     "SWEEP",
-    "TAKEN",
-    "TOOK",
-    "Frames",
-    "call_line",
-    "head",
-    "line_of",
+    "Conversation",
+    "Report",
     "reading_script",
     "resident_begin",
     "resident_script",
     "script",
     "script_line",
-    "streaming",
-    "tag_of",
-    "task",
 ]
 
 SWEEP = """

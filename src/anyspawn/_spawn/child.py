@@ -1,0 +1,405 @@
+"""The only place that starts a process, and all that is known of one that was started.
+
+`anyio.open_process` opens it, with descriptors of ours. Four kinds are opened by ``Popen`` on
+the event loop's thread instead, as docs/design.md argues: programs on loops that are neither
+asyncio's own nor trio's (uvloop leaves inheritable descriptors open in them); on trio, runners
+that ask to die with their parent (the kernel takes that for trio's worker thread, which ends) and
+programs for which no worker thread is free; and guards, which must outlive their loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import ModuleType
+from typing import Self
+
+import anyio
+import anyio.lowlevel
+from attrs import frozen
+
+from anyspawn._spawn import proc
+from anyspawn._spawn.tasks import on_asyncio
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+__all__ = ["Child", "Guard", "Start", "StartedButLostError", "ended"]
+
+_PATIENCE = 20
+_ROOM = 24
+"""Descriptors that an event loop may need to start and to watch a child."""
+
+
+class StartedButLostError(Exception):
+    """The process was started, but the event loop could not watch it; it was killed."""
+
+
+@frozen(kw_only=True)
+class Start:
+    """How to start a process.
+
+    Args:
+        argv, cwd, env, pass_fds, stdin, stdout, stderr: As for `subprocess.Popen`.
+        dies_with_parent: It asks the kernel to kill it when the thread that started it ends.
+    """
+
+    argv: Sequence[str]
+    stdin: int | None
+    stdout: int
+    stderr: int
+    cwd: str | None
+    env: Mapping[bytes, bytes]
+    pass_fds: Sequence[int] = ()
+    dies_with_parent: bool = False
+
+    def by_popen(self) -> subprocess.Popen[bytes]:
+        """Start it on this thread, a session of its own."""
+        return subprocess.Popen(
+            self.argv,
+            stdin=self.stdin,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            cwd=self.cwd,
+            env=self.env,
+            pass_fds=self.pass_fds,
+            start_new_session=True,
+        )
+
+    async def by_anyio(self) -> anyio.abc.Process:
+        """Have the event loop start it, a session of its own."""
+        return await anyio.open_process(
+            self.argv,
+            stdin=self.stdin,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            cwd=self.cwd,
+            env=self.env,  # type: ignore[arg-type]  # bytes reach Popen as they are
+            pass_fds=self.pass_fds,
+            start_new_session=True,
+        )
+
+
+class Child:
+    """A child that leads a session and a process group of its own, and that group, which outlives
+    it.
+
+    A pidfd pins the group's identity where the kernel has them (Linux >= 5.3 to watch, >= 6.9 to
+    signal the group). Elsewhere the group is signalled by number, and once its leader was waited
+    for only while no process has that number: a number is not given out again while a group bears
+    it, so one in use means that the group is gone.
+
+    Attributes:
+        pid: Its number.
+        pidfd: Readable once it has exited; -1 where there is none.
+        returncode: Its status, once `wait` has returned; ``None`` where other code took it.
+        exited: It was seen to have exited.
+    """
+
+    def __init__(self, process: anyio.abc.Process | subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._host = os.getpid()
+        self._waited = False
+        self._reaped_by_loop = not isinstance(process, subprocess.Popen) and on_asyncio()
+        self.pid = process.pid
+        self.returncode: int | None = None
+        self.exited = False
+        self.pidfd = -1
+        with suppress(OSError, AttributeError):  # AttributeError: macOS
+            self.pidfd = os.pidfd_open(self.pid)
+        if not _is_our_child(self.pid):  # the loop has reaped it, and its number may be another's
+            self.close()
+            self.exited = True
+
+    @classmethod
+    async def open(cls, start: Start, mark: bytes) -> tuple[Self, BaseException | None]:
+        """Start a process; return it, and the cancellation that came as it was started, if one did.
+
+        Args:
+            start: How.
+            mark: What it carries in its environment, to find it by where the loop loses it.
+
+        Raises:
+            OSError: It could not be started.
+            StartedButLostError: It was started, but could not be watched; it was killed.
+        """
+        if on_asyncio():
+            import asyncio
+
+            if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+                process, cancelled = await _open_on_asyncio(start, mark)
+                return cls(process), cancelled
+        elif not start.dies_with_parent and _trio_has_a_thread():
+            return cls(await start.by_anyio()), None
+        return cls(start.by_popen()), None
+
+    @property
+    def _ours(self) -> bool:
+        """Whether this is the process that started it, not a copy of that by ``os.fork``."""
+        return os.getpid() == self._host
+
+    def look(self) -> bool:
+        """Return whether it has exited, without reaping it."""
+        self.exited = self.exited or ended(self.pid)
+        return self.exited
+
+    @property
+    def exited_by_itself(self) -> bool:
+        """Whether it has exited, and was not killed; it is reaped if no loop does that."""
+        if not self.look():
+            return False
+        code = self.returncode
+        if isinstance(self._process, subprocess.Popen):
+            self._reap(self._process)
+            code = self.returncode
+        elif not self._waited:
+            code = self._process.returncode
+        return code is not None and code >= 0
+
+    async def wait(self) -> None:
+        """Wait until it has exited, reap it, and learn its status."""
+        if self._waited:
+            return
+        if isinstance(self._process, subprocess.Popen):
+            await self._until_exited()
+            while not self._reap(self._process):  # macOS tells of the exit before it is there
+                await anyio.lowlevel.checkpoint()
+        elif on_asyncio():
+            self.returncode = await self._process.wait()
+        else:
+            await self._until_exited()
+            # trio takes a status that other code took for 0, so ask before it reaps.
+            known = _is_our_child(self.pid)
+            status = await self._process.wait()
+            self.returncode = status if known else None
+        self.exited = self._waited = True
+
+    async def _until_exited(self) -> None:
+        if self.pidfd >= 0:
+            await anyio.wait_readable(self.pidfd)
+        pause = 0.0002
+        while not ended(self.pid):
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _reap(self, popen: subprocess.Popen[bytes]) -> bool:
+        pid = self.pid
+        with suppress(ChildProcessError):  # other code waits for any child
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        if pid:
+            popen.returncode = 0  # so that Popen does not wait for it again
+            self.exited = self._waited = True
+        return bool(pid)
+
+    def kill_now(self) -> None:
+        """Kill the group; reap its leader where no loop does, if it dies at once."""
+        if not self._ours:
+            return
+        with suppress(OSError):
+            self.signal_group(signal.SIGKILL)
+        for _ in range(_PATIENCE):
+            if self._waited or self._reaped_by_loop:
+                return
+            if isinstance(self._process, subprocess.Popen):
+                self._reap(self._process)
+            elif self._process.returncode is not None:  # to ask trio reaps
+                return
+            else:
+                time.sleep(0.001)
+
+    def signal_group(self, signum: int) -> bool:
+        """Signal every process of the group; return whether there was one.
+
+        Raises:
+            PermissionError: None of them may be signalled by us (a set-user-ID program).
+        """
+        if not self._ours:
+            return False
+        try:
+            if self.pidfd >= 0:
+                try:
+                    signal.pidfd_send_signal(self.pidfd, signum, None, proc.WHOLE_GROUP)
+                except OSError as exc:
+                    if exc.errno not in (errno.EINVAL, errno.ENOSYS):
+                        raise
+                else:
+                    return True
+            if not _is_our_child(self.pid) and _in_use(self.pid):
+                return False
+            os.killpg(self.pid, signum)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def group_alive(self) -> bool:
+        """Whether the group has a process that is not a zombie.
+
+        What orphans of the group were given to this process, as the first one of a container or a
+        subreaper, is reaped on the way.
+        """
+        with suppress(PermissionError):
+            if not self.signal_group(0):
+                return False
+        if self._waited:
+            with suppress(ChildProcessError):
+                while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                    pass
+        try:
+            return proc.members(self.pid)
+        except OSError:  # one cannot look: what can be signalled is there
+            with suppress(PermissionError):
+                return self.signal_group(0)
+            return True
+
+    def close(self) -> None:
+        """Give the pidfd back."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Guard:
+    """A process that runs beside, and outlives its loop, and this process, if it must.
+
+    Args:
+        start: How to start it.
+
+    Raises:
+        OSError: It could not be started.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._popen = start.by_popen()
+        self._host = os.getpid()
+
+    def kill(self) -> None:
+        """End it, and wait for that."""
+        if os.getpid() == self._host:
+            self._popen.kill()
+            self._popen.wait()
+
+    def let_go(self) -> None:
+        """Let it go on, and reap it beside everything else."""
+        import threading
+
+        name = "anyspawn guard"
+        threading.Thread(target=self._popen.wait, name=name, daemon=True).start()
+
+
+def _trio_has_a_thread() -> bool:
+    import trio
+
+    return trio.to_thread.current_default_thread_limiter().available_tokens > 0
+
+
+async def _open_on_asyncio(
+    start: Start, mark: bytes
+) -> tuple[anyio.abc.Process, BaseException | None]:
+    """Open a process in a bare task, which no cancellation of the caller reaches: asyncio would
+    kill the process itself, and leave its children.
+    """
+    import asyncio
+
+    _make_room(max(start.stdout, start.stderr, *start.pass_fds))
+    opening = asyncio.ensure_future(start.by_anyio())
+    cancelled: asyncio.CancelledError | None = None
+    while not opening.done():
+        try:
+            await asyncio.wait((opening,))
+        except asyncio.CancelledError as exc:
+            cancelled = exc  # a fork takes no time, and is seen through
+    try:
+        process = opening.result()
+    except asyncio.CancelledError:  # somebody cancelled every task of the loop
+        kill_marked(mark)
+        raise
+    except (OSError, RuntimeError) as exc:  # RuntimeError: no thread to watch it with (3.11)
+        if _end_lost(exc):
+            kill_marked(mark)
+            raise StartedButLostError(str(exc)) from None
+        raise
+    return process, cancelled
+
+
+def _end_lost(exc: BaseException) -> bool:
+    """Kill and reap the child that asyncio had started when it could not watch it, if it had.
+
+    asyncio tells nobody of it; what it told its child watcher stands in the traceback.
+    """
+    for frame, _ in traceback.walk_tb(exc.__traceback__):
+        if frame.f_code.co_name == "add_child_handler":
+            pid, transport = frame.f_locals["pid"], frame.f_locals["args"][0]
+            with suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            transport.close()  # which reaps it
+            return True
+    return False
+
+
+def _make_room(highest: int) -> None:
+    """See that the event loop has the descriptors that it needs after the fork.
+
+    Raises:
+        OSError: It has not.
+    """
+    if resource is None:
+        return
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if highest + _ROOM < soft:
+        return
+    held: list[int] = []
+    try:
+        held.extend(os.dup(highest) for _ in range(4))
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def kill_marked(mark: bytes) -> bool:
+    """Kill what carries a mark, by one look; return whether there was something."""
+    if not mark:
+        return False
+    try:
+        return sum(found is True for found in proc.sweep(mark)) > 0  # it kills as it goes
+    except OSError:
+        return False
+
+
+def ended(pid: int) -> bool:
+    """Whether the child ``pid`` has exited, waited for or not."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _is_our_child(pid: int) -> bool:
+    """Whether ``pid`` is a child that nobody has reaped yet, so that its number is still its."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _in_use(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,363 @@
+"""A local process with its pipes and its guard: what carries one piece of work, or many."""
+
+from __future__ import annotations
+
+import os
+import signal
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Literal
+
+import anyio
+from attrs import evolve, frozen
+
+from anyspawn._model import Launch
+from anyspawn._spawn import proc
+from anyspawn._spawn.child import Child, Guard, Start, StartedButLostError
+from anyspawn._spawn.diagnose import HOST_ERRORS, cwd_problem, describe
+from anyspawn._spawn.streams import Capture, Feed, Output, Watch, WriteEnd, make_pipe
+from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
+
+__all__ = ["BOUNDS", "Bounds", "Connection", "open_connection"]
+
+STATUS_LIMIT = 64 * 1024
+
+_SIGCHLD_IGNORED = (
+    "{!r} was not started: this process ignores SIGCHLD, so that no program's exit status can be "
+    "known; call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first"
+)
+
+
+@frozen
+class Bounds:
+    """How long the steps of a call may take, in seconds.
+
+    Args:
+        cleanup: All of the clean-up.
+        remote: One step of it that others take, such as a daemon or a supervisor.
+        settle: What is left of output whose stream is held.
+        exit_poll: Between two looks for the exit, where the kernel cannot tell of it.
+        doubt: For which what is just becoming another program may turn out to be the call's.
+    """
+
+    cleanup: float = 5.0
+    remote: float = 2.0
+    settle: float = 0.1
+    exit_poll: float = 0.05
+    doubt: float = 1.0
+
+
+BOUNDS = Bounds()
+
+
+class Connection:
+    """A started process, and all that has to be given back.
+
+    Attributes:
+        launch: What was started, with every placeholder filled in.
+        mark: What its descendants carry in their environment; empty where they carry nothing.
+        child: The process.
+        cancelled: The cancellation that came as it was started, if one did.
+        stdin: The pipe that it reads; ``None`` where it shares the caller's standard input.
+        stdout, stderr: What it writes.
+        status: What it reports beside, where it does.
+        guard: What ends remote work if this process vanishes, and the pipe that tells it so.
+        leader: A pidfd of the process that leads the work, where that is not the child; else -1.
+        leader_pid: That one's number.
+        settled: Nothing of it is left, as far as could be seen.
+        doubtful: A clean-up could not be confirmed.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        mark: str,
+        stdin: Feed | None,
+        feeds: list[Feed],
+        outputs: tuple[Output, Output],
+        status: Output | None,
+        watch: Watch,
+        guard: tuple[Guard, WriteEnd] | None,
+        child: Child,
+        cancelled: BaseException | None,
+    ) -> None:
+        self.launch = launch
+        self.mark = mark.encode()
+        self.child = child
+        self.cancelled = cancelled
+        self.stdin = stdin
+        self.stdout, self.stderr = outputs
+        self.status = status
+        self.guard = guard
+        self.leader = -1
+        self.leader_pid: int | None = None
+        self.settled = self.doubtful = False
+        self._feeds = feeds
+        self._watch = watch
+        self._exit_is_watched = False
+        if child.pidfd >= 0:
+            with suppress(OSError):
+                watch.exits(child.pidfd)
+                self._exit_is_watched = True
+        # The event loop may be closed and forgotten, or the interpreter exit, in the middle.
+        self._last_resort = weakref.finalize(self, child.kill_now)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What runs locally."""
+        return self.launch.argv
+
+    @property
+    def outputs(self) -> tuple[Output, Output]:
+        """Both output streams."""
+        return self.stdout, self.stderr
+
+    async def wait(self) -> None:
+        """Wait until something can be read or written, or the process has exited."""
+        if self._exit_is_watched or self.child.exited:
+            await self._watch.wait()
+            return
+        with anyio.move_on_after(BOUNDS.exit_poll):
+            await self._watch.wait()
+        self.child.look()
+
+    def ready(self) -> list[Output | Feed]:
+        """Return what can be read or written; note the exit."""
+        found = self._watch.ready()
+        if None in found:
+            self.child.exited = True
+            self._watch.forget(self.child.pidfd)
+        return [source for source in found if source is not None]
+
+    def pump(self, feed: Feed) -> None:
+        """Write what a pipe takes now."""
+        fd = feed.fd
+        if not feed.done:
+            feed.pump()
+        if feed.done:
+            self._watch.forget(fd)
+            feed.drop_read_end()
+        else:
+            self._watch.writes(feed)
+
+    def tell(self, data: bytes | memoryview) -> None:
+        """Write more to stdin, as far as its pipe holds it now."""
+        if self.stdin is not None and self.stdin.fd >= 0:
+            self.stdin.add(data)
+            self.pump(self.stdin)
+
+    def hang_up(self) -> None:
+        """Close stdin, which ends a supervisor with all that it looks after."""
+        if self.stdin is not None:
+            self._watch.forget(self.stdin.fd)
+            self.stdin.close()
+
+    def drain_status(self) -> None:
+        """Read what is left of what was reported."""
+        if self.status is not None:
+            for _ in self.status.read_rest():
+                pass
+
+    def pause(self, output: Output) -> None:
+        """Read no more of a stream, so that the program waits."""
+        self._watch.forget(output.fd)
+
+    def resume(self, output: Output) -> None:
+        """Read on."""
+        if output.open:
+            self._watch.reads(output)
+
+    def at_end(self, output: Output) -> None:
+        """Close a stream that has come to its end."""
+        self._watch.forget(output.fd)
+        output.close()
+
+    def note_status(self) -> None:
+        """Look in what was reported for who leads the work."""
+        if self.leader < 0 and self.launch.leader is not None and self.status is not None:
+            pid = self.launch.leader(self.status.capture.value())
+            if pid is not None:
+                self.leader = proc.pin(pid, self.child.pid)
+                self.leader_pid = pid if self.leader >= 0 else None
+
+    def signal_group(self, signum: int) -> bool:
+        """Signal the process's group; return whether there was one, ours to signal or not."""
+        try:
+            return self.child.signal_group(signum)
+        except PermissionError:
+            return True
+
+    def close(self) -> None:
+        """Give every descriptor back; kill what is still there, without a loop if need be."""
+        self._last_resort.detach()
+        if not self.settled:
+            self.child.kill_now()
+        self.child.close()
+        if self.leader >= 0:
+            os.close(self.leader)
+            self.leader = -1
+        for output in self.outputs:
+            output.close()
+        if self.status is not None:
+            self.status.close()
+        for feed in (self.stdin, *self._feeds):
+            if feed is not None:
+                feed.close()
+        if self.guard is not None:
+            guard, lifeline = self.guard
+            if self.settled:
+                guard.kill()  # before the end of its stdin can set it going
+            else:
+                guard.let_go()
+            lifeline.close()
+            self.guard = None
+        self._watch.close()
+
+
+async def open_connection(
+    launch: Launch, call_id: str, make_stdin: Callable[[], Feed] | None
+) -> Connection:
+    """Start the local process of a launch.
+
+    Args:
+        launch: It, with all placeholders but descriptors filled in.
+        call_id: What the call is known by.
+        make_stdin: Makes the pipe that it reads. ``None``: it shares the caller's standard input.
+
+    Raises:
+        SpawnError: It did not start.
+    """
+    with ExitStack() as on_failure, ExitStack() as always:
+        if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            raise NotStartedError(_SIGCHLD_IGNORED.format(launch.argv[0]))
+        mark = ""
+        if launch.mark:
+            # A client's mark is not the id that its supervisor, maybe in our namespace, looks for.
+            mark = f"{'client.' if launch.task else ''}{call_id}.{os.urandom(4).hex()}"
+        env = _environment(launch, mark)
+        program = launch.argv[0]
+        try:
+            # All that takes a descriptor comes before the process.
+            watch = Watch()
+            on_failure.callback(watch.close)
+            stdin = None
+            if make_stdin is not None:
+                stdin = make_stdin()
+                on_failure.callback(stdin.close)
+            stdout, stdout_fd = _output("stdout", on_failure, always)
+            stderr, stderr_fd = _output("stderr", on_failure, always)
+            argv, status, feeds, pass_fds = _fill_fds(launch, watch, on_failure, always)
+            watch.reads(stdout)
+            watch.reads(stderr)
+            if launch.guard:
+                program = launch.guard[0]
+            guard = _start_guard(launch, on_failure)
+            program = launch.argv[0]
+            start = Start(
+                argv=argv,
+                stdin=stdin.read_end if stdin is not None else None,
+                stdout=stdout_fd,
+                stderr=stderr_fd,
+                cwd=launch.cwd,
+                env=env,
+                pass_fds=pass_fds,
+                dies_with_parent=launch.dies_with_parent,
+            )
+            child, cancelled = await Child.open(start, mark.encode())
+        except StartedButLostError as exc:
+            message = f"{program!r} was started, could not be watched, and was killed: {exc}"
+            raise TransportError(message, started=True, kind="resources") from None
+        except OSError as exc:
+            raise _not_started(launch, program, exc, env) from None
+        launch = evolve(launch, argv=argv)
+        connection = Connection(
+            launch, mark, stdin, feeds, (stdout, stderr), status, watch, guard, child, cancelled
+        )
+        on_failure.pop_all()
+    for feed in (stdin, *feeds):
+        if feed is not None:
+            connection.pump(feed)
+    return connection
+
+
+def _output(
+    name: Literal["stdout", "stderr"], on_failure: ExitStack, always: ExitStack
+) -> tuple[Output, int]:
+    """Return a stream to read, and the descriptor that the program writes to."""
+    read_end, write_end = make_pipe()
+    always.callback(os.close, write_end)
+    output = Output(name, read_end)
+    on_failure.callback(output.close)
+    return output, write_end
+
+
+def _fill_fds(
+    launch: Launch, watch: Watch, on_failure: ExitStack, always: ExitStack
+) -> tuple[tuple[str, ...], Output | None, list[Feed], list[int]]:
+    """Return the argv with its descriptors' numbers, what reports, what is fed, and the numbers."""
+    argv, status, feeds, fds = list(launch.argv), None, [], []
+    for arg in launch.fd_args:
+        if arg.fd is not None:
+            fd = arg.fd
+        elif arg.data is None:
+            status, fd = _output("stdout", on_failure, always)
+            status.begin(Capture(STATUS_LIMIT, keep_tail=True), None)
+            watch.reads(status)
+        else:
+            feeds.append(feed := Feed(arg.data))
+            on_failure.callback(feed.close)
+            fd = feed.read_end
+        argv[arg.index] = f"{arg.prefix}{fd}"
+        fds.append(fd)
+    return tuple(argv), status, feeds, fds
+
+
+def _start_guard(launch: Launch, on_failure: ExitStack) -> tuple[Guard, WriteEnd] | None:
+    if not launch.guard:
+        return None
+    lifeline = Feed(hold=True)
+    on_failure.callback(lifeline.close)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        start = Start(
+            argv=launch.guard,
+            stdin=lifeline.read_end,
+            stdout=null,
+            stderr=null,
+            cwd=launch.cwd,
+            env=_environment(launch, ""),
+        )
+        guard = Guard(start)
+    finally:
+        os.close(null)
+    lifeline.drop_read_end()
+    on_failure.callback(guard.kill)
+    return guard, lifeline
+
+
+def _environment(launch: Launch, mark: str) -> dict[bytes, bytes]:
+    added = {os.fsencode(name): os.fsencode(value) for name, value in launch.env.known().items()}
+    if launch.inherit_env:
+        # The dict underneath: a copy through the mapping's items costs as much as two pipes.
+        host: Mapping[bytes, bytes] = getattr(os.environb, "_data", os.environb)
+        if launch.cwd is not None and os.path.isabs(launch.cwd):
+            added = {b"PWD": os.fsencode(launch.cwd), **added}  # as Go's os/exec does
+        added = {**host, **added}
+    if mark:
+        outer, own = os.environb.get(proc.MARK.encode()), mark.encode()
+        added[proc.MARK.encode()] = outer + b":" + own if outer else own
+    return added
+
+
+def _not_started(
+    launch: Launch, program: str, exc: OSError, env: Mapping[bytes, bytes]
+) -> SpawnError:
+    if exc.errno not in HOST_ERRORS and (problem := cwd_problem(launch.cwd)):
+        return NotStartedError(f"{program!r} was not started: {problem}", kind="cwd")
+    path = os.fsdecode(env.get(b"PATH", b"")) or os.defpath
+    kind, reason = describe(program, launch.cwd, path, exc)
+    if launch.runner is None or exc.errno in HOST_ERRORS:
+        return NotStartedError(reason, kind=kind)
+    reason = f"{reason}; {launch.install}" if launch.install else reason
+    return TransportError(reason, started=False, kind="runner")

@@ -1,0 +1,145 @@
+"""What a call came to: from what was seen of it to a `Completed`. Pure."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._spawn.phase import Why
+from anyspawn.exceptions import (
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    SpawnError,
+    SpawnTimeoutError,
+    TransportError,
+)
+from anyspawn.supervisor.protocol import Report
+
+__all__ = ["Seen", "outcome"]
+
+
+@frozen(kw_only=True)
+class Seen:
+    """What was seen of a call.
+
+    Args:
+        why: Why it was ended, if it was.
+        timeout: Seconds that it had.
+        returncode: The local process's status; ``None`` where it was not seen to exit.
+        exited: The local process was seen to exit, whatever its status.
+        report: What its supervisor said, if it has one.
+        opening: What the client said before the command's start, in both streams.
+        status: What the runner reported beside.
+        stdout, stderr, stdout_total, stderr_total: The program's output.
+        overflowed: The stream of which there was too much.
+        incomplete: A stream was still held when `wait_delay` ran out.
+        duration: Seconds that it took.
+        cleanup: What became of the work.
+    """
+
+    why: Why | None = None
+    timeout: float = 0.0
+    returncode: int | None = None
+    exited: bool = True
+    report: Report | None = None
+    opening: bytes = b""
+    status: bytes = b""
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_total: int = 0
+    stderr_total: int = 0
+    overflowed: Literal["stdout", "stderr"] | None = None
+    incomplete: bool = False
+    duration: float = 0.0
+    cleanup: Cleanup = Cleanup.NOT_NEEDED
+
+
+def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
+    """Return how a call came out."""
+    report, returncode = seen.report, seen.returncode if seen.exited else None
+    stderr, stderr_total = seen.stderr, seen.stderr_total
+    if report is not None:
+        if report.exit_status is not None:
+            returncode = report.exit_status
+        if report.unstarted is not None:
+            stderr, stderr_total = b"", 0  # the shell's words, which the error says in ours
+        elif not report.begun:
+            stderr, stderr_total = seen.opening, len(seen.opening)
+    completed = Completed(
+        argv=command.argv,
+        runner_argv=launch.argv,
+        returncode=returncode,
+        stdout=seen.stdout,
+        stderr=stderr,
+        stdout_total=seen.stdout_total,
+        stderr_total=stderr_total,
+        output_incomplete=seen.incomplete,
+        duration=seen.duration,
+        cleanup=seen.cleanup,
+    )
+    error = _judge(launch, command, seen, completed)
+    if error is None:
+        return completed
+    if isinstance(error, (NotStartedError, TransportError)):
+        returncode = None  # the runner's status, if any, is not the program's
+    elif report is not None:
+        returncode = report.exit_status
+    elif launch.remote and returncode is not None and returncode < 0:
+        returncode = None  # the client's, not the program's
+    return evolve(completed, returncode=returncode, error=error)
+
+
+def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -> SpawnError | None:
+    program, report = command.argv[0], seen.report
+    match seen.why:
+        case Why.OVERFLOW:
+            return OutputLimitError(
+                f"{program!r} wrote more than {command.output_limit} bytes to {seen.overflowed} "
+                "and was killed; raise output_limit, or use overflow='truncate'"
+            )
+        case Why.TIMEOUT if report is not None and not report.ready:
+            client = os.path.basename(launch.argv[0])
+            return SpawnTimeoutError(
+                f"{program!r} was not started: {client} was not ready within {seen.timeout:g} s"
+            )
+        case Why.TIMEOUT:
+            return SpawnTimeoutError(
+                f"{program!r} timed out after {seen.timeout:g} s and was killed"
+            )
+        case Why.CLOSED:
+            return None  # it was ended because it was no longer wanted
+    if report is not None and launch.task is not None:
+        error = launch.task.explain(completed, report)
+    else:
+        error = launch.explain(completed, seen.status) if launch.explain is not None else None
+    return error or _judge_status(launch, program, completed.returncode)
+
+
+def _judge_status(launch: Launch, program: str, code: int | None) -> SpawnError | None:
+    if code is None:
+        return TransportError(
+            f"{program!r} exited, but its status is unknown: other code of this process waits for "
+            "any child",
+            started=True,
+        )
+    if code < 0 and launch.remote:
+        return TransportError(
+            f"the client of {program!r} was killed from outside by {signal_name(-code)}",
+            started=None,
+        )
+    if code < 0:
+        return ExitError(f"{program!r} was killed by {signal_name(-code)}")
+    return ExitError(f"{program!r} exited with status {code}") if code else None
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name and number."""
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,80 @@
+"""What a call is in: one value, and the table of what can happen to it. Pure.
+
+Rules that hold throughout: a call is in exactly one phase; why it is being ended is decided once,
+by the first reason; what is not in the table cannot happen.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from attrs import evolve, frozen
+
+__all__ = ["NEXT", "Event", "Phase", "State", "Why"]
+
+
+class Phase(Enum):
+    """Where a call is in its course."""
+
+    RUNNING = auto()
+    """The local process runs, and so may the program."""
+    DRAINING = auto()
+    """The program has ended; its output streams are read to their end, for `wait_delay` at most."""
+    ENDING = auto()
+    """What is left is being killed, and looked for until it is gone."""
+    SETTLED = auto()
+    """Nothing is left to wait for."""
+
+
+class Why(Enum):
+    """Why a program is ended before its time."""
+
+    TIMEOUT = auto()
+    OVERFLOW = auto()
+    RAISED = auto()
+    """The caller's callback raised an exception."""
+    CANCELLED = auto()
+    CLOSED = auto()
+    """The block of a live process was left."""
+
+
+class Event(Enum):
+    """What happens to a call."""
+
+    EXITED = auto()
+    """The local process has exited, or the supervisor says that the program has."""
+    STOPPED = auto()
+    """Somebody wants the end, for a reason of `Why`."""
+    LEFT_SOMETHING = auto()
+    """The program has ended, but something of it may be left."""
+    GONE = auto()
+    """Nothing is left, or the time for looking is up."""
+
+
+NEXT = {
+    (Phase.RUNNING, Event.EXITED): Phase.DRAINING,
+    (Phase.RUNNING, Event.STOPPED): Phase.ENDING,
+    (Phase.DRAINING, Event.STOPPED): Phase.ENDING,
+    (Phase.DRAINING, Event.LEFT_SOMETHING): Phase.ENDING,
+    (Phase.DRAINING, Event.GONE): Phase.SETTLED,
+    (Phase.ENDING, Event.STOPPED): Phase.ENDING,
+    (Phase.ENDING, Event.GONE): Phase.SETTLED,
+}
+
+
+@frozen
+class State:
+    """The phase of a call, and why it is being ended, if it is."""
+
+    phase: Phase = Phase.RUNNING
+    why: Why | None = None
+
+    def after(self, event: Event, why: Why | None = None) -> State:
+        """Return the state after an event.
+
+        Raises:
+            KeyError: The event cannot happen in this phase.
+        """
+        phase = NEXT[self.phase, event]
+        # A callback's exception reaches the caller, whatever came first.
+        return evolve(self, phase=phase, why=why if why is Why.RAISED else self.why or why)

@@ -1,0 +1,202 @@
+"""What /proc tells of processes, and the mark by which those of a call are found.
+
+https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html has the fields. Where /proc is missing,
+or is another pid namespace's, whose numbers mean other processes, nothing is known.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+__all__ = [
+    "MARK",
+    "WHOLE_GROUP",
+    "is_ours",
+    "kill_pinned",
+    "members",
+    "pin",
+    "reap_pinned",
+    "replaced",
+    "signal_led",
+    "sweep",
+]
+
+MARK = "ANYSPAWN_ID"
+"""The variable that marks a call's processes; nested calls append theirs, separated by a colon."""
+
+_STATE, _PARENT, _GROUP, _THREADS, _VSIZE, _CODE, _ENV_START, _ENV_END = 0, 1, 2, 17, 20, 23, 47, 48
+WHOLE_GROUP = 4
+"""PIDFD_SIGNAL_PROCESS_GROUP of Linux 6.9."""
+_USUAL = 1 << 16
+_LOOKS = 3
+
+
+def is_ours() -> bool:
+    """Whether /proc is there, and numbers processes as this one's namespace does."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def members(group: int) -> bool:
+    """Whether a process group has a member that is not a zombie.
+
+    Raises:
+        OSError: One cannot look: no descriptor is left, or there is no /proc of ours.
+    """
+    if not is_ours():
+        raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
+    stats = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % group]
+    return any(stat[_STATE] not in (b"Z", b"X") for stat in stats)
+
+
+def pin(pid: int, parent: int) -> int:
+    """Return a pidfd of ``pid`` if it is a child of ``parent``, else -1."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
+    with suppress(OSError, IndexError):
+        if is_ours() and int(_stat(pid)[_PARENT]) == parent:
+            return fd
+    os.close(fd)
+    return -1
+
+
+def replaced(parent: int) -> bool:
+    """Whether a child of ``parent`` has become another program than its parent is."""
+    children = (_read(f"/proc/{parent}/task/{parent}/children") or b"").split()
+    own = _read(f"/proc/{parent}/cmdline")
+    return any(_read(f"/proc/{int(child)}/cmdline") not in (b"", None, own) for child in children)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _read(path: str) -> bytes | None:
+    """Return what a file of /proc says.
+
+    Nothing where the process is gone, ``None`` where it is not ours to look at.
+    """
+    size = _USUAL
+    try:
+        with open(path, "rb", buffering=0) as file:
+            # All at once: between two reads the process may become another program.
+            while len(said := os.pread(file.fileno(), size, 0)) == size:
+                size *= 8
+            return said
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what is known of a process, from its state on, or nothing where it is gone."""
+    return (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+
+
+def _carries(pid: int, mark: bytes) -> bool | None:
+    """Return whether a process has ``mark`` in its environment.
+
+    ``None`` where it is just becoming another program, and has none to show.
+    """
+    for _ in range(_LOOKS):
+        variables = _read(f"/proc/{pid}/environ")
+        if variables is None:
+            return False
+        if variables:
+            return mark in variables
+        fields = _stat(pid)
+        if len(fields) <= _ENV_END:
+            return False
+        if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":
+            # Its first thread has ended, others have not.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                threads = os.listdir(f"/proc/{pid}/task")
+                paths = (f"/proc/{pid}/task/{thread}/environ" for thread in threads)
+                return any(mark in (_read(path) or b"") for path in paths)
+        if fields[_VSIZE] == b"0":  # a thread of the kernel's, or a zombie
+            return False
+        if fields[_CODE] == b"0":
+            return None
+        if fields[_ENV_START] == fields[_ENV_END]:
+            return False
+    return False  # it took its variables away
+
+
+def sweep(mark: bytes) -> Iterator[bool | None]:
+    """Kill what carries ``mark`` in its environment, a process a step, and reap what was our child.
+
+    A pidfd holds the process before its environment is read a second time, so that the signal
+    cannot reach another that took over its number.
+
+    Yields:
+        For each process whether it carried the mark, ``None`` where it could not tell yet.
+
+    Raises:
+        OSError: One cannot look.
+    """
+    if not is_ours():
+        raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
+    own = os.getpid()
+    for pid in _pids():
+        found = False if pid == own else _carries(pid, mark)
+        if found:
+            _kill(pid, mark)
+        yield found
+
+
+def _kill(pid: int, mark: bytes) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, AttributeError):
+        return
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return  # without pidfds it can be seen to end, but not safely be signalled
+    try:
+        if _carries(pid, mark):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+    except OSError:
+        pass  # it has ended, is somebody else's child, or may not be signalled by us
+    finally:
+        os.close(fd)
+
+
+def signal_led(leader: int, pid: int | None, signum: int) -> None:
+    """Signal the group that a pinned process leads; by its number where the kernel needs that.
+
+    Raises:
+        PermissionError: It may not be signalled by us.
+    """
+    with suppress(ProcessLookupError):
+        try:
+            signal.pidfd_send_signal(leader, signum, None, WHOLE_GROUP)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOSYS) or pid is None:
+                raise
+            signal.pidfd_send_signal(leader, 0)  # it is there, so its number is still its own
+            os.killpg(pid, signum)
+
+
+def kill_pinned(leader: int) -> None:
+    """Kill a pinned process."""
+    with suppress(OSError):
+        signal.pidfd_send_signal(leader, signal.SIGKILL)
+
+
+def reap_pinned(leader: int) -> None:
+    """Reap a pinned process that has exited, if it was given to this one as its parent exited."""
+    with suppress(OSError):
+        os.waitid(os.P_PIDFD, leader, os.WEXITED | os.WNOHANG)

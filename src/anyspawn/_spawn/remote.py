@@ -1,0 +1,133 @@
+"""Work that is no descendant of its local process: how it is ended, and seen to be gone."""
+
+from __future__ import annotations
+
+import math
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+
+from anyspawn._model import Completed
+from anyspawn._spawn import proc
+from anyspawn._spawn.connection import BOUNDS
+from anyspawn.exceptions import TransportError
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.call import Work
+
+__all__ = ["end", "is_gone", "is_in_doubt", "may_come"]
+
+_RUNNER_FAILED = 125
+
+
+async def end(work: Work, grace: float) -> None:
+    """End the local process, and what it stands for: politely, then surely."""
+    connection, child = work.connection, work.connection.child
+    if grace > 0:
+        await _ask_to_end(work, grace)
+    if not child.exited and work.talk is not None:
+        connection.hang_up()
+        if work.ready:
+            await work.until_exit(BOUNDS.remote)
+    elif not child.exited and connection.launch.end:
+        await _remove(work)
+    if not child.exited:
+        connection.signal_group(signal.SIGKILL)
+
+
+async def _ask_to_end(work: Work, grace: float) -> None:
+    """Send SIGTERM, and wait for the end."""
+    connection = work.connection
+    if connection.launch.stop:
+        await _ask_remote(work, grace)
+    elif not connection.launch.remote:
+        if connection.leader >= 0:
+            proc.signal_led(connection.leader, connection.leader_pid, signal.SIGTERM)
+        elif not connection.signal_group(signal.SIGTERM):
+            return
+        await work.until_exit(grace)
+
+
+async def _ask_remote(work: Work, grace: float) -> None:
+    """Have a command beside send the signal; the grace begins when that has ended."""
+    launch = work.connection.launch
+    scope = anyio.CancelScope(deadline=anyio.current_time() + BOUNDS.remote + grace)
+
+    async def ask() -> None:
+        await work.keep_raised(work.beside, launch.stop, max(grace, BOUNDS.remote))
+        scope.deadline = min(scope.deadline, anyio.current_time() + grace)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        with scope:
+            await work.until_exit(math.inf)
+        tasks.cancel_scope.cancel()
+
+
+async def _remove(work: Work) -> None:
+    """End remote work before its client: one that is killed may leave a request under way."""
+    child = work.connection.child
+
+    async def remove() -> None:
+        while not child.exited:
+            await work.keep_raised(_end_remote, work)
+            if not child.exited:
+                await anyio.sleep(0.05)
+
+    with anyio.move_on_after(BOUNDS.remote):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(remove)  # beside: docker waits for its client to take all output
+            await work.until_exit(math.inf)
+
+
+async def _end_remote(work: Work) -> None:
+    done = await work.beside(work.connection.launch.end)
+    if done.error is None and done.stdout.strip():  # it was there
+        work.removed = True
+
+
+def is_in_doubt(work: Work) -> bool:
+    """Whether remote work may be left although the local process exited by itself."""
+    launch, code = work.connection.launch, work.connection.child.returncode
+    if not launch.remote:
+        return False
+    if work.talk is not None:
+        return work.talk.report.ready and not work.talk.report.left_nothing
+    if launch.explain is None or code is None or code < 0:
+        return code != 0
+    stdout, stderr = (output.capture.value() for output in work.connection.outputs)
+    said = Completed(argv=work.command.argv, returncode=code, stdout=stdout, stderr=stderr)
+    error = launch.explain(said, b"") if code else None
+    if code == _RUNNER_FAILED:
+        return not (isinstance(error, TransportError) and error.started is False)
+    return isinstance(error, TransportError) and error.started is not False
+
+
+def may_come(work: Work) -> bool:
+    """Whether what a client had asked for may come yet: it was killed, and could not say."""
+    killed = (work.connection.child.returncode or 0) < 0
+    return killed and work.talk is None and bool(work.connection.launch.end) and not work.removed
+
+
+async def is_gone(work: Work) -> bool:
+    """See that nothing is left of remote work; return whether that could be seen."""
+    launch, report = work.connection.launch, work.talk.report if work.talk is not None else None
+    if not launch.remote or (report is not None and (report.left_nothing or not report.ready)):
+        return True
+    if not launch.gone or (report is not None and report.elusive):
+        return False
+    pause = 0.02
+    while True:
+        found = await work.beside(launch.gone)
+        if found.error is None and not found.stdout.strip() and not may_come(work):
+            return True
+        said = found.stderr
+        if found.error is not None and any(words.encode() in said for words in launch.gone_words):
+            return True
+        if launch.end:
+            with suppress(Exception):
+                await _end_remote(work)
+        await anyio.sleep(pause)
+        pause = min(pause * 2, 0.5)

@@ -1,0 +1,389 @@
+"""Pipes to and from a program: what is kept of its output, and what it is fed.
+
+Everything that waits for a descriptor of one process is registered in one place, `Watch`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakSet
+
+import anyio
+
+if TYPE_CHECKING:
+    from anyspawn.supervisor import Conversation
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # looked at before each use
+
+__all__ = ["Capture", "Feed", "Output", "Watch", "WriteEnd", "make_pipe"]
+
+_CHUNK = 64 * 1024
+_PIPE_LEAST = 4096
+"""What an empty pipe takes whole even where the user's share of pipe memory is spent."""
+_WIDE = 1024 * 1024
+_TURN = 1024 * 1024
+"""Bytes moved before the event loop gets its turn."""
+
+
+def make_pipe() -> tuple[int, int]:
+    """Return the read and write ends of a pipe, neither of them 0, 1 or 2 (which may be free)."""
+    ends = os.pipe()
+    if min(ends) > 2 or fcntl is None:
+        return ends
+    moved: list[int] = []
+    try:
+        moved.extend(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    except OSError:
+        for end in moved:
+            os.close(end)
+        raise
+    finally:
+        for end in ends:
+            os.close(end)
+    return moved[0], moved[1]
+
+
+def _widen(fd: int) -> None:
+    # Fewer, larger reads; refused where the user's share of pipe memory is spent.
+    if fcntl is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
+
+
+def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
+    """Move the first ``left`` bytes behind the others, in place, ``most`` at a time."""
+    begin, end = 0, len(view)
+    while 0 < left < end - begin:
+        right = end - begin - left
+        if left <= most:
+            held = bytes(view[begin : begin + left])
+            view[begin : end - left] = view[begin + left : end]
+            view[end - left : end] = held
+            return
+        if right <= most:
+            held = bytes(view[end - right : end])
+            view[begin + right : end] = view[begin : end - right]
+            view[begin : begin + right] = held
+            return
+        same = min(left, right)
+        other = end - same
+        for done in range(0, same, most):
+            size = min(most, same - done)
+            first, second = begin + done, other + done
+            held = bytes(view[first : first + size])
+            view[first : first + size] = view[second : second + size]
+            view[second : second + size] = held
+        if left <= right:
+            end -= left
+        else:
+            begin += right
+            left -= right
+
+
+class Capture:
+    """What is kept of a stream.
+
+    No more than the limit and a constant is held: a ``BytesIO`` hands out its own buffer without
+    copying it, and what is kept of the end goes round in the second half of the same buffer.
+
+    Args:
+        limit: Bytes that are kept.
+        keep_tail: Keep the first and the last half of the limit, not the beginning alone.
+    """
+
+    def __init__(self, limit: int, *, keep_tail: bool) -> None:
+        self.total = 0
+        self.overflowed = False
+        self._keep_tail = keep_tail
+        self._head = limit - limit // 2 if keep_tail else limit
+        self._tail = limit - self._head
+        self._next = 0  # where in the tail's half the next byte goes
+        self._buffer = BytesIO()
+
+    def keep(self, data: bytes) -> None:
+        """Keep what the limit lets of a chunk."""
+        room = self._head - min(self.total, self._head)
+        self.total += len(data)
+        if len(data) <= room:
+            self._buffer.seek(0, os.SEEK_END)
+            self._buffer.write(data)
+            return
+        rest = memoryview(data)
+        if room:
+            self._buffer.seek(0, os.SEEK_END)
+            self._buffer.write(rest[:room])
+        if self._keep_tail:
+            self._keep_end(rest[room:])
+        else:
+            self.overflowed = True
+
+    def _keep_end(self, rest: memoryview) -> None:
+        if len(rest) > self._tail:
+            self._next += len(rest) - self._tail
+            rest = rest[len(rest) - self._tail :]
+        while rest:
+            self._next %= self._tail
+            taken = rest[: self._tail - self._next]
+            self._buffer.seek(self._head + self._next)
+            self._buffer.write(taken)
+            self._next += len(taken)
+            rest = rest[len(taken) :]
+
+    def value(self) -> bytes:
+        """Return what was kept so far."""
+        if self.total > self._head + self._tail > self._head:
+            with self._buffer.getbuffer() as view:
+                _rotate(view[self._head :], self._next % self._tail)
+            self._next = 0
+        return self._buffer.getvalue()
+
+
+class Output:
+    """One output stream: the pipe's read end, and whose it is now.
+
+    Args:
+        name: Which stream it is.
+        fd: The read end.
+
+    Attributes:
+        capture: What is kept of it.
+        talk: The conversation whose frames are in it, if there is one.
+        at_end: The end of what is its command's was read.
+        eof: The end of the pipe was.
+        stays: The pipe is a resident's: a command's end is where the frames say so.
+    """
+
+    def __init__(self, name: Literal["stdout", "stderr"], fd: int) -> None:
+        self.name: Literal["stdout", "stderr"] = name
+        self.fd = fd
+        self.stays = self.eof = False
+        self._chunk = _CHUNK
+        self.begin(Capture(0, keep_tail=False), None)
+
+    def begin(self, capture: Capture, talk: Conversation | None) -> None:
+        """Have what is read from now on be a command's."""
+        self.capture, self.talk, self.at_end = capture, talk, self.eof
+
+    @property
+    def open(self) -> bool:
+        """Whether there may be more."""
+        return self.fd >= 0 and not self.at_end
+
+    def read(self) -> bytes:
+        """Return the next chunk of the program's, less frames; to be called when there is one.
+
+        Raises:
+            BlockingIOError: There is none, and the pipe does not wait.
+        """
+        data = os.read(self.fd, self._chunk)
+        self.at_end = self.eof = not data
+        if len(data) == _CHUNK == self._chunk:
+            self._chunk = _WIDE
+            _widen(self.fd)
+        if self.talk is not None:
+            data = self.talk.receive(self.name, data)
+            self.at_end = self.at_end or (self.stays and self.talk.over(self.name))
+        self.capture.keep(data)
+        return data
+
+    def read_rest(self, most: int = sys.maxsize) -> Iterator[bytes]:
+        """Read what is there, without waiting."""
+        if self.open:
+            os.set_blocking(self.fd, False)
+            with suppress(BlockingIOError):
+                while self.open and most > 0:
+                    most -= len(data := self.read())
+                    yield data
+
+    def close(self) -> None:
+        """Close the pipe."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class WriteEnd:
+    """The write end of a pipe, whose closing somebody waits for.
+
+    A copy of this process that ``os.fork`` makes closes its own: it would hold the pipe open.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        _write_ends.add(self)
+
+    def write(self, data: memoryview) -> int:
+        """Write to a pipe whose reader may be gone, also in a host that SIGPIPE would end.
+
+        Raises:
+            BlockingIOError: The pipe is full.
+            BrokenPipeError: Nobody reads it any more.
+        """
+        if not hasattr(signal, "SIGPIPE") or signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+            return os.write(self.fd, data)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        try:
+            return os.write(self.fd, data)
+        except BrokenPipeError:
+            if signal.SIGPIPE not in blocked:
+                signal.sigwait({signal.SIGPIPE})  # it is pending, as it was meant for this thread
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+_write_ends: WeakSet[WriteEnd] = WeakSet()
+
+
+def _close_all() -> None:
+    for end in list(_write_ends):
+        end.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)
+
+
+class Feed(WriteEnd):
+    """A pipe that a program reads from: filled before it starts as far as it holds, then fed.
+
+    The pipe's read end stays open here until everything is written, so that a program which does
+    not read, or ends early, is never a broken pipe (nor, in a host with SIGPIPE at its default,
+    the end of the host).
+
+    Args:
+        data: What it reads.
+        hold: Keep the stream open when all is written.
+        later: Write nothing before `begin`.
+
+    Attributes:
+        waiting: Nothing was written yet.
+        stays: What is held open is open on both ends, as more may be written.
+    """
+
+    def __init__(
+        self, data: bytes = b"", *, hold: bool = False, later: bool = False, stays: bool = False
+    ) -> None:
+        self.read_end, fd = make_pipe()
+        super().__init__(fd)
+        self.stays = stays
+        self.waiting = later
+        self._hold = hold
+        self._rest = memoryview(data)
+        if not later:
+            self.begin()
+
+    def begin(self) -> None:
+        """Write what the pipe holds."""
+        self.waiting = False
+        if len(self._rest) > _CHUNK:
+            _widen(self.fd)
+        if len(self._rest) > _PIPE_LEAST:
+            os.set_blocking(self.fd, False)
+        self.pump()
+
+    def load(self, data: bytes) -> None:
+        """Take what `begin` is to write."""
+        self._rest = memoryview(data)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Write more, after what is there already, as far as the pipe holds it."""
+        self._rest = memoryview(bytes(self._rest) + data) if self._rest else memoryview(data)
+        os.set_blocking(self.fd, False)
+        self.pump()
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it was written."""
+        return not self._rest
+
+    def pump(self) -> None:
+        """Write what the pipe takes now; close what is not needed any more."""
+        budget = _TURN
+        with suppress(BlockingIOError):
+            while self._rest and budget > 0:
+                sent = os.write(self.fd, self._rest[:_TURN])
+                self._rest = self._rest[sent:]
+                budget -= sent
+        if self.done and not self._hold:
+            super().close()
+
+    def drop_read_end(self) -> None:
+        """Close our copy of the program's end, once all is written."""
+        if self.read_end >= 0 and self.done and not self.waiting and not self.stays:
+            os.close(self.read_end)
+            self.read_end = -1
+
+    def unread(self) -> int:
+        """Return how many bytes wait in the pipe, as far as this system tells; otherwise 0."""
+        if self.read_end < 0 or not hasattr(fcntl, "ioctl"):
+            return 0
+        import termios
+
+        waiting = fcntl.ioctl(self.read_end, termios.FIONREAD, bytes(4))
+        return int.from_bytes(waiting, sys.byteorder)
+
+    def close(self) -> None:
+        """Close both ends."""
+        super().close()
+        if self.read_end >= 0:
+            os.close(self.read_end)
+            self.read_end = -1
+
+
+class Watch:
+    """A selector for all that one process may do next: write, read, exit.
+
+    Raises:
+        OSError: No descriptor is left for it.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def reads(self, output: Output) -> None:
+        """Wait for an output stream."""
+        self._selector.register(output.fd, selectors.EVENT_READ, output)
+
+    def writes(self, feed: Feed) -> None:
+        """Wait for room in a pipe, if there is more to write to it."""
+        if not feed.done and not feed.waiting and feed.fd not in self._selector.get_map():
+            self._selector.register(feed.fd, selectors.EVENT_WRITE, feed)
+
+    def exits(self, pidfd: int) -> None:
+        """Wait for a process to exit."""
+        self._selector.register(pidfd, selectors.EVENT_READ, None)
+
+    def forget(self, fd: int) -> None:
+        """Wait for a descriptor no more. Closing it would not do: a fork may hold a copy."""
+        if fd >= 0:
+            with suppress(KeyError):
+                self._selector.unregister(fd)
+
+    def ready(self) -> list[Output | Feed | None]:
+        """Return what is ready now; ``None`` stands for the exit."""
+        return [key.data for key, _ in self._selector.select(0)]
+
+    async def wait(self) -> None:
+        """Wait until something is ready."""
+        await anyio.wait_readable(self._selector.fileno())
+
+    def close(self) -> None:
+        """Give the selector back."""
+        self._selector.close()

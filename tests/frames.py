@@ -1,0 +1,59 @@
+"""One stream of a supervisor, as the tests of its scripts read it."""
+
+from __future__ import annotations
+
+from anyspawn.supervisor.protocol import Decoder, Report
+
+
+class Frames:
+    """Takes the frames out of one stream, and keeps all that they said.
+
+    What is not here is asked of the `Report` of what was said.
+    """
+
+    def __init__(self, nonce, *, begun=False):
+        self.words = []
+        self._report = Report(ready=begun)
+        self._decoder = Decoder(nonce, begun=begun)
+
+    def __getattr__(self, name):
+        return getattr(self._report, name)
+
+    def _hear(self, own):
+        if self._decoder.ready and not self._report.ready:
+            self._report.ready = True
+            self.words.append("ready")
+        said, self._decoder.words = self._decoder.words, []
+        for word in said:
+            self.words.append(word)
+            self._report.hear(word)
+        return own
+
+    def feed(self, data):
+        return self._hear(self._decoder.feed(data))
+
+    def rest(self):
+        return self._hear(self._decoder.rest())
+
+    def pass_on(self):
+        return self._decoder.pass_on()
+
+    @property
+    def doubtful(self):
+        return self._decoder.doubtful
+
+    @property
+    def opening(self):
+        return self._decoder.opening
+
+    @property
+    def over(self):
+        return "end" in self.words or self.swept
+
+    @property
+    def clean(self):
+        return self.left_nothing
+
+    @property
+    def lost(self):
+        return self.stdin_lost
