@@ -188,10 +188,24 @@ class SupervisedSandbox(ResidentSandbox):
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
         """Give the launch; without the supervisor where the container has no sh."""
-        sandbox = self._plain() if self._without_sh and self.supervisor != "off" else self
-        launch = sandbox.launch(command)
+        sandbox, launch = self, None
+        if self._without_sh and self.supervisor != "off":
+            sandbox, launch = self._plain(), self._launch_plain(command)
         self._warn_once()
+        launch = launch or self.launch(command)
         yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command))
+
+    def _launch_plain(self, command: Command) -> Launch:
+        """Return the launch without a supervisor.
+
+        Raises:
+            TransportError: The command cannot be had that way.
+        """
+        try:
+            return self._plain().launch(command)
+        except ConfigError as exc:
+            message = f"{self._target} has no sh, and so no supervisor: {exc}"
+            raise TransportError(message, started=False, kind="shell") from None
 
     async def examine(
         self, asked: SupervisedSandbox, command: Command, completed: Completed
@@ -207,10 +221,9 @@ class SupervisedSandbox(ResidentSandbox):
         )
         if self.supervisor == "auto":
             try:
-                self._plain().launch(command)
-            except ConfigError as exc:
-                message = f"{what}, and so no supervisor: {exc}"
-                error = TransportError(message, started=False, kind="shell")
+                self._launch_plain(command)
+            except TransportError as exc:
+                error = exc
             else:
                 if not asked._without_sh:
                     asked._without_sh.append(True)
