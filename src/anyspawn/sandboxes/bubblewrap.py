@@ -386,7 +386,12 @@ class _ExplainResident:
 
 def _not_started(program: str, code: int) -> SpawnError:
     kind: NotStartedKind = "not_found" if code == _NOT_FOUND else "not_executable"
-    return NotStartedError(f"program {program!r} cannot be executed; {_HAS}", kind=kind)
+    why = _HAS
+    if kind == "not_executable":
+        why = (
+            f"see its permissions and format, or pass data on stdin if it is given too much; {_HAS}"
+        )
+    return NotStartedError(f"program {program!r} cannot be executed; {why}", kind=kind)
 
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:

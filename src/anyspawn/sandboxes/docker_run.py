@@ -249,25 +249,14 @@ class DockerRun(ResidentSandbox):
         docker is asked where the client's status could mean two things.
         """
         error = completed.error
-        if isinstance(error, TransportError) and error.kind == "image":
-            return await self._judged_image(completed)
-        if self.resident:
-            return completed
         doubtful = isinstance(error, ExitError) and completed.returncode in _DOUBTFUL
-        if not doubtful and not (
-            isinstance(error, TransportError) and completed.stderr and error.started is False
-        ):
-            return completed
-        code = completed.returncode or _RUNNER_FAILED
-        examined = await self._examine(completed, command, code)
-        returncode = code if isinstance(examined, ExitError) else None
-        judged = attrs.evolve(completed, error=examined, returncode=returncode)
-        if isinstance(examined, TransportError) and examined.kind == "image":
-            return await self._judged_image(judged)
-        return judged
-
-    async def _judged_image(self, completed: Completed) -> Completed | None:
-        if self.pull != "missing":
+        refused = isinstance(error, TransportError) and error.started is False
+        if not self.resident and (doubtful or (refused and completed.stderr)):
+            code = completed.returncode or _RUNNER_FAILED
+            error = await self._examine(completed, command, code)
+            returncode = code if isinstance(error, ExitError) else None
+            completed = attrs.evolve(completed, error=error, returncode=returncode)
+        if not isinstance(error, TransportError) or error.kind != "image" or self.pull != "missing":
             return completed
         failed = await self._pull_image()
         return None if failed is None else attrs.evolve(completed, error=failed)
