@@ -264,7 +264,9 @@ class Work:
 
     async def until_closed(self) -> None:
         """Read on until nobody holds the output streams any more, or `wait_delay` is over."""
-        if self.talk is not None and self.streams_open:
+        if self.take is None:
+            await self.serve_all()  # what is there already counts, however short the delay
+        if self.talk is not None and self._is_draining():
             # Only when the supervisor has looked, and saw a stream held, the time begins.
             with self._patient(BOUNDS.remote):
                 while self._is_draining() and not self.connection.child.exited:

@@ -270,7 +270,8 @@ async def open_connection(
             raise TransportError(message, started=True, kind="resources") from None
         except OSError as exc:
             raise _not_started(launch, program, exc, env) from None
-        launch = evolve(launch, argv=argv)
+        if launch.fd_args:
+            launch = evolve(launch, argv=argv)
         connection = Connection(
             launch, mark, stdin, feeds, (stdout, stderr), status, watch, guard, child, cancelled
         )
