@@ -142,7 +142,10 @@ def new_nonce() -> str:
 
 def never_started(command: Command, error: SpawnError, began: float) -> Completed:
     """Return the outcome of a call whose local process did not start."""
-    return Completed(argv=command.argv, duration=anyio.current_time() - began, error=error)
+    # A place that could not be had may be left all the same; what could not be had says so.
+    cleanup = Cleanup.NOT_NEEDED if error.completed is None else error.completed.cleanup
+    duration = anyio.current_time() - began
+    return Completed(argv=command.argv, duration=duration, error=error, cleanup=cleanup)
 
 
 class Ending(Protocol):

@@ -238,17 +238,19 @@ class KubectlRun(ArgvSandbox):
             await anyio.lowlevel.checkpoint_if_cancelled()
             error = error or await self._running(command, deadline)
             if isinstance(error, TransportError):
-                raise TransportError(str(error), started=False, kind=error.kind)
-            if error is not None:
-                raise error
-            pod.idle = False
-            yield attrs.evolve(launch, examine=examine)
+                error = TransportError(str(error), started=False, kind=error.kind)
+            if error is None:
+                pod.idle = False
+                yield attrs.evolve(launch, examine=examine)
         finally:
             if pod.gone is None:
                 await see_through(delete, _DELETE_TIMEOUT)
             if not pod.gone:
                 message = "pod %s may still be there; anyspawn prune removes it"
                 warn("anyspawn.kubectl_run", message, name)
+        if error is not None:
+            sure = Cleanup.NOT_NEEDED if pod.gone else Cleanup.UNCONFIRMED
+            raise Completed(argv=command.argv, error=error, cleanup=sure).error or error
 
     async def _make(self, command: Command, deadline: float) -> Completed:
         seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
