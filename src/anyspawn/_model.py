@@ -91,12 +91,13 @@ def _to_env(value: Mapping[str, str | None] | Iterable[str]) -> Env:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if math.isnan(value):
-        raise ValueError(f"{name} is NaN; it must be a number of seconds")
     try:
-        return float(value)
+        seconds = float(value)
     except OverflowError:
         raise ValueError(f"{name} is too large a number of seconds; None means no limit") from None
+    if math.isnan(seconds):
+        raise ValueError(f"{name} is NaN; it must be a number of seconds")
+    return seconds
 
 
 def _to_timeout(value: Timeout) -> Timeout:

@@ -132,11 +132,11 @@ class Connection:
 
     def pump(self, feed: Feed) -> None:
         """Write what a pipe takes now."""
-        fd = feed.fd
         if not feed.done:
             feed.pump()
         if feed.done:
-            self._watch.forget(fd)
+            self._watch.forget(feed.fd)
+            feed.finish()
             feed.drop_read_end()
         else:
             self._watch.writes(feed)

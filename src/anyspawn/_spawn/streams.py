@@ -297,6 +297,7 @@ class Feed(WriteEnd):
         if len(self._rest) > _PIPE_LEAST:
             os.set_blocking(self.fd, False)
         self.pump()
+        self.finish()
 
     def load(self, data: bytes) -> None:
         """Take what `begin` is to write."""
@@ -314,13 +315,16 @@ class Feed(WriteEnd):
         return not self._rest
 
     def pump(self) -> None:
-        """Write what the pipe takes now; close what is not needed any more."""
+        """Write what the pipe takes now."""
         budget = _TURN
         with suppress(BlockingIOError):
             while self._rest and budget > 0:
                 sent = os.write(self.fd, self._rest[:_TURN])
                 self._rest = self._rest[sent:]
                 budget -= sent
+
+    def finish(self) -> None:
+        """Let the program see the end, once all is written, unless the stream is held open."""
         if self.done and not self._hold:
             super().close()
 

@@ -42,8 +42,14 @@ async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> 
         with anyio.move_on_after(seconds, shield=True):
             await step()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(shielded)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shielded)
+    except BaseExceptionGroup as group:  # of the one interrupt that struck the caller meanwhile
+        raised: BaseException = group
+        while isinstance(raised, BaseExceptionGroup):
+            raised = raised.exceptions[0]
+        raise raised from None
 
 
 def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> Any:
