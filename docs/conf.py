@@ -27,6 +27,7 @@ nitpick_ignore_regex = [
         r"(collections\.abc|typing|os|weakref|anyio|attrs?|types|abc)\..*",
     ),  # documented elsewhere
     (r"py:.*", r"(?!anyspawn)[\w.]*"),  # builtins and type expressions that autodoc takes apart
+    (r"py:.*", r"anyspawn\.supervisor\..*"),  # private
     (r"py:.*", r"anyspawn\._.*"),  # private names, as autodoc sees their re-exports
 ]
 default_role = "code"
