@@ -42,7 +42,7 @@ async def waiting(number):
             await anyio.sleep(0.005)
 
 
-def sleeping(seconds=b"999"):
+def sleeping(seconds):
     """Return the processes of this host that sleep for so long."""
     return [pid for pid, argv in command_lines().items() if argv[:2] == [b"sleep", seconds]]
 
@@ -142,15 +142,17 @@ async def test_the_walls_stand(tmp_path, monkeypatch):
 async def test_a_call_that_is_ended(tree, monkeypatch):
     """Its whole tree has ended with it, by timeout and by cancellation."""
     be_patient(monkeypatch)
+    own = str(10**6 + os.getpid())  # other tests' programs sleep at the same time
+    script = TREES[tree].replace("999", own)
     async with Bubblewrap(resident=1) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
-        done = await spawn(["sh", "-c", TREES[tree]], sandbox=sandbox, timeout=0.3)
+        done = await spawn(["sh", "-c", script], sandbox=sandbox, timeout=0.3)
         assert isinstance(done.error, SpawnTimeoutError)
         assert done.cleanup is Cleanup.CONFIRMED
-        assert not sleeping()
+        assert not sleeping(own.encode())
         with anyio.move_on_after(0.2):
-            await spawn(["sh", "-c", TREES[tree]], sandbox=sandbox)
-        assert not sleeping()
+            await spawn(["sh", "-c", script], sandbox=sandbox)
+        assert not sleeping(own.encode())
 
 
 HIDING = {

@@ -91,7 +91,7 @@ async def test_another_user_cannot_reach_a_supervisor(python, resident):
     attacker = DockerExec(python, user="1001", default_timeout=60)
     async with (
         DockerExec(python, user="1002", resident=resident, default_timeout=60) as victim,
-        anyspawn.open(["python3", "-c", ATTACK], sandbox=attacker) as process,
+        anyspawn.open_process(["python3", "-c", ATTACK], sandbox=attacker) as process,
     ):
         for _ in range(5):
             script = "cat; echo no; exit 2"

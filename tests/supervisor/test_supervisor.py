@@ -194,7 +194,34 @@ def words(path):
 
 def said(call):
     """Return what was said, without what depends on the moment of the look."""
-    return [word for word in call.frames.words if word != "held"]
+    return [word for word in call.frames.words if word not in {"held", "fed", "unread"}]
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [("exit 0", "fed"), ("exit 1", "fed"), ("kill -13 $$", "fed")]
+    + [(how, "lost") for how in ("exit 2", "exit 126", "exit 127", "kill -9 $$", "kill -11 $$")],
+)
+@pytest.mark.parametrize("plain", ["dash", "bash"])
+def test_what_became_of_stdin(plain, head, word, tmp_path, monkeypatch):
+    """Is said by whatever status its reader ends with: it took all, or the command takes no more;
+    or it was lost. Only busybox has a head of its own, whatever PATH says.
+    """
+    (tmp_path / "head").write_text(f"#!/bin/sh\n{head}\n")
+    (tmp_path / "head").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    call = Supervised([plain], ["cat"], stdin=b"x")
+    assert call.end()[2] == 0
+    assert {"fed", "lost"} & set(call.frames.words) == {word}
+
+
+def test_a_command_that_does_not_wait_for_its_stdin(shell):
+    """It is said that there was more to come, or that the rest was taken where nobody reads it."""
+    for size in (1, 4096, 70_000, 5_000_000):
+        call = Supervised(shell, ["true"], stdin=bytes(size))
+        assert call.end() == (b"", b"", 0)
+        assert {"fed", "unread"} & set(call.frames.words)
+        assert "lost" not in call.frames.words
 
 
 def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):

@@ -132,7 +132,9 @@ def begin_talk(
         return (None if data is None else lambda: Feed(data)), None
     task, nonce = launch.task, new_nonce()
     told = task.before + head(command.id, nonce, task.env, len(task.stdin), task.cwd) + task.stdin
-    return lambda: Feed(told, hold=True, later=True), Conversation(nonce)
+    talk = Conversation(nonce)
+    talk.report.wants = bool(task.stdin)
+    return lambda: Feed(told, hold=True, later=True), talk
 
 
 def new_nonce() -> str:

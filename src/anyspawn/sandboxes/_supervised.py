@@ -113,8 +113,8 @@ def explain_report(
             )
         if report.stdin_lost:
             return TransportError(
-                f"the stdin of {program!r} did not arrive whole: its reader in the container was "
-                "killed",
+                f"the stdin of {program!r} did not arrive whole: what hands it over in the "
+                "container could not be started, or was killed",
                 started=True,
                 kind="connection",
             )

@@ -1,11 +1,13 @@
-# What every supervisor knows: how to say something, and how to find and end all that a command started. Names begin with _, as
-# a variable that the container exports, and a program of it is to see, would change with one of the same name here.
+# What every supervisor knows: how to say something, and how to find and end all that a command
+# started. Names begin with _, as a variable that the container exports, and a program of it is to
+# see, would change with one of the same name here.
 _rs=$(printf '\036')
 say() { printf '%s%s %s%s' "$_rs" "$_nonce" "$1" "$_rs" >&4; }
 _session=$(command -v setsid)
 
-# The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to its environment or
-# session; what keeps its environment is known by that, too. Zombies do not count: without an init they stay.
+# The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to
+# its environment or session; what keeps its environment is known by that, too. Zombies do not
+# count: without an init they stay.
 tagged() {
   while read -r _a _b _c _limit _rest; do
     case "$_a $_b $_c" in "Max file locks") [ "$_limit" = "$_tag" ]; return ;; esac
@@ -22,7 +24,8 @@ candidates() {
     done
   fi
 }
-# A process whose first thread has ended looks like a zombie, and is none as long as it has another one. Sets its state, if any.
+# A process whose first thread has ended looks like a zombie, and is none as long as it has another
+# one. Sets its state, if any.
 dead() {
   _state=
   IFS= read -r _state <"$1/stat" || return 0
@@ -54,14 +57,16 @@ sweep() {
   done
 }
 
-# Whatever is left of a command is, or descends from, a child of the first process, to which the kernel gives orphans, or one of
-# this shell, to which CLONE_PARENT may; from the latter they go to the former. New ones come at the list's end. One that is reaped
-# while the list is read hides the next; so those that are known have to be there afterwards, and one that is not is seen itself.
-# In the shell that has called `before` its own processes are among the known.
+# Whatever is left of a command is, or descends from, a child of the first process, to which the
+# kernel gives orphans, or one of this shell, to which CLONE_PARENT may; from the latter they go to
+# the former. New ones come at the list's end. One that is reaped while the list is read hides the
+# next; so those that are known have to be there afterwards, and one that is not is seen itself. In
+# the shell that has called `before` its own processes are among the known.
 before() {
   _old=
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
-  [ "${#_old}" -lt 6000 ] || _adopts= # where zombies stay for good there may be so many that a list of them takes too long
+  # where zombies stay for good there may be so many that a list of them takes too long
+  [ "${#_old}" -lt 6000 ] || _adopts=
 }
 adopted() {
   _new= _own= _list=
@@ -80,22 +85,24 @@ adopted() {
   done
   [ "$_new" ]
 }
-# A program that lowers that limit for itself hides; it cannot raise it again. So what is new and has a lower one may be the
-# command's, or another command's beside it, whose supervisor ends it soon. In a place for one command alone (_alone) it is the
-# command's.
+# A program that lowers that limit for itself hides; it cannot raise it again. So what is new and
+# has a lower one may be the command's, or another command's beside it, whose supervisor ends it
+# soon. In a place for one command alone (_alone) it is the command's.
 hides() {
   case $_limit in '' | *[!0-9]*) return 1 ;; esac
   [ "$_limit" -lt "$_tag" ]
 }
-# What starts its like and ends at once is gone before it is looked at. So what is new is stopped for a look, where there was always
-# something that was gone; and what is none of the command's goes on, and is known then. No process is made between, as it might
-# not be possible. Only for the shell that nobody kills; it takes less than the two seconds that the caller waits for it.
+# What starts its like and ends at once is gone before it is looked at. So what is new is stopped
+# for a look, where there was always something that was gone; and what is none of the command's goes
+# on, and is known then. No process is made between, as it might not be possible. Only for the shell
+# that nobody kills; it takes less than the two seconds that the caller waits for it.
 chase() {
   [ "$_adopts" ] || return 0
   read -r _self _x </proc/self/stat
   read -r _until _x </proc/uptime
   _until=$((${_until%.*} + 2)) _round=0
-  while adopted || adopted; do # what is taken for a known one by its number is another one the next time
+  # what is taken for a known one by its number is another one the next time
+  while adopted || adopted; do
     [ "$_round" -lt 5 ] || kill -s STOP $_new
     _gone= _hidden=
     for _child in $_new; do
@@ -127,7 +134,9 @@ clear_up() {
   if sweep 20; then chase; else chase && sweep 300; fi
 }
 _adopts= _old= _watcher= _self=
-case $PPID in 0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;; esac
+case $PPID in
+0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
+esac
 
 held() {
   _out=$(readlink /proc/$$/fd/1) _err=$(readlink /proc/$$/fd/4)
@@ -141,8 +150,13 @@ held() {
 
 spool() {
   exec 3<&-
-  if dd iflag=fullblock count=0 </dev/null; then dd bs="$((_size + 16))" iflag=fullblock; else cat || cat >/dev/null; fi || lost "$?"
+  if dd iflag=fullblock count=0 </dev/null; then
+    dd bs="$((_size + 16))" iflag=fullblock
+  else
+    cat || cat >/dev/null
+  fi || lost "$?"
 }
+# What wrote a command's stdin ended with a status: that of a reader which takes no more, or another.
 lost() {
-  case $1 in 126 | 127 | 137) say lost ;; esac
+  case $1 in 1 | 141) say fed ;; *) say lost ;; esac
 }

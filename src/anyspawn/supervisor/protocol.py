@@ -46,6 +46,9 @@ class Report:
         lost: Its stdin did not arrive whole.
         send: A resident waits for a long stdin.
         took: It has read that to its end.
+        wants: The command has a stdin, of which has to be said what became of it.
+        fed: All of it was written to the command, or the command has closed it.
+        unread: What writes it was still there when the command ended.
         fit: Any exec executes the program: it is known by its first bytes.
     """
 
@@ -65,6 +68,9 @@ class Report:
     lost: bool = False
     send: bool = False
     took: bool = False
+    wants: bool = False
+    fed: bool = False
+    unread: bool = False
     fit: bool = False
 
     @property
@@ -80,7 +86,8 @@ class Report:
     @property
     def stdin_lost(self) -> bool:
         """Whether the command's stdin did not arrive whole."""
-        return self.lost or (self.swept and self.send and not self.listens)
+        untold = self.wants and self.exit_status is not None and not (self.fed or self.unread)
+        return self.lost or untold or (self.swept and self.send and not self.listens)
 
     @property
     def left_nothing(self) -> bool:
@@ -103,8 +110,8 @@ class Report:
                 self.begun = True
             case "nocwd" | "running" | "held" | "untagged" | "elusive" | "lost" | "send" | "took":
                 setattr(self, name, True)
-            case "fit":
-                self.fit = True
+            case "fed" | "unread" | "fit":
+                setattr(self, name, True)
             case _:
                 pass  # a word of a newer script
 

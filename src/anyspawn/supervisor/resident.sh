@@ -1,13 +1,14 @@
-# Looks after one command after the other inside a container. A shell reads this from its stdin, and then a line for each
-# command, which calls `run`. While a command runs the lines are another process's, a word each: t, send it SIGTERM; k, kill it;
-# x, the caller has seen that it is gone. When stdin ends the whole tree is killed.
+# Looks after one command after the other inside a container. A shell reads this from its stdin, and
+# then a line for each command, which calls `run`. While a command runs the lines are another
+# process's, a word each: t, send it SIGTERM; k, kill it; x, the caller has seen that it is gone.
+# When stdin ends the whole tree is killed.
 exec 3<&0 4>&2 2>/dev/null
 # A word that was too late for its command, or too early, is none of the script.
 t() { :; }
 k() { :; }
-# The process beside is given its turn (y) by the command itself, once there is something that it would find, or by what has read a
-# long stdin to its end; then the command says that it is there (h). When the command is over (o), and there was no turn, its giver
-# was killed, and all ends.
+# The process beside is given its turn (y) by the command itself, once there is something that it
+# would find, or by what has read a long stdin to its end; then the command says that it is there
+# (h). When the command is over (o), and there was no turn, its giver was killed, and all ends.
 watch() {
   exec >/dev/null 4>&- 8>&- 9<&-
   _had=
@@ -27,7 +28,8 @@ watch() {
     echo >&6
   done
 }
-# The command may be just about to begin: it is looked for again when it says that it is there, and when it is over.
+# The command may be just about to begin: it is looked for again when it says that it is there, and
+# when it is over.
 hung_up() {
   sweep 300
   echo >&6
@@ -35,8 +37,8 @@ hung_up() {
   exit
 }
 
-# A pipe with the ends 5 and 6, made without another process where the shell keeps a here-document in one; older ones of bash
-# keep it in a file, for which there may be no place.
+# A pipe with the ends 5 and 6, made without another process where the shell keeps a here-document
+# in one; older ones of bash keep it in a file, for which there may be no place.
 here() {
   exec 5<<E
 -
@@ -50,7 +52,7 @@ pipe() {
     set +o posix
     eval 'exec 5< <(:)'
   else
-    echo "anyspawn: the sh of a resident must keep here-documents in pipes, as those of busybox, dash and bash do" >&4
+    echo "anyspawn: a resident's sh must keep here-documents in pipes, as busybox and dash do" >&4
     exit 125
   fi
   exec 6>/proc/self/fd/5
@@ -61,7 +63,8 @@ exec 7<&5 8>&6
 pipe
 exec 9<&5 5<&-
 watch &
-# It goes first, as it would otherwise be left, a zombie, to a container's first process, which may not look after any.
+# It goes first, as it would otherwise be left, a zombie, to a container's first process, which may
+# not look after any.
 trap 'exec 8>&-; kill "$_watcher"; wait' EXIT
 _watcher=$!
 exec 6>&- 7<&-
@@ -95,11 +98,16 @@ fi
 exec "$@"
 exit'
 _look=$_settle'
-ANYSPAWN_FILE=$(command -v -- "$1") && [ "${ANYSPAWN_FILE#*/}" != "$ANYSPAWN_FILE" ] && [ -x "$ANYSPAWN_FILE" ] && [ ! -d "$ANYSPAWN_FILE" ]'
-# What is known to be a program goes without the shell between, which tells what cannot be executed from what returns 127. Where it
-# is to become known, that shell says whether any exec executes it: a script without #! is executed by some alone.
+ANYSPAWN_FILE=$(command -v -- "$1") && [ "${ANYSPAWN_FILE#*/}" != "$ANYSPAWN_FILE" ] &&
+  [ -x "$ANYSPAWN_FILE" ] && [ ! -d "$ANYSPAWN_FILE" ]'
+# What is known to be a program goes without the shell between, which tells what cannot be executed
+# from what returns 127. Where it is to become known, that shell says whether any exec executes it:
+# a script without #! is executed by some alone.
 work() (
-  { ulimit -x "$_tag" || ulimit -w "$_tag" || printf '%s%s untagged%s' "$_rs" "$_nonce" "$_rs" >&4; } 2>/dev/null
+  {
+    ulimit -x "$_tag" || ulimit -w "$_tag" ||
+      printf '%s%s untagged%s' "$_rs" "$_nonce" "$_rs" >&4
+  } 2>/dev/null
   [ -z "$_turn" ] || echo "$_turn" >&8
   exec 2>&4 3<&- 4>&- 5<&- 6>&- 8>&- 9<&-
   ANYSPAWN_ID=$_id ANYSPAWN_NONCE=$_rs$_nonce ANYSPAWN_COUNT=0 ANYSPAWN_SESSION=$_session
@@ -107,7 +115,10 @@ work() (
   export ANYSPAWN_ID
   if [ "$_known" = yes ]; then
     if [ "$1" ]; then
-      CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf '%s nocwd\036' "$ANYSPAWN_NONCE" >&2; exit 126; }
+      CDPATH= cd -- "$1" >/dev/null 2>&1 || {
+        printf '%s nocwd\036' "$ANYSPAWN_NONCE" >&2
+        exit 126
+      }
       unset OLDPWD
     fi
     shift
@@ -130,9 +141,9 @@ work() (
   export ANYSPAWN_NONCE ANYSPAWN_COUNT
   exec $_session sh -c "$_start" anyspawn "$_cwd" "$@"
 )
-# Two things that ended without a word of ours are looked into: what was a program before may be none any more, of which setsid's
-# words on stderr have to speak, too; and what bash cannot execute as its arguments are too long, which then cannot be executed
-# without a program either.
+# Two things that ended without a word of ours are looked into: what was a program before may be
+# none any more, of which setsid's words on stderr have to speak, too; and what bash cannot execute
+# as its arguments are too long, which then cannot be executed without a program either.
 attempt() {
   before
   work "$@"
@@ -147,15 +158,17 @@ again() (
   shift
   work "$@"
 ) </dev/null >/dev/null 4>&1
-# Whether nothing is left of the command, by one look, and without a process. Where it ran for so long that numbers may have been
-# given out again, what is known by its number may be something else.
+# Whether nothing is left of the command, by one look, and without a process. Where it ran for so
+# long that numbers may have been given out again, what is known by its number may be something
+# else.
 alone() {
   [ "$_adopts" ] && read -r _now _x </proc/uptime || return 1
   [ "$((1${_now%.*}${_now#*.} - 1${_began%.*}${_began#*.}))" -le "$_soon" ] && ! adopted
 }
-# Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes, which follow when they are
-# asked for; yes for a program known to be one, ask for one that may become known, or nothing; its working directory, or nothing;
-# its variables, and nothing; its own arguments.
+# Arguments: the word of its frames; its stdin, as a printf format after =, or as a number of bytes,
+# which follow when they are asked for; yes for a program known to be one, ask for one that may
+# become known, or nothing; its working directory, or nothing; its variables, and nothing; its own
+# arguments.
 run() {
   _nonce=$1 _input=$2 _known=${_exact:+$3}
   shift 3
@@ -182,7 +195,11 @@ run() {
     before # so that it is known here where there are too many
     say send
     _turn=h
-    if { head -c "$_input" <&3 || { say lost; cat <&3 >/dev/null; }; echo y >&8; say took; } | { _size=$_input; spool; } | {
+    if {
+      head -c "$_input" <&3 || { say lost; cat <&3 >/dev/null; }
+      echo y >&8
+      say took
+    } | { _size=$_input; spool; } | {
       attempt "$@"
       judge
       printf '%s' "$_told" >&4
@@ -212,10 +229,14 @@ judge() {
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }
-# Nothing is known where setsid might find another program than the shell, as PATH is not set, or has other statuses.
+# Nothing is known where setsid might find another program than the shell, as PATH is not set, or
+# has other statuses.
 _ran= _most= _exact=
-case $(export -p) in *" PATH="*) [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; } && _exact=yes ;; esac
+case $(export -p) in
+*" PATH="*) [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; } && _exact=yes ;;
+esac
 _able=
 if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then _able=$(probe); fi
-# Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a millisecond.
+# Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a
+# millisecond.
 _soon=$((_most / 3300))

@@ -1,7 +1,8 @@
-# Looks after one command inside a container. Its stdin is a header line, a line for each variable, the command's stdin,
-# and then nothing: when it ends, whoever called is gone, or wants the end, and the whole tree is killed.
-# What it has to say stands in frames on stderr, and two on stdout, which the caller takes out again. It is given nothing
-# before it has said that it is ready: what else might read its stdin, such as a client that asks for a password, gets none.
+# Looks after one command inside a container. Its stdin is a header line, a line for each variable,
+# the command's stdin, and then nothing: when it ends, whoever called is gone, or wants the end, and
+# the whole tree is killed. What it has to say stands in frames on stderr, and two on stdout, which
+# the caller takes out again. It is given nothing before it has said that it is ready: what else
+# might read its stdin, such as a client that asks for a password, gets none.
 read -r _nonce _id _tag _count _size || exit 125
 exec 3<&0 4>&2 2>/dev/null
 _alone=
@@ -13,8 +14,9 @@ while [ "$_i" -lt "$_count" ]; do
   export "ANYSPAWN_ENV_$_i"
 done
 
-# The stdin of a live program comes in lines, each a format for printf, written by a process beside, so that a program that
-# does not read cannot keep the end of our own stdin from being seen. "." lets the shell forget that process, "-" is the end.
+# The stdin of a live program comes in lines, each a format for printf, written by a process beside,
+# so that a program that does not read cannot keep the end of our own stdin from being seen. "."
+# lets the shell forget that process, "-" is the end.
 stream() {
   trap '' PIPE
   _writer=
@@ -27,15 +29,16 @@ stream() {
   done
   if [ -n "$_writer" ]; then kill -9 "$_writer"; wait; fi
 }
-# Says that a live program has taken the place of the shell that starts it, as its environment shows; where one cannot look,
-# that it should have by now.
+# Says that a live program has taken the place of the shell that starts it, as its environment
+# shows; where one cannot look, that it should have by now.
 announce() {
   trap exit TERM
   _n=0
   while [ "$_n" -lt 50 ]; do
     for _file in $(grep -l "ANYSPAWN_ID=$_id" /proc/[0-9]*/environ); do
       case $(grep -aho -e "ANYSPAWN_ID=$_id" -e "ANYSPAWN_NONCE=$_nonce" "$_file") in
-        *NONCE*) ;; # in one look, as that of a process which ends or is executing something else shows none of them
+        # In one look, as that of a process which ends, or is executing another, shows none.
+        *NONCE*) ;;
         *ID*) say running; exit ;;
       esac
     done
@@ -45,13 +48,19 @@ announce() {
   say running
 }
 
-# stdin goes through the memory of dd where a pipe would not hold it all, so that a command that does not read it cannot
-# keep the end of our own stdin from being seen. The first line is the number of this process, which waits for that end
-# by a builtin, so that killing it orphans nothing.
+# stdin goes through the memory of dd where a pipe would not hold it all, so that a command that
+# does not read it cannot keep the end of our own stdin from being seen. The first line is the
+# number of this process, which waits for that end by a builtin, so that killing it orphans nothing.
 feed() {
   read -r _feeder _rest </proc/self/stat
   echo "$_feeder"
-  if [ "$_size" = - ]; then stream; elif [ "$_size" -gt 0 ]; then head -c "$_size" <&3 || if [ "$_size" -gt 65000 ]; then say lost; else lost "$?"; fi; fi
+  if [ "$_size" = - ]; then
+    stream
+  elif [ "$_size" -gt 0 ]; then
+    head -c "$_size" <&3
+    _fed=$?
+    if [ "$_fed" = 0 ]; then say fed; elif [ "$_size" -gt 65000 ]; then say lost; else lost "$_fed"; fi
+  fi
   exec >/dev/null 4>&-
   while read -r _rest <&3; do :; done
   sweep 300
@@ -88,6 +97,9 @@ look_after() {
   work "$@"
   _status=$?
   if [ -n "$_announcer" ]; then exec </dev/null; kill "$_announcer"; wait "$_announcer"; fi
+  # A feeder that is there may still be writing: the program ended before it had read all. One that
+  # could not start a process is gone, and has said nothing.
+  [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_feeder" || say unread
   say "exit $_status"
   _told=
   while held && kill -0 "$_feeder"; do
