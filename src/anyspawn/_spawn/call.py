@@ -109,7 +109,7 @@ async def _see_to_its_end(
                 return exc
             else:
                 raise
-        if work.state.phase is not Phase.SETTLED:
+        if work.state.phase is not Phase.SETTLED and work.connection.child.ours:
             await see_through(work.end, math.inf)
     finally:
         if work is not None:

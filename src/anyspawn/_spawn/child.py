@@ -143,7 +143,7 @@ class Child:
         return cls(start.by_popen()), None
 
     @property
-    def _ours(self) -> bool:
+    def ours(self) -> bool:
         """Whether this is the process that started it, not a copy of that by ``os.fork``."""
         return os.getpid() == self._host
 
@@ -204,7 +204,7 @@ class Child:
 
     def kill_now(self) -> None:
         """Kill the group; reap its leader where no loop does, if it dies at once."""
-        if not self._ours:
+        if not self.ours:
             return
         with suppress(OSError):
             self.signal_group(signal.SIGKILL)
@@ -224,7 +224,7 @@ class Child:
         Raises:
             PermissionError: None of them may be signalled by us (a set-user-ID program).
         """
-        if not self._ours:
+        if not self.ours:
             return False
         try:
             if self.pidfd >= 0:

@@ -150,6 +150,8 @@ class _Live:
         """End what is left of it, and wait for that, whatever cancels the caller meanwhile."""
         if self._why is None:
             self._why = why
+        if self._work is not None and not self._work.connection.child.ours:
+            return  # a copy of the host, made by os.fork, leaves the block
         self._scope.cancel()
         if not self.done.is_set():
             await see_through(self.done.wait, math.inf)  # which is bounded by what it waits for
@@ -198,7 +200,7 @@ class _Live:
                 if work is None:
                     raise
                 work.give_up(exc)
-            if work.state.phase is not Phase.SETTLED:
+            if work.state.phase is not Phase.SETTLED and work.connection.child.ours:
                 await see_through(work.end, math.inf)
         finally:
             self.stdin.shut()
