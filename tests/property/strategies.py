@@ -14,13 +14,6 @@ from anyspawn.supervisor.encode import head, task_line
 
 NASTY = [
     "",
-    "?",
-    "?id",
-    "/dev/fd/?",
-    "anyspawn-?",
-    "io.anyspawn.owner=?",
-    "io.anyspawn.id=?",
-    "pod/?",
     "-",
     "--",
     "-e",
