@@ -22,4 +22,4 @@ def plain(text: str, *, lines: bool = True) -> str:
 
 
 def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", errors="surrogatepass").decode("ascii")
+    return ascii(character)[1:-1]

@@ -251,16 +251,17 @@ class Child:
         with suppress(PermissionError):
             if not self.signal_group(0):
                 return False
+        try:
+            alive = proc.members(self.pid)
+        except OSError:  # one cannot look: what can be signalled is there
+            alive = True
         if self._waited:
             with suppress(ChildProcessError):
                 while os.waitpid(-self.pid, os.WNOHANG)[0]:
                     pass
-        try:
-            return proc.members(self.pid)
-        except OSError:  # one cannot look: what can be signalled is there
             with suppress(PermissionError):
-                return self.signal_group(0)
-            return True
+                alive = alive and self.signal_group(0)
+        return alive
 
     def close(self) -> None:
         """Give the pidfd back."""

@@ -152,7 +152,7 @@ async def _walls() -> Finding | None:
 
 def _sysctl(name: str) -> str | None:
     try:
-        with open("/proc/sys/" + name.replace(".", "/"), encoding="ascii") as file:
+        with open("/proc/sys/" + name.replace(".", "/"), encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return None

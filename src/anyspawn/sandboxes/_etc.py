@@ -79,8 +79,8 @@ def _not_for_all(folder: str, names: list[str]) -> list[str]:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    with open(path, "wb") as file:  # a codec's import fails where the cwd was deleted (3.13.0)
+        file.write(text.encode())
     os.chmod(path, 0o644)
 
 

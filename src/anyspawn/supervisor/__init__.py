@@ -106,6 +106,6 @@ def _resident() -> str:
 def _script(*names: str) -> str:
     from importlib.resources import files
 
-    text = "".join(files(__name__).joinpath(name).read_text(encoding="ascii") for name in names)
+    text = "".join(files(__name__).joinpath(name).read_text(encoding="utf-8") for name in names)
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
