@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from anyspawn._foreign import plain
+from anyspawn.exceptions import SpawnError
 
 if TYPE_CHECKING:
     from anyspawn._model import Command, Completed
@@ -156,7 +157,7 @@ class Watched:
             )
         if self._span is not None:
             # A caller's callback may raise anything; what this package raises holds no secret.
-            said = str(error) if completed is not None else ""
+            said = error.message if isinstance(error, SpawnError) else ""
             _end_span(self._span, attributes, error_type, said)
         told = {"anyspawn.mode": self._mode}
         _record(seconds, {**told, **({"error.type": error_type} if error_type else {})})

@@ -48,12 +48,27 @@ class ConfigError(AnyspawnError, ValueError):
 class SpawnError(AnyspawnError):
     """A call did not succeed; the subclass says in which way.
 
+    ``str()`` of one that ran ends with the last lines of its stderr. The values of the command's
+    variables, and of the host's secret ones, are hidden in them.
+
     Attributes:
         completed: The whole outcome (output read so far, return code, clean-up). ``None`` only
             until a `Completed` adopts the error.
+        stderr_tail: The last lines of stderr, as ``str()`` shows them; empty where there are none.
     """
 
     completed: Completed | None = None
+    stderr_tail: str = ""
+
+    @property
+    def message(self) -> str:
+        """What went wrong, without the program's own words."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        if not self.stderr_tail:
+            return self.message
+        return f"{self.message}; stderr:{_foreign.plain(self.stderr_tail)}"
 
 
 class ExitError(SpawnError):

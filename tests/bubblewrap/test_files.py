@@ -264,3 +264,27 @@ async def test_a_user_that_there_is_not(user, words):
     """Is an error that names the field, before anything starts."""
     with pytest.raises(ConfigError, match=f"user.*{words}"):
         await spawn(["true"], sandbox=Bubblewrap(user=user))
+
+
+@pytest.mark.parametrize("resident", [0, 1], ids=["one for each", "kept"])
+async def test_a_file_that_only_the_host_has_is_named(tmp_path, resident, monkeypatch):
+    """In the error of a program that was given it, or that it is; nothing is said of others."""
+    program, script = tmp_path / "program", tmp_path / "x.py"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    script.write_text("")
+    monkeypatch.chdir(tmp_path)
+    async with Bubblewrap(resident=resident) as sandbox:
+        for argv, path in (
+            (["python3", str(script)], script),
+            (["python3", "x.py"], script),
+            ([str(program)], program),
+        ):
+            error = (await spawn(argv, sandbox=sandbox)).error
+            assert f"{path} is not visible in the sandbox: add readonly=['{path}']" in str(error)
+        for argv in (["python3", "/no/such.py"], ["sh", "-c", "exit 3", str(script)], ["ls", "/x"]):
+            assert "not visible" not in str((await spawn(argv, sandbox=sandbox)).error)
+    async with Bubblewrap(resident=resident, readonly=[tmp_path]) as sandbox:
+        assert (await spawn(["python3", str(script)], sandbox=sandbox)).ok
+        done = await spawn(["sh", "-c", f"echo {script} >&2; exit 3", script], sandbox=sandbox)
+        assert "not visible" not in str(done.error)

@@ -5,6 +5,7 @@ and its message.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -524,3 +525,11 @@ def test_the_schema_is_shipped():
     assert json.loads(shipped.read_text()) == json_schema(), (
         f"{sys.executable} -m anyspawn schema > {shipped}"
     )
+
+
+@pytest.mark.parametrize("missing", ["cattrs", "yaml"])
+def test_without_its_extra_it_says_what_to_install(missing):
+    """The import fails with the command that mends it."""
+    code = f"import sys; sys.modules[{missing!r}] = None\nimport anyspawn.config"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"anyspawn.config needs {missing}: pip install 'anyspawn[config]'" in done.stderr

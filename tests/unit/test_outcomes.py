@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from anyspawn import (
@@ -70,3 +72,30 @@ def test_the_clients_words_stand_for_a_program_that_never_began():
     report = Report(ready=True, begun=True, unstarted=127, exit_status=127)
     after = Seen(returncode=0, report=report, stderr=b"sh: p: not found")
     assert outcome(SUPERVISED, COMMAND, after).stderr == b""
+
+
+def test_the_error_ends_with_the_last_lines_of_stderr(monkeypatch):
+    """A few of them, without the values of variables; `message` and ``args`` are without them."""
+    monkeypatch.setenv("MY_TOKEN", "host-secret")
+    command = Command(["p"], env={"PASS": "my-secret"})
+
+    def error_of(stderr, **seen):
+        return outcome(PLAIN, command, Seen(returncode=3, stderr=stderr, **seen)).error
+
+    assert str(error_of(b"one\n\n")) == "'p' exited with status 3; stderr: one"
+    error = error_of(b"".join(b"line %d\n" % n for n in range(30)) + b"my-secret host-secret\x1b")
+    assert str(error).splitlines()[0] == "'p' exited with status 3; stderr:"
+    assert str(error).splitlines()[1:] == [
+        *(f"  line {n}" for n in range(23, 30)),
+        "  *** ***\\x1b",
+    ]
+    assert error.message == error.args[0] == "'p' exited with status 3"
+    assert len(str(error_of(b"x" * 2**20))) < 1100
+    assert "slow" in str(error_of(b"slow", why=Why.TIMEOUT, timeout=1.0))
+    assert str(error_of(b"")) == "'p' exited with status 3"
+
+
+def test_an_error_can_be_pickled():
+    """With what it says, as errors of workers are."""
+    error = outcome(PLAIN, COMMAND, Seen(returncode=3, stderr=b"why")).error
+    assert str(pickle.loads(pickle.dumps(error))) == "'p' exited with status 3; stderr: why"

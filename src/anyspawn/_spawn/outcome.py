@@ -85,6 +85,10 @@ def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
     error = _judge(launch, command, seen, completed)
     if error is None:
         return completed
+    if stderr and isinstance(error, (ExitError, SpawnTimeoutError, OutputLimitError)):
+        from anyspawn._masks import Masks
+
+        error.stderr_tail = Masks(command.env).last_lines(stderr)
     if isinstance(error, (NotStartedError, TransportError)):
         returncode = None  # the runner's status, if any, is not the program's
     elif report is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "bubblewrap_args_data",
     "bubblewrap_argv",
     "cwd_inside",
+    "is_within",
     "pairs",
     "plain",
 ]
@@ -111,7 +112,7 @@ def _binds(config: Bubblewrap, command: Command) -> dict[str, Sequence[str]]:
     if config.bind_program:
         for path in _of_program(config, command):
             if path != "/" and not any(
-                _within(path, outer) for outer in (*binds, *SYSTEM, *_NOT_BOUND)
+                is_within(path, outer) for outer in (*binds, *SYSTEM, *_NOT_BOUND)
             ):
                 binds[path] = ("--ro-bind-try", path, path)
     return dict(binds)
@@ -141,7 +142,8 @@ def plain(path: str) -> str:
     return os.path.normpath(path).replace("//", "/")
 
 
-def _within(path: str, outer: str) -> bool:
+def is_within(path: str, outer: str) -> bool:
+    """Whether a path is another one, or lies in it."""
     return PurePosixPath(path).is_relative_to(outer)
 
 

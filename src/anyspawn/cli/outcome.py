@@ -52,13 +52,13 @@ def reason(completed: Completed) -> str:
     said = []
     if isinstance(error, OutputLimitError):
         said = [
-            str(error).partition(";")[0],
+            error.message.partition(";")[0],
             "raise --output-limit",
         ]  # the rest speaks of Python arguments
     elif error is not None and not (
         isinstance(error, ExitError) and code is not None and code >= 0
     ):
-        said = [str(error)]
+        said = [error.message]
     if completed.output_incomplete:
         said.append("its output may be incomplete")
     if completed.cleanup is Cleanup.UNCONFIRMED:
@@ -79,7 +79,7 @@ def to_json(completed: Completed) -> str:
         "stderr_total": completed.stderr_total,
         "output_incomplete": completed.output_incomplete,
         "duration": round(completed.duration, 6),
-        "error": error and {"kind": type(error).__name__, "message": str(error)},
+        "error": error and {"kind": type(error).__name__, "message": error.message},
         "cleanup": completed.cleanup.value,
     }
     if completed.egress is not None:

@@ -17,6 +17,7 @@ import attrs
 from attrs import Attribute, field, frozen
 
 from anyspawn._env import Env, check_text
+from anyspawn._masks import Masks
 from anyspawn._model import Command, Completed, Sandbox
 from anyspawn._registry import nearest
 from anyspawn._telemetry import warn, watch_hook
@@ -25,7 +26,6 @@ from anyspawn.hooks._agents import Agent, Outcome, Place, Verdict
 from anyspawn.hooks._claude import BLOCKED
 from anyspawn.hooks._conditions import condition
 from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._masks import Masks
 from anyspawn.hooks._matchers import matcher
 from anyspawn.hooks._phases import KINDS, PHASES, Phase, SessionPhase, check_phase, parts
 from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
@@ -411,7 +411,7 @@ class ExecHook:
             and (error is None or isinstance(error, ExitError))
         )
         if error is not None and not blocked:
-            raise _no_verdict(f"failed: {error}", error, question, completed)
+            raise _no_verdict(f"failed: {error.message}", error, question, completed)
         if code != 0 and not blocked:
             what = f"failed: it ended with status {code}"
             raise _no_verdict(what, ExitError(), question, completed)

@@ -407,7 +407,9 @@ class _Life:
         completed = process.completed if process is not None else getattr(error, "completed", None)
         if process is None:
             what = (
-                str(error) if isinstance(error, SpawnError) else f"{type(error).__name__}: {error}"
+                error.message
+                if isinstance(error, SpawnError)
+                else f"{type(error).__name__}: {error}"
             )
             if error is None:
                 error, what = (

@@ -26,11 +26,13 @@ from anyspawn.argv.bubblewrap import (
     bubblewrap_args_data,
     bubblewrap_argv,
     cwd_inside,
+    is_within,
     pairs,
     plain,
 )
 from anyspawn.exceptions import (
     ConfigError,
+    ExitError,
     NotStartedError,
     NotStartedKind,
     SpawnError,
@@ -51,6 +53,7 @@ _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap, 
 _HAS = "the sandbox has the system's folders, and what readonly, writable and bind_program name"
 _CORRECT = "correct readonly, writable, workdir or cwd"
 _NOT_FOUND = 127
+_BINDS = {"--ro-bind", "--ro-bind-try", "--bind", "--bind-try", "--dev-bind", "--dev-bind-try"}
 _SETPRIV = ("setpriv", "--clear-groups")
 _NAMESPACES = (
     "this system may forbid user namespaces to this user: see the sysctls kernel.unprivileged_userns_clone, "
@@ -367,8 +370,45 @@ def _explain(completed: Completed, status: bytes) -> SpawnError | None:
     """
     reports = _reports(status)
     if "exit-code" in reports:
+        return _missed_a_file(completed)
+    failure = _failure(completed.stderr_text, completed.returncode, started=False)
+    return _with_hint(failure, completed)
+
+
+def _missed_a_file(completed: Completed) -> SpawnError | None:
+    """Say of a program that failed which file of the host, named among its arguments and in its
+    stderr, it could not see.
+    """
+    code = completed.returncode
+    named = (arg for arg in completed.argv[1:] if code and arg in completed.stderr_text)
+    hidden = _hidden(completed, named)
+    if not hidden:
         return None
-    return _failure(completed.stderr.decode(errors="replace"), completed.returncode, started=False)
+    return ExitError(f"{completed.argv[0]!r} exited with status {code}; {hidden}")
+
+
+def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
+    """Say of a program that was not found that it is there, but on the host."""
+    if not isinstance(failure, NotStartedError) or failure.kind != "not_found":
+        return failure
+    hidden = _hidden(completed, completed.argv[:1])
+    if not hidden:
+        return failure
+    return NotStartedError(failure.reason.removesuffix(_HAS) + hidden, kind="not_found")
+
+
+def _hidden(completed: Completed, names: Iterable[str]) -> str:
+    """Return words about the first of some paths that is there on the host, and not inside."""
+    argv = completed.runner_argv
+    shown = [inside for option, _, inside in zip(argv, argv[1:], argv[2:], strict=False)
+             if option in _BINDS]  # fmt: skip
+    for name in names:
+        path = os.path.abspath(name)
+        if not (os.path.exists(path) if os.path.isabs(name) else os.path.isfile(path)):
+            continue
+        if not any(is_within(path, place) for place in shown):
+            return f"{path} is not visible in the sandbox: add readonly=[{path!r}]"
+    return ""
 
 
 @frozen
@@ -381,7 +421,10 @@ class _ExplainResident:
         if report.nocwd:
             message = f"{self.cwd} is not a directory in the sandbox; {_CORRECT}"
             return NotStartedError(message, kind="cwd")
-        return explain_report(completed, report, _failure, _not_started)
+        failure = explain_report(completed, report, _failure, _not_started)
+        if failure is None:
+            return _missed_a_file(completed)
+        return _with_hint(failure, completed)
 
 
 def _not_started(program: str, code: int) -> SpawnError:

@@ -1,4 +1,4 @@
-"""Values of variables, taken out of what a hook wrote."""
+"""Values of variables, taken out of what a program wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 from anyspawn._env import Env
-from anyspawn.hooks._json import is_array, is_object
 
 __all__ = ["Masks"]
 
@@ -17,13 +16,16 @@ _SHORTEST = 6
 """Characters below which a value is not hidden: ``1`` or ``true`` stands everywhere."""
 _PREFIX = 4
 _STDERR_SHOWN = 400
+_TAIL_READ = 64 * 1024
+_TAIL_LINES = 8
+_TAIL_SHOWN = 1000
 
 
 class Masks:
-    """Takes values of variables out of texts that a hook wrote; it may well print its own
+    """Takes values of variables out of texts that a program wrote; it may well print its own
     environment.
 
-    Hidden are the values of the hook's ``env``, and of the host's variables whose names say that
+    Hidden are the values of its ``env``, and of the host's variables whose names say that
     they are secret, from 6 characters on; also where a text was cut off within one.
     """
 
@@ -53,9 +55,9 @@ class Masks:
         """Return a JSON value with all its texts masked."""
         if isinstance(value, str):
             return self.whole(value)
-        if is_array(value):
+        if isinstance(value, list):
             return [self.inside(item) for item in value]
-        if is_object(value):
+        if isinstance(value, dict):
             return {self.whole(name): self.inside(item) for name, item in value.items()}
         return value
 
@@ -64,3 +66,12 @@ class Masks:
         text = self.cut(data.decode(errors="replace"))
         text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return "... " + text[-_STDERR_SHOWN:] if len(text) > _STDERR_SHOWN else text
+
+    def last_lines(self, data: bytes) -> str:
+        """Return the last lines of stderr, shortened; several of them are indented."""
+        text = self.cut(data[-_TAIL_READ:].decode(errors="replace"))
+        lines = [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
+        shown = "\n".join(lines)
+        if len(shown) > _TAIL_SHOWN:
+            shown = f"... {shown[-_TAIL_SHOWN:]}"
+        return f"\n{shown}".replace("\n", "\n  ") if "\n" in shown else f" {shown.strip()}"
