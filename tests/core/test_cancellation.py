@@ -291,3 +291,16 @@ async def test_errors_come_bare():
     with pytest.raises(TimeoutError) as caught, anyio.fail_after(0.2):
         await spawn(["sleep", "100"])
     assert not isinstance(caught.value, SpawnTimeoutError)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_the_loop_ends_at_any_moment_of_the_opening(turns):
+    """asyncio cancels every task then, also its own: the loop is closed, and nothing runs on."""
+
+    async def main():
+        calls = [asyncio.ensure_future(spawn(["sleep", "100"])) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not any(call.done() for call in calls)
+
+    asyncio.run(main())

@@ -619,3 +619,13 @@ async def test_a_container_that_shares_our_pid_namespace(containers):
     assert (done.stdout, done.returncode, done.cleanup) == (b"out\n", 3, Cleanup.NOT_NEEDED), done
     done = await run(name, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", output_limit=5)
     assert (done.stdout, done.returncode, done.cleanup) == (b"ready", 137, Cleanup.CONFIRMED), done
+
+
+async def test_a_client_that_asks_a_question_is_told_nothing(fake_docker, tmp_path):
+    """Neither variables nor stdin: the supervisor has not said that it is ready."""
+    heard = tmp_path / "heard"
+    path = fake_docker(f"printf 'Password: '; cat >{heard}; exit 1")
+    sandbox = DockerExec("somewhere", docker_path=path)
+    done = await run(sandbox, "true", env={"SECRET": "x"}, stdin=b"y", timeout=30)
+    assert isinstance(done.error, TransportError)
+    assert heard.read_bytes() == b""

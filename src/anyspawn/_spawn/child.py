@@ -36,6 +36,7 @@ except ImportError:  # Windows
 __all__ = ["Child", "Guard", "Start", "StartedButLostError", "ended"]
 
 _PATIENCE = 20
+_LOST = 0.1
 _ROOM = 24
 """Descriptors that an event loop may need to start and to watch a child."""
 
@@ -316,10 +317,16 @@ async def _open_on_asyncio(
     opening = asyncio.ensure_future(start.by_anyio())
     cancelled: asyncio.CancelledError | None = None
     while not opening.done():
+        lost = opening.cancelling() > 0  # somebody cancels every task of the loop
         try:
-            await asyncio.wait((opening,))
+            await asyncio.wait((opening,), timeout=_LOST if lost else 1.0)
         except asyncio.CancelledError as exc:
             cancelled = exc  # a fork takes no time, and is seen through
+        else:
+            if lost:
+                # asyncio kills the process, and in 3.11 waits for ever to be told of its end, by a
+                # task that was cancelled as well.
+                opening.cancel()
     try:
         process = opening.result()
     except asyncio.CancelledError:  # somebody cancelled every task of the loop

@@ -372,14 +372,21 @@ class Pool:
     def _retire_beside(self, resident: _Resident) -> None:
         done = anyio.Event()
         self._busy.add(done)
-        start_in_background(self._retire, resident, done, name="anyspawn resident")
+        start_in_background(
+            self._retire, resident, done, name="anyspawn resident", if_cancelled=resident.close
+        )
 
     def _keep(self, resident: _Resident) -> None:
         resident.idle_since = anyio.current_time()
         self._idle.append(resident)
         if self._keeper is None:
             self._keeper = anyio.CancelScope()
-            start_in_background(self._watch, self._keeper, name="anyspawn residents")
+            start_in_background(
+                self._watch,
+                self._keeper,
+                name="anyspawn residents",
+                if_cancelled=self._close_idle,
+            )
 
     def _start_ahead(self, launch: Launch) -> None:
         if self._starter is None and not self._closed and len(self._idle) < self._most:

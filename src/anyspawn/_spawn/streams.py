@@ -315,8 +315,8 @@ class Feed(WriteEnd):
         return not self._rest
 
     def pump(self) -> None:
-        """Write what the pipe takes now."""
-        budget = _TURN
+        """Write what the pipe takes now; nothing before `begin`."""
+        budget = 0 if self.waiting else _TURN
         with suppress(BlockingIOError):
             while self._rest and budget > 0:
                 sent = os.write(self.fd, self._rest[:_TURN])

@@ -68,13 +68,26 @@ def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object
 
 
 def start_in_background(
-    work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
+    work: Callable[..., Coroutine[Any, Any, None]],
+    *args: object,
+    name: str,
+    if_cancelled: Callable[[], None] = lambda: None,
 ) -> None:
-    """Start a task that belongs to the running event loop, which keeps it; it must not raise."""
+    """Start a task that belongs to the running event loop, which keeps it; it must not raise.
+
+    On asyncio a task that is cancelled before its first step runs nothing of ``work``, not even
+    what is to be done at the end; so ``if_cancelled`` is called where it was cancelled.
+    """
     task = start_detached(work, *args, name=name)
     if on_asyncio():
+
+        def over(done: Any) -> None:
+            _kept.discard(done)
+            if done.cancelled():
+                if_cancelled()
+
         _kept.add(task)
-        task.add_done_callback(_kept.discard)
+        task.add_done_callback(over)
 
 
 @asynccontextmanager
