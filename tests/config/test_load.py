@@ -65,6 +65,7 @@ def test_every_field():
         mounts=[f"{FILES / 'hooks'}:/hooks:ro", "cache:/cache"],
         user="1000:1000",
         workdir="/hooks",
+        entrypoint="image",
         extra_args=["--cpus=0.5"],
         pull="missing",
         security=SecurityConfig(

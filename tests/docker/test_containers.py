@@ -21,6 +21,7 @@ from anyspawn import (
     Command,
     ConfigError,
     ExitError,
+    NotStartedError,
     SpawnError,
     SpawnTimeoutError,
     TransportError,
@@ -762,3 +763,18 @@ def test_a_run_command_whose_input_does_not_end(busybox):
     assert b"stdin had not ended when the time was over" in process.stderr.read()
     process.stdin.close()
     process.stderr.close()
+
+
+@pytest.mark.parametrize("init", [True, False])
+@pytest.mark.parametrize(
+    ("program", "kind"), [("no-such-program", "not_found"), ("/etc/passwd", "not_executable")]
+)
+async def test_a_program_that_cannot_be_executed(manager, init, program, kind):
+    """It never ran, whoever says so: docker, or the container's init in its place."""
+    spec = ContainerSpec(
+        image="busybox", cmd=[program], remove_on_exit=True, security=SecurityConfig(init=init)
+    )
+    container = await manager.create(spec)
+    with pytest.raises(NotStartedError) as caught:
+        await manager.run(container, on_output=lambda *_: None)
+    assert caught.value.kind == kind

@@ -565,3 +565,82 @@ async def test_arguments_that_would_take_the_container_away(arg):
     """Are refused: clean-up could not find it."""
     with pytest.raises(ConfigError, match="would take the container out of our hands"):
         DockerRun("busybox", extra_args=[arg])
+
+
+@pytest.fixture(scope="module")
+def images(daemon):
+    """Images whose entrypoint does something else, prints a line first, or is a shell."""
+    entrypoints = {
+        "echo": '["echo","ENTRY"]',
+        "shell": '["/bin/sh","-c"]',
+        "banner": '["/bin/sh","-c","echo banner; exec \\"$@\\"","--"]',
+    }
+    container = docker("create", "busybox", "x")
+    for name, entrypoint in entrypoints.items():
+        docker("commit", "--change", f"ENTRYPOINT {entrypoint}", container, f"anyspawn-test-{name}")
+    docker("rm", container)
+    yield {name: f"anyspawn-test-{name}" for name in entrypoints}
+    docker("rmi", *(f"anyspawn-test-{name}" for name in entrypoints))
+
+
+@pytest.mark.parametrize("entrypoint", ["echo", "shell", "banner"])
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_the_command_is_what_runs(images, entrypoint, resident):
+    """The image's entrypoint is not started in front of it; nor where a program is missing."""
+    async with DockerRun(images[entrypoint], resident=resident, default_timeout=60) as sandbox:
+        done = await run("sh", "-c", "echo ran; exit 3", sandbox=sandbox)
+        assert (done.stdout, done.returncode) == (b"ran\n", 3), done
+        done = await run("no-such-program", sandbox=sandbox)
+        assert isinstance(done.error, NotStartedError), done
+
+
+async def test_the_images_entrypoint(images):
+    """Is started with the command as its arguments where that is wanted; not by what waits for a
+    command.
+    """
+    sandbox = DockerRun(images["banner"], entrypoint="image", default_timeout=60)
+    done = await run("echo", "x", sandbox=sandbox, cwd="tmp")
+    assert (done.stdout, done.error) == (b"banner\nx\n", None), done
+    with pytest.raises(ConfigError, match="entrypoint must be 'image', or None"):
+        DockerRun("busybox", entrypoint="sh")
+    with pytest.raises(ConfigError, match="not the image's entrypoint"):
+        DockerRun("busybox", entrypoint="image", resident=1)
+
+
+async def test_a_working_directory(box, tmp_path):
+    """It is absolute, or relative to the sandbox's; docker does not create one that is missing."""
+    tmp_path.chmod(0o777)
+    (tmp_path / "sub").mkdir()
+    mounted = attrs.evolve(box, mounts=[f"{tmp_path}:/data"], workdir="/data")
+    async with mounted as sandbox:
+        done = await run("pwd", cwd="sub", sandbox=sandbox)
+        assert (done.stdout, done.error) == (b"/data/sub\n", None), done
+        assert (await run("pwd", cwd="/etc", sandbox=sandbox)).stdout == b"/etc\n"
+        done = await run("env", cwd="sub", sandbox=sandbox)
+        assert b"OLDPWD" not in done.stdout
+        done = await run("sh", "-c", "exit 127", cwd="sub", sandbox=sandbox)
+        assert done.returncode == 127
+        for program, kind in (("no-such-program", "not_found"), ("/", "not_executable")):
+            done = await run(program, cwd="sub", sandbox=sandbox)
+            assert done.error.kind == kind, done
+        done = await run("pwd", cwd="/data/none/none", sandbox=sandbox)
+        assert isinstance(done.error, NotStartedError), done
+        assert (done.error.kind, done.stderr) == ("cwd", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+async def test_a_working_directory_without_a_shell():
+    """Cannot be had, and that is what the error says."""
+    done = await run("/app/cat", cwd="/app", sandbox=DockerRun("distroless", default_timeout=60))
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.started, done.error.kind) == (False, "shell")
+    assert "use workdir instead" in str(done.error)
+
+
+async def test_names_that_begin_alike():
+    """Each call has its own container's record."""
+    for number, code in (("abcdef12", 3), ("abcdef1234", 125)):
+        command = Command(["sh", "-c", f"exit {code}"], id=number, timeout=60)
+        done = await BUSYBOX.spawn(command)
+        assert isinstance(done.error, ExitError), done
+        assert done.returncode == code

@@ -168,7 +168,7 @@ def test_layouts():
         extra_args=["--memory=1g"],
         docker_path="podman",
     )
-    command = Command(["cat"], env={"A": "b", "C": "d\ne"}, id="ab" * 8, cwd="/x")
+    command = Command(["cat"], env={"A": "b", "C": "d\ne"}, id="ab" * 8)
     assert docker_run_argv(run, command) == (
         *(
             "podman",
@@ -186,11 +186,11 @@ def test_layouts():
             "--pull=never",
             "--log-driver=none",
             "--network=none",
-            "--workdir=/x",
             "-v",
             "/a:/b",
             "-v",
             "v:/c",
+            "--entrypoint=",
         ),
         *("--env-file", "/dev/fd/?", "-e", "C", "--memory=1g", "busybox", "cat"),
     )

@@ -98,9 +98,15 @@ def is_in_doubt(work: Work) -> bool:
     if launch.explain is None or code is None or code < 0:
         return code != 0
     stdout, stderr = (output.capture.value() for output in work.connection.outputs)
-    said = Completed(argv=work.command.argv, returncode=code, stdout=stdout, stderr=stderr)
+    said = Completed(
+        argv=work.command.argv,
+        runner_argv=launch.argv,
+        returncode=code,
+        stdout=stdout,
+        stderr=stderr,
+    )
     error = launch.explain(said, b"") if code else None
-    if code == _RUNNER_FAILED:
+    if code == _RUNNER_FAILED and launch.end:
         return not (isinstance(error, TransportError) and error.started is False)
     return isinstance(error, TransportError) and error.started is not False
 

@@ -5,7 +5,9 @@ https://docs.docker.com/reference/cli/docker/ has the options.
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterator
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from anyspawn._egress import Egress, holder_id
@@ -23,6 +25,7 @@ __all__ = [
     "container_name",
     "docker_exec_argv",
     "docker_run_argv",
+    "entered",
     "env_args",
     "env_by_client",
     "env_fds",
@@ -34,6 +37,15 @@ _OWNER = Fill("io.anyspawn.owner=?", "owner")
 """The label that says who made a container."""
 _ENV_FILE = Fill("/dev/fd/?", "fd")
 """The file of variables: a descriptor."""
+
+_ENTER = r"""
+CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd 126\n" "$0" >&2; exit 126; }
+unset OLDPWD
+shift
+trap 'printf "%s unstarted $?\n" "$0" >&2' EXIT
+exec "$@"
+"""
+"""Starts a command in a folder that docker would create if it were not there."""
 
 _LINE = 32 * 1024
 """Characters of a variable that fit a line of the file whatever client reads it; its scanner stops
@@ -92,28 +104,39 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         argv.append(f"--network=container:anyspawn-{holder_id(command)}")
     elif config.network:
         argv.append(f"--network={config.network}")
-    supervised = bool(config.resident)
-    cwd = (
-        config.workdir if supervised else command.cwd or config.workdir
-    )  # a resident goes there by itself
-    if cwd:
-        argv.append(f"--workdir={cwd}")
+    if config.workdir:
+        argv.append(f"--workdir={config.workdir}")
     if config.user:
         argv.append(f"--user={config.user}")
     for mount in config.mounts:
         argv += ["-v", mount]
-    if supervised:
-        return (
-            *argv,
-            *config.extra_args,
-            config.image,
-            "sh",
-            "-c",
-            resident_script(),
-            "anyspawn",
-        )
-    argv += env_args(command.env)
-    return (*argv, *config.extra_args, config.image, *command.argv)
+    if config.entrypoint is None:
+        argv.append("--entrypoint=")
+    begun: tuple[str, ...] = command.argv
+    if config.resident:
+        begun = ("sh", "-c", resident_script(), "anyspawn")
+    else:
+        argv += env_args(command.env)
+        if command.cwd:
+            begun = ("sh", "-c", _ENTER, f"anyspawn-{command.id}", command.cwd, *command.argv)
+    return (*argv, *config.extra_args, config.image, *begun)
+
+
+def entered(argv: Sequence[str], said: str) -> tuple[str, int] | None:
+    """Return what kept a command with a working directory of its own from being started.
+
+    Args:
+        argv: The arguments of ``docker run``.
+        said: What its container wrote to stderr.
+
+    Returns:
+        ``nocwd`` or ``unstarted``, and the status of the container's shell. ``None``: nothing did.
+    """
+    if _ENTER not in argv:
+        return None
+    name = argv[argv.index(_ENTER) + 1]
+    found = re.search(rf"^{re.escape(name)} (nocwd|unstarted) (\d+)\n\Z", said, re.MULTILINE)
+    return (found[1], int(found[2])) if found else None
 
 
 def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
@@ -121,13 +144,20 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     sandbox has it off.
 
     The number in the file of variables is a placeholder, filled in when the process starts. With
-    the supervisor the variables are on stdin instead.
+    the supervisor the variables are on stdin instead, as is the working directory.
+
+    Raises:
+        ConfigError: Without the supervisor a relative working directory takes an absolute workdir.
     """
     argv = [config.docker_path, "exec", "-i"]
-    resident = config.resident and config.supervisor != "off"
-    cwd = (
-        config.workdir if resident else command.cwd or config.workdir
-    )  # a resident goes there by itself
+    cwd = config.workdir  # from where the supervisor goes to the command's own
+    if config.supervisor == "off" and command.cwd:
+        cwd = posixpath.join(config.workdir or "", command.cwd)
+        if not cwd.startswith("/"):
+            raise ConfigError(
+                f"cwd: {command.cwd!r} is relative, which takes a workdir, or the supervisor; make "
+                "it absolute"
+            )
     if cwd:
         argv.append(f"--workdir={cwd}")
     if config.user:

@@ -99,6 +99,7 @@ def box(
         spec = ContainerSpec(
             image=image or detect_image(argv),
             cmd=argv,
+            entrypoint=(),
             workspace=workspace,
             env=[
                 *(f"{name}={value}" for name, value in filter_env(os.environ, _ALLOW).items()),

@@ -41,7 +41,8 @@ from anyspawn.exceptions import (
     SpawnTimeoutError,
     TransportError,
 )
-from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.sandboxes._docker import INSTALL, failure, refused_by_init, refused_by_runtime
+from anyspawn.sandboxes._supervised import not_started
 from anyspawn.sandboxes.docker_exec import DockerExec
 from anyspawn.sandboxes.docker_run import GUARD
 
@@ -111,7 +112,7 @@ class ContainerSpec:
     Args:
         image: The image.
         cmd: The command and its arguments. Default: the image's.
-        entrypoint: What runs in front of the command. Default: the image's.
+        entrypoint: What runs in front of the command; empty: nothing does. Default: the image's.
         workspace: A folder of the host, which the container sees as ``mount_target`` and may write
             to.
         mount_target: Where it sees it, and starts. Default ``/work``.
@@ -237,7 +238,8 @@ class ContainerManager:
             ]
         argv += env_args(env)
         entrypoint = spec.entrypoint or ()
-        argv += [f"--entrypoint={entrypoint[0]}"] if entrypoint else []
+        if spec.entrypoint is not None:
+            argv.append(f"--entrypoint={entrypoint[0] if entrypoint else ''}")
         argv += [spec.image, *entrypoint[1:], *spec.cmd]
         launch = Launch(
             argv=argv,
@@ -277,6 +279,7 @@ class ContainerManager:
 
         Raises:
             SpawnTimeoutError: Its timeout ran out.
+            NotStartedError: Its program could not be executed.
             SpawnError: It could not be started, or the connection to docker was lost.
         """
         _check_id(container)
@@ -324,6 +327,14 @@ class ContainerManager:
             )
         if failed:
             raise failed
+        program, output = str(ended.raw.get("Path", "")), done.stderr + done.stdout
+        as_shell = (
+            refused_by_runtime(ended.error)
+            if ended.error
+            else refused_by_init(program, ended.exit_code or 0, output.decode(errors="replace"))
+        )
+        if as_shell is not None:
+            raise not_started(program, as_shell)
         if ended.started == info.started or (
             done.returncode != ended.exit_code and not ended.error
         ):

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from anyspawn._model import Completed
 from anyspawn.exceptions import TransportError, TransportKind
 
-__all__ = ["INSTALL", "failure", "last_words"]
+__all__ = [
+    "CANNOT_BEGIN",
+    "INSTALL",
+    "beside",
+    "events",
+    "failure",
+    "last_words",
+    "refused_by_init",
+    "refused_by_runtime",
+]
 
 INSTALL = "install the docker CLI (https://docs.docker.com/engine/install/), or set docker_path"
 
+CANNOT_BEGIN = ("Failed to initialize: ", "unable to resolve docker endpoint")
+"""How the client says that it cannot even begin, with status 1."""
+
+_ASK_TIMEOUT = 5.0
 _IMAGE = "pull the image first, or set pull to 'missing'"
 _DAEMON = "start the daemon, or set DOCKER_HOST"
+_CLIENT = "correct DOCKER_CONTEXT, DOCKER_HOST and the certificates"
 _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
     # what docker, podman and their daemons say, before anything runs; what broke; what to do
     ("No such image", "image", _IMAGE),
@@ -23,6 +43,7 @@ _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
     ("is restarting", "target", "wait until the container runs"),
     ("Cannot connect to the Docker daemon", "unreachable", _DAEMON),
     ("error during connect", "unreachable", _DAEMON),
+    ("unable to resolve docker endpoint", "runner", _CLIENT),
     (
         "permission denied while trying to connect",
         "unreachable",
@@ -30,9 +51,96 @@ _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
     ),
     ("invalid reference format", "image", "correct the image's name"),
     ("unable to find user", "other", "correct user"),
+    ("unable to find group", "other", "correct user"),
     ("unknown flag", "other", "correct extra_args; this client does not know the flag"),
     ("bind source path does not exist", "other", "correct mounts"),
 )
+
+
+_MISSING = "No such file or directory"
+_INIT = re.compile(
+    r"(?:WARNING: .*\r?\n)*"
+    r"(?:\[FATAL tini \(\d+\)\] exec (?P<program>.*) failed: (?P<why>.*?)|"
+    r"exec (?P<other>.*): exec format error)\r?\n"
+)
+_INITS_STATUS = {_MISSING: 127, "Permission denied": 126}
+_RUNTIME = re.compile(r'(?:process|failed): exec: "|executable file .* not found')
+
+
+def refused_by_init(program: str, code: int, said: str) -> int | None:
+    """Return the status of a shell for a program that could not be executed, as the container's
+    init, or its runtime, says in the program's place.
+
+    Args:
+        program: The program.
+        code: The container's status.
+        said: All that the container wrote.
+
+    Returns:
+        126 or 127; ``None``: nothing says so.
+    """
+    found = _INIT.fullmatch(said)
+    if found is None or (found["program"] or found["other"]) != program:
+        return None
+    if found["why"] and _INITS_STATUS.get(found["why"], 1) != code:
+        return None
+    return 127 if found["why"] == _MISSING else 126
+
+
+def refused_by_runtime(said: str) -> int | None:
+    """Return the status of a shell for a program that could not be executed, as docker says where
+    it could not start the container.
+    """
+    if not _RUNTIME.search(said):
+        return None
+    missing = "executable file" in said or "no such file or directory" in said.lower()
+    return 127 if missing else 126
+
+
+async def _daemons_clock(docker_path: str) -> str | None:
+    """Return what the daemon's clock says, by which it keeps its events; ``None`` where it cannot
+    be asked.
+    """
+    done = await beside([docker_path, "info", "--format", "{{.SystemTime}}"], timeout=_ASK_TIMEOUT)
+    return None if done.error is not None else done.text.strip() or None
+
+
+async def events(
+    docker_path: str, *filters: str, form: str, seconds: Callable[[], float] | None = None
+) -> list[str] | None:
+    """Return what docker's daemon remembers, a line for each event.
+
+    Args:
+        docker_path: The client.
+        filters: What is asked for.
+        form: The template of a line.
+        seconds: How far back to look. Default: all that there is.
+
+    Returns:
+        The lines; ``None`` where the daemon cannot be asked.
+    """
+    now = await _daemons_clock(docker_path)
+    if now is None:
+        return None
+    since = "1"
+    if seconds is not None:
+        since = (datetime.fromisoformat(now) - timedelta(seconds=seconds())).isoformat()
+    argv = [docker_path, "events", f"--since={since}", f"--until={now}", "--format", form]
+    for name in filters:
+        argv += ["--filter", name]
+    done = await beside(argv, timeout=_ASK_TIMEOUT)
+    return None if done.error is not None else done.text.splitlines()
+
+
+async def beside(argv: list[str], **options: Any) -> Completed:
+    """Run a command of the sandbox's own."""
+    from anyspawn._call import spawn
+
+    return await spawn(argv, **options)
+
+
+_UNDER_WAY = re.compile(r"/(?:wait|start|attach|resize)\b|/exec/[0-9a-f]+/")
+"""Requests of the client's that come when a program runs, or is just about to."""
 
 
 def failure(text: str, code: int | None, *, started: bool | None) -> TransportError:
@@ -46,7 +154,7 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
     said = last_words(text)
     for words, kind, advice in _SAYINGS:
         if words in text:
-            began = False if started is None else started
+            began = False if started is None and not _UNDER_WAY.search(text) else started
             return TransportError(f"{said}; {advice}", started=began, kind=kind)
     if code is not None and code < 0:
         message = f"the docker client was killed from outside by signal {-code}"

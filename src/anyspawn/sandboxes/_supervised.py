@@ -4,6 +4,7 @@ place that is there already.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,9 +21,22 @@ from anyspawn.sandboxes._residents import ResidentSandbox
 from anyspawn.supervisor import Report
 from anyspawn.supervisor.encode import check_name, tag_of
 
-__all__ = ["SupervisedSandbox", "explain_report", "known_by", "not_started", "supervised"]
+__all__ = [
+    "SupervisedSandbox",
+    "clock",
+    "explain_report",
+    "known_by",
+    "no_cwd",
+    "not_started",
+    "supervised",
+]
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+
+
+def clock() -> float:
+    """Return a time in seconds that no one sets, and that goes on while the host sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def supervised(
@@ -80,6 +94,15 @@ def not_started(program: str, code: int) -> SpawnError:
     )
 
 
+def no_cwd(program: str) -> SpawnError:
+    """Return why a program could not be started where it was to be."""
+    return NotStartedError(
+        f"{program!r} was not started: its cwd is not a directory in the container; create it "
+        "or give another cwd",
+        kind="cwd",
+    )
+
+
 def explain_report(
     completed: Completed,
     report: Report,
@@ -96,11 +119,7 @@ def explain_report(
     """
     program = completed.argv[0]
     if report.nocwd:
-        return NotStartedError(
-            f"{program!r} was not started: its cwd is not a directory in the container; create it "
-            "or give another cwd",
-            kind="cwd",
-        )
+        return no_cwd(program)
     if report.unstarted in (_NOT_EXECUTABLE, _NOT_FOUND):
         return cannot(program, report.unstarted)
     if report.exit_status is not None:
@@ -175,9 +194,13 @@ class SupervisedSandbox(ResidentSandbox):
     def _target(self) -> str:
         """What to call the place that commands run in."""
 
-    def _plain_outcome(self, completed: Completed) -> Completed:
-        """Return an outcome without the supervisor, less what the client added to the program's
-        output.
+    async def plain_outcome(self, completed: Completed, began: float) -> Completed:
+        """Return an outcome without the supervisor with the right error, less what the client added
+        to the program's output.
+
+        Args:
+            completed: The outcome.
+            began: When the call began, on `clock`.
         """
         return completed
 
@@ -193,7 +216,7 @@ class SupervisedSandbox(ResidentSandbox):
             sandbox, launch = self._plain(), self._launch_plain(command)
         self._warn_once()
         launch = launch or self.launch(command)
-        yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command))
+        yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command, clock()))
 
     def _launch_plain(self, command: Command) -> Launch:
         """Return the launch without a supervisor.
@@ -208,11 +231,11 @@ class SupervisedSandbox(ResidentSandbox):
             raise TransportError(message, started=False, kind="shell") from None
 
     async def examine(
-        self, asked: SupervisedSandbox, command: Command, completed: Completed
+        self, asked: SupervisedSandbox, command: Command, began: float, completed: Completed
     ) -> Completed | None:
         """Return an outcome with the right error; ``None`` where ``asked`` is to do without sh."""
         if self.supervisor == "off":
-            return self._plain_outcome(completed)
+            return await self.plain_outcome(completed, began)
         if not _no_sh(completed):
             return await self.judged(completed)
         what = f"{self._target} has no sh"

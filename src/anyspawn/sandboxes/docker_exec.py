@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
+import anyio
 import attrs
 from attrs import field, frozen
 
 from anyspawn._env import Env
-from anyspawn._model import Command, Completed, Launch
+from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._sandbox import config_text, config_texts, optional_text
-from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
-from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
-from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds, is_podman
+from anyspawn.exceptions import (
+    ConfigError,
+    ExitError,
+    NotStartedError,
+    SpawnError,
+    TransportError,
+)
+from anyspawn.sandboxes._docker import (
+    CANNOT_BEGIN,
+    INSTALL,
+    events,
+    failure,
+    last_words,
+    refused_by_runtime,
+)
 from anyspawn.sandboxes._residents import CLIENT_ENV
 from anyspawn.sandboxes._supervised import (
     SupervisedSandbox,
+    clock,
     explain_report,
     known_by,
+    no_cwd,
     not_started,
     supervised,
 )
@@ -35,16 +52,35 @@ _GONE = (
 """What docker and podman say of a container that has ended, and all that ran in it."""
 
 
-_DOCKERS_WORDS = (
-    "Error response from daemon: ",
-    "Cannot connect to the Docker daemon",
-    "permission denied while",
-)
 _PODMANS_WORDS = ("Error: ",)
+_NEVER = (*CANNOT_BEGIN, "Error response from daemon: ")
+_CWD = re.compile(
+    "(OCI runtime|crun: ).*(chdir to cwd|Cwd must be an absolute path|chdir to |mkdir .* not a directory)"
+)
+"""How docker's runtime, and podman's, says that it could not enter the working directory."""
+_LOOKS = 5
+_SLACK = 1.0
+"""Seconds by which clocks may go wrong during a call."""
+_DOUBTFUL = {0, 1, 125, 126, 127, 255}
+"""Statuses of the client that need not be the program's. 0 is what it takes for the status of a
+program that still runs when the connection is lost.
+"""
+_ASKS_TOO_LATE = re.compile(r"/exec/[0-9a-f]+/json")
+"""The request by which the client asks for a program's status when the connection has ended."""
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
-    return config_texts(value, "extra_args")
+    args = config_texts(value, "extra_args")
+    for arg in args:
+        name, equals, flag = arg.partition("=")
+        ours = name in {"--detach", "--tty"} or (
+            name in {"--interactive", "-i"} and equals and flag.lower() not in {"true", "1", "t"}
+        )
+        if ours or re.fullmatch("-[idt]*[dt][idt]*", name):
+            raise ConfigError(
+                f"extra_args: {arg!r} would take the program's streams out of our hands; leave it out"
+            )
+    return args
 
 
 @frozen(kw_only=True)
@@ -59,8 +95,8 @@ class DockerExec(SupervisedSandbox):
 
     Args:
         container: The container's name or id.
-        workdir: The working directory inside for commands that have none of their own. Default: the
-            container's.
+        workdir: The working directory inside; a command's own ``cwd`` is relative to it. Default:
+            the container's.
         user: The user inside, by name or number. Default: the container's.
         extra_args: Arguments for ``docker exec`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
@@ -82,6 +118,7 @@ class DockerExec(SupervisedSandbox):
     user: str | None = field(default=None, validator=optional_text)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     docker_path: str = field(default="docker", validator=config_text)
+    _ended: set[str] = field(init=False, factory=set, repr=False, eq=False)
 
     @property
     def _target(self) -> str:
@@ -106,7 +143,7 @@ class DockerExec(SupervisedSandbox):
         return supervised(
             command,
             explain=_explain,
-            cwd=command.cwd if self.resident else None,
+            cwd=command.cwd,
             env=CLIENT_ENV if self.resident else Env(),
             remote=True,
             stop=(*sweep, "TERM"),
@@ -116,32 +153,129 @@ class DockerExec(SupervisedSandbox):
             **fields,
         )
 
-    def _plain_outcome(self, completed: Completed) -> Completed:
-        """Return an outcome of a program that never ran without what docker wrote to its stdout
-        about that.
+    async def plain_outcome(self, completed: Completed, began: float) -> Completed:
+        """Return an outcome without the supervisor, as the daemon's record tells it, and without
+        what docker wrote to the program's stdout.
         """
-        if isinstance(
-            completed.error, (NotStartedError, TransportError)
-        ) and completed.stdout.startswith(b"OCI runtime"):
-            return attrs.evolve(completed, stdout=b"", stdout_total=0)
-        return completed
+        error, code = completed.error, completed.returncode
+        if not (error is None or isinstance(error, ExitError)) or is_podman(self.docker_path):
+            return _without_dockers(completed)
+        if code not in _DOUBTFUL or await self._has_ended(completed.argv, code, began):
+            return completed
+        why = _failed(completed, code)
+        unsure = not isinstance(why, TransportError) or why.started is not False
+        left = isinstance(why, TransportError) and unsure
+        return _without_dockers(
+            attrs.evolve(
+                completed,
+                error=why,
+                returncode=None,
+                cleanup=Cleanup.UNCONFIRMED if left else completed.cleanup,
+            )
+        )
+
+    async def _has_ended(self, argv: tuple[str, ...], code: int, began: float) -> bool:
+        """Whether docker's daemon remembers that a program of this call's time ended so, and has
+        not told that of another call.
+        """
+        for look in range(_LOOKS):
+            await anyio.sleep(look * 0.05)  # it is noted just after the client was told of it
+            lines = await events(
+                self.docker_path,
+                *("type=container", "event=exec_start", "event=exec_die"),
+                f"container={self.container}",
+                form="{{json .}}",
+                seconds=lambda: clock() - began + _SLACK,
+            )
+            if lines is None:
+                return False
+            if (found := self._new_end(map(json.loads, lines), argv, code)) is not None:
+                self._ended.add(found)
+                return True
+        return False
+
+    def _new_end(self, lines: Iterable[Any], argv: tuple[str, ...], code: int) -> str | None:
+        started = set()
+        for event in lines:
+            actor = event["Actor"]
+            about = actor["Attributes"]
+            # docker's own filter takes all names that begin so
+            if about.get("name") != self.container and not actor["ID"].startswith(self.container):
+                continue
+            action, number = event["Action"], about.get("execID", "")
+            if action.partition(": ")[2].rstrip() == " ".join(argv).rstrip():
+                started.add(number)
+            elif (
+                action == "exec_die"
+                and about.get("exitCode") == str(code)
+                and number in started - self._ended
+            ):
+                return str(number)
+        return None
+
+
+def _without_dockers(completed: Completed) -> Completed:
+    """Return an outcome of a program that never ran without what docker wrote to its stdout about
+    that.
+    """
+    failed = isinstance(completed.error, (NotStartedError, TransportError))
+    if failed and completed.stdout.startswith((b"OCI runtime", b"unable to find ")):
+        said = completed.stderr + completed.stdout
+        return attrs.evolve(
+            completed, stdout=b"", stdout_total=0, stderr=said, stderr_total=len(said)
+        )
+    return completed
+
+
+def _failed(completed: Completed, code: int) -> SpawnError:
+    """Return why docker's status is not the program's, which is not known to have ended so."""
+    program, stderr = completed.argv[0], completed.stderr_text
+    said = stderr + completed.stdout[:4096].decode(errors="replace")
+    if code in {126, 127} and (refused := _refused(program, said)) is not None:
+        return refused
+    late = _ASKS_TOO_LATE.search(stderr)
+    own = code in {1, 125, 126} and not completed.stdout and last_words(stderr)
+    if own and not late:
+        why = failure(stderr, code, started=None)
+        if why.started is False or stderr.startswith(_NEVER):
+            return failure(stderr, code, started=False)
+        return why
+    return TransportError(
+        f"the connection to docker was lost before {program!r} was seen to exit; it may still run",
+        started=True if late or completed.stdout or code == 0 else None,
+        kind="connection",
+    )
+
+
+def _refused(program: str, said: str) -> SpawnError | None:
+    """Return why docker could not start a program, as its runtime tells it."""
+    if "OCI runtime exec failed" in said:
+        if _CWD.search(said):
+            return no_cwd(program)
+        if (as_shell := refused_by_runtime(said)) is not None:
+            return not_started(program, as_shell)
+        return failure(said, None, started=False)
+    return failure(said, None, started=False) if said.startswith("unable to find ") else None
 
 
 def _explain(completed: Completed, report: Report) -> SpawnError | None:
+    if not report.ready and _CWD.search(completed.stderr_text):
+        return no_cwd(completed.argv[0])
     return explain_report(completed, report, failure)
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell the client's failures from the program's by what the client says; there is nothing
-    better to go by.
+    """Tell podman's failures from the program's by what the client says; docker's daemon is asked
+    instead (`DockerExec.plain_outcome`).
     """
-    code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
+    code, stderr = completed.returncode, completed.stderr_text
     if code is None or code < 0:
         return failure(stderr, code, started=None)
+    if not is_podman(completed.runner_argv[0]):
+        return None
     said = stderr + completed.stdout[:4096].decode(errors="replace")
-    if code in {126, 127} and (match := re.search(r'OCI runtime exec failed.*exec: "(.*?)"', said)):
-        return not_started(match[1], code)
-    words = _DOCKERS_WORDS if code == 1 else _PODMANS_WORDS if code == 125 else ()
-    if any(line.startswith(words) for line in stderr.splitlines() if words):
+    if code in {126, 127} and (refused := _refused(completed.argv[0], said)) is not None:
+        return refused
+    if code == 125 and any(line.startswith(_PODMANS_WORDS) for line in stderr.splitlines()):
         return failure(stderr, code, started=None)
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,17 +21,33 @@ from anyspawn._security import SecurityConfig
 from anyspawn.argv.docker import (
     container_name,
     docker_run_argv,
+    entered,
     env_by_client,
     env_fds,
     is_podman,
     remove_argv,
 )
-from anyspawn.exceptions import ConfigError, ExitError, SpawnError, TransportError
-from anyspawn.sandboxes._docker import INSTALL, failure
+from anyspawn.exceptions import (
+    ConfigError,
+    ExitError,
+    NotStartedError,
+    SpawnError,
+    TransportError,
+)
+from anyspawn.sandboxes._docker import (
+    CANNOT_BEGIN,
+    INSTALL,
+    beside,
+    events,
+    failure,
+    refused_by_init,
+    refused_by_runtime,
+)
 from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
 from anyspawn.sandboxes._supervised import (
     explain_report,
     known_by,
+    no_cwd,
     not_started,
     supervised,
 )
@@ -122,6 +137,14 @@ def _pull(_: object, __: object, value: Any) -> None:
         raise ConfigError(f"pull must be 'never' or 'missing', not {value!r}")
 
 
+def _entrypoint(_: object, __: object, value: Any) -> None:
+    if value not in (None, "image"):
+        raise ConfigError(
+            f"entrypoint must be 'image', or None for no entrypoint, not {value!r}; to run a program "
+            "of your own, put it in front of the command"
+        )
+
+
 def _security(_: object, __: object, value: Any) -> None:
     if value is not None and not isinstance(value, SecurityConfig):
         raise ConfigError(f"security must be a SecurityConfig or None, not {type(value).__name__}")
@@ -142,8 +165,11 @@ class DockerRun(ResidentSandbox):
             by a proxy, and nothing else. Default: docker's own default.
         mounts: Volumes as for ``docker run -v``: ``./hooks:/hooks:ro``.
         user: The user inside, by name or number, with or without a group. Default: the image's.
-        workdir: The working directory inside for commands that have none of their own. Default: the
-            image's.
+        workdir: The working directory inside; docker creates it where it is missing. A command's
+            own ``cwd`` is relative to it, is never created, and takes a sh in the image. Default:
+            the image's.
+        entrypoint: ``None`` (default): the image's ENTRYPOINT is cleared, so that the command is
+            what runs; ``image``: the entrypoint is started, with the command as its arguments.
         extra_args: Arguments for ``docker run`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
         security: Confinement and limits. Default: docker's own.
@@ -162,6 +188,7 @@ class DockerRun(ResidentSandbox):
     )
     user: str | None = field(default=None, validator=optional_text)
     workdir: str | None = field(default=None, validator=optional_text)
+    entrypoint: Literal["image"] | None = field(default=None, validator=_entrypoint)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     docker_path: str = field(default="docker", validator=config_text)
     security: SecurityConfig | None = field(default=None, validator=_security)
@@ -171,6 +198,11 @@ class DockerRun(ResidentSandbox):
         if isinstance(self.network, Egress) and self.resident:
             raise ConfigError(
                 "resident: an Egress is made for one command; leave resident at 0, or network out"
+            )
+        if self.entrypoint and self.resident:
+            raise ConfigError(
+                "resident: a container that waits for its command runs a supervisor, not the image's "
+                "entrypoint; leave resident at 0, or entrypoint out"
             )
 
     def launch(self, command: Command) -> Launch:
@@ -249,10 +281,17 @@ class DockerRun(ResidentSandbox):
         docker is asked where the client's status could mean two things.
         """
         error = completed.error
-        doubtful = isinstance(error, ExitError) and completed.returncode in _DOUBTFUL
-        refused = isinstance(error, TransportError) and error.started is False
+        if isinstance(error, NotStartedError):  # what is on stderr the container's own init said
+            return attrs.evolve(completed, stderr=b"", stderr_total=0)
+        code = completed.returncode
+        doubtful = isinstance(error, ExitError) and (
+            code in _DOUBTFUL or (code == 1 and completed.stderr_text.startswith(CANNOT_BEGIN))
+        )
+        refused = isinstance(error, TransportError) and (
+            error.started is False or error.kind == "unreachable"
+        )
         if not self.resident and (doubtful or (refused and completed.stderr)):
-            code = completed.returncode or _RUNNER_FAILED
+            code = code or _RUNNER_FAILED
             error = await self._examine(completed, command, code)
             returncode = code if isinstance(error, ExitError) else None
             completed = attrs.evolve(completed, error=error, returncode=returncode)
@@ -273,19 +312,17 @@ class DockerRun(ResidentSandbox):
         stderr = completed.stderr.decode(errors="replace")
         record = await self._events(command)
         for _ in range(_LATE_LOOKS):
-            if (
-                record is None
-                or code != _KILLED
-                or "oom" in {line.partition(" ")[0] for line in record}
-            ):
+            if record is None or code != _KILLED or "oom" in _actions(record):
                 break
             await anyio.sleep(0.1)  # the kernel's word may come after the container's end
             record = await self._events(command)
         if record is None:
-            return failure(stderr, code, started=None)
-        events = {line.partition(" ")[0] for line in record}
-        if events & {"start", "die"}:
-            if "oom" in events and code == _KILLED:
+            # A client that cannot even begin says so of whatever it is asked.
+            never = stderr.startswith(CANNOT_BEGIN) and not completed.stdout
+            return failure(stderr, code, started=False if never else None)
+        actions = _actions(record)
+        if actions & {"start", "die"}:
+            if "oom" in actions and code == _KILLED:
                 return ExitError(
                     f"{program!r} was ended by the kernel: the container was out of memory"
                 )
@@ -299,44 +336,38 @@ class DockerRun(ResidentSandbox):
         # The daemon remembers but its last events: that there is no start proves nothing, unless
         # docker says why.
         own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
-        if completed.stdout or not (own or "create" in events):
+        if completed.stdout or not (own or "create" in actions):
             return TransportError(
                 f"docker's status {code} may be its own or the program's; its daemon does not remember",
                 started=None,
             )
-        if code in {126, 127} and ('exec: "' in stderr or "executable file" in stderr):
-            return not_started(program, code)
+        if 'exec: "sh": ' in stderr and command.cwd:
+            return TransportError(
+                f"the image {self.image} has no sh, which a command's cwd needs; use workdir instead",
+                started=False,
+                kind="shell",
+            )
+        if (as_shell := refused_by_runtime(stderr)) is not None:
+            return not_started(program, as_shell)
         return failure(stderr, code, started=False)
 
     async def _events(self, command: Command) -> list[str] | None:
         """Return what happened to the command's container, or ``None`` where that cannot be
         known.
         """
-        podman = is_podman(self.docker_path)
-        form = (
-            "{{.Status}} {{.ContainerExitCode}}"
-            if podman
-            else '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
-        )
-        when = (
-            ["--since=1h", "--stream=false"]
-            if podman
-            else ["--since=1", f"--until={time.time():.6f}"]
-        )
-        argv = [
-            self.docker_path,
-            "events",
-            *when,
-            "--format",
-            form,
-            "--filter",
-            f"container={container_name(command)}",
-        ]
-        done = await self._beside(argv, timeout=_ASK_TIMEOUT)
+        label = f"label=io.anyspawn.id={command.id}"  # a name would stand for all that begin so
+        docker = self.docker_path
+        if not is_podman(docker):
+            form = '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
+            lines = await events(docker, label, form=form)
+            return None if lines is None else [line.strip() for line in lines]
+        form = "{{.Status}} {{.ContainerExitCode}}"
+        when = ("--since=1h", "--stream=false")
+        argv = [docker, "events", *when, "--format", form, "--filter", label]
+        done = await beside(argv, timeout=_ASK_TIMEOUT)
         if done.error is not None:
             return None
-        lines = done.stdout.decode(errors="replace").splitlines()
-        return [line.strip().replace("died ", "die ") for line in lines]
+        return [line.strip().replace("died ", "die ") for line in done.text.splitlines()]
 
     async def _pull_image(self) -> SpawnError | None:
         """Pull the image; return why that failed, if it did."""
@@ -349,7 +380,7 @@ class DockerRun(ResidentSandbox):
             for line in chunk.decode(errors="replace").splitlines():
                 log.debug("pulling %s: %s", self.image, line)
 
-        done = await self._beside(
+        done = await beside(
             [self.docker_path, "pull", self.image], timeout=_PULL_TIMEOUT, on_output=progress
         )
         if done.error is None:
@@ -359,24 +390,26 @@ class DockerRun(ResidentSandbox):
             started=False,
         )
 
-    @staticmethod
-    async def _beside(argv: list[str], **options: Any) -> Completed:
-        from anyspawn._call import spawn
-
-        return await spawn(argv, **options)
-
 
 def _explain_resident(completed: Completed, report: Report) -> SpawnError | None:
     return explain_report(completed, report, failure)
 
 
+def _actions(record: list[str]) -> set[str]:
+    return {line.partition(" ")[0] for line in record}
+
+
 def _explain(completed: Completed, _: bytes) -> SpawnError | None:
-    code = completed.returncode
+    code, program = completed.returncode, completed.argv[0]
     if code is not None and code < 0:
         return failure("", code, started=None)
     said = completed.stderr.decode(errors="replace")
+    found = entered(completed.runner_argv, said)
+    if found is not None and code == found[1] and not completed.stdout:
+        return no_cwd(program) if found[0] == "nocwd" else not_started(program, found[1])
+    if code and not completed.stdout and (as_shell := refused_by_init(program, code, said)):
+        return not_started(program, as_shell)
     if code == _RUNNER_FAILED and any(words in said for words in _UNREACHABLE):
-        return failure(
-            said, code, started=False
-        )  # the daemon's record is asked whether it was the program that said so
+        # the daemon's record is asked whether it was the program that said so
+        return failure(said, code, started=None)
     return None

@@ -264,7 +264,7 @@ class KubectlExec(SupervisedSandbox):
             error=TransportError(f"{error} ({words})", started=error.started, kind="target"),
         )
 
-    def _plain_outcome(self, completed: Completed) -> Completed:
+    async def plain_outcome(self, completed: Completed, _: float) -> Completed:
         """Return an outcome without what kubectl added to the program's output."""
         stderr = _TRAILER.sub(b"", completed.stderr)
         stderr = _DEFAULTED.sub(b"", stderr)

@@ -1,0 +1,73 @@
+"""Docker's own failures are never the program's: each fault in each way to run a command, on the
+first call of a sandbox and on the second, on either event loop.
+"""
+
+from __future__ import annotations
+
+import anyio
+import attrs
+import pytest
+
+from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, spawn
+from anyspawn.containers import SecurityConfig
+from faults import FAULTS
+
+RUNS = {
+    "docker_run": {},
+    "docker_run with an init": {"security": SecurityConfig(user=None)},
+    "docker_run ahead": {"resident": 1},
+}
+EXECS = {
+    "docker_exec": {},
+    "docker_exec off": {"supervisor": "off"},
+    "docker_exec without sh": {},
+    "docker_exec resident": {"resident": 1},
+}
+CASES = [
+    pytest.param(fault, mode, id=f"{fault.name}-{mode}")
+    for fault in FAULTS
+    for mode in (*RUNS, *EXECS)
+    if mode.partition(" ")[0] in fault.modes
+]
+
+
+@pytest.fixture(scope="module")
+def bare(containers):
+    return containers("distroless", "-i", cmd=("/app/cat",))
+
+
+def sandbox_of(mode, settings, busybox, bare):
+    if mode in RUNS:
+        sandbox = DockerRun("busybox", default_timeout=60, **RUNS[mode])
+    else:
+        container = bare if mode.endswith("without sh") else busybox
+        sandbox = DockerExec(container, default_timeout=60, shared="trusted", **EXECS[mode])
+    known = {field.name for field in attrs.fields(type(sandbox))}
+    return attrs.evolve(sandbox, **{key: value for key, value in settings.items() if key in known})
+
+
+@pytest.mark.parametrize(("fault", "mode"), CASES)
+def test_a_fault_is_told_from_the_programs_exit(fault, mode, busybox, bare, monkeypatch):
+    """It is an error of the right kind, nothing was started, and stdout has no word of docker's."""
+    settings = fault.settings
+    if "user" in settings and "security" in RUNS.get(mode, {}):
+        settings = {"security": SecurityConfig(user=settings["user"])}
+    sandbox = sandbox_of(mode, settings, busybox, bare)
+    if mode.endswith("without sh"):
+        assert anyio.run(once, sandbox_of(mode, {}, busybox, bare), ["/app/cat"]).ok
+    argv = fault.argv or (["/app/cat"] if mode.endswith("without sh") else ["cat"])
+    for name, value in fault.environ.items():
+        monkeypatch.setenv(name, value)
+    for loop in ("asyncio", "trio"):
+        done = anyio.run(once, sandbox, argv, fault.cwd, backend=loop)
+        assert type(done.error) is fault.outcome, (loop, done)
+        assert done.error.kind == fault.kind, (loop, done)
+        if fault.outcome is not NotStartedError:
+            assert done.error.started is fault.started, (loop, done)
+        assert (done.returncode, done.stdout) == (None, b""), done
+        assert done.cleanup is not Cleanup.UNCONFIRMED
+
+
+async def once(sandbox, argv, cwd=None):
+    async with sandbox:
+        return await spawn(argv, cwd=cwd, stdin=b"", sandbox=sandbox)

@@ -1,0 +1,14 @@
+"""The table of faults in the documentation is the one that the tests check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faults import table
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "docker.md"
+
+
+def test_the_table_of_faults_is_the_one_that_is_tested():
+    """Each row of it is a test in each of its modes."""
+    assert table() in PAGE.read_text(), f"paste this into {PAGE.name}:\n{table()}"
