@@ -269,7 +269,7 @@ class Work:
 
     async def until_closed(self) -> None:
         """Read on until nobody holds the output streams any more, or `wait_delay` is over."""
-        if self.take is None:
+        if self.take is None and self._is_draining():
             await self.serve_all()  # what is there already counts, however short the delay
         if self.talk is not None and self._is_draining():
             # Only when the supervisor has looked, and saw a stream held, the time begins.
