@@ -91,3 +91,39 @@ async def test_all_sandboxes_are_closed(how):
             assert how == "exception"
     assert sorted(closed) == ["a", "b"]
     assert scope.cancelled_caught is (how == "cancellation")
+
+
+SERVER = """
+import json, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True}}), flush=True)
+"""
+
+
+async def test_the_last_that_leaves_closes(tmp_path):
+    """Two conversations open one configuration; the first to leave ends neither the other's
+    server nor its sandboxes.
+    """
+    closed = []
+    registry = Registry()
+    registry.register("cloud", lambda name, settings: Cloud(name, closed))
+    (tmp_path / "server.py").write_text(SERVER)
+    text = (
+        f"{HEAD}spec:\n  sandboxes: {{a: {{mode: cloud}}}}\n  hooks: {{h: {{command: python3, "
+        f"args: ['{tmp_path}/server.py'], hook: tool, runtime: server, timeout_ms: 30000}}}}\n"
+    )
+    config = parse_config(text, registry=registry)
+    first, second = config.open(), config.open()
+    await first.__aenter__()
+    hooks = await second.__aenter__()
+    asked = hooks["h"]
+    assert (await asked.before_execution({})).allow
+    (life,) = [server._life for server in asked._servers.values()]
+    await first.__aexit__(None, None, None)
+    assert not life.over
+    assert (await asked.before_execution({})).allow
+    assert not closed
+    await second.__aexit__(None, None, None)
+    assert life.over
+    assert closed == ["a"]

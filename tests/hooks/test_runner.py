@@ -186,6 +186,62 @@ async def test_observers_are_bounded_in_number(tmp_path, caplog):
     ] == ["hook 'o' was left out: 3 others observe already"] * 2
 
 
+async def test_observers_are_bounded_in_bytes_and_share_them(tmp_path, caplog):
+    """Hooks that are told the same hold it once; what goes beyond the bound is left out."""
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    script = f"cat >/dev/null; while ! [ -e {gate} ]; do sleep 0.01; done; echo x >> {log}"
+    observers = [sh(f"o{n}", script, mode="observe") for n in range(3)]
+    async with HookRunner(observers, max_observing_bytes=250_000) as hooks:
+        for _ in range(3):
+            await hooks.run("before_execution", {"Args": "x" * 100_000})
+        await hooks.run("before_execution", {"Args": "small"})
+        gate.touch()
+    assert log.read_text() == "x\n" * 9
+    assert len(caplog.records) == 3
+    assert "bytes of payloads are being observed already" in caplog.text
+
+
+async def test_runners_are_left_in_any_order_and_from_any_task():
+    """A reload opens the new one, then closes the old one; start-up and shutdown are two tasks."""
+    hooks = [sh("f", ALLOW), sh("o", "true", mode="observe")]
+    old, new = HookRunner(hooks), HookRunner(hooks)
+
+    async def enter():
+        await old.__aenter__()
+        assert (await old.run("before_execution", {})).allow
+
+    async def leave(runner):
+        await runner.__aexit__(None, None, None)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+    with pytest.raises(RuntimeError, match="is open already"):
+        await old.__aenter__()
+    async with anyio.create_task_group() as tasks:
+        await new.__aenter__()
+        tasks.start_soon(leave, old)
+    assert (await new.run("before_execution", {})).allow
+    await leave(new)
+    with pytest.raises(RuntimeError, match="is not open"):
+        await new.run("before_execution", {})
+
+
+async def test_calls_under_way_are_drained(tmp_path):
+    """Leaving waits for what other tasks ask."""
+    gate, decisions = tmp_path / "gate", []
+
+    async def ask():
+        decisions.append(await runner.run("before_execution", {}))
+
+    script = f"touch {tmp_path}/started; while ! [ -e {gate} ]; do sleep 0.01; done; {ALLOW}"
+    async with anyio.create_task_group() as tasks:
+        async with HookRunner([sh("f", script)]) as runner:
+            tasks.start_soon(ask)
+            await appears(tmp_path / "started")
+            tasks.start_soon(anyio.Path(gate).touch)
+        assert [decision.allow for decision in decisions] == [True]
+
+
 async def test_run_hooks_without_a_runner_does_not_wait_for_observers_either(tmp_path):
     """They belong to the event loop then."""
     gate, done = tmp_path / "gate", tmp_path / "done"

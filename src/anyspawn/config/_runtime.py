@@ -9,10 +9,11 @@ from typing import Any
 
 import anyio
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from anyspawn._model import Sandbox
 from anyspawn._registry import Registry, default_registry, nearest
+from anyspawn._spawn.tasks import PerLoop
 from anyspawn._telemetry import warn
 from anyspawn.config._fields import build, class_in, placed
 from anyspawn.config._hook import HookConfig
@@ -44,16 +45,30 @@ class RuntimeConfig:
     metadata: Mapping[str, Any]
     sandboxes: Mapping[str, Sandbox]
     hooks: Mapping[str, ExecHook]
+    _users: PerLoop[list[object]] = field(
+        init=False, factory=lambda: PerLoop(list), repr=False, eq=False
+    )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[HookRunner]:
         """Give a `HookRunner` with all hooks; on the way out, drain those that observe, and close
         the sandboxes.
+
+        It may be opened several times at once, and closed in any order, from any task: servers and
+        sandboxes are closed by the last that leaves.
         """
+        user, users = object(), self._users.get()
+        users.append(user)
         try:
             async with HookRunner(self.hooks.values()) as runner:
                 yield runner
         finally:
+            users.remove(user)
+            if not users:
+                await self._close()
+
+    async def _close(self) -> None:
+        if self.sandboxes:
             with anyio.move_on_after(_CLOSING, shield=True) as scope:
                 async with anyio.create_task_group() as tasks:
                     for name, sandbox in self.sandboxes.items():

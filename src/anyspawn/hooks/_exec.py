@@ -36,6 +36,7 @@ from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = [
+    "Asking",
     "ExecAgentHook",
     "ExecEvalHook",
     "ExecHook",
@@ -43,6 +44,7 @@ __all__ = [
     "ExecSessionHook",
     "ExecToolHook",
     "HookError",
+    "Told",
 ]
 
 _REASON_LIMIT = 4000
@@ -192,6 +194,9 @@ class ExecHook:
     _servers: WeakKeyDictionary[Any, Server] = field(
         init=False, factory=WeakKeyDictionary, repr=False, eq=False
     )
+    _users: WeakKeyDictionary[Any, int] = field(
+        init=False, factory=WeakKeyDictionary, repr=False, eq=False
+    )
     _matchers: Mapping[str, Callable[[str], bool]] = field(init=False, repr=False, eq=False)
     _condition: Callable[[Mapping[str, Any], str], bool] | None = field(
         init=False, default=None, repr=False, eq=False
@@ -322,52 +327,55 @@ class ExecHook:
         Raises:
             ValueError, TypeError: There is no such phase, or its payload is not complete.
         """
-        return await self.asking(phase, payload)(places)
+        return await self.asking(Told.of(phase, payload))(places)
 
-    def asking(
-        self, phase: Phase, payload: Any
-    ) -> Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]:
+    def asking(self, told: Told) -> Asking:
         """Return what asks the program about the payload as it is now, whatever becomes of that
         until then.
         """
-        told = parts(check_phase(phase), payload)
-        question: _Question | _NoVerdictError | None = None
-        if phase in self.phases:
+        if told.phase not in self.phases:
+            return Asking(self._answer, told.phase, None)
+        try:
+            return Asking(self._answer, told.phase, self._question(told.phase, told))
+        except _NoVerdictError as failure:
+            return Asking(self._answer, told.phase, failure)
+
+    async def _answer(
+        self,
+        phase: str,
+        question: _Question | _NoVerdictError,
+        places: anyio.CapacityLimiter | None,
+    ) -> Decision:
+        with watch_hook(self.name, phase, self.mode) as watch:
             try:
-                question = self._question(phase, told)
+                if isinstance(question, _NoVerdictError):
+                    raise question
+                decision = await self._ask(question, places)
             except _NoVerdictError as failure:
-                question = failure
+                said = self._masked(f"hook {self.name!r} {failure}")
+                watch.failed(failure.kind, said)
+                decision = self._failed(phase, said, failure)
+            watch.decided(allow=decision.allow)
+        return decision
 
-        async def ask(places: anyio.CapacityLimiter | None) -> Decision:
-            if question is None:
-                return Decision(allow=True, phase=phase)
-            with watch_hook(self.name, phase, self.mode) as watch:
-                try:
-                    if isinstance(question, _NoVerdictError):
-                        raise question
-                    decision = await self._ask(question, places)
-                except _NoVerdictError as failure:
-                    said = self._masked(f"hook {self.name!r} {failure}")
-                    watch.failed(failure.kind, said)
-                    decision = self._failed(phase, said, failure)
-                watch.decided(allow=decision.allow)
-            return decision
-
-        return ask
-
-    def _question(self, phase: str, told: dict[str, Any]) -> _Question | None:
+    def _question(self, phase: str, told: Told) -> _Question | None:
         """Return what to ask the program; ``None`` where its matcher leaves it out.
 
         Raises:
             _NoVerdictError: The payload cannot be told.
         """
         env, agent = self.env.look_up(os.environ), self._agent
+        kept = {} if self.mode == "observe" else told.parts  # which a verdict alone needs
         try:
             if agent is None:
-                stdin = encode(envelope(phase, told, snake=self.names == "snake"))
-                return _Question(phase, self._asking(stdin, env), env, told, {})
+                snake = self.names == "snake"
+                _, stdin = told.encoded(snake, lambda: envelope(phase, told.parts, snake=snake))
+                return _Question(phase, self._asking(stdin, env), env, kept, {})
             event, folder = agent.events[phase], self._folder()
-            message = agent.message(event, told, Place(folder, time.time()))
+            message, stdin = told.encoded(
+                (self.protocol, folder),
+                lambda: agent.message(event, told.parts, Place(folder, time.time())),
+            )
             if phase in self._matchers:
                 subject = message.get(event.subject.removeprefix("="))
                 # What has no name to hold the matcher against is asked about.
@@ -376,7 +384,7 @@ class ExecHook:
             if self._condition is not None and not self._condition(message, folder):
                 return None
             seen = Env({**dict.fromkeys(agent.variables, folder), **env})
-            return _Question(phase, self._asking(encode(message), seen), env, told, message)
+            return _Question(phase, self._asking(stdin, seen), env, kept, message if kept else {})
         except Exception as exc:  # whatever is wrong with a payload, and there may be no working directory any more
             what = (
                 "it is nested too deeply, or in a circle"
@@ -493,6 +501,19 @@ class ExecHook:
         except WireError as exc:
             raise _NoVerdictError(f"failed: {exc}", exc) from None
 
+    def hold(self) -> None:
+        """Note another user of the hook's server, which `release` ends with the last."""
+        loop = anyio.lowlevel.current_token().native_token
+        self._users[loop] = self._users.get(loop, 0) + 1
+
+    async def release(self) -> None:
+        """Take back a `hold`."""
+        loop = anyio.lowlevel.current_token().native_token
+        self._users[loop] -= 1
+        if not self._users[loop]:
+            del self._users[loop]
+            await self.aclose()
+
     async def aclose(self) -> None:
         """End the server that this event loop has of the hook, if it runs one. A later call starts
         another.
@@ -502,6 +523,7 @@ class ExecHook:
             await server.aclose()
 
     async def __aenter__(self) -> Self:
+        self.hold()
         return self
 
     async def __aexit__(
@@ -510,7 +532,7 @@ class ExecHook:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        await self.release()
 
     def _seconds(self) -> float:
         """Return how long a call may take."""
@@ -580,6 +602,66 @@ class ExecHook:
         agent = AGENTS[self.protocol]
         unreadable = failure.kind == WireError.__name__
         return not agent.fails_closed(agent.events[phase], unreadable=unreadable)
+
+
+@frozen(eq=False)
+class Told:
+    """A payload, as all hooks of one moment are told it: encoded once for each protocol.
+
+    Args:
+        phase: The moment.
+        parts: The payload's parts.
+    """
+
+    phase: Phase
+    parts: dict[str, Any]
+    _encoded: dict[Any, tuple[Any, bytes]] = field(init=False, factory=dict[Any, Any])
+
+    @classmethod
+    def of(cls, phase: Phase, payload: Any) -> Self:
+        """Return what is told of a payload.
+
+        Raises:
+            ValueError, TypeError: There is no such phase, or its payload is not complete.
+        """
+        return cls(phase, parts(check_phase(phase), payload))
+
+    def encoded(self, form: Any, make: Callable[[], Any]) -> tuple[Any, bytes]:
+        """Return a message in one form, and its bytes.
+
+        Args:
+            form: What tells that form from others.
+            make: Makes the message, if nobody has yet.
+        """
+        if form not in self._encoded:
+            message = make()
+            self._encoded[form] = (message, encode(message))
+        return self._encoded[form]
+
+
+@frozen(eq=False)
+class Asking:
+    """A call of a hook that has yet to be made.
+
+    Args:
+        answer: Has a hook answer.
+        phase: The moment.
+        question: What it is asked; why it cannot be; ``None`` where it has nothing to say.
+    """
+
+    _answer: Callable[..., Awaitable[Decision]]
+    phase: str
+    question: _Question | _NoVerdictError | None
+
+    @property
+    def stdin(self) -> bytes:
+        """What the program is told."""
+        return (self.question.command.stdin or b"") if isinstance(self.question, _Question) else b""
+
+    async def __call__(self, places: anyio.CapacityLimiter | None) -> Decision:
+        if self.question is None:
+            return Decision(allow=True, phase=self.phase)
+        return await self._answer(self.phase, self.question, places)
 
 
 @frozen

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Literal, Self
-from weakref import WeakKeyDictionary
 
 import anyio
 from attrs import evolve
 
 from anyspawn._model import Sandbox
 from anyspawn._registry import nearest
-from anyspawn._spawn.tasks import see_through, start_in_background
+from anyspawn._spawn.tasks import PerLoop, see_through, start_in_background
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._exec import ExecHook
-from anyspawn.hooks._phases import Phase, check_phase, parts
+from anyspawn.hooks._exec import Asking, ExecHook, Told
+from anyspawn.hooks._phases import Phase
 from anyspawn.hooks._rewrite import joined
 from anyspawn.hooks._settings import ClaudeSettings, Others, project_inside
 
@@ -27,6 +31,7 @@ __all__ = ["HookRunner", "run_hooks"]
 
 _MAX_CONCURRENT = 64
 _MAX_OBSERVING = 1000
+_MAX_OBSERVING_BYTES = 64 * 2**20
 _CLOSING = 30.0
 
 
@@ -47,8 +52,10 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
 class HookRunner:
     """Runs hooks, and owns those that observe: an async context manager.
 
-    On the way out, observing hooks that still run have ``drain_timeout`` to end; then their work is
-    ended. An exception or a cancellation ends it at once. Then the servers of its hooks are ended.
+    It may be entered in one task and left in another, and several in any order. On the way out,
+    observing hooks and calls of `run` in other tasks have ``drain_timeout`` to end; then the
+    observers' work is ended. An exception or a cancellation ends it at once. Then the servers of
+    its hooks are ended, unless another open runner has the same hooks.
 
     Args:
         hooks: What `run` runs, in the order in which denials count.
@@ -57,7 +64,10 @@ class HookRunner:
         max_observing: How many observing hooks may run or wait to. Default 1000. Beyond, they are
             left out, which is
             logged as a warning: the caller is never held.
-        drain_timeout: Seconds that observing hooks have when the runner is left. Default 10.
+        max_observing_bytes: How many bytes of payloads those may hold; hooks that are told the
+            same share them. Default 64 MiB. Beyond, they are left out in the same way.
+        drain_timeout: Seconds that observing hooks and calls under way have when the runner is
+            left. Default 10.
     """
 
     def __init__(
@@ -66,9 +76,14 @@ class HookRunner:
         *,
         max_concurrent: int = _MAX_CONCURRENT,
         max_observing: int = _MAX_OBSERVING,
+        max_observing_bytes: int = _MAX_OBSERVING_BYTES,
         drain_timeout: float = 10.0,
     ) -> None:
-        for name, number in (("max_concurrent", max_concurrent), ("max_observing", max_observing)):
+        for name, number in (
+            ("max_concurrent", max_concurrent),
+            ("max_observing", max_observing),
+            ("max_observing_bytes", max_observing_bytes),
+        ):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ConfigError(f"{name} must be a whole number above 0, not {number!r}")
         if (
@@ -80,10 +95,8 @@ class HookRunner:
                 f"drain_timeout must be a finite number of seconds, 0 or more, not {drain_timeout!r}"
             )
         self.hooks = _checked(hooks)
-        self._max_concurrent = max_concurrent
-        self._max_observing = max_observing
+        self._limits = (max_concurrent, max_observing, max_observing_bytes)
         self._drain_timeout = drain_timeout
-        self._tasks: anyio.abc.TaskGroup | None = None
         self._desk: _Desk | None = None
 
     @classmethod
@@ -138,10 +151,11 @@ class HookRunner:
         return cls(hooks, **options)
 
     async def __aenter__(self) -> Self:
-        tasks = anyio.create_task_group()
-        await tasks.__aenter__()
-        self._tasks = tasks
-        self._desk = _Desk(tasks.start_soon, self._max_concurrent, self._max_observing)
+        if self._desk is not None:
+            raise RuntimeError("the HookRunner is open already; make another one of the same hooks")
+        self._desk = _Desk(*self._limits)
+        for hook in self._servers:
+            hook.hold()
         return self
 
     async def __aexit__(
@@ -150,21 +164,26 @@ class HookRunner:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._tasks is not None
-        tasks, self._tasks, self._desk = self._tasks, None, None
-        tasks.cancel_scope.deadline = anyio.current_time() + (
-            self._drain_timeout if exc is None else 0
-        )
+        assert self._desk is not None
+        desk, self._desk = self._desk, None
         try:
-            await tasks.__aexit__(None, None, None)
+            if exc is None:
+                await desk.drain(self._drain_timeout)
         finally:
-            if any(hook.runtime == "server" for hook in self.hooks):
-                await see_through(self._close_servers, _CLOSING)
+            if desk.observing or self._servers:
+                await see_through(lambda: self._end(desk), _CLOSING)
+            else:
+                desk.stop()
 
-    async def _close_servers(self) -> None:
+    async def _end(self, desk: _Desk) -> None:
+        await desk.end()
         async with anyio.create_task_group() as tasks:
-            for hook in self.hooks:
-                tasks.start_soon(hook.aclose)
+            for hook in self._servers:
+                tasks.start_soon(hook.release)
+
+    @property
+    def _servers(self) -> list[ExecHook]:
+        return [hook for hook in self.hooks if hook.runtime == "server"]
 
     def __iter__(self) -> Iterator[ExecHook]:
         return iter(self.hooks)
@@ -198,44 +217,87 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 class _Desk:
-    """Runs hooks: the filters in the caller's task, the observers in tasks of their own.
+    """Runs hooks: the filters in the caller's task, the observers in tasks of the event loop's.
 
     Args:
-        start: Starts such a task.
         max_concurrent: How many processes may run at once, of either kind.
         max_observing: How many observers there may be.
+        max_bytes: How many bytes of payloads those may hold.
     """
 
     def __init__(
-        self, start: Callable[..., object], max_concurrent: int, max_observing: int
+        self,
+        max_concurrent: int = _MAX_CONCURRENT,
+        max_observing: int = _MAX_OBSERVING,
+        max_bytes: int = _MAX_OBSERVING_BYTES,
     ) -> None:
-        self._start = start
         self._filter_places = anyio.CapacityLimiter(max_concurrent)
         self._observe_places = anyio.CapacityLimiter(max_concurrent)
         self._max_observing = max_observing
-        self._observing = 0
+        self._max_bytes = max_bytes
+        self._scopes: set[anyio.CancelScope] = set()
+        self._held: dict[int, int] = {}  # users of each encoded payload, by its identity
+        self._bytes = 0
+        self._calls = 0
+        self._closed = False
+        self._news = anyio.Event()
+
+    @property
+    def observing(self) -> int:
+        """How many observers run or wait to."""
+        return len(self._scopes)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the calls under way and the observers are through, not longer than that."""
+        with anyio.move_on_after(seconds):
+            while self._calls or self._scopes:
+                await self._wait()
+
+    def stop(self) -> None:
+        """Take no more observers, and have those that are there ended."""
+        self._closed = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def end(self) -> None:
+        """Have all observers ended, and wait for that."""
+        self.stop()
+        while self._scopes:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._news = anyio.Event()
+        await self._news.wait()
 
     async def run(self, hooks: Sequence[ExecHook], phase: Phase, payload: Any) -> Decision:
-        parts(check_phase(phase), payload)
+        self._calls += 1
+        try:
+            return await self._run(hooks, phase, payload)
+        finally:
+            self._calls -= 1
+            self._news.set()
+
+    async def _run(self, hooks: Sequence[ExecHook], phase: Phase, payload: Any) -> Decision:
+        told = Told.of(phase, payload)
         asked = [hook for hook in hooks if phase in hook.phases]
         filters = [hook for hook in asked if hook.mode == "filter"]
-        judged, changed, blocked = await _in_order(filters, phase, payload, self._filter_places)
+        judged, changed, blocked = await _in_order(filters, told, payload, self._filter_places)
         if changed is not None:
-            payload = joined(phase, payload, changed)
+            told = Told.of(phase, joined(phase, payload, changed))
         left = [hook for hook in asked if hook.name not in judged]
         if blocked is not None:
             last = asked[-1] if not blocked.sequential else blocked
             for hook in left:
                 if hook.mode == "observe" and asked.index(hook) <= asked.index(last):
-                    self._observe(hook, phase, payload)
+                    self._observe(hook, told)
         stages = _stages(left) if blocked is None else []
         decision = None if blocked is None else judged[blocked.name]
         for stage in stages:
             for hook in stage:
                 if hook.mode == "observe":
-                    self._observe(hook, phase, payload)
+                    self._observe(hook, told)
             asking = [hook for hook in stage if hook.mode == "filter"]
-            decision = await _filter(asking, phase, payload, self._filter_places)
+            decision = await _filter(asking, told, self._filter_places)
             judged |= decision.results
             if decision.blocks:
                 break
@@ -244,29 +306,45 @@ class _Desk:
             return evolve(decision, results=results)
         return evolve(_merged(results, phase), payload=changed, results=results)
 
-    def _observe(self, hook: ExecHook, phase: Phase, payload: Any) -> None:
-        if self._observing >= self._max_observing:
-            warn(
-                "anyspawn.hooks",
-                "hook %r was left out: %d others observe already",
-                hook.name,
-                self._observing,
-            )
+    def _observe(self, hook: ExecHook, told: Told) -> None:
+        why = ""
+        if self._closed:
+            why = "its runner was left"
+        elif len(self._scopes) >= self._max_observing:
+            why = f"{len(self._scopes)} others observe already"
+        ask = None if why else hook.asking(told)
+        if ask is not None and self._new_bytes(ask.stdin) + self._bytes > self._max_bytes:
+            why = f"{self._bytes} bytes of payloads are being observed already"
+        if ask is None or why:
+            warn("anyspawn.hooks", "hook %r was left out: %s", hook.name, why)
             return
-        self._observing += 1
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        self._bytes += self._new_bytes(ask.stdin)
+        self._held[id(ask.stdin)] = self._held.get(id(ask.stdin), 0) + 1
         try:
-            self._start(
-                self._watch, hook, hook.asking(phase, payload), name=f"anyspawn hook {hook.name}"
-            )
+            start_in_background(self._watch, hook, ask, scope, name=f"anyspawn hook {hook.name}")
         except BaseException:
-            self._observing -= 1
+            self._through(ask, scope)
             raise
 
-    async def _watch(
-        self, hook: ExecHook, ask: Callable[[anyio.CapacityLimiter | None], Awaitable[Decision]]
-    ) -> None:
+    def _new_bytes(self, stdin: bytes) -> int:
+        return 0 if id(stdin) in self._held else len(stdin)
+
+    def _through(self, ask: Asking, scope: anyio.CancelScope) -> None:
+        """Note that an observer is through."""
+        self._scopes.discard(scope)
+        key = id(ask.stdin)
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
+            self._bytes -= len(ask.stdin)
+        self._news.set()
+
+    async def _watch(self, hook: ExecHook, ask: Asking, scope: anyio.CancelScope) -> None:
         try:
-            await ask(self._observe_places)
+            with scope:
+                await ask(self._observe_places)
         except Exception as exc:  # nothing that goes wrong with an observer reaches anybody
             warn(
                 "anyspawn.hooks",
@@ -275,7 +353,7 @@ class _Desk:
                 type(exc).__name__,
             )
         finally:
-            self._observing -= 1
+            self._through(ask, scope)
 
 
 async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> Decision:
@@ -302,11 +380,11 @@ async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> De
     """
     if isinstance(hooks, HookRunner):
         return await hooks.run(phase, payload)
-    return await _loop_desk().run(_checked(hooks), phase, payload)
+    return await _desks.get().run(_checked(hooks), phase, payload)
 
 
 async def _in_order(
-    filters: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
+    filters: Sequence[ExecHook], told: Told, payload: Any, places: anyio.CapacityLimiter
 ) -> tuple[dict[str, Decision], Any, ExecHook | None]:
     """Ask the hooks that may change the payload, one after the other, and before each those that
     keep it from what stands behind them.
@@ -321,12 +399,13 @@ async def _in_order(
     for hook in filters[: last + 1]:
         if not (hook.rewrites or hook.sequential):
             continue
-        decision = judged[hook.name] = await hook.run(phase, payload, places=places)
+        decision = judged[hook.name] = await hook.asking(told)(places)
         if decision.blocks:
             return judged, changed, hook
         if decision.payload is not None:
             changed = decision.payload
-            payload = joined(phase, payload, changed)
+            payload = joined(told.phase, payload, changed)
+            told = Told.of(told.phase, payload)
             rewriting = {other.name for other in filters if other.rewrites}
             judged = {name: said for name, said in judged.items() if name in rewriting}
     return judged, changed, None
@@ -344,9 +423,7 @@ def _stages(hooks: Sequence[ExecHook]) -> list[list[ExecHook]]:
     return [stage for stage in stages if stage]
 
 
-async def _filter(
-    hooks: Sequence[ExecHook], phase: Phase, payload: Any, places: anyio.CapacityLimiter
-) -> Decision:
+async def _filter(hooks: Sequence[ExecHook], told: Told, places: anyio.CapacityLimiter) -> Decision:
     finished: list[Decision | None] = [None] * len(hooks)
 
     def decided() -> Decision | None:
@@ -359,12 +436,12 @@ async def _filter(
         return None
 
     async def ask(index: int, hook: ExecHook) -> None:
-        finished[index] = await hook.run(phase, payload, places=places)
+        finished[index] = await hook.asking(told)(places)
         if decided() is not None:
             tasks.cancel_scope.cancel()
 
     if len(hooks) == 1:
-        finished[0] = await hooks[0].run(phase, payload, places=places)
+        finished[0] = await hooks[0].asking(told)(places)
     else:
         async with anyio.create_task_group() as tasks:
             for index, hook in enumerate(hooks):
@@ -375,7 +452,7 @@ async def _filter(
         if decision is not None
     }
     denial = decided()
-    return evolve(_merged(results, phase) if denial is None else denial, results=results)
+    return evolve(_merged(results, told.phase) if denial is None else denial, results=results)
 
 
 def _merged(results: dict[str, Decision], phase: Phase) -> Decision:
@@ -400,12 +477,5 @@ def _merged(results: dict[str, Decision], phase: Phase) -> Decision:
     )
 
 
-_loops: WeakKeyDictionary[Any, _Desk] = WeakKeyDictionary()
-
-
-def _loop_desk() -> _Desk:
-    """Return the running loop's own desk, whose observers are tasks of the loop, ended with it."""
-    loop = anyio.lowlevel.current_token().native_token
-    if loop not in _loops:
-        _loops[loop] = _Desk(start_in_background, _MAX_CONCURRENT, _MAX_OBSERVING)
-    return _loops[loop]
+_desks: PerLoop[_Desk] = PerLoop(_Desk)
+"""Each loop's own desk, whose observers are ended with it."""
