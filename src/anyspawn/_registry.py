@@ -111,11 +111,14 @@ class Registry:
         group: The entry point group whose plugins are looked through, when a mode is asked for that
             nobody registered.
             Default: none.
+        parent: Another registry, whose modes are known here too, also those that it is given
+            later. What is registered here is not known there. Default: none.
     """
 
-    def __init__(self, group: str | None = None) -> None:
+    def __init__(self, group: str | None = None, *, parent: Registry | None = None) -> None:
         self._factories: dict[str, SandboxFactory] = {}
         self._group = group
+        self._parent = parent
         self._plugins: dict[str, EntryPoint] | None = None
 
     def register(self, mode: str, factory: SandboxFactory) -> None:
@@ -126,7 +129,7 @@ class Registry:
                 be called.
         """
         self._check(mode, factory)
-        if mode in self._factories:
+        if mode in self._factories or (self._parent and self._parent.knows(mode)):
             raise ConfigError(
                 f"mode {mode!r} is registered already; use replace to put another in its place"
             )
@@ -146,6 +149,8 @@ class Registry:
         if mode in self._factories:
             return self._factories[mode]
         plugin = self._find_plugins().get(mode)
+        if plugin is None and self._parent is not None and self._parent.knows(mode):
+            return self._parent.lookup(mode)
         if plugin is None:
             known = self.modes()
             raise ConfigError(
@@ -163,7 +168,13 @@ class Registry:
 
     def modes(self) -> tuple[str, ...]:
         """Return all known modes, plugins included (none of which is loaded for that), sorted."""
-        return tuple(sorted({*self._factories, *self._find_plugins()}))
+        above = self._parent.modes() if self._parent is not None else ()
+        return tuple(sorted({*self._factories, *self._find_plugins(), *above}))
+
+    def knows(self, mode: str) -> bool:
+        """Whether there is such a mode, registered or of a plugin."""
+        above = self._parent is not None and self._parent.knows(mode)
+        return mode in self._factories or mode in self._find_plugins() or above
 
     def _find_plugins(self) -> dict[str, EntryPoint]:
         if self._plugins is None:

@@ -168,6 +168,36 @@ def test_check(config, tmp_path):
     assert b"cannot read" in missing.stderr
 
 
+def test_check_warns_and_takes_several_files(config, tmp_path):
+    """A warning has its place, and does not change the status; the worst of all files does."""
+    odd, bad = tmp_path / "odd.yaml", tmp_path / "bad.yaml"
+    (tmp_path / "text").write_text("true\n")
+    commands = ("python3 ./x.py", "./none.py", "nonesuch-program", "./text", "sh")
+    hooks = "".join(f"    h{n}: {{command: {c}, hook: tool}}\n" for n, c in enumerate(commands))
+    odd.write_text(CONFIG.partition("    allow")[0] + hooks)
+    bad.write_text(CONFIG.partition("    allow")[0] + "    guard: {hook: toool}\n")
+    done = cli("check", str(odd), config)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert [line.removeprefix(f"{odd}:") for line in lines[:4]] == [
+        (
+            "5:5: warning: spec.hooks.h0: command: it is one name, with spaces in it; put arguments "
+            "in args"
+        ),
+        "6:5: warning: spec.hooks.h1: command: it does not exist in the configuration's folder",
+        "7:5: warning: spec.hooks.h2: command: it does not exist on PATH",
+        "8:5: warning: spec.hooks.h3: command: it is not a program; make it executable (chmod +x)",
+    ]
+    assert [line.partition(": ")[2] for line in lines[4:]] == [
+        "ok (0 sandboxes, 5 hooks)",
+        "ok (0 sandboxes, 4 hooks)",
+    ]
+    done = cli("check", str(bad), config)
+    told = done.stdout.decode().splitlines()
+    assert (done.returncode, len(told)) == (1, 3)
+    assert "spec.hooks.guard.command: is missing" in told[0]
+
+
 def test_schema():
     """A valid schema, and the one that is shipped."""
     done = cli("schema")

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from anyspawn import Bubblewrap, ConfigError, Direct, DockerExec, DockerRun, Egress, Registry
+from anyspawn import (
+    Bubblewrap,
+    ConfigError,
+    Direct,
+    DockerExec,
+    DockerRun,
+    Egress,
+    Registry,
+    default_registry,
+)
 from anyspawn.config import (
     ConfigProblem,
     HookConfig,
@@ -534,3 +543,62 @@ def test_without_its_extra_it_says_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None\nimport anyspawn.config"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"anyspawn.config needs {missing}: pip install 'anyspawn[config]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "variable", "path"),
+    [
+        ("h", "${NOPE:-${HOME}}", "X", r"spec\.hooks\.h\.args\[0\]: the default of NOPE"),
+        ("${HOME}", "a", "X", r"spec\.hooks\.\$\{HOME\}: a variable is not looked up in a key"),
+        ("h", "a", "${HOME}", r"spec\.hooks\.h\.env\.\$\{HOME\}: a variable is not looked up"),
+    ],
+)
+def test_references_that_are_not_looked_up_are_problems(name, arg, variable, path):
+    """In a default, and in keys: they would reach the program as they stand."""
+    entry = f"{{command: echo, args: ['{arg}'], env: {{'{variable}': x}}, hook: tool}}"
+    text = (
+        "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
+        f"spec:\n  hooks:\n    '{name}': {entry}\n"
+    )
+    with pytest.raises(InvalidConfigError, match=path) as caught:
+        parse_config(text)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("#" * 2**20 + "\n#\nx: 1", "<config>:1:1048577: the file goes on beyond 1048576"),
+        ("# \n" * 2**20, "<config>:349526:2: the file goes on beyond"),
+        ("a: [" + "1,\n" * 30_000, "<config>:19999:1: there are more than 20000 values"),
+    ],
+)
+def test_a_file_that_is_too_large_is_refused_with_its_place(text, words, tmp_path):
+    """Before it is read through: the last of these is not even YAML."""
+    with pytest.raises(InvalidConfigError, match=words):
+        parse_config(text)
+    file = tmp_path / "large.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidConfigError, match=words.removeprefix("<config>:")):
+        load_config(file)
+
+
+def test_a_registry_of_a_conversation():
+    """It knows what its parent knows, also what that is given later, and never leaks into it."""
+    above = Registry(parent=default_registry)
+    own = Registry(parent=above)
+    own.register("mine", lambda name, _: Direct(name=name))
+    above.register("later", lambda name, _: Direct(name=name))
+    with pytest.raises(ConfigError, match="'bubblewrap' is registered already; use replace"):
+        own.register("bubblewrap", lambda name, _: Direct(name=name))
+    text = (
+        "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\nspec:\n"
+        "  sandboxes: {a: {mode: mine}, b: {mode: bubblewrap}, c: {mode: later}}\n"
+    )
+    assert list(parse_config(text, registry=own).sandboxes) == ["a", "b", "c"]
+    assert set(own.modes()) == {*default_registry.modes(), "mine", "later"}
+    own.replace("bubblewrap", lambda name, _: Direct(name=name))
+    assert isinstance(parse_config(text, registry=own).sandboxes["b"], Direct)
+    with pytest.raises(ConfigError, match="unknown mode 'mine'"):
+        above.lookup("mine")
+    assert above.lookup("bubblewrap") is default_registry.lookup("bubblewrap")

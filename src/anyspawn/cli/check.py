@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from anyspawn.config import InvalidConfigError, RuntimeConfig, load_config
@@ -18,23 +20,36 @@ def load(path: str) -> RuntimeConfig:
 
 
 @click.command()
-@click.argument("config", type=click.Path())
-def check(config: str) -> int:
-    """Check a RuntimeConfig file, and name all its problems with their places.
+@click.argument("configs", metavar="CONFIG...", type=click.Path(), nargs=-1, required=True)
+def check(configs: tuple[str, ...]) -> int:
+    """Check RuntimeConfig files, and name all their problems with their places.
+
+    Warnings are of what is no mistake, and may not be what was meant, such as a command that does
+    not exist on this host.
 
     \b
     Example:
-      anyspawn check agent.yaml
+      anyspawn check agent.yaml other.yaml
 
     \b
-    Exit status: 0 there are none, 1 there are some, 2 the file cannot be read.
+    Exit status: 0 there are no problems, 1 there are some, 2 a file cannot be read.
     """  # noqa: D301  click is told by that very character to leave lines as they are
+    # Warnings are told below, and not logged as well.
+    logging.getLogger("anyspawn.config").addHandler(logging.NullHandler())
+    return max([_check(config) for config in configs])
+
+
+def _check(config: str) -> int:
+    """Check one file; return the exit status that it asks for."""
     try:
         loaded = load(config)
     except InvalidConfigError as exc:
         for line, problem in zip(exc.lines(), exc.problems, strict=True):
             click.echo(click.style(line.removesuffix(str(problem)), bold=True) + str(problem))
         return 1
+    for note in loaded.warnings:
+        place = ":".join(str(part) for part in (config, note.line, note.column) if part is not None)
+        click.echo(click.style(f"{place}: ", bold=True) + f"warning: {note}")
     click.echo(
         f"{config}: ok ({_count(len(loaded.sandboxes), 'sandbox', 'es')}, {_count(len(loaded.hooks), 'hook', 's')})"
     )

@@ -210,7 +210,7 @@ def build(
     for key in [key for key in values if key not in known]:
         problem((*path, key), unknown_key(key, known))
         del values[key]
-    left_out: set[Any] = set()
+    told: set[Any] = set()
     while True:
         try:
             made = _converter.structure({**values, **(given or {})}, cls)
@@ -218,15 +218,15 @@ def build(
             wrong = [
                 (where, message)
                 for where, message in _found(exc, cls)
-                if where[:1] not in {(n,) for n in left_out}
+                if not where or where[0] not in told
             ]
         else:
-            return None if left_out else made
+            return None if told else made
         for where, message in wrong:
             problem((*path, *where), message)
         # Without the fields that are wrong, the class can say what else is.
-        named = {where[0] for where, _ in wrong if where} & values.keys()
-        left_out |= named
+        told |= {where[0] for where, _ in wrong if where}
+        named = told & values.keys()
         for name in named:
             del values[name]
         if not named:

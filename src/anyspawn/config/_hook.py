@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -105,12 +107,15 @@ class HookConfig:
             raise ConfigError(f"timeout_ms must be at most {_LONGEST:,.0f}, not {self.timeout_ms}")
         self.make("hook", None, "/")
 
-    def notes(self, folder: str) -> Iterator[str]:
+    def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
         """Give what is no mistake, and may not be what was meant.
 
         Args:
+            sandbox: Where it runs.
             folder: The configuration file's.
         """
+        if sandbox is None or isinstance(sandbox, (Direct, Bubblewrap)):
+            yield from self._notes_of_command(folder, looked_up=not isinstance(sandbox, Bubblewrap))
         if self.hook == "eval" and (self.mode is not None or self.phases is not None):
             yield "mode and phases mean nothing for eval hooks, and are ignored"
         for index, arg in enumerate(self.args):
@@ -120,6 +125,28 @@ class HookConfig:
                     f"args[{index}]: {arg!r} is a file beside the configuration, but is looked up "
                     "in the working directory; write its whole path, or make it the command"
                 )
+
+    def _notes_of_command(self, folder: str, *, looked_up: bool) -> Iterator[str]:
+        """Give what is odd about a program of this host.
+
+        Args:
+            folder: The configuration file's.
+            looked_up: Whether a bare name is looked up on this process's ``PATH``.
+        """
+        if "/" in self.command:
+            file = os.path.join(folder, os.path.expanduser(self.command))
+        elif not looked_up or "PATH" in Env(self.env):
+            return
+        else:
+            file = shutil.which(self.command) or ""
+        if not os.path.exists(file):
+            if re.search(r"\s", self.command):
+                yield "command: it is one name, with spaces in it; put arguments in args"
+            else:
+                where = "in the configuration's folder" if "/" in self.command else "on PATH"
+                yield f"command: it does not exist {where}"
+        elif not (os.path.isfile(file) and os.access(file, os.X_OK)):
+            yield "command: it is not a program; make it executable (chmod +x)"
 
     def make(self, name: str, sandbox: Sandbox | None, folder: str) -> ExecHook:
         """Return the hook.

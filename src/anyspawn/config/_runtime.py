@@ -30,6 +30,8 @@ TOP = ("apiVersion", "kind", "metadata", "spec")
 SECTIONS = ("sandboxes", "hooks")
 _LEFT_ALONE = ("evals", "tools", "providers", "mcp_servers", "state_store", "logging")
 _CLOSING = 30.0
+_MOST_BYTES = 4 * 2**20 + 3
+"""What is read of a file: more than a document may have, in any encoding of it."""
 
 
 @frozen(kw_only=True)
@@ -40,11 +42,14 @@ class RuntimeConfig:
         metadata: What the file says of itself.
         sandboxes: By name.
         hooks: By name, in the file's order, which is that in which denials count.
+        warnings: What is no mistake, and may not be what was meant, each with its place. They are
+            in the log, too.
     """
 
     metadata: Mapping[str, Any]
     sandboxes: Mapping[str, Sandbox]
     hooks: Mapping[str, ExecHook]
+    warnings: tuple[ConfigProblem, ...] = field(default=(), repr=False, eq=False)
     _users: PerLoop[list[object]] = field(
         init=False, factory=lambda: PerLoop(list), repr=False, eq=False
     )
@@ -116,7 +121,7 @@ def load_config(
     """
     name = os.fspath(path)
     with open(name, "rb") as file:
-        data = file.read()
+        data = file.read(_MOST_BYTES)
     folder = os.path.dirname(os.path.abspath(name))
     return parse_config(data, folder=folder, source=name, registry=registry, environ=environ)
 
@@ -201,6 +206,7 @@ class _Reader:
             metadata=metadata,
             sandboxes={name: sandbox for name, sandbox in sandboxes.items() if sandbox is not None},
             hooks={name: hook for name, hook in hooks.items() if hook is not None},
+            warnings=tuple(self._document.notes),
         )
 
     def _mapping(
@@ -322,8 +328,9 @@ class _Reader:
             return None
         if settings is None:
             return None
-        for note in settings.notes(self._folder):
+        for note in settings.notes(sandbox, self._folder):
             warn("anyspawn.config", "%s: %s", dotted(path), note)
+            self._document.note(path, note)
         try:
             return settings.make(name, sandbox, self._folder)
         except (TypeError, ValueError) as exc:

@@ -32,6 +32,9 @@ def expand(
         problem: Told of each reference that means nothing.
     """
     if isinstance(value, dict):
+        for key in value:
+            if "${" in key:
+                problem((*path, key), "a variable is not looked up in a key; write the key itself")
         return {key: expand(item, (*path, key), host, problem) for key, item in value.items()}
     if isinstance(value, list):
         return [expand(item, (*path, index), host, problem) for index, item in enumerate(value)]
@@ -47,6 +50,9 @@ def expand(
                 path,
                 "${ is not followed by NAME} or NAME:-default}; for the characters themselves write $${",
             )
+            return match[0]
+        if default is not None and "${" in default:
+            problem(path, f"the default of {name} holds another ${{, which is not looked up there")
             return match[0]
         if default is not None:
             return host.get(name) or default[2:]

@@ -18,10 +18,20 @@ from anyspawn.config._problems import ConfigProblem, Path, dotted
 __all__ = ["Document"]
 
 _MOST_VALUES = 20_000
+_MOST_CHARACTERS = 2**20
 _MOST_DIGITS = 18
 
 
 class _Loader(yaml.SafeLoader):
+    values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Stop at once where there are too many values."""
+        self.values += not (isinstance(parent, yaml.MappingNode) and index is None)  # no keys
+        if self.values > _MOST_VALUES:
+            raise _TooManyError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
+
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own form
 
 
@@ -68,13 +78,21 @@ class Document:
     Attributes:
         value: The document's value; ``None`` where it could not be read.
         problems: What is wrong.
+        notes: What may not be what was meant.
     """
 
     def __init__(self, text: str) -> None:
         self.value: Any = None
         self.problems: list[ConfigProblem] = []
+        self.notes: list[ConfigProblem] = []
         self._places: dict[Path, yaml.Mark] = {}
         self._count = 0
+        if len(text) > _MOST_CHARACTERS:
+            line = text.count("\n", 0, _MOST_CHARACTERS) + 1
+            column = _MOST_CHARACTERS - text.rfind("\n", 0, _MOST_CHARACTERS)
+            what = f"the file goes on beyond {_MOST_CHARACTERS} characters; write less"
+            self.problems.append(ConfigProblem("", what, line, column))
+            return
         try:
             node = yaml.compose(text, Loader=_Loader)
             if node is None:
@@ -104,11 +122,12 @@ class Document:
             )
         except RecursionError:
             self.problems.append(ConfigProblem("", "values are nested too deeply"))
-        except _TooManyError:
+        except _TooManyError as exc:
             self.problems.append(
                 ConfigProblem(
                     "",
                     f"there are more than {_MOST_VALUES} values, aliases written out; write less",
+                    *_numbers(exc.mark),
                 )
             )
 
@@ -116,17 +135,22 @@ class Document:
         """Add a problem at a path; where that has no place of its own, the nearest above it
         counts.
         """
+        self.problems.append(self._placed(path, message))
+
+    def note(self, path: Path, message: str) -> None:
+        """Add a note at a path, as `problem` does."""
+        self.notes.append(self._placed(path, message))
+
+    def _placed(self, path: Path, message: str) -> ConfigProblem:
         above = path
         while above and above not in self._places:
             above = above[:-1]
-        self.problems.append(
-            ConfigProblem(dotted(path), message, *_numbers(self._places.get(above)))
-        )
+        return ConfigProblem(dotted(path), message, *_numbers(self._places.get(above)))
 
     def _build(self, node: yaml.Node, path: Path, parents: tuple[int, ...]) -> Any:
         self._count += 1
         if self._count > _MOST_VALUES:
-            raise _TooManyError
+            raise _TooManyError(node.start_mark)
         self._places.setdefault(path, node.start_mark)
         if id(node) in parents:
             self.problem(path, "the alias means something that it is itself a part of")
@@ -219,7 +243,14 @@ def _encodes(text: str) -> bool:
 
 
 class _TooManyError(Exception):
-    """There are more values than any configuration has."""
+    """There are more values than any configuration has.
+
+    Attributes:
+        mark: Where the first beyond the bound stands.
+    """
+
+    def __init__(self, mark: yaml.Mark | None) -> None:
+        self.mark = mark
 
 
 def _numbers(mark: yaml.Mark | None) -> tuple[int, int] | tuple[()]:
