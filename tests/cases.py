@@ -4,40 +4,24 @@ a look at all argvs.
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-from pathlib import Path
-
 import anyio
 
 from anyspawn import Cleanup, spawn
 from anyspawn._spawn import call, remote, resident
 from anyspawn._spawn.connection import Bounds
+from anyspawn.testing._cases import NASTY, TREES
+from anyspawn.testing._machine import all_command_lines, command_lines
 
-NASTY = {
-    "A": "x",
-    "EMPTY": "",
-    "LINES": "a\n\nb\n",
-    "EQUALS": "a=b=",
-    "SPACE": " a\t",
-    "QUOTES": "'\"`$x\\n\\",
-    "OTHER": "é\udc80\x01\x7f",
-    "PATH": "/bin:/usr/bin:/x",
-    "HOME": "/h",
-    "IFS": "x",
-    "DOCKER_HOST": "tcp://1.2.3.4:5",
-    "KUBECONFIG": "/none",
-    "LD_PRELOAD": "",
-}
-
-TREES = {
-    "a shell's tree": "sleep 999 & sh -c 'sleep 999 & sleep 999' & sleep 999",
-    "setsid": "setsid sleep 999 & setsid sh -c 'setsid sleep 999' & sleep 999",
-    "env -i": "env -i sleep 999 & env -i setsid sh -c 'sleep 999 & sleep 999' & sleep 999",
-    "a fork loop": "while :; do sleep 0.05 & sleep 0.01; done",
-    "TERM ignored": "trap '' TERM INT HUP; setsid sleep 999 & while :; do sleep 1; done",
-    "streams closed": "exec >/dev/null 2>&1 </dev/null; setsid sleep 999 & sleep 999",
-}
+__all__ = [
+    "CHAINS",
+    "NASTY",
+    "TREES",
+    "all_command_lines",
+    "be_patient",
+    "cancelled_after",
+    "command_lines",
+    "no_chain_meets_the_next_call",
+]
 
 CHAINS = {
     "in one group": "f() { echo >>/tmp/chain; f & }; f",
@@ -66,38 +50,6 @@ async def no_chain_meets_the_next_call(sandbox, chain):
         assert (done.error, done.cleanup is Cleanup.UNCONFIRMED) == (None, False), done
         script = "for i in 1 2 3 4 5 6 7 8 9; do wc -c </tmp/chain; done | sort -u | wc -l"
         assert (await spawn(["sh", "-c", script], sandbox=sandbox, check=True)).stdout == b"1\n"
-
-
-def command_lines():
-    """Return the argv of every process of this host, by pid; containers' processes are among
-    them.
-    """
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-    return found
-
-
-@contextmanager
-def all_command_lines():
-    """Give a list that fills with every argv of this host, until the block ends."""
-    seen, stop = [], threading.Event()
-
-    def sample():
-        while not stop.is_set():
-            seen.extend(command_lines().values())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 async def cancelled_after(steps, call):

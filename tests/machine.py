@@ -11,6 +11,21 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from anyspawn.testing._machine import children, open_fds
+
+__all__ = [
+    "MARK",
+    "alive",
+    "bubblewrap_works",
+    "children",
+    "eventually",
+    "kill_all",
+    "open_fds",
+    "processes_with",
+    "rss",
+    "settled_below",
+]
+
 MARK = "ANYSPAWN_TEST"
 """A variable that every program of a test inherits, so that what a test leaves behind is found."""
 
@@ -33,26 +48,6 @@ def kill_all(pids) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def children() -> list[int]:
-    """Return this process's children, zombies included."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # a thread that ended since hands its children to another one
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
-
-
-def open_fds() -> dict[str, str]:
-    """Return this process's open descriptors and what they are."""
-    found = {}
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            found[entry] = os.readlink(f"/proc/self/fd/{entry}")
-        except OSError:
-            continue
-    return found
 
 
 def rss() -> int:

@@ -16,6 +16,7 @@ import anyspawn.argv
 import anyspawn.config
 import anyspawn.containers
 import anyspawn.hooks
+import anyspawn.testing
 
 PUBLIC = [
     anyspawn,
@@ -23,6 +24,7 @@ PUBLIC = [
     anyspawn.config,
     anyspawn.containers,
     anyspawn.hooks,
+    anyspawn.testing,
     importlib.import_module("anyspawn.exceptions"),
 ]
 

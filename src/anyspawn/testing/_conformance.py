@@ -1,0 +1,585 @@
+"""`SandboxConformance`: every promise as a check that runs over any sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import random
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+import anyspawn
+from anyspawn import (
+    Cleanup,
+    Completed,
+    ExitError,
+    NotStartedError,
+    OutputLimitError,
+    Process,
+    Sandbox,
+    SpawnTimeoutError,
+    TransportError,
+)
+from anyspawn.testing import _machine
+from anyspawn.testing._cases import NASTY, PLACEHOLDERS, TREES
+
+__all__ = ["SandboxConformance"]
+
+_MARK = "CONFORMANCE_MARK"
+_PATIENCE = 60.0
+_BYTES = bytes(range(256)) * 4096
+_FOREVER = "while :; do sleep 0.05; done"
+
+
+class SandboxConformance:
+    """Checks of what anyspawn promises, for a sandbox of yours.
+
+    Derive from it in a test module, and override the fixture `sandbox`. pytest then runs each check
+    under asyncio and, where it is installed, trio. The programs of the checks are POSIX ``sh`` and
+    what busybox has beside it.
+
+    What the sandbox cannot do is declared by attributes. A check of it then sees that the sandbox
+    says so; it is not skipped.
+
+    Attributes:
+        startup: Seconds within which a command has surely begun: the timeouts of the checks.
+        overhead: Seconds that a call may take beyond ``timeout + grace + wait_delay``.
+        live: `anyspawn.open_process` works. If not, it must raise `TypeError`.
+        knows_start: A program that cannot be started is told from one that exits with 126 or 127.
+            If not, it must be an `ExitError`.
+        knows_signal: A program's death by signal N is the status ``-N``. If not, ``128 + N``.
+        contains: Nothing gets away from the sandbox, even what gives up its variables, its
+            process group and its session.
+        confirms: The end of work that had to be killed is seen. If not, ``cleanup`` must be
+            ``UNCONFIRMED``.
+    """
+
+    pytestmark: ClassVar[Any] = pytest.mark.anyio
+
+    startup: ClassVar[float] = 1.0
+    overhead: ClassVar[float] = 15.0
+    live: ClassVar[bool] = True
+    knows_start: ClassVar[bool] = True
+    knows_signal: ClassVar[bool] = True
+    contains: ClassVar[bool] = True
+    confirms: ClassVar[bool] = True
+
+    mark: str
+    """What the programs of a check carry: in a variable, and as the duration of their sleeps."""
+
+    @pytest.fixture
+    def sandbox(self) -> Sandbox:
+        """The sandbox to check. To override; may be async, and may close the sandbox afterwards."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must override the fixture `sandbox`, which returns a sandbox"
+        )
+
+    def survivors(self, mark: str) -> list[Any]:
+        """Return what is left of the programs whose variables or arguments have ``mark``.
+
+        Default: processes of this host, by its /proc. Override it where they run elsewhere.
+        """
+        return _machine.survivors(mark)
+
+    @pytest.fixture(autouse=True)
+    def _leaks_nothing(self, anyio_backend: Any) -> Iterator[None]:
+        self.mark = str(random.randrange(10**9, 2 * 10**9))  # noqa: S311  a name, and no secret
+        backend, options = _named(anyio_backend)
+        _warm_up(backend, tuple(options.items()))
+        before = _machine.open_fds()
+        yield
+        assert _machine.gone(lambda: self.survivors(self.mark)), self.survivors(self.mark)
+        assert _machine.gone(_machine.children), "children outlived the check"
+
+        def more() -> dict[str, str]:
+            gc.collect()
+            now = _machine.open_fds()
+            return now if len(now) > len(before) else {}
+
+        assert _machine.gone(more), {fd: what for fd, what in more().items() if fd not in before}
+
+    # What the checks do.
+
+    async def run(self, sandbox: Sandbox, *argv: str, **fields: Any) -> Completed:
+        """Run a command that carries the mark; the outcome must be one, and come in time."""
+        env = fields.pop("env", {})
+        if isinstance(env, dict):
+            env = [f"{name}={value}" for name, value in env.items()]
+        fields = {"timeout": _PATIENCE, **fields, "env": [*env, f"{_MARK}={self.mark}"]}
+        command = anyspawn.Command(argv, **fields)
+        began = anyio.current_time()
+        done = await anyspawn.spawn(command, sandbox=sandbox)
+        took = anyio.current_time() - began
+        allowed = fields["timeout"] + command.grace + command.wait_delay + self.overhead
+        assert took < allowed, f"the call took {took:.1f} s, and had {allowed:.1f} s"
+        assert done.argv == argv
+        assert done.error is not None or done.returncode == 0, done
+        assert done.error is None or done.error.completed is done
+        self.tells_the_truth(done)
+        return done
+
+    def tells_the_truth(self, done: Completed) -> None:
+        """What is said to be gone, or never to have been there, is not there."""
+        if done.cleanup is not Cleanup.UNCONFIRMED:
+            assert self.survivors(self.mark) == [], done
+
+    def killed(self, done: Completed) -> None:
+        """The work was killed, and the outcome says what is known of that."""
+        if self.confirms:
+            assert done.cleanup is Cleanup.CONFIRMED, done
+        else:
+            assert done.cleanup is Cleanup.UNCONFIRMED, done
+
+    def script(self, text: str) -> list[str]:
+        """A shell script whose long sleeps carry the mark."""
+        return ["sh", "-c", text.replace("999", self.mark)]
+
+    def tree(self, name: str) -> str:
+        """A script that starts a tree, as far as the sandbox is to hold it."""
+        if name == "env -i" and not self.contains:
+            return "env -i sleep 999 & sleep 999"
+        return TREES[name]
+
+    @asynccontextmanager
+    async def opened(self, sandbox: Sandbox, *argv: str, **fields: Any) -> AsyncIterator[Process]:
+        """A live process that carries the mark; nothing of it is there after the block."""
+        process = None
+        try:
+            async with anyspawn.open_process(
+                argv, sandbox=sandbox, env={_MARK: self.mark}, timeout=_PATIENCE, **fields
+            ) as process:
+                with anyio.fail_after(_PATIENCE):
+                    yield process
+        finally:
+            if process is not None:
+                assert process.completed is not None
+                self.tells_the_truth(process.completed)
+
+    def refuses(self, sandbox: Sandbox) -> bool:
+        """Whether there are no live processes; the sandbox says so, before anything starts."""
+        if self.live:
+            return False
+        with pytest.raises(TypeError):
+            anyspawn.open_process(["true"], sandbox=sandbox)
+        return True
+
+    # Streams.
+
+    async def test_stdin_and_stdout_are_whole(self, sandbox: Sandbox) -> None:
+        """A megabyte of all byte values comes back as it was."""
+        done = await self.run(sandbox, "cat", stdin=_BYTES)
+        assert (done.error, done.stderr, done.returncode) == (None, b"", 0)
+        assert done.stdout == _BYTES
+        assert done.stdout_total == len(_BYTES)
+        assert done.cleanup is Cleanup.NOT_NEEDED
+
+    async def test_no_stdin_is_its_end(self, sandbox: Sandbox) -> None:
+        """A program that reads finds the end at once."""
+        done = await self.run(sandbox, "sh", "-c", "cat; echo end")
+        assert (done.error, done.stdout) == (None, b"end\n")
+
+    async def test_stdout_and_stderr_are_apart_and_in_order(self, sandbox: Sandbox) -> None:
+        """Both streams at once, each whole and in the order in which it was written; what
+        `on_output` is given is the same.
+        """
+        seen: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+
+        def note(stream: str, chunk: bytes) -> None:
+            seen[stream] += chunk
+
+        script = "i=0; while [ $i -lt 2000 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done"
+        done = await self.run(sandbox, "sh", "-c", script, on_output=note)
+        assert done.error is None
+        assert done.stdout == b"".join(b"o%d\n" % i for i in range(2000))
+        assert done.stderr == b"".join(b"e%d\n" % i for i in range(2000))
+        assert seen == {"stdout": done.stdout, "stderr": done.stderr}
+
+    @pytest.mark.parametrize("size", [10, 1_000_000])
+    async def test_stdin_that_nobody_reads(self, sandbox: Sandbox, size: int) -> None:
+        """Holds nothing up, and changes neither status nor output."""
+        done = await self.run(sandbox, "sh", "-c", "exec <&-; echo x; exit 3", stdin=bytes(size))
+        assert isinstance(done.error, ExitError), done
+        assert (done.returncode, done.stdout) == (3, b"x\n")
+
+    async def test_more_output_than_the_limit_ends_the_work(self, sandbox: Sandbox) -> None:
+        """An `OutputLimitError`, with as much as was allowed."""
+        argv = self.script("sleep 999 & while :; do echo 0123456789; done")
+        done = await self.run(sandbox, *argv, output_limit=1000)
+        assert isinstance(done.error, OutputLimitError), done
+        assert done.stdout == (b"0123456789\n" * 100)[:1000]
+        self.killed(done)
+
+    async def test_output_is_truncated_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
+        """Its two ends are kept, all of it is counted, and the program exits by itself."""
+        script = "echo begin; head -c 1000000 /dev/zero; echo; echo end"
+        done = await self.run(sandbox, "sh", "-c", script, output_limit=100, overflow="truncate")
+        assert (done.error, done.returncode, len(done.stdout)) == (None, 0, 100)
+        assert done.stdout_total == 1_000_011
+        assert done.stdout.startswith(b"begin\n")
+        assert done.stdout.endswith(b"\nend\n")
+
+    async def test_an_exception_of_on_output(self, sandbox: Sandbox) -> None:
+        """Ends the work, and reaches the caller as it is."""
+
+        class Mine(Exception):  # noqa: N818
+            pass
+
+        def refuse(*_: object) -> None:
+            raise Mine
+
+        with pytest.raises(Mine):
+            await self.run(sandbox, *self.script("echo; sleep 999 & sleep 999"), on_output=refuse)
+        assert self.survivors(self.mark) == [] or not self.confirms
+
+    # Arguments, variables, folder.
+
+    async def test_arguments_are_handed_over_as_they_are(self, sandbox: Sandbox) -> None:
+        """Also those that look like placeholders, options or code."""
+        done = await self.run(sandbox, "sh", "-c", r'printf "%s\0" "$@"', "sh", *PLACEHOLDERS)
+        assert done.error is None
+        assert done.stdout.decode().split("\0")[:-1] == PLACEHOLDERS
+
+    async def test_variables_are_exact(self, sandbox: Sandbox) -> None:
+        """Any value, under any name, and none of them steers a shell or a runner in between."""
+        done = await self.run(sandbox, "cat", "/proc/self/environ", env=NASTY)
+        assert done.error is None, done
+        entries = done.stdout.decode(errors="surrogateescape").split("\0")
+        found = dict(entry.split("=", 1) for entry in entries if entry)
+        assert {name: found.get(name) for name in NASTY} == NASTY
+
+    async def test_variables_of_the_host(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Bare names are looked up at call time; those that are not set are not set."""
+        monkeypatch.setenv("CONFORMANCE_SET", "a b")
+        monkeypatch.delenv("CONFORMANCE_UNSET", raising=False)
+        script = 'echo "$CONFORMANCE_SET,${CONFORMANCE_UNSET-unset},$LITERAL"'
+        env = ["CONFORMANCE_SET", "CONFORMANCE_UNSET", "LITERAL=x=y"]
+        done = await self.run(sandbox, "sh", "-c", script, env=env)
+        assert (done.error, done.stdout) == (None, b"a b,unset,x=y\n")
+
+    async def test_no_secret_stands_in_an_argv(self, sandbox: Sandbox) -> None:
+        """Neither a variable's value nor stdin, on this host, in the outcome or in its repr."""
+        secret = f"s3cret-{self.mark}"
+        with _machine.all_command_lines() as seen:
+            done = await self.run(
+                sandbox, "sh", "-c", "sleep 0.2; cat", env={"SECRET": secret}, stdin=secret.encode()
+            )
+        assert (done.error, done.stdout) == (None, secret.encode())
+        assert not [argv for argv in seen if any(secret.encode() in word for word in argv)]
+        assert not [word for word in done.runner_argv if secret in word]
+
+    async def test_the_working_directory(self, sandbox: Sandbox) -> None:
+        """Is the one that the command names."""
+        done = await self.run(sandbox, "pwd", cwd="/usr")
+        assert (done.error, done.stdout) == (None, b"/usr\n")
+
+    # Ends.
+
+    async def test_statuses(self, sandbox: Sandbox) -> None:
+        """Each is the program's own, whatever a runner would mean by it."""
+        for status in (1, 2, 42, 125, 126, 127, 128, 137, 255):
+            done = await self.run(sandbox, "sh", "-c", f"echo x; exit {status}")
+            assert isinstance(done.error, ExitError), done
+            assert (done.returncode, done.stdout) == (status, b"x\n")
+            assert done.cleanup is Cleanup.NOT_NEEDED, done
+
+    async def test_a_signal(self, sandbox: Sandbox) -> None:
+        """Is told as one where the sandbox can."""
+        done = await self.run(sandbox, "sh", "-c", "sh -c 'kill -9 $PPID'; sleep 1")
+        assert isinstance(done.error, ExitError), done
+        assert done.returncode == (-9 if self.knows_signal else 137), done
+
+    @pytest.mark.parametrize("status", [0, 4])
+    async def test_a_descendant_that_holds_stdout(self, sandbox: Sandbox, status: int) -> None:
+        """The call waits for `wait_delay` at most; the program's own status counts."""
+        argv = self.script(f"echo x; sleep 999 & exit {status}")
+        done = await self.run(sandbox, *argv, wait_delay=0.2)
+        assert (done.returncode, done.stdout) == (status, b"x\n"), done
+        assert isinstance(done.error, ExitError) if status else done.error is None
+        assert done.duration < _PATIENCE / 2
+
+    async def test_what_a_program_leaves_behind(self, sandbox: Sandbox) -> None:
+        """Does not outlive the call, though it closed all streams."""
+        argv = self.script("sleep 999 <&- >&- 2>&- & exit 0")
+        done = await self.run(sandbox, *argv)
+        assert done.error is None, done
+        assert done.cleanup is not Cleanup.UNCONFIRMED
+
+    @pytest.mark.parametrize("tree", TREES)
+    async def test_no_tree_survives(self, sandbox: Sandbox, tree: str) -> None:
+        """Whatever the work has become, all of it ends with the call."""
+        argv = self.script(f"echo; {self.tree(tree)}")
+        done = await self.run(sandbox, *argv, output_limit=0)
+        assert isinstance(done.error, OutputLimitError), done
+        self.killed(done)
+
+    async def test_a_timeout(self, sandbox: Sandbox) -> None:
+        """A `SpawnTimeoutError`, with what was written until then."""
+        argv = self.script("echo x; sleep 999 & sleep 999")
+        done = await self.run(sandbox, *argv, timeout=self.startup)
+        assert isinstance(done.error, SpawnTimeoutError), done
+        assert isinstance(done.error, TimeoutError)
+        assert done.stdout == b"x\n"
+        assert done.duration >= self.startup
+        self.killed(done)
+
+    async def test_grace(self, sandbox: Sandbox) -> None:
+        """SIGTERM first: a program that handles it exits by itself, and its last words are kept."""
+        script = f"trap 'echo bye; exit 0' TERM; echo hi; {_FOREVER}"
+        done = await self.run(sandbox, "sh", "-c", script, output_limit=2, grace=_PATIENCE)
+        assert isinstance(done.error, OutputLimitError), done
+        assert done.stdout_total == len(b"hi\nbye\n"), done
+        assert done.duration < _PATIENCE
+
+    async def test_grace_is_bounded(self, sandbox: Sandbox) -> None:
+        """A program that ignores SIGTERM is killed when its time is over."""
+        argv = self.script(f"trap '' TERM INT HUP; echo hi; sleep 999 & {_FOREVER}")
+        done = await self.run(sandbox, *argv, output_limit=2, grace=0.2)
+        assert isinstance(done.error, OutputLimitError), done
+        assert done.duration >= 0.2
+        self.killed(done)
+
+    async def test_many_at_once(self, sandbox: Sandbox) -> None:
+        """Each call has its own output."""
+        outputs: dict[int, bytes] = {}
+
+        async def one(number: int) -> None:
+            done = await anyspawn.spawn(
+                ["cat"], sandbox=sandbox, stdin=b"%d" % number, timeout=_PATIENCE, check=True
+            )
+            outputs[number] = done.stdout
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(one, number)
+        assert outputs == {number: b"%d" % number for number in range(8)}
+
+    # Errors.
+
+    def is_not_started(self, done: Completed, kind: str, exit_code: int) -> None:
+        """The outcome says that the program never ran, as far as the sandbox knows."""
+        if self.knows_start:
+            assert isinstance(done.error, NotStartedError), done
+            assert (done.error.kind, done.error.exit_code) == (kind, exit_code)
+            assert (done.returncode, done.stdout) == (None, b"")
+        else:
+            assert isinstance(done.error, ExitError), done
+            assert done.returncode == exit_code
+
+    async def test_a_program_that_is_missing(self, sandbox: Sandbox) -> None:
+        """Was not started; the error says why, in a word that code can rely on."""
+        for program in ("no-such-program", "/no/such/program"):
+            self.is_not_started(await self.run(sandbox, program, stdin=b"x"), "not_found", 127)
+
+    async def test_a_program_that_is_none(self, sandbox: Sandbox) -> None:
+        """What cannot be executed was not started."""
+        self.is_not_started(await self.run(sandbox, "/etc/passwd"), "not_executable", 126)
+
+    async def test_a_folder_that_is_missing(self, sandbox: Sandbox) -> None:
+        """The program was not started, and its name is not blamed."""
+        done = await self.run(sandbox, "true", cwd="/no/such/folder")
+        assert isinstance(done.error, NotStartedError), done
+        assert (done.error.kind, done.returncode) == ("cwd", None)
+
+    async def test_a_path_without_programs(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
+        """A runner that cannot be found is a `TransportError`, before the program ran; where the
+        command needs none, it succeeds or is not found.
+        """
+        monkeypatch.setenv("PATH", str(tmp_path))
+        done = await self.run(sandbox, "sh", "-c", "echo x")
+        match done.error:
+            case None:
+                assert done.stdout == b"x\n"
+            case TransportError():
+                assert (done.error.kind, done.error.started) == ("runner", False), done
+            case NotStartedError():
+                assert done.error.kind == "not_found", done
+            case _:
+                pytest.fail(f"neither runner nor program can be found: {done}")
+        assert done.error is None or done.returncode is None
+
+    # Cancellation.
+
+    async def cancelled(self, call: Callable[[], Any]) -> None:
+        """Cancel ``call`` at moments from its first step on, in each way that the loop has."""
+        moments: list[Callable[[], Any]] = [functools.partial(_steps, n) for n in range(0, 24, 3)]
+        delay = 0.001
+        while delay < self.startup / 4:
+            moments.append(functools.partial(anyio.sleep, delay))
+            delay *= 2
+        for moment in moments:
+            for cancel in _ways():
+                await cancel(call, moment)
+                assert self.survivors(self.mark) == [] or not self.confirms
+
+    async def test_cancelled_before_the_start(self, sandbox: Sandbox) -> None:
+        """Nothing is started."""
+        seen: list[bytes] = []
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await self.run(
+                sandbox, "sh", "-c", "echo x", on_output=lambda _, chunk: seen.append(chunk)
+            )
+        assert scope.cancelled_caught
+        assert seen == []
+
+    async def test_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
+        """By a cancel scope, and by asyncio's own `Task.cancel`: the work is gone when the
+        cancellation arrives.
+        """
+        argv = self.script("sleep 999 & sleep 999")
+        await self.cancelled(lambda: self.run(sandbox, *argv))
+
+    # Live processes.
+
+    async def test_live_conversation(self, sandbox: Sandbox) -> None:
+        """What is sent comes back while the program runs; the end of stdin is its end."""
+        if self.refuses(sandbox):
+            return
+        async with self.opened(sandbox, "cat") as process:
+            for line in (b"one\n", b"\0\xff" * 1000):
+                await process.stdin.send(line)
+                assert await _exactly(process.stdout, len(line)) == line
+            assert process.returncode is None
+            await process.stdin.aclose()
+            with pytest.raises(anyio.EndOfStream):
+                await process.stdout.receive()
+            assert await process.wait() == 0
+        assert process.completed is not None
+        assert process.completed.error is None
+
+    async def test_live_status_and_output(self, sandbox: Sandbox) -> None:
+        """A program may exit long before the block is left: its output and status are there."""
+        if self.refuses(sandbox):
+            return
+        async with self.opened(sandbox, "sh", "-c", "echo o; echo e >&2; exit 7") as process:
+            assert await process.wait() == 7
+            assert await process.wait() == 7
+            assert b"".join([chunk async for chunk in process.stdout]) == b"o\n"
+            assert b"".join([chunk async for chunk in process.stderr]) == b"e\n"
+            with pytest.raises(anyio.BrokenResourceError):
+                await process.stdin.send(b"x" * 100_000)
+        assert process.completed is not None
+        assert isinstance(process.completed.error, ExitError)
+
+    async def test_live_signal(self, sandbox: Sandbox) -> None:
+        """Reaches the program."""
+        if self.refuses(sandbox):
+            return
+        script = f"trap 'echo got; exit 4' USR1; echo; {_FOREVER}"
+        async with self.opened(sandbox, "sh", "-c", script) as process:
+            await process.stdout.receive()
+            await process.send_signal(signal.SIGUSR1)
+            assert await _exactly(process.stdout, 4) == b"got\n"
+            assert await process.wait() == 4
+
+    @pytest.mark.parametrize("tree", TREES)
+    async def test_live_tree_ends_with_its_block(self, sandbox: Sandbox, tree: str) -> None:
+        """However hard it is to end."""
+        if self.refuses(sandbox):
+            return
+        argv = self.script(f"echo; {self.tree(tree)}")
+        async with self.opened(sandbox, *argv) as process:
+            await process.stdout.receive()
+        assert process.completed is not None
+        self.killed(process.completed)
+
+    async def test_live_exception(self, sandbox: Sandbox) -> None:
+        """Of the block: the program is killed, and the exception goes on as it is."""
+        if self.refuses(sandbox):
+            return
+        argv = self.script("echo; sleep 999 & sleep 999")
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012  the block that is left is the point
+            async with self.opened(sandbox, *argv) as process:
+                await process.stdout.receive()
+                raise ZeroDivisionError
+
+    async def test_live_program_that_is_missing(self, sandbox: Sandbox) -> None:
+        """The block is not entered."""
+        if self.refuses(sandbox):
+            return
+        if self.knows_start:
+            with pytest.raises(NotStartedError):
+                async with self.opened(sandbox, "no-such-program"):
+                    pytest.fail("the block was entered")
+        else:
+            async with self.opened(sandbox, "no-such-program") as process:
+                assert await process.wait() == 127
+
+    async def test_live_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
+        """Of the opening and of the block: nothing is left."""
+        if self.refuses(sandbox):
+            return
+        argv = self.script("sleep 999 & sleep 999")
+
+        async def stay() -> None:
+            async with self.opened(sandbox, *argv) as process:
+                await process.wait()
+
+        await self.cancelled(stay)
+
+
+def _named(backend: Any) -> tuple[str, dict[str, Any]]:
+    return (backend, {}) if isinstance(backend, str) else backend
+
+
+@functools.cache
+def _warm_up(backend: str, options: tuple[tuple[str, Any], ...]) -> None:
+    """Have an event loop open what it keeps for the life of the process before anything is counted;
+    in a thread, as a loop may be there that fixtures keep.
+    """
+
+    def run() -> None:
+        anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=dict(options) or None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+
+async def _exactly(stream: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await stream.receive(size - len(data))
+    return data
+
+
+async def _steps(number: int) -> None:
+    for _ in range(number):
+        await anyio.lowlevel.checkpoint()
+
+
+def _ways() -> list[Callable[[Callable[[], Any], Callable[[], Any]], Any]]:
+    """The ways in which this event loop cancels: each begins a call, waits, and cancels it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return [_cancel_scope]
+    return [_cancel_scope, _cancel_task]
+
+
+async def _cancel_scope(call: Callable[[], Any], wait: Callable[[], Any]) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await wait()
+        tasks.cancel_scope.cancel()
+
+
+async def _cancel_task(call: Callable[[], Any], wait: Callable[[], Any]) -> None:
+    task = asyncio.ensure_future(call())
+    await wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,93 @@
+"""What the kit sees of the machine: processes, descriptors, command lines.
+
+Linux's /proc answers; elsewhere nothing is seen, and what an outcome claims is not looked at twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["all_command_lines", "children", "command_lines", "gone", "open_fds", "survivors"]
+
+
+def _ours() -> bool:
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def survivors(mark: str) -> list[int]:
+    """Return the processes that have ``mark`` among their variables or arguments, except this
+    one.
+    """
+    word = mark.encode()
+    found = {pid for pid, said in _said_of_each("environ") if word in said}
+    found |= {pid for pid, argv in command_lines().items() if word in argv}
+    return sorted(found - {os.getpid()})
+
+
+def command_lines() -> dict[int, list[bytes]]:
+    """Return the argv of every process of this host, by pid; containers' processes are among
+    them.
+    """
+    return {pid: said.split(b"\0") for pid, said in _said_of_each("cmdline")}
+
+
+def _said_of_each(file: str) -> Iterator[tuple[int, bytes]]:
+    for name in os.listdir("/proc") if _ours() else ():
+        if name.isdigit():
+            with suppress(OSError):  # it has ended, or is not ours to look at
+                yield int(name), Path(f"/proc/{name}/{file}").read_bytes()
+
+
+@contextmanager
+def all_command_lines() -> Iterator[list[list[bytes]]]:
+    """Give a list that fills with every argv of this host, until the block ends."""
+    seen: list[list[bytes]] = []
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.is_set():
+            seen.extend(command_lines().values())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def children() -> list[int]:
+    """Return this process's children, zombies included."""
+    found = []
+    for task in Path("/proc/self/task").iterdir() if _ours() else ():
+        with suppress(OSError):  # a thread that ended since hands its children to another one
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def open_fds() -> dict[str, str]:
+    """Return this process's open descriptors and what they are."""
+    found = {}
+    for entry in os.listdir("/dev/fd"):
+        with suppress(OSError):
+            found[entry] = os.readlink(f"/dev/fd/{entry}") if _ours() else entry
+    return found
+
+
+def gone(look: Callable[[], object], seconds: float = 10.0) -> bool:
+    """Look until there is nothing, for so long at most; return whether there is nothing."""
+    end = time.monotonic() + seconds
+    while look():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True

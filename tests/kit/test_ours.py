@@ -1,0 +1,38 @@
+"""The conformance kit over the sandboxes that need no engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from anyspawn import Bubblewrap, Direct
+from anyspawn.testing import SandboxConformance
+from machine import bubblewrap_works
+
+needs_bwrap = pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
+
+
+class TestDirect(SandboxConformance):
+    contains = False
+
+    @pytest.fixture
+    def sandbox(self):
+        return Direct()
+
+
+@needs_bwrap
+class TestBubblewrap(SandboxConformance):
+    knows_signal = False
+
+    @pytest.fixture
+    def sandbox(self):
+        return Bubblewrap(default_timeout=30)
+
+
+@needs_bwrap
+class TestBubblewrapResident(SandboxConformance):
+    knows_signal = False
+
+    @pytest.fixture
+    async def sandbox(self):
+        async with Bubblewrap(resident=2, default_timeout=30) as sandbox:
+            yield sandbox
