@@ -19,19 +19,6 @@ pytestmark = pytest.mark.anyio
 WAIT = 0.5  # the default wait_delay
 
 
-@pytest.mark.parametrize("status", [1, 42, 255])
-async def test_exit_status(status):
-    """A non-zero status is an ExitError that names it."""
-    done = await spawn(["sh", "-c", f"exit {status}"])
-    assert done.returncode == status
-    assert isinstance(done.error, ExitError)
-    assert str(status) in str(done.error)
-    assert done.cleanup is Cleanup.NOT_NEEDED
-    with pytest.raises(ExitError) as caught:
-        done.check()
-    assert caught.value.completed is done
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 async def test_ended_by_a_signal(number):
     """A signal is a negative return code, and is named."""

@@ -29,7 +29,6 @@ from anyspawn import (
     TransportError,
 )
 from anyspawn._spawn.live import _TalkWriter
-from cases import TREES
 from machine import MARK, alive, children, eventually, open_fds, processes_with
 
 pytestmark = pytest.mark.anyio
@@ -46,24 +45,6 @@ async def read_exactly(stream, size):
     while len(data) < size:
         data += await stream.receive(size - len(data))
     return data
-
-
-async def test_a_conversation():
-    """What is sent comes back while the program runs; the end of stdin ends cat, and its
-    streams.
-    """
-    async with anyspawn.open_process(["cat"]) as process:
-        for line in (b"one\n", b"\0\xff" * 1000, b"three"):
-            await process.stdin.send(line)
-            assert await read_exactly(process.stdout, len(line)) == line
-        assert process.returncode is None
-        await process.stdin.aclose()
-        with pytest.raises(anyio.EndOfStream):
-            await process.stdout.receive()
-        assert await process.wait() == 0
-        assert await read_all(process.stderr) == b""
-    assert process.completed.error is None
-    assert process.completed.cleanup is Cleanup.NOT_NEEDED
 
 
 async def test_both_outputs_variables_and_folder(tmp_path):
@@ -301,24 +282,6 @@ async def test_a_sandbox_of_ones_own():
     with pytest.raises(TransportError, match="install it"):
         async with anyspawn.open_process(["true"], sandbox=Missing()):
             raise AssertionError
-
-
-@pytest.mark.parametrize("tree", [name for name in TREES if name != "env -i"])
-async def test_the_tree_ends_with_the_block(tree):
-    """Whatever was started in it is gone when the block is, and that was seen."""
-    async with anyspawn.open_process(["sh", "-c", f"echo; {TREES[tree]}"]) as process:
-        await process.stdout.receive()
-    assert processes_with(os.environ[MARK]) == []
-    assert process.completed.cleanup is Cleanup.CONFIRMED
-    assert process.completed.error is None
-
-
-async def test_an_exception_in_the_block():
-    """Arrives bare, with the program ended."""
-    with pytest.raises(KeyError, match="mine"):
-        async with anyspawn.open_process(["sleep", "100"]):
-            raise KeyError("mine")
-    assert processes_with(os.environ[MARK]) == []
 
 
 async def test_grace():

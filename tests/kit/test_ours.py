@@ -6,6 +6,7 @@ import pytest
 
 from anyspawn import Bubblewrap, Direct
 from anyspawn.testing import SandboxConformance
+from engines import LOOPS
 from machine import bubblewrap_works
 
 needs_bwrap = pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
@@ -13,6 +14,10 @@ needs_bwrap = pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not 
 
 class TestDirect(SandboxConformance):
     contains = False
+
+    @pytest.fixture(params=[*LOOPS, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")])
+    def anyio_backend(self, request):
+        return request.param
 
     @pytest.fixture
     def sandbox(self):

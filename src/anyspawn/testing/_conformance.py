@@ -268,13 +268,16 @@ class SandboxConformance:
     async def test_no_secret_stands_in_an_argv(self, sandbox: Sandbox) -> None:
         """Neither a variable's value nor stdin, on this host, in the outcome or in its repr."""
         secret = f"s3cret-{self.mark}"
+        script = "cat /proc/[0-9]*/cmdline >&2; sleep 0.2; wc -c; exit 3"
         with _machine.all_command_lines() as seen:
             done = await self.run(
-                sandbox, "sh", "-c", "sleep 0.2; cat", env={"SECRET": secret}, stdin=secret.encode()
+                sandbox, "sh", "-c", script, env={"SECRET": secret}, stdin=secret.encode()
             )
-        assert (done.error, done.stdout) == (None, secret.encode())
+        assert (done.returncode, done.stdout.strip()) == (3, b"%d" % len(secret))
         assert not [argv for argv in seen if any(secret.encode() in word for word in argv)]
+        assert secret.encode() not in done.stderr
         assert not [word for word in done.runner_argv if secret in word]
+        assert secret not in f"{done!r} {done} {done.error!r} {done.error}"
 
     async def test_the_working_directory(self, sandbox: Sandbox) -> None:
         """Is the one that the command names."""
@@ -289,6 +292,7 @@ class SandboxConformance:
             done = await self.run(sandbox, "sh", "-c", f"echo x; exit {status}")
             assert isinstance(done.error, ExitError), done
             assert (done.returncode, done.stdout) == (status, b"x\n")
+            assert str(status) in str(done.error)
             assert done.cleanup is Cleanup.NOT_NEEDED, done
 
     async def test_a_signal(self, sandbox: Sandbox) -> None:
@@ -482,6 +486,8 @@ class SandboxConformance:
             await process.send_signal(signal.SIGUSR1)
             assert await _exactly(process.stdout, 4) == b"got\n"
             assert await process.wait() == 4
+            await process.send_signal(signal.SIGKILL)  # to what has exited already
+            assert process.returncode == 4
 
     @pytest.mark.parametrize("tree", TREES)
     async def test_live_tree_ends_with_its_block(self, sandbox: Sandbox, tree: str) -> None:
@@ -492,6 +498,7 @@ class SandboxConformance:
         async with self.opened(sandbox, *argv) as process:
             await process.stdout.receive()
         assert process.completed is not None
+        assert process.completed.error is None, process.completed
         self.killed(process.completed)
 
     async def test_live_exception(self, sandbox: Sandbox) -> None:
@@ -499,10 +506,12 @@ class SandboxConformance:
         if self.refuses(sandbox):
             return
         argv = self.script("echo; sleep 999 & sleep 999")
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012  the block that is left is the point
+        mine = ZeroDivisionError("mine")
+        with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  the block that is left is the point
             async with self.opened(sandbox, *argv) as process:
                 await process.stdout.receive()
-                raise ZeroDivisionError
+                raise mine
+        assert caught.value is mine
 
     async def test_live_program_that_is_missing(self, sandbox: Sandbox) -> None:
         """The block is not entered."""
