@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from anyspawn._model import Command, Completed, Sandbox, StrPath, Timeout
+from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn.sandboxes.direct import Direct
 
@@ -70,7 +70,7 @@ async def spawn(
     wait_delay: float = _default(0.5),
     grace: float = _default(0.0),
     output_limit: int = _default(16 * 2**20),
-    overflow: Literal["error", "truncate"] = _default("error"),
+    overflow: Overflow = _default("error"),
     on_output: (
         Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
     ) = _default(None),
@@ -100,9 +100,11 @@ async def spawn(
         grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
             at once.
         output_limit: Bytes kept of each output stream. Default 16 MiB.
-        overflow: ``"error"`` (default): more output than ``output_limit`` kills the program, with
-            `OutputLimitError`; ``"truncate"``: the first and last halves are kept and the program
-            is not disturbed.
+        overflow: What becomes of a stream's bytes beyond ``output_limit``. ``"error"`` (default):
+            they kill the program, with `OutputLimitError`. With the others the program is not
+            disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
+            bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
+            and says how many bytes were left out.
         on_output: Called with the stream's name and each chunk, in order, as it is read; may be
             async, and is awaited before more is read. An exception in it ends the work and reaches
             the caller as it is.

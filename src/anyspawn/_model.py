@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 from attrs import Attribute, evolve, field, frozen
 
@@ -29,6 +29,7 @@ __all__ = [
     "FdArg",
     "Fill",
     "Launch",
+    "Overflow",
     "Sandbox",
     "StreamName",
     "Task",
@@ -37,6 +38,7 @@ __all__ = [
 
 StreamName = Literal["stdout", "stderr"]
 OnOutput = Callable[[StreamName, bytes], "Awaitable[None] | None"]
+Overflow = Literal["error", "truncate", "head", "tail"]
 Timeout = float | None | Literal["default"]
 _SHOWN = 60
 StrPath = str | os.PathLike[str]
@@ -127,8 +129,8 @@ def _limit(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def _overflow(_: object, __: Attribute[Any], value: Any) -> None:
-    if value not in ("error", "truncate"):
-        raise ValueError(f"overflow must be 'error' or 'truncate', not {value!r}")
+    if value not in get_args(Overflow):
+        raise ValueError(f"overflow must be 'error', 'truncate', 'head' or 'tail', not {value!r}")
 
 
 def _callback(_: object, __: Attribute[Any], value: Any) -> None:
@@ -171,9 +173,11 @@ class Command:
         grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
             at once.
         output_limit: Bytes kept of each output stream. Default 16 MiB.
-        overflow: ``"error"``: more output than ``output_limit`` ends the work with
-            `OutputLimitError`; ``"truncate"``: the first and last halves are kept and the program
-            is not disturbed.
+        overflow: What becomes of a stream's bytes beyond ``output_limit``. ``"error"`` (default):
+            they kill the program, with `OutputLimitError`. With the others the program is not
+            disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
+            bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
+            and says how many bytes were left out.
         on_output: Called with the stream's name and each chunk, in order, as it is read; may be
             async, and is awaited before more is read. An exception in it ends the work and reaches
             the caller as it is.
@@ -191,9 +195,7 @@ class Command:
     wait_delay: float = field(default=0.5, kw_only=True, validator=_seconds)
     grace: float = field(default=0.0, kw_only=True, validator=_seconds)
     output_limit: int = field(default=16 * 2**20, kw_only=True, validator=_limit)
-    overflow: Literal["error", "truncate"] = field(
-        default="error", kw_only=True, validator=_overflow
-    )
+    overflow: Overflow = field(default="error", kw_only=True, validator=_overflow)
     on_output: OnOutput | None = field(default=None, kw_only=True, validator=_callback)
     id: str = field(factory=lambda: os.urandom(16).hex(), kw_only=True, validator=_hex)
 
@@ -238,6 +240,7 @@ class Completed:
         stdout_total: Bytes read from standard output; more than ``len(stdout)`` where output was
             truncated.
         stderr_total: The same for standard error.
+        overflow: Which part of a stream was kept, as the command had it.
         output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
         duration: Seconds that the call took, waiting for a place included.
         waited: Seconds of that which it waited for a place (``max_concurrent``).
@@ -253,6 +256,7 @@ class Completed:
     stderr: bytes = field(default=b"", repr=_beginning)
     stdout_total: int = field(default=0)
     stderr_total: int = field(default=0)
+    overflow: Overflow = "error"
     output_incomplete: bool = False
     duration: float = 0.0
     waited: float = 0.0
@@ -271,19 +275,33 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """The program's standard output as text; what is not UTF-8 becomes U+FFFD."""
-        return self.stdout.decode(errors="replace")
+        """The program's standard output as text; what is not UTF-8 becomes U+FFFD. Where
+        ``overflow`` left bytes out, a line such as ``[... 2048 bytes left out ...]`` stands in
+        their place.
+        """
+        return _marked(self.stdout, self.stdout_total, self.overflow)
 
     @property
     def stderr_text(self) -> str:
-        """The program's standard error as text; what is not UTF-8 becomes U+FFFD."""
-        return self.stderr.decode(errors="replace")
+        """The program's standard error as text, as ``text`` is."""
+        return _marked(self.stderr, self.stderr_total, self.overflow)
 
     def check(self) -> Completed:
         """Return self, or raise ``error`` if there is one."""
         if self.error is not None:
             raise self.error
         return self
+
+
+def _marked(kept: bytes, total: int, overflow: Overflow) -> str:
+    """Return output as text, with a mark where bytes were left out on the command's wish."""
+    left_out = total - len(kept)
+    if overflow == "error" or left_out <= 0:
+        return kept.decode(errors="replace")
+    place = {"tail": 0, "truncate": len(kept) - len(kept) // 2}.get(overflow, len(kept))
+    before, after = (part.decode(errors="replace") for part in (kept[:place], kept[place:]))
+    line = f"[... {left_out} bytes left out ...]\n"
+    return before + ("\n" if before and not before.endswith("\n") else "") + line + after
 
 
 @frozen(kw_only=True)

@@ -54,6 +54,45 @@ async def test_truncation_of_many_tiny_writes():
     assert done.stdout == b"".join(b"%05d" % i for i in [*range(10), *range(29_990, 30_000)])
 
 
+@pytest.mark.parametrize("limit", [0, 1, 10, 108_889, 108_890, 200_000])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("overflow", ["head", "tail"])
+async def test_the_beginning_or_the_end_alone_is_kept(overflow, stream, limit):
+    """The limit's worth is kept of the end that was asked for, and the program runs to its end."""
+    whole = b"".join(b"%d\n" % number for number in range(20_000))
+    script = "seq 0 19999" if stream == "stdout" else "seq 0 19999 >&2"
+    done = await spawn(["sh", "-c", script], output_limit=limit, overflow=overflow, check=True)
+    assert getattr(done, f"{stream}_total") == len(whole)
+    kept = whole[:limit] if overflow == "head" else whole[max(0, len(whole) - limit) :]
+    assert getattr(done, stream) == kept
+
+
+@pytest.mark.parametrize("sandbox", ["direct", "bubblewrap"])
+@pytest.mark.parametrize(
+    ("overflow", "limit", "text"),
+    [
+        ("head", 10, "0\n1\n2\n3\n4\n[... 280 bytes left out ...]\n"),
+        ("tail", 11, "[... 279 bytes left out ...]\n6\n97\n98\n99\n"),
+        ("truncate", 10, "0\n1\n2\n[... 280 bytes left out ...]\n8\n99\n"),
+        ("truncate", 0, "[... 290 bytes left out ...]\n"),
+    ],
+)
+async def test_text_says_what_was_left_out(overflow, limit, text, sandbox):
+    """The mark is a line of its own, where bytes are missing, with their number; the bytes
+    themselves hold no mark.
+    """
+    argv = ["sh", "-c", "seq 0 99; seq 0 99 >&2"]
+    done = await spawn(argv, output_limit=limit, overflow=overflow, sandbox=sandbox, check=True)
+    assert (done.text, done.stderr_text) == (text, text)
+    assert b"left out" not in done.stdout + done.stderr
+
+
+async def test_text_of_output_that_fits_has_no_mark():
+    """What was kept whole is as it was written."""
+    done = await spawn(["seq", "3"], output_limit=6, overflow="tail", check=True)
+    assert done.text == "1\n2\n3\n"
+
+
 MEASURE = """
 import sys
 import anyio, anyspawn

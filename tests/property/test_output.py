@@ -20,7 +20,7 @@ def test_rotation(data, left, most):
 @given(st.integers(0, 20), st.lists(st.binary(max_size=15), max_size=15))
 def test_head_and_tail(limit, chunks):
     """Half each of what is too long, all of what is not, and the total."""
-    output = Capture(limit, keep_tail=True)
+    output = Capture(limit, "truncate")
     for chunk in chunks:
         output.keep(chunk)
     whole, tail = b"".join(chunks), limit // 2

@@ -206,8 +206,7 @@ class Work:
         self.take = take or (None if command.on_output is None else self._call_back)
         self._patience: anyio.CancelScope | None = None
         for output in connection.outputs:
-            keep_tail = command.overflow == "truncate"
-            output.begin(Capture(command.output_limit, keep_tail=keep_tail), talk)
+            output.begin(Capture(command.output_limit, command.overflow), talk)
 
     # --- what is true of it -----------------------------------------------------------------------
 
@@ -326,6 +325,7 @@ class Work:
             stderr=stderr.value(),
             stdout_total=stdout.total,
             stderr_total=stderr.total,
+            overflow=self.command.overflow,
             overflowed="stdout" if stdout.overflowed else "stderr" if stderr.overflowed else None,
             incomplete=self.incomplete,
             duration=anyio.current_time() - began,

@@ -303,7 +303,7 @@ def _fill_fds(
             fd = arg.fd
         elif arg.data is None:
             status, fd = _output("stdout", on_failure, always)
-            status.begin(Capture(STATUS_LIMIT, keep_tail=True), None)
+            status.begin(Capture(STATUS_LIMIT, "truncate"), None)
             watch.reads(status)
         else:
             feeds.append(feed := Feed(arg.data))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
-from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._model import Cleanup, Command, Completed, Launch, Overflow
 from anyspawn._spawn.phase import Why
 from anyspawn.exceptions import (
     ExitError,
@@ -36,6 +36,7 @@ class Seen:
         opening: What the client said before the command's start, in both streams.
         status: What the runner reported beside.
         stdout, stderr, stdout_total, stderr_total: The program's output.
+        overflow: Which part of more output was kept.
         overflowed: The stream of which there was too much.
         incomplete: A stream was still held when `wait_delay` ran out.
         duration: Seconds that it took.
@@ -53,6 +54,7 @@ class Seen:
     stderr: bytes = b""
     stdout_total: int = 0
     stderr_total: int = 0
+    overflow: Overflow = "error"
     overflowed: Literal["stdout", "stderr"] | None = None
     incomplete: bool = False
     duration: float = 0.0
@@ -78,6 +80,7 @@ def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
         stderr=stderr,
         stdout_total=seen.stdout_total,
         stderr_total=stderr_total,
+        overflow=seen.overflow,
         output_incomplete=seen.incomplete,
         duration=seen.duration,
         cleanup=seen.cleanup,
@@ -104,7 +107,7 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
         case Why.OVERFLOW:
             return OutputLimitError(
                 f"{program!r} wrote more than {command.output_limit} bytes to {seen.overflowed} "
-                "and was killed; raise output_limit, or use overflow='truncate'"
+                "and was killed; raise output_limit, or use overflow='truncate', 'head' or 'tail'"
             )
         case Why.TIMEOUT if report is not None and not report.ready:
             client = os.path.basename(launch.argv[0])

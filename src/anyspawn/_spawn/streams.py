@@ -18,6 +18,7 @@ from weakref import WeakSet
 import anyio
 
 if TYPE_CHECKING:
+    from anyspawn._model import Overflow
     from anyspawn.supervisor import Conversation
 
 try:
@@ -98,15 +99,19 @@ class Capture:
 
     Args:
         limit: Bytes that are kept.
-        keep_tail: Keep the first and the last half of the limit, not the beginning alone.
+        overflow: Which ones, as `Command.overflow` has it.
+
+    Attributes:
+        total: Bytes that came.
+        overflowed: There was too much, which is an error.
     """
 
-    def __init__(self, limit: int, *, keep_tail: bool) -> None:
+    def __init__(self, limit: int, overflow: Overflow) -> None:
         self.total = 0
         self.overflowed = False
-        self._keep_tail = keep_tail
-        self._head = limit - limit // 2 if keep_tail else limit
-        self._tail = limit - self._head
+        self._is_error = overflow == "error"
+        self._tail = {"tail": limit, "truncate": limit // 2}.get(overflow, 0)
+        self._head = limit - self._tail
         self._next = 0  # where in the tail's half the next byte goes
         self._buffer = BytesIO()
 
@@ -122,10 +127,8 @@ class Capture:
         if room:
             self._buffer.seek(0, os.SEEK_END)
             self._buffer.write(rest[:room])
-        if self._keep_tail:
-            self._keep_end(rest[room:])
-        else:
-            self.overflowed = True
+        self._keep_end(rest[room:])
+        self.overflowed = self._is_error
 
     def _keep_end(self, rest: memoryview) -> None:
         if len(rest) > self._tail:
@@ -168,7 +171,7 @@ class Output:
         self.fd = fd
         self.stays = self.eof = False
         self._chunk = _CHUNK
-        self.begin(Capture(0, keep_tail=False), None)
+        self.begin(Capture(0, "error"), None)
 
     def begin(self, capture: Capture, talk: Conversation | None) -> None:
         """Have what is read from now on be a command's."""
