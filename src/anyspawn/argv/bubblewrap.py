@@ -156,7 +156,7 @@ def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:
     not bwrap.
     """
     env = {
-        "PATH": f"{_PATH}:{sys.prefix}/bin" if config.bind_program else _PATH,
+        "PATH": _search_path(config),
         "HOME": _HOME,
         "LANG": "C.UTF-8",
         **command.env.known(),
@@ -165,3 +165,15 @@ def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:
         b"--setenv\0" + os.fsencode(name) + b"\0" + os.fsencode(value) + b"\0"
         for name, value in env.items()
     )
+
+
+def _search_path(config: Bubblewrap) -> str:
+    """Return the program's ``PATH``. As on the host, an active virtual environment is first,
+    where the program can see it.
+    """
+    own = f"{plain(sys.prefix)}/bin"
+    binds = pairs((*config.readonly, *config.writable))
+    seen = (host == inside and is_within(own, inside) for host, inside in binds)
+    if not (config.bind_program or any(seen)):
+        return _PATH
+    return f"{_PATH}:{own}" if sys.prefix == sys.base_prefix else f"{own}:{_PATH}"
