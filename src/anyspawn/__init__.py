@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anyspawn._call import open_process, spawn
+from anyspawn._call import open_process, spawn, start_process
 from anyspawn._egress import Egress
 from anyspawn._model import (
     Cleanup,
@@ -84,6 +84,7 @@ __all__ = [
     "register_sandbox",
     "replace_sandbox",
     "spawn",
+    "start_process",
 ]
 
 

@@ -13,7 +13,7 @@ from anyspawn.sandboxes.direct import Direct
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
 
-__all__ = ["DIRECT", "open_process", "spawn"]
+__all__ = ["DIRECT", "open_process", "spawn", "start_process"]
 
 DIRECT = Direct()
 T = TypeVar("T")
@@ -183,3 +183,35 @@ def open_process(
         )
     process: AbstractAsyncContextManager[Process] = opener(command)
     return process
+
+
+async def start_process(
+    argv: Sequence[StrPath] | Command,
+    *,
+    sandbox: Sandbox | str | None = None,
+    env: Mapping[str, str] | Iterable[str] = _default(()),
+    cwd: StrPath | None = _default(None),
+    timeout: Timeout = _default("default"),
+    grace: float = _default(0.0),
+) -> Process:
+    """Start a program that is to stay, as `open_process` does, where no block can hold it.
+
+    It runs until ``await process.aclose()``, which any task of the same event loop may call, or
+    until the event loop ends. Prefer `open_process` where there is a block: there nothing can be
+    forgotten.
+
+    Args:
+        argv, sandbox, env, cwd, timeout, grace: As for `open_process`; ``grace`` counts at
+            `Process.aclose`.
+
+    Returns:
+        The live process, which has started.
+
+    Raises:
+        TypeError, ValueError, ConfigError: As for `open_process`; nothing was started.
+        NotStartedError, TransportError, SpawnTimeoutError: It did not start.
+    """
+    from anyspawn._spawn.held import Held
+
+    command = _to_command(argv, {"env": env, "cwd": cwd, "timeout": timeout, "grace": grace})
+    return await Held(open_process(command, sandbox=sandbox), command.argv[0]).start()

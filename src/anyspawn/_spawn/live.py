@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -610,7 +610,7 @@ class _TalkWriter(ByteSendStream):
 
 
 class Process:
-    """A live process; `anyspawn.open_process` gives it.
+    """A live process; `anyspawn.open_process` and `anyspawn.start_process` give it.
 
     Attributes:
         stdin: Its standard input, an `anyio.abc.ByteSendStream`; ``await stdin.aclose()`` is its
@@ -625,6 +625,7 @@ class Process:
         self.stdout: ByteReceiveStream = live.stdout
         self.stderr: ByteReceiveStream = live.stderr
         self._live = live
+        self._close: Callable[[], Awaitable[None]] = lambda: live.close(Why.CLOSED)
 
     @property
     def pid(self) -> int:
@@ -642,8 +643,8 @@ class Process:
 
     @property
     def completed(self) -> Completed | None:
-        """How it came out, once the block is left; with the beginning and the end of its output, 64
-        KiB of each stream.
+        """How it came out, once it is closed or the block is left; with the beginning and the end
+        of its output, 64 KiB of each stream.
         """
         return self._live.completed
 
@@ -674,6 +675,14 @@ class Process:
             TransportError: It could not be sent.
         """
         await self._live.send_signal(signum)
+
+    async def aclose(self) -> None:
+        """Kill the program, with all that it started, if it still runs, and give back what it
+        holds; ``completed`` says how it came out. May be called again, and from any task.
+
+        It is seen through whatever cancels the caller meanwhile; then the cancellation goes on.
+        """
+        await self._close()
 
     def __repr__(self) -> str:
         state = "running" if not self._live.over else f"returncode={self.returncode}"

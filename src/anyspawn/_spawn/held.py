@@ -1,0 +1,84 @@
+"""A live process without a block: it may be started in one task and closed in another.
+
+A task of the event loop's own enters its context manager and leaves it, as the scopes in there
+belong to one task.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+
+from anyspawn._spawn.live import Process
+from anyspawn._spawn.tasks import see_through, start_in_background
+from anyspawn.exceptions import TransportError
+
+__all__ = ["Held"]
+
+
+class Held:
+    """Holds the context of a live process until it is released.
+
+    Args:
+        opening: The context manager.
+        program: What the process is called in messages.
+    """
+
+    def __init__(self, opening: AbstractAsyncContextManager[Process], program: str) -> None:
+        self._opening = opening
+        self._program = program
+        self._process: Process | None = None
+        self._raised: BaseException | None = None
+        self._opened, self._wanted_no_more, self._over = anyio.Event(), anyio.Event(), anyio.Event()
+        self._scope = anyio.CancelScope()
+
+    async def start(self) -> Process:
+        """Start the process, and return it; cancelled meanwhile, end what was begun."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        start_in_background(
+            self._hold, name=f"anyspawn hold {self._program}", if_cancelled=self._say_over
+        )
+        try:
+            await self._opened.wait()
+        except BaseException:
+            self._scope.cancel()
+            await see_through(self._over.wait, math.inf)
+            raise
+        if self._process is None:
+            self._raise()
+            message = f"{self._program!r} was killed before it had started"  # the loop is closed
+            raise TransportError(message, started=None)
+        self._process._close = self.release  # noqa: SLF001  one thing, in two files
+        return self._process
+
+    async def release(self) -> None:
+        """Leave the context, which ends the process, and wait for that."""
+        self._wanted_no_more.set()
+        await see_through(self._over.wait, math.inf)  # which is bounded by what it waits for
+        self._raise()
+
+    def _raise(self) -> None:
+        raised, self._raised = self._raised, None
+        if raised is not None and not isinstance(raised, anyio.get_cancelled_exc_class()):
+            try:
+                raise raised
+            finally:
+                del raised  # no cycle of frames
+
+    async def _hold(self) -> None:
+        try:
+            with self._scope:
+                async with self._opening as self._process:
+                    self._opened.set()
+                    await self._wanted_no_more.wait()
+        except GeneratorExit:  # the loop is closed, and nobody waits any more
+            raise
+        except BaseException as exc:
+            self._raised = exc
+        self._say_over()
+
+    def _say_over(self) -> None:
+        self._opened.set()
+        self._over.set()

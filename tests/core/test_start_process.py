@@ -1,0 +1,193 @@
+"""A live process without a block: started in one task, closed in another, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+import anyspawn
+from anyspawn import (
+    Bubblewrap,
+    Cleanup,
+    Command,
+    ConfigError,
+    Direct,
+    NotStartedError,
+    SpawnTimeoutError,
+    start_process,
+)
+from machine import eventually, processes_with
+
+pytestmark = pytest.mark.anyio
+
+MODES = {"direct": Direct(), "bubblewrap": Bubblewrap()}
+TREE = ["sh", "-c", "setsid sleep 999 & echo up; sleep 999"]
+
+
+def tree(mark):
+    """Return a command whose processes `processes_with` finds by a mark."""
+    return Command(TREE, env={"TREE": mark})
+
+
+@pytest.fixture(params=MODES)
+def sandbox(request):
+    return MODES[request.param]
+
+
+async def in_another_task(call):
+    """Return what a call returns in a task of its own, which is over then."""
+    result = []
+
+    async def task():
+        result.append(await call())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(task)
+    return result[0]
+
+
+async def test_started_in_one_task_and_closed_in_another(sandbox):
+    """Both tasks end; the program serves a third one in between, and ends with `aclose`, with all
+    that it started.
+    """
+    process = await in_another_task(
+        lambda: start_process(tree("start-process-01"), sandbox=sandbox)
+    )
+    assert await process.stdout.receive() == b"up\n"
+    assert processes_with("start-process-01")
+    await in_another_task(process.aclose)
+    assert not processes_with("start-process-01")
+    assert process.completed.cleanup is Cleanup.CONFIRMED
+
+
+async def test_a_conversation_and_an_end_by_itself(sandbox):
+    """Streams and status are as with a block."""
+    process = await start_process(["cat"], sandbox=sandbox)
+    await process.stdin.send(b"hello\n")
+    assert await process.stdout.receive() == b"hello\n"
+    await process.stdin.aclose()
+    assert await process.wait() == 0
+    await process.aclose()
+    assert process.completed.ok
+
+
+async def test_closed_twice_and_by_many(sandbox):
+    """Each caller returns when the program is gone."""
+    process = await start_process(["sleep", "999"], sandbox=sandbox)
+
+    async def close():
+        await process.aclose()
+        assert process.completed is not None
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(close)
+    await close()
+
+
+async def test_within_a_block_it_is_closed_early():
+    """`aclose` ends the program of `open_process`, too; leaving the block then does nothing."""
+    async with anyspawn.open_process(tree("start-process-03")) as process:
+        await process.aclose()
+        assert process.completed.cleanup is Cleanup.CONFIRMED
+        assert not processes_with("start-process-03")
+
+
+async def test_what_does_not_start_is_an_error(sandbox, tmp_path):
+    """A missing program, a missing folder and a bad argument are the errors of `open_process`."""
+    with pytest.raises(NotStartedError):
+        await start_process(["no-such-program"], sandbox=sandbox)
+    with pytest.raises(NotStartedError):
+        await start_process(["true"], cwd=tmp_path / "none", sandbox=sandbox)
+    with pytest.raises(TypeError, match="stdin"):
+        await start_process(Command(["cat"], stdin=b"x"), sandbox=sandbox)
+    with pytest.raises(ConfigError):
+        await start_process(["true"], sandbox="no-such-mode")
+
+
+async def test_it_holds_its_place_until_it_is_closed():
+    """A second one waits for `max_concurrent`, on its own timeout, and has the place afterwards."""
+    sandbox = Direct(max_concurrent=1)
+    first = await start_process(["cat"], sandbox=sandbox)
+    with pytest.raises(SpawnTimeoutError):
+        await start_process(["cat"], sandbox=sandbox, timeout=0.1)
+    await first.aclose()
+    await (await start_process(["cat"], sandbox=sandbox)).aclose()
+
+
+async def test_grace_counts_when_it_is_closed():
+    """SIGTERM comes first, and the program may answer it."""
+    script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done"
+    process = await start_process(["sh", "-c", script], grace=30)
+    assert await process.stdout.receive() == b"up\n"
+    await process.aclose()
+    assert process.returncode == 3
+    assert b"bye" in process.completed.stdout
+
+
+async def test_cancelled_while_it_starts(sandbox):
+    """Whenever the start is cancelled, the program is gone when the cancellation goes on."""
+    for delay in (0, 0.001, 0.005, 0.02):
+        process = None
+        with anyio.move_on_after(delay):
+            process = await start_process(tree("start-process-04"), sandbox=sandbox)
+        if process is None:
+            assert not processes_with("start-process-04")
+        else:
+            await process.aclose()
+    assert not processes_with("start-process-04")
+
+
+async def test_cancelled_while_it_is_closed(sandbox):
+    """The end is seen through, then the cancellation goes on."""
+    process = await start_process(tree("start-process-05"), sandbox=sandbox)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await process.aclose()
+        await anyio.lowlevel.checkpoint()
+        pytest.fail("the cancellation was swallowed")
+    assert process.completed is not None
+    assert not processes_with("start-process-05")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_native_cancellation(sandbox):
+    """So it is where asyncio's own tasks are cancelled, twice."""
+    process = await start_process(tree("start-process-06"), sandbox=sandbox)
+    task = asyncio.create_task(process.aclose())
+    await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not processes_with("start-process-06")
+
+
+FORGETFUL = """
+import sys
+import anyio, anyspawn
+async def main():
+    sandbox = sys.argv[2]
+    process = await anyspawn.start_process(["sleep", "999"], env={"TREE": "start-process-07"}, sandbox=sandbox)
+    print("up")
+anyio.run(main, backend=sys.argv[1])
+print("over")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_nobody_closes_ends_with_the_event_loop(backend, mode):
+    """The program is gone when the loop has ended, and nothing is said on stderr."""
+    host = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, backend, mode],
+        capture_output=True,
+        timeout=60,
+    )
+    assert (host.returncode, host.stdout, host.stderr) == (0, b"up\nover\n", b"")
+    assert not eventually(lambda: processes_with("start-process-07"))
