@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyspawn._call import open_process, spawn, start_process
 from anyspawn._egress import Egress
+from anyspawn._limits import Limits
 from anyspawn._model import (
     Cleanup,
     Command,
@@ -67,6 +68,7 @@ __all__ = [
     "KubectlExec",
     "KubectlRun",
     "Launch",
+    "Limits",
     "NotStartedError",
     "OutputLimitError",
     "Process",

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 from attrs import Attribute, evolve, field, frozen
 
 from anyspawn._env import Env, check_text
+from anyspawn._limits import Limits
 from anyspawn.exceptions import SpawnError
 from anyspawn.supervisor.protocol import Report
 
@@ -314,12 +315,15 @@ class FdArg:
             ``None``: the runner writes to it, and ``Launch.explain`` is given what it wrote.
         prefix: What goes before the number. Default: nothing.
         fd: A descriptor that is open already and stays its owner's, instead of a new one.
+        gate: The runner waits for what it reads from it: it is written when the process that leads
+            the work is held to ``Launch.limits``.
     """
 
     index: int
     data: bytes | None = field(default=None, repr=_size)
     prefix: str = ""
     fd: int | None = None
+    gate: bool = False
 
 
 class Fill(str):
@@ -396,6 +400,8 @@ class Launch:
         leader: Reads, from what the runner wrote to its status descriptor so far, the number of its
             child that leads the work: SIGTERM goes to that one's group, and the call waits for it
             to exit too.
+        limits: What the process that leads the work is held to, with all that it starts. Where that
+            is the local process itself, what it does in its first moments is not bounded.
         explain: Reads the runner's own failures: given the outcome and what the runner wrote to its
             status descriptor, returns the error that it stands for, or ``None`` where the program
             itself had its say.
@@ -429,6 +435,7 @@ class Launch:
     runner: str | None = None
     install: str = ""
     leader: Callable[[bytes], int | None] | None = None
+    limits: Limits | None = None
     explain: Callable[[Completed, bytes], SpawnError | None] | None = None
     examine: Callable[[Completed], Awaitable[Completed | None]] | None = None
     remote: bool = False

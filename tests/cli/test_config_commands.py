@@ -209,6 +209,7 @@ THINGS = [
     "bwrap",
     "user namespaces",
     "sandbox walls",
+    "limits",
     "docker CLI",
     "docker daemon",
     "kubectl",

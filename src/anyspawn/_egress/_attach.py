@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from anyspawn._egress import _enter
 from anyspawn._egress._beside import beside
@@ -25,6 +25,8 @@ from anyspawn._egress._proxy import serving
 from anyspawn._egress._settings import PORT, Egress, holder_id
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.bounds import Bound, unbound
+from anyspawn._spawn.outcome import with_reached
 from anyspawn.exceptions import TransportError
 
 __all__ = ["Way", "into_bubblewrap", "into_container", "listener_in"]
@@ -43,10 +45,16 @@ class Way:
 
     launch: Launch
     _gate: Gate
+    _bounds: list[Bound] = field(factory=list)
 
     def counted(self, completed: Completed) -> Completed:
-        """Return an outcome with the connections that the program asked for."""
-        return attrs.evolve(completed, egress=self._gate.counts)
+        """Return an outcome with the connections that the program asked for, and the limits that it
+        met.
+        """
+        error = completed.error
+        for bound in self._bounds:
+            error = with_reached(error, bound.reached())
+        return attrs.evolve(completed, egress=self._gate.counts, error=error)
 
 
 @asynccontextmanager
@@ -59,6 +67,8 @@ async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> A
         TransportError: There can be no way out; the program was not started.
     """
     failed: list[TransportError] = []
+    limits, bounds = launch.limits, list[Bound]()
+    launch = attrs.evolve(launch, limits=None)
     with _pipe() as (told, tells), _pipe() as (waits, go):
         options = {"--info-fd": tells, "--block-fd": waits}
         gate = Gate(egress, command.id)
@@ -73,11 +83,23 @@ async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> A
                     scope.cancel()
                 return
             async with serving(listener, gate):
+                try:
+                    if limits is not None:
+                        bounds.append(Bound(limits, pid, alone=True))
+                except OSError as exc:
+                    if _has_network(pid):
+                        failed.append(unbound("bwrap", exc))
+                        scope.cancel()
+                    return
                 os.write(go, b".")
                 await anyio.sleep_forever()
 
-        async with beside(prepare) as scope:
-            yield Way(_with_fds(launch, options), gate)
+        try:
+            async with beside(prepare) as scope:
+                yield Way(_with_fds(launch, options), gate, bounds)
+        finally:
+            for bound in bounds:
+                bound.lift()
     if failed:
         raise failed[0]
 

@@ -330,6 +330,7 @@ class Work:
             incomplete=self.incomplete,
             duration=anyio.current_time() - began,
             cleanup=self.cleanup,
+            reached=connection.reached(),
         )
 
     async def beside(self, argv: tuple[str, ...], timeout: float = 0.0) -> Completed:

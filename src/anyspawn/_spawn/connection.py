@@ -7,7 +7,7 @@ import signal
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from attrs import evolve, frozen
@@ -18,6 +18,9 @@ from anyspawn._spawn.child import Child, Guard, Start, StartedButLostError
 from anyspawn._spawn.diagnose import HOST_ERRORS, cwd_problem, describe
 from anyspawn._spawn.streams import Capture, Feed, Output, Watch, WriteEnd, make_pipe
 from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.bounds import Bound
 
 __all__ = ["BOUNDS", "Bounds", "Connection", "open_connection"]
 
@@ -94,12 +97,18 @@ class Connection:
         self.leader_pid: int | None = None
         self.settled = self.doubtful = False
         self._feeds = feeds
+        self._bound: Bound | None = None
+        self._reached = ""
+        self._led = False
         self._watch = watch
         self._exit_is_watched = False
         if child.pidfd >= 0:
             with suppress(OSError):
                 watch.exits(child.pidfd)
                 self._exit_is_watched = True
+        if launch.limits is not None and launch.leader is None:
+            with suppress(OSError):  # it has ended already
+                self._hold(child.pid)
         # The event loop may be closed and forgotten, or the interpreter exit, in the middle.
         self._last_resort = weakref.finalize(self, child.kill_now)
 
@@ -152,6 +161,9 @@ class Connection:
         if self.stdin is not None:
             self._watch.forget(self.stdin.fd)
             self.stdin.close()
+        for feed in self._feeds:
+            if feed.waiting:  # the runner is to see that nobody comes any more
+                feed.close()
 
     def drain_status(self) -> None:
         """Read what is left of what was reported."""
@@ -174,12 +186,54 @@ class Connection:
         output.close()
 
     def note_status(self) -> None:
-        """Look in what was reported for who leads the work."""
-        if self.leader < 0 and self.launch.leader is not None and self.status is not None:
-            pid = self.launch.leader(self.status.capture.value())
-            if pid is not None:
-                self.leader = proc.pin(pid, self.child.pid)
-                self.leader_pid = pid if self.leader >= 0 else None
+        """Look in what was reported for who leads the work, and hold that to its limits.
+
+        Raises:
+            TransportError: It cannot be held to them; it has not begun the program.
+        """
+        if self._led or self.launch.leader is None or self.status is None:
+            return
+        pid = self.launch.leader(self.status.capture.value())
+        if pid is None:
+            return
+        self._led = True
+        self.leader = proc.pin(pid, self.child.pid)
+        self.leader_pid = pid if self.leader >= 0 else None
+        if not self.child.look():
+            try:
+                self._hold(pid)
+            except ProcessLookupError:  # it has ended, and the runner tells why
+                pass
+            except OSError as exc:
+                from anyspawn._spawn.bounds import unbound
+
+                raise unbound(self.argv[0], exc) from None
+        for feed in self._feeds:
+            if feed.waiting:
+                feed.begin()
+                self.pump(feed)
+
+    def _hold(self, pid: int) -> None:
+        from anyspawn._spawn.bounds import Bound
+
+        if self.launch.limits is not None:
+            alone = self.launch.leader is not None
+            self._bound = Bound(self.launch.limits, pid, alone=alone)
+
+    def reached(self) -> str:
+        """Return words about the limits that were met; empty where none was, as far as is known."""
+        return self._reached if self._bound is None else self._bound.reached()
+
+    async def until_held(self) -> None:
+        """Wait until what leads the work is held to its limits, or has ended."""
+        while self.status is not None and not self._led and not self.child.exited:
+            await self.wait()
+            if self.status in self.ready():
+                self.status.read()
+                if self.status.eof:
+                    self.at_end(self.status)
+                    return
+                self.note_status()
 
     def signal_group(self, signum: int) -> bool:
         """Signal the process's group; return whether there was one, ours to signal or not."""
@@ -194,6 +248,10 @@ class Connection:
         if not self.settled:
             self.child.kill_now()
         self.child.close()
+        if self._bound is not None:
+            self._reached = self._bound.reached()
+            self._bound.lift()
+            self._bound = None
         if self.leader >= 0:
             os.close(self.leader)
             self.leader = -1
@@ -306,7 +364,7 @@ def _fill_fds(
             status.begin(Capture(STATUS_LIMIT, "truncate"), None)
             watch.reads(status)
         else:
-            feeds.append(feed := Feed(arg.data))
+            feeds.append(feed := Feed(arg.data, later=arg.gate))
             on_failure.callback(feed.close)
             fd = feed.read_end
         argv[arg.index] = f"{arg.prefix}{fd}"

@@ -20,7 +20,7 @@ from anyspawn.exceptions import (
 )
 from anyspawn.supervisor.protocol import Report
 
-__all__ = ["Seen", "outcome"]
+__all__ = ["Seen", "outcome", "with_reached"]
 
 
 @frozen(kw_only=True)
@@ -41,6 +41,7 @@ class Seen:
         incomplete: A stream was still held when `wait_delay` ran out.
         duration: Seconds that it took.
         cleanup: What became of the work.
+        reached: Words about the limits that it met.
     """
 
     why: Why | None = None
@@ -59,6 +60,7 @@ class Seen:
     incomplete: bool = False
     duration: float = 0.0
     cleanup: Cleanup = Cleanup.NOT_NEEDED
+    reached: str = ""
 
 
 def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
@@ -124,7 +126,8 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
         error = launch.task.explain(completed, report)
     else:
         error = launch.explain(completed, seen.status) if launch.explain is not None else None
-    return error or _judge_status(launch, program, completed.returncode)
+    error = error or _judge_status(launch, program, completed.returncode)
+    return with_reached(error, seen.reached)
 
 
 def _judge_status(launch: Launch, program: str, code: int | None) -> SpawnError | None:
@@ -142,6 +145,15 @@ def _judge_status(launch: Launch, program: str, code: int | None) -> SpawnError 
     if code < 0:
         return ExitError(f"{program!r} was killed by {signal_name(-code)}")
     return ExitError(f"{program!r} exited with status {code}") if code else None
+
+
+def with_reached(error: SpawnError | None, reached: str) -> SpawnError | None:
+    """Return an error that says which limits the program met, where it ended badly."""
+    if not reached or not isinstance(error, ExitError):
+        return error
+    told = ExitError(f"{error.message}; {reached}")
+    told.stderr_tail = error.stderr_tail
+    return told
 
 
 def signal_name(number: int) -> str:

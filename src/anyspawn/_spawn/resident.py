@@ -399,6 +399,14 @@ class Pool:
             with scope, suppress(SpawnError):  # of what stands in the way the next call tells
                 while not self._closed and len(self._idle) < self._most:
                     resident = await _Resident.open(launch)
+                    try:
+                        await resident.connection.until_held()
+                    except GeneratorExit:
+                        resident.close()
+                        raise
+                    except BaseException:
+                        await see_through(resident.retire, BOUNDS.cleanup)
+                        raise
                     if self._closed or resident.connection.cancelled is not None:
                         await see_through(resident.retire, BOUNDS.cleanup)
                         break

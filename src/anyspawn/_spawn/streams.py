@@ -348,6 +348,7 @@ class Feed(WriteEnd):
 
     def close(self) -> None:
         """Close both ends."""
+        self.waiting = False
         super().close()
         if self.read_end >= 0:
             os.close(self.read_end)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from anyspawn._egress import Egress
 from anyspawn.argv._files import SYSTEM, kernel, system
 from anyspawn.supervisor import resident_script
 
@@ -49,7 +50,8 @@ program.
 """
 SECCOMP_INDEX = STATUS_INDEX + 2
 """Where the number of the descriptor stands from which bwrap reads the first filter of system
-calls; that of each further one is two places on.
+calls; that of each further one is two places on. After them comes, where there are limits, that of
+the descriptor which bwrap waits for before it begins the program.
 """
 
 _PLACEHOLDER = "0"
@@ -78,6 +80,13 @@ def bubblewrap_argv(
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
     argv += ("--add-seccomp-fd", _PLACEHOLDER) * filters
+    tmp: tuple[str, ...] = ()
+    if config.limits is not None:
+        if not isinstance(config.network, Egress):  # which has bwrap wait for its own reasons
+            argv += ["--block-fd", _PLACEHOLDER]
+        if (most := config.limits.bytes_of("tmp")) is not None:
+            tmp = ("--size", str(most), "--tmpfs")
+            argv += [*tmp, "/"]
     online = config.network is True
     if online:
         argv.append("--share-net")
@@ -89,6 +98,8 @@ def bubblewrap_argv(
     if "/" in binds:  # before /proc and /dev, which stay the sandbox's own
         argv += binds.pop("/")
     argv += ["--proc", "/proc", "--dev", "/dev"]
+    if tmp:
+        argv += [*tmp, "/dev/shm", "--remount-ro", "/dev"]
     argv += kernel()
     for inside in sorted(binds, key=lambda path: path.count("/")):
         argv += binds[inside]

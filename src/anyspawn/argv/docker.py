@@ -100,6 +100,8 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         from anyspawn._security import security_options
 
         argv += security_options(config.security).args()
+    if config.limits is not None:  # the last of two options counts
+        argv += _limit_args(config)
     if isinstance(config.network, Egress):
         argv.append(f"--network=container:anyspawn-{holder_id(command)}")
     elif config.network:
@@ -137,6 +139,29 @@ def entered(argv: Sequence[str], said: str) -> tuple[str, int] | None:
     name = argv[argv.index(_ENTER) + 1]
     found = re.search(rf"^{re.escape(name)} (nocwd|unstarted) (\d+)\n\Z", said, re.MULTILINE)
     return (found[1], int(found[2])) if found else None
+
+
+def _limit_args(config: DockerRun) -> list[str]:
+    limits = config.limits
+    if limits is None:
+        return []
+    args = []
+    if (memory := limits.bytes_of("memory")) is not None:
+        args += [f"--memory={memory}", f"--memory-swap={memory}"]
+    if limits.processes is not None:
+        args.append(f"--pids-limit={limits.processes}")
+    if limits.cpu is not None:
+        args.append(f"--cpus={limits.cpu:g}")
+    if limits.files is not None:
+        args.append(f"--ulimit=nofile={limits.files}:{limits.files}")
+    if (size := limits.bytes_of("file_size")) is not None:
+        args.append(f"--ulimit=fsize={size}:{size}")
+    entries = config.security.tmpfs if config.security is not None else ()
+    for entry in entries:
+        path, _, options = entry.partition(":")
+        if (tmp := limits.bytes_of("tmp")) is not None:
+            args.append(f"--tmpfs={path}:{','.join(filter(None, (options, f'size={tmp}')))}")
+    return args
 
 
 def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:

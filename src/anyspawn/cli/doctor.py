@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from typing import Literal
 
 import anyio
@@ -76,7 +77,7 @@ async def _examine() -> list[Finding]:
         "ok",
         f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
     )
-    checks = (_bwrap, _namespaces, _walls, _docker, _docker_daemon, _kubectl, _cluster)
+    checks = (_bwrap, _namespaces, _walls, _limits, _docker, _docker_daemon, _kubectl, _cluster)
     findings: list[Finding | None] = [None] * len(checks)
 
     async def examine(index: int) -> None:
@@ -125,6 +126,7 @@ async def _namespaces() -> Finding:
     )
 
 
+_BOUNDED = {"memory": "memory", "pids": "processes", "cpu": "processors"}
 _PROBE = """
 grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status
 echo Routes: $( (tail -n +2 /proc/net/route; grep -v ' lo$' /proc/net/if_inet6) 2>/dev/null | wc -l)
@@ -148,6 +150,28 @@ async def _walls() -> Finding | None:
     if missing:
         return Finding("sandbox walls", "broken", ", ".join(missing), "see docs/security.md")
     return Finding("sandbox walls", "ok", ", ".join(told for _, told, _ in _WALLS.values()))
+
+
+async def _limits() -> Finding | None:
+    """Tell what holds a sandbox's program to its limits here."""
+    if not sys.platform.startswith("linux"):
+        return None
+    from anyspawn._spawn.bounds import homes
+
+    bounded = [told for name, told in _BOUNDED.items() if name in homes()]
+    if len(bounded) == len(_BOUNDED):
+        return Finding("limits", "ok", f"{', '.join(bounded)} by control groups")
+    detail = f"{', '.join(bounded)} by control groups; " if bounded else ""
+    detail += "memory of each process" if "memory" not in homes() else ""
+    if "pids" not in homes():
+        detail += ", no limit of processes" if os.geteuid() == 0 else ", processes"
+    return Finding(
+        "limits",
+        "missing",
+        f"{detail.lstrip(', ')} by resource limits",
+        "run this process where it may make control groups, such as by "
+        "systemd-run --user --scope -p Delegate=yes",
+    )
 
 
 def _sysctl(name: str) -> str | None:

@@ -14,6 +14,7 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._egress import Egress
 from anyspawn._env import Env
+from anyspawn._limits import Limits, limits_or_none
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn._seccomp import filters
@@ -190,6 +191,8 @@ class Bubblewrap(ResidentSandbox):
             what docker's does, and keyrings, tracing, bpf, io_uring and new namespaces; sockets are
             of the internet and netlink, and Unix sockets: where something of the host is bound, or
             its network shared, in pairs alone.
+        limits: How much of the host the program may use. Default: `Limits` with its defaults;
+            ``None``: as much as this process.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
         resident: How many sandboxes are started ahead, each for one command; a supervisor waits in
@@ -214,6 +217,7 @@ class Bubblewrap(ResidentSandbox):
         hash=False,
         metadata={"host_path": _filter_path},
     )
+    limits: Limits | None = field(default=Limits(), validator=limits_or_none)
     share_env: tuple[str, ...] = field(default=(), converter=_names)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
 
@@ -236,8 +240,11 @@ class Bubblewrap(ResidentSandbox):
             command = attrs.evolve(command, env=Env({**self.network.env(), **command.env}))
         begun_with = attrs.evolve(command, env=Env()) if self.resident else command
         forbidding = self._filters()
+        gate = SECCOMP_INDEX + 2 * len(forbidding)
+        gated = self.limits is not None and not isinstance(self.network, Egress)
         fields: dict[str, Any] = {
             "argv": bubblewrap_argv(self, command, covered, len(forbidding)),
+            "limits": self.limits,
             "inherit_env": False,
             "fd_args": (
                 FdArg(index=ARGS_INDEX, data=bubblewrap_args_data(self, begun_with)),
@@ -246,6 +253,7 @@ class Bubblewrap(ResidentSandbox):
                     FdArg(index=SECCOMP_INDEX + 2 * n, data=data)
                     for n, data in enumerate(forbidding)
                 ),
+                *([FdArg(index=gate, data=b"x", gate=True)] if gated else []),
             ),
             "dies_with_parent": True,
             "runner": "bwrap",
@@ -305,12 +313,16 @@ class Bubblewrap(ResidentSandbox):
         uid, gid = self._ids()
         if (uid, gid) == (os.getuid(), os.getgid()):
             return launch
-        before = (*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", "--")
+        before: tuple[str, ...] = (*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", "--")
+        if self.limits is not None:
+            from anyspawn._spawn.bounds import by_prlimit
+
+            before = (*by_prlimit(self.limits), *before)
         moved = (attrs.evolve(arg, index=arg.index + len(before)) for arg in launch.fd_args)
         argv = (*before, *launch.argv)
-        install = "install util-linux, whose setpriv the option user takes"
+        install = "install util-linux, whose setpriv and prlimit the option user takes"
         return attrs.evolve(
-            launch, argv=argv, fd_args=tuple(moved), runner="setpriv", install=install
+            launch, argv=argv, fd_args=tuple(moved), runner=before[0], install=install
         )
 
     def _filters(self) -> tuple[bytes, ...]:
@@ -439,7 +451,11 @@ def _not_started(program: str, code: int) -> SpawnError:
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:
     """Return bwrap's failure, as its stderr tells it."""
-    said = [line for line in stderr.splitlines() if line.startswith(("bwrap: ", "setpriv: "))]
+    said = [
+        line
+        for line in stderr.splitlines()
+        if line.startswith(("bwrap: ", "setpriv: ", "prlimit: "))
+    ]
     message = said[-1] if said else f"bwrap exited with status {code} and said nothing"
     if "execvp" in message:
         if "Argument list too long" in message:

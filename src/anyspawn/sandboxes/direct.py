@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+import sys
+from typing import Any
 
+from attrs import Attribute, field, frozen
+
+from anyspawn._limits import Limits, limits_or_none
 from anyspawn._model import Command, Launch
 from anyspawn._sandbox import ArgvSandbox, config_flag, config_text
+from anyspawn.exceptions import ConfigError
 
 __all__ = ["Direct"]
+
+
+def _limits(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    limits_or_none(instance, attribute, value)
+    if value is not None and not sys.platform.startswith("linux"):
+        raise ConfigError("limits: this system cannot set them for another process; leave it out")
 
 
 @frozen(kw_only=True)
@@ -23,10 +34,14 @@ class Direct(ArgvSandbox):
     Args:
         inherit_env: Merge a command's ``env`` over the host's variables (default), or let it be all
             there is.
+        limits: How much of the host a command may use, from just after its start on. ``tmp`` means
+            nothing here, and ``processes`` something where a control group can be made. Linux
+            alone. Default: as much as this process.
     """
 
     name: str = field(default="direct", validator=config_text)
     inherit_env: bool = field(default=True, validator=config_flag)
+    limits: Limits | None = field(default=None, validator=_limits)
 
     def launch(self, command: Command) -> Launch:
         """Return the command itself."""
@@ -37,4 +52,5 @@ class Direct(ArgvSandbox):
             cwd=command.cwd,
             stdin=command.stdin,
             mark=self.inherit_env,
+            limits=self.limits,
         )

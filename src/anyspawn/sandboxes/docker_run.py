@@ -14,6 +14,7 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._egress import Egress
 from anyspawn._env import Env
+from anyspawn._limits import Limits, limits_or_none
 from anyspawn._model import Command, Completed, Fill, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
@@ -173,6 +174,9 @@ class DockerRun(ResidentSandbox):
         extra_args: Arguments for ``docker run`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
         security: Confinement and limits. Default: docker's own.
+        limits: How much of the host a command may use, in place of what ``security`` says of that;
+            ``tmp`` is the size of each of the folders in memory that it makes. Default: as
+            ``security`` has it.
         pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled
             then, which does not count for the command's timeout.
         resident: How many containers are started ahead, each for one command; a supervisor waits
@@ -192,6 +196,7 @@ class DockerRun(ResidentSandbox):
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     docker_path: str = field(default="docker", validator=config_text)
     security: SecurityConfig | None = field(default=None, validator=_security)
+    limits: Limits | None = field(default=None, validator=limits_or_none)
     pull: Literal["never", "missing"] = field(default="never", validator=_pull)
 
     def __attrs_post_init__(self) -> None:
@@ -328,7 +333,8 @@ class DockerRun(ResidentSandbox):
                 )
             if f"die {code}" not in record:
                 return failure(stderr, code, started=True)
-            if code == _KILLED and self.security is not None and self.security.memory is not None:
+            bounds = (self.limits, self.security)
+            if code == _KILLED and any(bound and bound.memory is not None for bound in bounds):
                 return ExitError(
                     f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
                 )

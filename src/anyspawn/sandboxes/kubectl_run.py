@@ -13,6 +13,7 @@ import anyio
 import attrs
 from attrs import Attribute, define, field, frozen
 
+from anyspawn._limits import Limits, limits_or_none
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._owner import owner, owner_label
 from anyspawn._sandbox import ArgvSandbox, config_text, host_path, optional_text
@@ -154,6 +155,9 @@ class KubectlRun(ArgvSandbox):
         node_selector: Labels that the node must have.
         resources: Requests and limits as in a container's description: ``{"limits": {"cpu": "1",
             "memory": "256Mi"}}``.
+        limits: How much of the node a command may use: ``memory``, ``cpu`` and, as ephemeral
+            storage, ``tmp``, where ``resources`` has no such limit; the others are the node's to
+            set. Default: as ``resources`` has it.
         user: The user inside, by number. Default 65534; ``None``: the image's, which must not be
             root then.
         image_pull_policy: ``IfNotPresent`` (default), ``Never`` or ``Always``.
@@ -173,6 +177,7 @@ class KubectlRun(ArgvSandbox):
     resources: Mapping[str, Mapping[str, str]] = field(
         factory=dict, validator=_resources, hash=False
     )
+    limits: Limits | None = field(default=None, validator=limits_or_none)
     user: int | None = field(default=65534, validator=_user)
     image_pull_policy: Literal["IfNotPresent", "Never", "Always"] = field(
         default="IfNotPresent", validator=_policy
@@ -391,6 +396,25 @@ def _explain_other(completed: Completed, _: bytes) -> SpawnError | None:
     return failure(stderr, code, started=False if code > 0 and _REFUSED.search(stderr) else None)
 
 
+def _bounds(config: KubectlRun) -> dict[str, dict[str, str]]:
+    """Return the requests and limits of a pod's container."""
+    bounds = {kind: dict(amounts) for kind, amounts in config.resources.items()}
+    if config.limits is not None:
+        memory, tmp, cpu = (
+            config.limits.bytes_of("memory"),
+            config.limits.bytes_of("tmp"),
+            config.limits.cpu,
+        )
+        given = {
+            "memory": None if memory is None else str(memory),
+            "ephemeral-storage": None if tmp is None else str(tmp),
+            "cpu": None if cpu is None else f"{round(cpu * 1000)}m",
+        }
+        known = {name: value for name, value in given.items() if value is not None}
+        bounds["limits"] = known | bounds.get("limits", {})
+    return bounds
+
+
 def pod_manifest(
     config: KubectlRun, command: Command, *, seconds: float, owner: str
 ) -> dict[str, Any]:
@@ -417,7 +441,7 @@ def pod_manifest(
                 "image": config.image,
                 "imagePullPolicy": config.image_pull_policy,
                 "command": _IDLE,
-                "resources": {kind: dict(amounts) for kind, amounts in config.resources.items()},
+                "resources": _bounds(config),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},

@@ -1,0 +1,269 @@
+"""What holds a program to its `Limits`: a control group of its own, and resource limits.
+
+https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/ describe the files. A control
+group is made below one that this process may write to; where there is none, the kernel's resource
+limits of single processes are all that there is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection
+from contextlib import suppress
+from types import ModuleType
+
+from attrs import frozen
+
+from anyspawn._limits import Limits
+from anyspawn.exceptions import TransportError
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+__all__ = ["Bound", "by_prlimit", "homes", "unbound"]
+
+_PREFIX = "anyspawn-"
+_PERIOD = 100_000
+"""Microseconds over which processor time is counted, the kernel's default."""
+_NEEDED = ("memory", "pids", "cpu")
+
+_left: set[str] = set()
+"""Control groups that could not be removed yet, as something of them was still there."""
+
+
+@frozen
+class Home:
+    """A control group that this process may make others in.
+
+    Args:
+        path: Its folder.
+        unified: It is of version 2.
+    """
+
+    path: str
+    unified: bool
+
+
+_known: dict[int, dict[str, Home]] = {}
+
+
+def homes() -> dict[str, Home]:
+    """Return where a control group can be made, for each controller that can be had."""
+    own = os.getpid()
+    if own not in _known:
+        _known.clear()  # a copy of another process begins anew
+        _known[own] = _homes()
+        for home in set(_known[own].values()):
+            _clear(home.path)
+    return _known[own]
+
+
+def _homes() -> dict[str, Home]:
+    found: dict[str, Home] = {}
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        mounts = _mounts()
+    except OSError:
+        return {}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(",") if controllers else ("",):
+            if controller not in ("", *_NEEDED) or controller not in mounts:
+                continue
+            root, place = mounts[controller]
+            inside = os.path.relpath(path, root)
+            if inside.startswith(".."):
+                continue
+            own = os.path.normpath(os.path.join(place, inside))
+            if controller:
+                if _writable(own):
+                    found[controller] = Home(own, unified=False)
+            else:
+                found = {**_unified(own, place), **found}
+    return found
+
+
+def _mounts() -> dict[str, tuple[str, str]]:
+    """Return the root and the place of each mounted hierarchy, by controller; "" is version 2."""
+    found: dict[str, tuple[str, str]] = {}
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            fields, _, rest = line.partition(" - ")
+            kind, _, options = rest.split()[:3]
+            root, place = fields.split()[3:5]
+            if kind == "cgroup2":
+                found.setdefault("", (root, place))
+            elif kind == "cgroup":
+                for option in options.split(","):
+                    found.setdefault(option, (root, place))
+    return found
+
+
+def _unified(own: str, place: str) -> dict[str, Home]:
+    """Return the nearest group of version 2, from our own up, that hands controllers on."""
+    path = own
+    while path.startswith(place):
+        try:
+            with open(f"{path}/cgroup.subtree_control", encoding="utf-8") as file:
+                handed_on = [name for name in file.read().split() if name in _NEEDED]
+        except OSError:
+            return {}
+        if handed_on and _writable(path) and os.access(f"{path}/cgroup.procs", os.W_OK):
+            return {name: Home(path, unified=True) for name in handed_on}
+        path = os.path.dirname(path)
+    return {}
+
+
+def _writable(path: str) -> bool:
+    return os.access(path, os.W_OK | os.X_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY
+
+
+class Bound:
+    """What holds one program to its limits.
+
+    Args:
+        limits: The limits.
+        pid: The process that begins it, which has started no other yet.
+        alone: Its users are its own, as in a namespace: their processes are no others'.
+
+    Raises:
+        OSError: The program has ended, or something that is there cannot be written.
+    """
+
+    def __init__(self, limits: Limits, pid: int, *, alone: bool) -> None:
+        self._limits = limits
+        self._groups: dict[str, str] = {}
+        try:
+            self._group(pid)
+            self._resources(pid, alone=alone)
+        except BaseException:
+            self.lift()
+            raise
+
+    def _group(self, pid: int) -> None:
+        limits, places = self._limits, homes()
+        memory = limits.bytes_of("memory")
+        wanted = {"memory": memory, "pids": limits.processes, "cpu": limits.cpu}
+        name = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+        for controller, value in wanted.items():
+            if value is None or controller not in places:
+                continue
+            home = places[controller]
+            path = f"{home.path}/{name}"
+            if path not in self._groups.values():
+                try:
+                    os.mkdir(path)
+                except OSError:  # somebody else's rules; the rest is what there is
+                    continue
+            self._groups[controller] = path
+            for file, text in _settings(controller, value, unified=home.unified):
+                with suppress(FileNotFoundError):  # a kernel without swap accounting
+                    _write(f"{path}/{file}", text)
+        for path in dict.fromkeys(self._groups.values()):
+            _write(f"{path}/cgroup.procs", str(pid))
+
+    def _resources(self, pid: int, *, alone: bool) -> None:
+        if resource is None or not hasattr(resource, "prlimit"):
+            return
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+            return  # `by_prlimit` has set them: that takes less than to set another user's
+        limits = self._limits
+        for name, most in _values(limits, self._groups, alone=alone).items():
+            which = getattr(resource, f"RLIMIT_{name.upper()}")
+            _, hard = resource.prlimit(pid, which)
+            least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(pid, which, (least, least))
+        if "cpu" not in self._groups and limits.cpu is not None:
+            own = sorted(os.sched_getaffinity(pid))
+            first = pid % len(own)  # not all of them on the same ones
+            os.sched_setaffinity(pid, (own[first:] + own[:first])[: math.ceil(limits.cpu)])
+
+    def reached(self) -> str:
+        """Return words about the limits that were met, as far as a control group has counted."""
+        said = []
+        if (path := self._groups.get("memory")) and _count(path, _OOM, "oom_kill"):
+            said.append(f"it ran out of memory (limits.memory: {self._limits.memory})")
+        if (path := self._groups.get("pids")) and _count(path, ("pids.events",), "max"):
+            said.append(f"it was refused processes (limits.processes: {self._limits.processes})")
+        return " and ".join(said)
+
+    def lift(self) -> None:
+        """Remove what was made; what is not empty yet is removed later."""
+        _left.update(self._groups.values())
+        self._groups = {}
+        for path in tuple(_left):
+            with suppress(OSError):
+                os.rmdir(path)
+            if not os.path.isdir(path):
+                _left.discard(path)
+
+
+def _values(limits: Limits, groups: Collection[str], *, alone: bool) -> dict[str, int]:
+    """Return the resource limits to be set, beside the control groups that there are."""
+    values = {"nofile": limits.files, "fsize": limits.bytes_of("file_size"), "core": 0}
+    if "memory" not in groups:
+        values["data"] = limits.bytes_of("memory")
+    if alone and "pids" not in groups:
+        values["nproc"] = limits.processes
+    return {name: most for name, most in values.items() if most is not None}
+
+
+def by_prlimit(limits: Limits) -> tuple[str, ...]:
+    """Return the beginning of an argv that sets the resource limits of what follows."""
+    values = _values(limits, homes(), alone=True)
+    return ("prlimit", *(f"--{name}={most}" for name, most in values.items()), "--")
+
+
+def unbound(program: str, exc: OSError) -> TransportError:
+    """Return the error of a program that was not begun, as it could not be held to its limits."""
+    message = f"{program!r} could not be held to its limits: {exc}"
+    return TransportError(message, started=False, kind="resources")
+
+
+_OOM = ("memory.events", "memory.oom_control")
+
+
+def _settings(controller: str, value: float, *, unified: bool) -> list[tuple[str, str]]:
+    if controller == "pids":
+        return [("pids.max", str(value))]
+    if controller == "memory":
+        if unified:
+            return [("memory.max", str(value)), ("memory.swap.max", "0"), ("memory.oom.group", "1")]
+        return [("memory.limit_in_bytes", str(value)), ("memory.memsw.limit_in_bytes", str(value))]
+    quota = max(1000, round(value * _PERIOD))
+    if unified:
+        return [("cpu.max", f"{quota} {_PERIOD}")]
+    return [("cpu.cfs_period_us", str(_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _count(path: str, files: tuple[str, ...], name: str) -> int:
+    for file in files:
+        with suppress(OSError), open(f"{path}/{file}", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith(f"{name} "):
+                    return int(line.split()[1])
+    return 0
+
+
+def _clear(home: str) -> None:
+    """Remove groups of hosts that were killed."""
+    with suppress(OSError):
+        for name in os.listdir(home):
+            if name.startswith(_PREFIX):
+                owner = name.split("-")[1]
+                if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+                    with suppress(OSError):
+                        os.rmdir(f"{home}/{name}")

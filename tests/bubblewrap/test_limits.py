@@ -1,0 +1,259 @@
+"""What a program may use of the host: it is held to that, and its error says which limit it met."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from anyspawn import (
+    Bubblewrap,
+    ConfigError,
+    Direct,
+    DockerRun,
+    ExitError,
+    KubectlRun,
+    Limits,
+    spawn,
+)
+from anyspawn._spawn.bounds import homes
+from anyspawn.argv import docker_run_argv
+from anyspawn.containers import SecurityConfig
+from machine import bubblewrap_works
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(
+        not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"
+    ),
+]
+
+SMALL = Limits(memory="64MiB", processes=20, cpu=1, tmp="8MiB", files=50, file_size="4MiB")
+PYTHON = "/usr/bin/python3"
+HOG = "x = bytearray(200 << 20)"
+FORKS = """
+import os, signal, time
+children = []
+try:
+    for n in range(60):
+        if (pid := os.fork()) == 0:
+            time.sleep(100)
+        children.append(pid)
+except OSError as exc:
+    print(len(children), type(exc).__name__)
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+raise SystemExit(3 if len(children) < 60 else 0)
+"""
+BOMB = ":(){ :|: & }; :; sleep 0.5; exit 3"
+FILES = "held = [open('/dev/null') for n in range(100)]"
+BURN = "import os\nfor n in range(8): os.fork()\nwhile True: pass"
+
+
+@pytest.fixture(params=[0, 1], ids=["one for each", "kept"])
+async def small(request):
+    async with Bubblewrap(limits=SMALL, resident=request.param) as sandbox:
+        yield sandbox
+
+
+async def test_a_memory_hog(small):
+    """It is killed, or refused the memory; the error says so where a control group tells."""
+    error = (await spawn([PYTHON, "-c", HOG], sandbox=small)).error
+    assert isinstance(error, ExitError)
+    if "memory" in homes():
+        assert "it ran out of memory (limits.memory: 64MiB)" in error.message
+    else:
+        assert "MemoryError" in str(error)
+
+
+async def test_too_many_processes(small):
+    """No more can be made than the limit; the next call has all of it again."""
+    for _ in range(2):
+        done = await spawn([PYTHON, "-c", FORKS], sandbox=small, timeout=30)
+        if "pids" not in homes() and os.geteuid() == 0:
+            pytest.skip(
+                "nothing bounds the processes of a host that is root without control groups"
+            )
+        assert done.returncode == 3, done
+        assert int(done.text.split()[0]) < 20
+        if "pids" in homes():
+            assert "it was refused processes (limits.processes: 20)" in done.error.message
+
+
+async def test_with_a_way_out():
+    """An `Egress` changes nothing of it."""
+    sandbox = Bubblewrap(limits=SMALL, network=Egress(allow=["pypi.org"]))
+    error = (await spawn([PYTHON, "-c", HOG], sandbox=sandbox)).error
+    assert isinstance(error, ExitError)
+    assert ("ran out of memory" in error.message) == ("memory" in homes())
+    done = await spawn(["sh", "-c", "ulimit -n"], sandbox=sandbox)
+    assert done.text == "50\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user takes a host that is root")
+async def test_as_another_user():
+    """Also where this process lacks the right to set another user's limits."""
+    sandbox = Bubblewrap(limits=SMALL, user="nobody")
+    done = await spawn(["sh", "-c", "ulimit -n; ulimit -f"], sandbox=sandbox)
+    assert done.text.split() == ["50", "8192"]
+    assert not (await spawn([PYTHON, "-c", HOG], sandbox=sandbox)).ok
+
+
+async def test_a_fork_bomb(small):
+    """The host goes on, and the bomb is gone with its call."""
+    done = await spawn(["bash", "-c", BOMB], sandbox=small, timeout=3)
+    assert not done.ok
+    assert (await spawn(["true"])).ok
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/home", "/var/tmp", "/"])
+async def test_a_full_disk(small, place):
+    """The sandbox's own folders hold no more than `tmp`."""
+    fill = f"for n in 1 2 3 4; do head -c 3000000 /dev/zero >{place}/$n || exit 9; done"
+    done = await spawn(["sh", "-c", fill], sandbox=small)
+    assert done.returncode == 9
+    assert "No space left on device" in str(done.error)
+
+
+async def test_nothing_can_be_written_beside_them(small):
+    """The folder of devices takes no files."""
+    assert "Read-only" in str((await spawn(["sh", "-c", "echo >/dev/x"], sandbox=small)).error)
+
+
+async def test_a_large_file(small, tmp_path):
+    """Also in a folder of the host's."""
+    sandbox = Bubblewrap(limits=SMALL, writable=[tmp_path])
+    done = await spawn(["head", "-c", "9000000", "/dev/zero"], sandbox=small)
+    assert done.ok
+    fill = f"head -c 9000000 /dev/zero >{tmp_path}/x"
+    assert not (await spawn(["sh", "-c", fill], sandbox=sandbox)).ok
+    assert (tmp_path / "x").stat().st_size == 4 << 20
+
+
+async def test_too_many_files(small):
+    """EMFILE, in the program."""
+    assert "Too many open files" in str((await spawn([PYTHON, "-c", FILES], sandbox=small)).error)
+
+
+async def test_processors(small):
+    """One that burns time in many processes is held to one processor, or to its share of time."""
+    done = await spawn(
+        [PYTHON, "-c", "import os; print(len(os.sched_getaffinity(0)))"], sandbox=small
+    )
+    if "cpu" not in homes():
+        assert done.text == "1\n"
+    burning = await spawn([PYTHON, "-c", BURN], sandbox=small, timeout=1)
+    assert "timed out" in str(burning.error) or "refused processes" in str(burning.error)
+
+
+async def test_defaults_and_none():
+    """There are limits unless there are to be none."""
+    show = ["sh", "-c", "ulimit -n; ulimit -f"]
+    assert (await spawn(show, sandbox=Bubblewrap())).text.split()[0] == "1024"
+    assert (await spawn(show, sandbox=Bubblewrap(limits=None))).text == (await spawn(show)).text
+
+
+async def test_no_control_group_is_left(small):
+    """Each is removed with its call, or the sandbox that was started ahead."""
+    await spawn(["true"], sandbox=small, check=True)
+    await small.aclose()
+    for home in homes().values():
+        assert not [
+            name for name in os.listdir(home.path) if name.startswith(f"anyspawn-{os.getpid()}-")
+        ]
+
+
+async def test_a_program_of_this_host():
+    """`Direct` takes limits too, for what a program does after its first moments."""
+    sandbox = Direct(limits=Limits(files=50, memory="64MiB"))
+    done = await spawn(
+        ["sh", "-c", "sleep 0.2; ulimit -n; exec python3 -c 'x = bytearray(200 << 20)'"],
+        sandbox=sandbox,
+    )
+    assert done.text == "50\n"
+    assert isinstance(done.error, ExitError)
+
+
+ORDINARY = """
+import sys, anyio
+from anyspawn import Bubblewrap, Limits, spawn
+async def main():
+    limits = Limits(memory="64MiB", processes=20)
+    for code in sys.argv[1:]:
+        done = await spawn(["/usr/bin/python3", "-c", code], sandbox=Bubblewrap(limits=limits))
+        print(done.returncode, str(done.error).splitlines()[-1], done.text.split())
+anyio.run(main)
+"""
+
+
+def test_an_ordinary_user(unprivileged):
+    """A user who may not make control groups has the kernel's resource limits."""
+    done = unprivileged.run(ORDINARY, HOG, FORKS)
+    hog, forks = done.stdout.splitlines()
+    assert hog.startswith("1   MemoryError")
+    assert forks.startswith("3 ")
+    assert "BlockingIOError" in forks
+
+
+def test_those_of_a_container():
+    """They are docker's, after those of the security settings, which they replace."""
+    box = DockerRun("image", limits=SMALL, security=SecurityConfig())
+    argv = docker_run_argv(box, box_command())
+    for option in (
+        "--memory=67108864",
+        "--memory-swap=67108864",
+        "--pids-limit=20",
+        "--cpus=1",
+        "--ulimit=nofile=50:50",
+        "--ulimit=fsize=4194304:4194304",
+    ):
+        assert option in argv
+    assert argv.index("--pids-limit=20") > argv.index("--pids-limit=256")
+    assert any(arg.startswith("--tmpfs=/tmp") and arg.endswith("size=8388608") for arg in argv)
+
+
+def test_those_of_a_pod():
+    """They are the container's, where `resources` does not say otherwise."""
+    from anyspawn.sandboxes.kubectl_run import pod_manifest
+
+    sandbox = KubectlRun("image", limits=SMALL, resources={"limits": {"memory": "1Gi"}})
+    pod = pod_manifest(sandbox, box_command(), seconds=10, owner="x")
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {
+        "memory": "1Gi",
+        "ephemeral-storage": "8388608",
+        "cpu": "1000m",
+    }
+
+
+def box_command():
+    from anyspawn import Command
+
+    return Command(["true"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"memory": "lots"}, "memory: 'lots' is no size"),
+        ({"memory": 0}, "memory must be at least 1 byte"),
+        ({"memory": 1.5}, "memory must be a size"),
+        ({"tmp": True}, "tmp must be a size"),
+        ({"processes": 0}, "processes must be a whole number from 1 up"),
+        ({"files": "many"}, "files must be a whole number"),
+        ({"cpu": 0}, "cpu must be a number of processors"),
+        ({"file_size": "-1"}, "file_size: '-1' is no size"),
+    ],
+)
+def test_wrong_values(fields, words):
+    """The field is named, and what is expected."""
+    with pytest.raises(ConfigError) as caught:
+        Limits(**fields)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Bubblewrap, Direct])
+def test_what_are_no_limits(kind):
+    """A mapping is for configuration files."""
+    with pytest.raises(ConfigError, match="limits must be Limits or None, not dict"):
+        kind(limits={"memory": 1})
