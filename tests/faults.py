@@ -1,148 +1,82 @@
-"""What can go wrong around a program, and what each mode makes of it: one table, which the tests of
-the modes check row by row, and which the documentation shows.
-"""
+"""Faults of a host that tests put in: what the real thing would not produce on demand."""
 
 from __future__ import annotations
 
-from attrs import field, frozen
+import errno
+import os
+import resource
+import shutil
+import signal
+import sys
 
-from anyspawn import NotStartedError, TransportError
-
-GONE = "tcp://no-such-host.invalid:2375"
-
-
-@frozen(kw_only=True)
-class Fault:
-    """Something that goes wrong.
-
-    Args:
-        name: What, in the documentation.
-        outcome: The error's class.
-        kind: Its kind.
-        started: Its ``started``, where it has one.
-        argv: The command, where it is to blame.
-        cwd: Its working directory.
-        settings: Those of the sandbox.
-        environ: Variables of this process.
-        modes: The modes that it can come to.
-    """
-
-    name: str
-    outcome: type
-    kind: str
-    started: bool | None = False
-    argv: tuple[str, ...] = ()
-    cwd: str | None = None
-    settings: dict[str, object] = field(factory=dict)
-    environ: dict[str, str] = field(factory=dict)
-    modes: tuple[str, ...] = ("docker_run", "docker_exec", "kubectl_exec", "kubectl_run")
-
-    @property
-    def told(self) -> str:
-        """The outcome, in the documentation."""
-        if self.outcome is NotStartedError:
-            return f'`NotStartedError`, kind `"{self.kind}"`'
-        return f'`TransportError`, kind `"{self.kind}"`, `started={self.started}`'
+__all__ = ["FAULTS", "FullTable"]
 
 
-DOCKER = ("docker_run", "docker_exec")
-FAULTS = [
-    Fault(
-        name="The program is missing",
-        outcome=NotStartedError,
-        kind="not_found",
-        argv=("no-such-program",),
-    ),
-    Fault(
-        name="The program cannot be executed",
-        outcome=NotStartedError,
-        kind="not_executable",
-        argv=("/",),
-    ),
-    Fault(name="`cwd` is missing", outcome=NotStartedError, kind="cwd", cwd="/no/such/folder"),
-    Fault(
-        name="The user is unknown",
-        outcome=TransportError,
-        kind="other",
-        settings={"user": "no-such-user"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The group is unknown",
-        outcome=TransportError,
-        kind="other",
-        settings={"user": "0:no-such-group"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The client does not know a flag",
-        outcome=TransportError,
-        kind="other",
-        settings={"extra_args": ["--no-such-flag"]},
-        modes=("docker_run", "docker_exec", "kubectl_exec"),
-    ),
-    Fault(
-        name="The client is missing",
-        outcome=TransportError,
-        kind="runner",
-        settings={"docker_path": "no-such-client", "kubectl_path": "no-such-client"},
-    ),
-    Fault(
-        name="The client's context is gone",
-        outcome=TransportError,
-        kind="runner",
-        environ={"DOCKER_CONTEXT": "no-such-context"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The client has no certificates",
-        outcome=TransportError,
-        kind="runner",
-        environ={"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no/such/folder"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The daemon's host is unknown",
-        outcome=TransportError,
-        kind="unreachable",
-        environ={"DOCKER_HOST": GONE},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The daemon's host cannot be reached by ssh",
-        outcome=TransportError,
-        kind="unreachable",
-        environ={"DOCKER_HOST": "ssh://nobody@127.0.0.1:1"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="No daemon listens",
-        outcome=TransportError,
-        kind="unreachable",
-        environ={"DOCKER_HOST": "unix:///nowhere/docker.sock"},
-        modes=DOCKER,
-    ),
-    Fault(
-        name="The image is missing",
-        outcome=TransportError,
-        kind="image",
-        settings={"image": "no-such-image:1"},
-        modes=("docker_run",),
-    ),
-    Fault(
-        name="The container is missing",
-        outcome=TransportError,
-        kind="target",
-        settings={"container": "anyspawn-none"},
-        modes=("docker_exec",),
-    ),
-]
+class FullTable:
+    """A descriptor table with only so many places free."""
+
+    def __init__(self, free):
+        self._free = free
+        self._held = []
+
+    def __enter__(self):
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, self._limit[1]))
+        try:
+            while True:
+                self._held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError as exc:
+            assert exc.errno == errno.EMFILE
+        for _ in range(self._free):
+            os.close(self._held.pop())
+        return self
+
+    def __exit__(self, *exc_info):
+        for fd in self._held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
 
 
-def table() -> str:
-    """Return the documentation's table."""
-    rows = ["| what is wrong | modes | outcome |", "| --- | --- | --- |"]
-    for fault in FAULTS:
-        modes = ", ".join(f"`{mode}`" for mode in fault.modes)
-        rows.append(f"| {fault.name} | {modes} | {fault.told} |")
-    return "\n".join(rows) + "\n"
+def no_pidfd(monkeypatch, tmp_path, number=errno.ENOSYS):
+    """As on macOS, and on old kernels."""
+    real = os.pidfd_open
+
+    def choose(pid, flags=0):
+        if "anyspawn" in sys._getframe(1).f_code.co_filename:
+            raise OSError(number, os.strerror(number))
+        return real(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", choose)
+
+
+def pidfd_refused(monkeypatch, tmp_path):
+    """As by a filter of system calls."""
+    no_pidfd(monkeypatch, tmp_path, errno.EPERM)
+
+
+def no_group_signal(monkeypatch, tmp_path):
+    """As by Linux before 6.9."""
+    real = signal.pidfd_send_signal
+
+    def refuse_group(fd, number, info=None, flags=0):
+        if flags:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, number, info, flags)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse_group)
+
+
+def cwd_deleted(monkeypatch, tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder)
+
+
+FAULTS = {
+    "no pidfd": no_pidfd,
+    "pidfd refused": pidfd_refused,
+    "no group signal": no_group_signal,
+    "cwd deleted": cwd_deleted,
+}
+"""Each puts itself in by pytest's monkeypatch."""

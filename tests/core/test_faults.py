@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import sys
 import threading
@@ -24,34 +23,10 @@ from anyspawn import (
     spawn,
 )
 from anyspawn._spawn import streams
+from faults import FAULTS, FullTable
 from machine import MARK, eventually, kill_all, processes_with
 
 pytestmark = pytest.mark.anyio
-
-
-class FullTable:
-    """A descriptor table with only so many places free."""
-
-    def __init__(self, free):
-        self._free = free
-        self._held = []
-
-    def __enter__(self):
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, self._limit[1]))
-        try:
-            while True:
-                self._held.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError as exc:
-            assert exc.errno == errno.EMFILE
-        for _ in range(self._free):
-            os.close(self._held.pop())
-        return self
-
-    def __exit__(self, *exc_info):
-        for fd in self._held:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
 
 
 async def test_no_descriptor_left_at_any_moment_of_the_start():
@@ -188,34 +163,11 @@ async def test_a_status_that_someone_else_took(anyio_backend):
 
 
 @pytest.fixture(params=["no pidfd", "no group signal"])
-def old_system(request, monkeypatch):
+def old_system(request, monkeypatch, tmp_path):
     """A system without pidfds (macOS, seccomp), or without signals to groups by pidfd (Linux before
     6.9).
     """
-
-    def refuse(*args):
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    real = signal.pidfd_send_signal
-
-    def refuse_group(fd, number, info=None, flags=0):
-        if flags:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return real(fd, number, info, flags)
-
-    if request.param == "no pidfd":
-        monkeypatch.setattr(os, "pidfd_open", _unless_elsewhere(refuse))
-    else:
-        monkeypatch.setattr(signal, "pidfd_send_signal", refuse_group)
-
-
-def _unless_elsewhere(refuse):
-    real = os.pidfd_open
-
-    def choose(pid, flags=0):
-        return refuse() if "anyspawn" in sys._getframe(1).f_code.co_filename else real(pid, flags)
-
-    return choose
+    FAULTS[request.param](monkeypatch, tmp_path)
 
 
 async def test_older_systems_keep_the_promises(old_system):

@@ -34,6 +34,7 @@ class TestBubblewrap(SandboxConformance):
 
 
 @needs_bwrap
+@pytest.mark.heavy
 class TestBubblewrapResident(SandboxConformance):
     knows_signal = False
 

@@ -1,0 +1,57 @@
+"""Every fault of the host that a process can be given, in every mode that needs no engine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from anyspawn import Cleanup
+from faults import FAULTS, FullTable
+from machine import MARK, bubblewrap_works
+from uses import LOCAL, USES, look, use_once
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.heavy,
+    pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here"),
+]
+
+
+@pytest.fixture(autouse=True)
+def shared_mark(nothing_is_left, monkeypatch):
+    """The mark under a name that supervisors hand on."""
+    monkeypatch.setenv("FAULTS_MARK", os.environ[MARK])
+
+
+MODES = pytest.mark.parametrize("mode", LOCAL)
+
+
+@MODES
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault(fault, mode, monkeypatch, tmp_path):
+    """Older means do the same: nothing that is promised is lost."""
+    FAULTS[fault](monkeypatch, tmp_path)
+    for use in USES:
+        done = await use_once(LOCAL[mode](), use)
+        look(done, os.environ[MARK])
+        if use in ("plain", "live"):
+            assert done.error is None, (use, done)
+        elif use == "exit_status":
+            assert done.returncode == 3, done
+        else:  # without pidfds, what left its group is seen, and cannot safely be signalled
+            unseen = mode == "direct" and "pidfd" in fault
+            assert done.cleanup is Cleanup.CONFIRMED or unseen, (use, done)
+
+
+@MODES
+@pytest.mark.parametrize("use", ["plain", "live"])
+async def test_so_many_descriptors_are_free(mode, use):
+    """From none on: an answer, or an error that says why, and nothing leaks."""
+    outcomes = []
+    for free in range(16):
+        sandbox = LOCAL[mode]()
+        with FullTable(free):
+            outcomes.append(await use_once(sandbox, use))
+        look(outcomes[-1], os.environ[MARK])
+    assert outcomes[0].error is not None
