@@ -11,6 +11,7 @@ from anyspawn import (
     ConfigError,
     Direct,
     DockerRun,
+    Egress,
     ExitError,
     KubectlRun,
     Limits,
