@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from anyspawn import (
@@ -504,6 +506,81 @@ def test_the_schema_refuses_what_loading_refuses(hooks):
     }
     assert not SCHEMA.is_valid(document)
     assert problems(json.dumps(document))
+
+
+def is_read(text):
+    try:
+        parse_config(text)
+    except InvalidConfigError:
+        return False
+    return True
+
+
+HOOK_KEYS = {
+    "command": st.sampled_from(["true", "", 3]),
+    "hook": st.sampled_from(["provider", "tool", "session", "eval", "agent", "${K:-tool}"]),
+    "protocol": st.sampled_from(["exec", "claude", "codex", "gemini", "cursor", "copilot"]),
+    "phases": st.lists(
+        st.sampled_from(
+            ["before_call", "before_execution", "session_end", "Stop", "${P:-after_execution}", 1]
+        ),
+        max_size=2,
+    ),
+    "mode": st.sampled_from(["filter", "observe", "${M:-filter}", "both"]),
+    "matcher": st.sampled_from(["*", "", "Bash", "${X:-*}"]),
+    "runtime": st.sampled_from(["exec", "server"]),
+    "rewrites": st.booleans(),
+    "sequential": st.booleans(),
+    "names": st.sampled_from(["pascal", "snake"]),
+    "on_failure": st.sampled_from(["deny", "allow", "as_claude", "as_cursor"]),
+    "output_limit": st.sampled_from([0, 1, -1, 2.5, "${L:-5}"]),
+    "timeout_ms": st.sampled_from([0, -5, 100, 1e300, "${T:-5}", None]),
+    "sandbox": st.none(),
+    "project": st.sampled_from([None, "/p"]),
+}
+
+
+@given(
+    st.fixed_dictionaries(
+        {name: HOOK_KEYS[name] for name in ("command", "hook")},
+        optional={name: HOOK_KEYS[name] for name in list(HOOK_KEYS)[2:]},
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_the_schema_and_the_reader_agree(hook):
+    """Of what does not go together, too; but what variables hold, only the reader knows."""
+    assume(not any("${" in str(hook.get(key)) for key in ("hook", "mode", "matcher", "phases")))
+    document = {
+        "apiVersion": "promptkit.altairalabs.ai/v1alpha1",
+        "kind": "RuntimeConfig",
+        "spec": {"hooks": {"h": hook}},
+    }
+    assert SCHEMA.is_valid(document) is is_read(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("spec", "valid"),
+    [
+        ("{hooks: {h: {command: true, hook: '${K:-tool}'}}}", False),
+        ("{hooks: {h: {command: 'true', hook: '${K:-tool}'}}}", True),
+        ("{hooks: {h: {command: 'true', hook: tool, phases: ['${P:-before_execution}']}}}", True),
+        ("{hooks: {h: {command: 'true', hook: tool, mode: '${M:-observe}'}}}", True),
+        ("{sandboxes: {b: {mode: '${M:-direct}'}}}", True),
+        ("{hook: {}}", False),
+        ("{Hooks: {}}", False),
+        ("{hooky: {}}", False),
+        ("{sandbox: {}}", False),
+        ("{snadboxes: {}}", False),
+        ("{tools: {}, books_and_more: {}, skills: {}}", True),
+    ],
+)
+def test_the_schema_and_the_reader_agree_on_variables_and_names(spec, valid):
+    """A variable stands for any of a list's words; a slip in a section's name is a problem."""
+    text = f"apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\nspec: {spec}\n"
+    import yaml
+
+    assert SCHEMA.is_valid(yaml.safe_load(text)) is valid
+    assert is_read(text) is valid
 
 
 def test_the_schema_knows_modes_and_their_fields():

@@ -29,10 +29,10 @@ from anyspawn.hooks._protocols import OnFailure, ProtocolName
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["HookConfig"]
+__all__ = ["LONGEST_MS", "HookConfig"]
 
 Phase = Literal[ProviderPhase, ToolPhase, SessionPhase, AgentEvent]
-_LONGEST = 1e9
+LONGEST_MS = 1e9
 """Milliseconds."""
 
 _KINDS: Mapping[str, type[ExecHook]] = {
@@ -103,8 +103,10 @@ class HookConfig:
     project: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.timeout_ms is not None and not self.timeout_ms <= _LONGEST:
-            raise ConfigError(f"timeout_ms must be at most {_LONGEST:,.0f}, not {self.timeout_ms}")
+        if self.timeout_ms is not None and not self.timeout_ms <= LONGEST_MS:
+            raise ConfigError(
+                f"timeout_ms must be at most {LONGEST_MS:,.0f}, not {self.timeout_ms}"
+            )
         self.make("hook", None, "/")
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,10 +29,29 @@ API_VERSION = "promptkit.altairalabs.ai/v1alpha1"
 KIND = "RuntimeConfig"
 TOP = ("apiVersion", "kind", "metadata", "spec")
 SECTIONS = ("sandboxes", "hooks")
-_LEFT_ALONE = ("evals", "tools", "providers", "mcp_servers", "state_store", "logging")
 _CLOSING = 30.0
 _MOST_BYTES = 4 * 2**20 + 3
 """What is read of a file: more than a document may have, in any encoding of it."""
+
+
+def _near(word: str) -> str:
+    """Return an expression of what is one slip, or a missing plural, away from a word.
+
+    An expression, as the JSON Schema has the same.
+    """
+    letters = [f"[{letter}{letter.upper()}]" for letter in word]
+    slips = {"".join(letters[:-1]), "".join(letters[: len(word.removesuffix("es"))])}
+    for at in range(len(word)):
+        before, after = "".join(letters[:at]), "".join(letters[at + 1 :])
+        slips |= {before + after, f"{before}.{after}", f"{before}.{letters[at]}{after}"}
+        if after:
+            swapped = letters[at + 1] + letters[at] + "".join(letters[at + 2 :])
+            slips.add(before + swapped)
+    return f"(?!{word}$)(?:{'|'.join(sorted(slips))})"
+
+
+NEAR_MISSES = "|".join(_near(section) for section in SECTIONS)
+"""Keys of ``spec`` that can only be meant to be one of ours."""
 
 
 @frozen(kw_only=True)
@@ -192,8 +212,8 @@ class _Reader:
         metadata = self._mapping(top.get("metadata", {}), ("metadata",)) or {}
         spec = self._mapping(top.get("spec", {}), ("spec",)) or {}
         for key in spec:
-            if key not in SECTIONS + _LEFT_ALONE and (hint := nearest(key, list(SECTIONS))):
-                self._problem(("spec", key), f"unknown key{hint}")
+            if re.fullmatch(NEAR_MISSES, key):
+                self._problem(("spec", key), f"unknown key{nearest(key, list(SECTIONS))}")
         sandboxes = {
             name: self._sandbox(name, entry, ("spec", "sandboxes", name))
             for name, entry in self._section(spec, "sandboxes").items()

@@ -12,9 +12,11 @@ import attrs
 
 from anyspawn._registry import Registry, default_registry
 from anyspawn.config._fields import in_config
-from anyspawn.config._hook import HookConfig
-from anyspawn.config._runtime import API_VERSION, KIND
+from anyspawn.config._hook import LONGEST_MS, HookConfig
+from anyspawn.config._runtime import API_VERSION, KIND, NEAR_MISSES
 from anyspawn.exceptions import ConfigError
+from anyspawn.hooks._phases import KINDS
+from anyspawn.hooks._protocols import AGENTS
 
 __all__ = ["json_schema"]
 
@@ -41,6 +43,7 @@ def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
         else _open(mode)
         for mode, cls in modes.items()
     ]
+    sandboxes.append({"type": "object", "properties": {"mode": _VARIABLE}, "required": ["mode"]})
     return {
         "$schema": _DIALECT,
         "title": KIND,
@@ -53,13 +56,69 @@ def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
                 "type": ["object", "null"],
                 "properties": {
                     "sandboxes": _section({"oneOf": sandboxes}),
-                    "hooks": _section(_object(HookConfig, {}, required=[], without=set())),
+                    "hooks": _section(_hook()),
                 },
+                "propertyNames": {"not": {"pattern": f"^(?:{NEAR_MISSES})$"}},
             },
         },
         "required": ["apiVersion", "kind"],
         "additionalProperties": False,
     }
+
+
+def _hook() -> dict[str, Any]:
+    """Return the schema of a hook: its fields, and which of them go together."""
+    schema = _object(HookConfig, {}, required=[], without=set())
+    fields = schema["properties"]
+    fields["command"]["minLength"] = 1
+    fields["output_limit"]["anyOf"][0]["minimum"] = 1
+    fields["timeout_ms"]["anyOf"][0] = {
+        "anyOf": [{"type": "number", "maximum": LONGEST_MS}, _VARIABLE]
+    }
+    fields["sandbox"] = {"type": "string", "description": fields["sandbox"]["description"]}
+    agents = list(AGENTS)
+    absent_or_exec = {"properties": {"protocol": {"const": "exec"}}}
+    of_agent = {"properties": {"protocol": {"enum": agents}}, "required": ["protocol"]}
+    never = {"not": {"const": True}}
+    together = [
+        _when(absent_or_exec, matcher={"anyOf": [{"enum": ["", "*"]}, _VARIABLE]}),
+        _when(absent_or_exec, project={"type": "null"}),
+        _when(of_agent, runtime={"not": {"const": "server"}}, names={"not": {"const": "snake"}}),
+        _when(_said(hook="eval"), rewrites=never, sequential=never),
+        _when({"allOf": [absent_or_exec, _said(hook="session")]}, rewrites=never),
+        _when(_said(mode="observe"), rewrites=never, sequential=never),
+    ]
+    for protocol in ("exec", *agents):
+        said = absent_or_exec if protocol == "exec" else _said(protocol=protocol)
+        others = [f"as_{agent}" for agent in agents if agent != protocol]
+        together.append(_when(said, on_failure={"not": {"enum": others}}))
+        for kind, phases in KINDS.items():
+            possible = [
+                phase
+                for phase in phases
+                if (kind != "agent" if protocol == "exec" else phase in AGENTS[protocol].events)
+            ]
+            condition = {"allOf": [said, _said(hook=kind)]}
+            if not possible:
+                together.append({"if": condition, "then": False})
+            elif kind != "eval":
+                items = {"anyOf": [{"enum": possible}, _VARIABLE]}
+                wanted = {"items": items, "minItems": 1}
+                together.append(_when(condition, phases=wanted))
+    return {**schema, "allOf": together}
+
+
+def _said(**values: str) -> dict[str, Any]:
+    """Return the schema of an object that has these values."""
+    return {
+        "properties": {name: {"const": value} for name, value in values.items()},
+        "required": list(values),
+    }
+
+
+def _when(condition: dict[str, Any], **fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema by which fields are so where a condition holds."""
+    return {"if": condition, "then": {"properties": fields}}
 
 
 def _class_of(mode: str, registry: Registry) -> type[Any] | None:
@@ -110,7 +169,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     if origin in {Union, types.UnionType}:
         return {"anyOf": [_schema(member) for member in members]}
     if origin is Literal:
-        return {"enum": list(members)}
+        return {"anyOf": [{"enum": list(members)}, _VARIABLE]}
     if origin is tuple:
         return {"type": "array", "items": _schema(members[0])}
     if origin is Mapping:
