@@ -171,9 +171,10 @@ class HookWatch:
         self._error: tuple[str | None, str] = (None, "")
         self._attributes: dict[str, Any] = {}
 
-    def decided(self, *, allow: bool) -> None:
+    def decided(self, *, allow: bool, rewrote: bool) -> None:
         """Tell the verdict."""
         self._attributes["anyspawn.hook.allow"] = allow
+        self._attributes["anyspawn.hook.rewrote"] = rewrote
 
     def failed(self, error_type: str, reason: str) -> None:
         """Tell why there is no verdict."""
@@ -186,12 +187,13 @@ class HookWatch:
 
 
 @contextmanager
-def watch_hook(name: str, phase: str, mode: str) -> Iterator[HookWatch]:
+def watch_hook(name: str, phase: str, mode: str, sandbox: str) -> Iterator[HookWatch]:
     """Give what is to be told of a hook; calls inside are parts of its span."""
     attributes = {
         "anyspawn.hook.name": name,
         "anyspawn.hook.phase": phase,
         "anyspawn.hook.mode": mode,
+        "anyspawn.hook.sandbox": sandbox,
     }
     span = _start_span(f"hook {name}", attributes, remote=False)
     watch = HookWatch(span)

@@ -148,6 +148,61 @@ def test_hook_run_with_a_wrong_configuration(tmp_path):
     assert cli("hook", "run", str(tmp_path / "none.yaml"), "allow").returncode == 2
 
 
+TRACED = """apiVersion: promptkit.altairalabs.ai/v1alpha1
+kind: RuntimeConfig
+spec:
+  hooks:
+    redact: {command: sed, args: ['s/.*/{"allow":true,"payload":{"Name":"x","Args":{"t":"[card]"}}}/'], hook: tool, phases: [before_execution], rewrites: true}
+    guard: {command: sh, args: [-c, 'grep -q card && echo "{\\"allow\\":false,\\"reason\\":\\"no\\"}"'], hook: tool}
+    slow: {command: sleep, args: ['60'], hook: tool, timeout_ms: 90000}
+    other: {command: "true", hook: provider, phases: [before_call]}
+    matched: {command: "true", hook: tool, protocol: claude, matcher: Bash}
+    watch: {command: "true", hook: tool, mode: observe}
+"""
+
+
+def test_hook_trace(tmp_path):
+    """Each hook has a row: whether it was asked and why not, where, how long, and its verdict; what
+    one made of the payload is shown as a difference.
+    """
+    file = tmp_path / "agent.yaml"
+    file.write_text(TRACED)
+    asked = ("hook", "trace", str(file), "before_execution")
+    told = b'{"Name": "x", "Args": {"t": "4111"}}'
+    done = cli(*asked, "--json", input=told)
+    assert (done.returncode, done.stderr) == (3, b"")
+    said = json.loads(done.stdout)
+    rows = {row["hook"]: row for row in said["hooks"]}
+    assert {name: row.get("verdict") for name, row in rows.items()} == {
+        "redact": "allow",
+        "guard": "deny",
+        "slow": "ended",
+        "other": None,
+        "matched": None,
+        "watch": "told",
+    }
+    assert [name for name, row in rows.items() if row["asked"]] == [
+        "redact",
+        "guard",
+        "slow",
+        "watch",
+    ]
+    assert rows["other"]["why"] == "it is asked at before_call"
+    assert rows["matched"]["why"] == "its matcher leaves this payload out"
+    assert rows["redact"]["before"]["Args"] == {"t": "4111"}
+    assert rows["redact"]["after"]["Args"] == {"t": "[card]"}
+    assert all(row["sandbox"] == "direct" for row in rows.values())
+    assert 0 < rows["guard"]["seconds"] < 30
+    assert said["decision"] == {"allow": False, "blocks": True, "hook": "guard", "reason": "no"}
+    lines = cli(*asked, input=told).stdout.decode().splitlines()
+    assert lines[0].startswith("redact  allow  direct  ")
+    assert '  -    "t": "4111"' in lines
+    assert '  +    "t": "[card]"' in lines
+    assert lines[-1] == "denied by guard: no"
+    done = cli("hook", "trace", str(file), "before_executon", input=told)
+    assert (done.returncode, b"did you mean 'before_execution'?" in done.stderr) == (2, True)
+
+
 def test_check(config, tmp_path):
     """All problems, each in a line that begins with its place; plain where the output is no
     terminal.

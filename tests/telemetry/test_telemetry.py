@@ -125,7 +125,9 @@ async def test_a_span_for_each_hook(spans):
         "anyspawn.hook.name": "deny",
         "anyspawn.hook.phase": "before_execution",
         "anyspawn.hook.mode": "filter",
+        "anyspawn.hook.sandbox": "direct",
         "anyspawn.hook.allow": False,
+        "anyspawn.hook.rewrote": False,
     }
     assert named["hook deny"].status.status_code is StatusCode.UNSET
     assert named["hook broken"].attributes["error.type"] == "ExitError"

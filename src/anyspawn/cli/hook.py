@@ -18,6 +18,7 @@ from anyspawn.exceptions import ConfigError
 from anyspawn.hooks import Decision, ExecHook, HookRunner, Phase
 from anyspawn.hooks._claude import CLAUDE
 from anyspawn.hooks._payloads import to_wire
+from anyspawn.hooks._phases import PHASES
 
 __all__ = ["hook"]
 
@@ -103,6 +104,46 @@ def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | N
         return 1
     chosen: Any = events.get(phase, phase)
     return _tell(context, partial(_ask_all, runner, chosen, _payload(context)))
+
+
+@hook.command("trace")
+@click.argument("config", type=click.Path())
+@click.argument("phase")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def trace_hooks(context: click.Context, config: str, phase: str, *, as_json: bool) -> int:
+    """Ask all hooks of the RuntimeConfig file CONFIG at PHASE about the JSON payload on stdin, and
+    show what each did: whether it was asked, where it ran, how long, its verdict, and what it made
+    of the payload.
+
+    \b
+    Example:
+      anyspawn hook trace agent.yaml before_execution < request.json
+
+    \b
+    Exit status: 0 allowed, 3 denied, 1 the configuration has problems, 2 wrong usage, 130 after
+    Ctrl-C.
+    """  # noqa: D301  click is told by that very character to leave lines as they are
+    from anyspawn.cli import trace
+
+    try:
+        loaded = load(config)
+    except InvalidConfigError as exc:
+        click.echo(str(exc), err=True)
+        return 1
+    if phase not in PHASES:
+        raise click.UsageError(
+            f"there is no phase {phase!r}{nearest(phase, list(PHASES))}", context
+        )
+    chosen = next(known for known in PHASES if known == phase)
+    try:
+        decision, rows = anyio.run(trace.rows, loaded, chosen, _payload(context))
+    except TypeError as exc:
+        raise click.UsageError(str(exc), context) from exc
+    except KeyboardInterrupt:
+        return 130
+    trace.show(decision, rows, as_json=as_json)
+    return _DENIED if decision.blocks else 0
 
 
 def _tell(context: click.Context, ask: Callable[[], Awaitable[Decision]]) -> int:

@@ -80,8 +80,10 @@ def _hook() -> dict[str, Any]:
     absent_or_exec = {"properties": {"protocol": {"const": "exec"}}}
     of_agent = {"properties": {"protocol": {"enum": agents}}, "required": ["protocol"]}
     never = {"not": {"const": True}}
+    trivial = {"anyOf": [{"enum": ["", "*"]}, _VARIABLE]}
+    matching = {"properties": {"matcher": {"not": trivial}}, "required": ["matcher"]}
     together = [
-        _when(absent_or_exec, matcher={"anyOf": [{"enum": ["", "*"]}, _VARIABLE]}),
+        _when(absent_or_exec, matcher=trivial),
         _when(absent_or_exec, project={"type": "null"}),
         _when(of_agent, runtime={"not": {"const": "server"}}, names={"not": {"const": "snake"}}),
         _when(_said(hook="eval"), rewrites=never, sequential=never),
@@ -105,6 +107,13 @@ def _hook() -> dict[str, Any]:
                 items = {"anyOf": [{"enum": possible}, _VARIABLE]}
                 wanted = {"items": items, "minItems": 1}
                 together.append(_when(condition, phases=wanted))
+            if protocol != "exec":
+                told = AGENTS[protocol].events
+                named = [phase for phase in possible if told[phase].subject]
+                contains = {"contains": {"anyOf": [{"enum": named}, _VARIABLE]}}
+                together.append(_when({"allOf": [condition, matching]}, phases=contains))
+                if possible and not named:
+                    together.append(_when(condition, matcher=trivial))
     return {**schema, "allOf": together}
 
 

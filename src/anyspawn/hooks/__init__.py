@@ -12,6 +12,7 @@ from anyspawn.hooks._exec import (
     ExecProviderHook,
     ExecSessionHook,
     ExecToolHook,
+    HookCall,
     HookError,
 )
 from anyspawn.hooks._payloads import (
@@ -35,6 +36,7 @@ __all__ = [
     "ExecProviderHook",
     "ExecSessionHook",
     "ExecToolHook",
+    "HookCall",
     "HookError",
     "HookRunner",
     "Phase",

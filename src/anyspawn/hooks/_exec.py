@@ -43,6 +43,7 @@ __all__ = [
     "ExecProviderHook",
     "ExecSessionHook",
     "ExecToolHook",
+    "HookCall",
     "HookError",
     "Told",
 ]
@@ -346,7 +347,7 @@ class ExecHook:
         question: _Question | _NoVerdictError,
         places: anyio.CapacityLimiter | None,
     ) -> Decision:
-        with watch_hook(self.name, phase, self.mode) as watch:
+        with watch_hook(self.name, phase, self.mode, self.sandbox.name) as watch:
             try:
                 if isinstance(question, _NoVerdictError):
                     raise question
@@ -355,7 +356,7 @@ class ExecHook:
                 said = self._masked(f"hook {self.name!r} {failure}")
                 watch.failed(failure.kind, said)
                 decision = self._failed(phase, said, failure)
-            watch.decided(allow=decision.allow)
+            watch.decided(allow=decision.allow, rewrote=decision.payload is not None)
         return decision
 
     def _question(self, phase: str, told: Told) -> _Question | None:
@@ -611,20 +612,22 @@ class Told:
     Args:
         phase: The moment.
         parts: The payload's parts.
+        seen: Where what each hook did is noted, if anywhere.
     """
 
     phase: Phase
     parts: dict[str, Any]
+    seen: list[HookCall] | None = None
     _encoded: dict[Any, tuple[Any, bytes]] = field(init=False, factory=dict[Any, Any])
 
     @classmethod
-    def of(cls, phase: Phase, payload: Any) -> Self:
+    def of(cls, phase: Phase, payload: Any, seen: list[HookCall] | None = None) -> Self:
         """Return what is told of a payload.
 
         Raises:
             ValueError, TypeError: There is no such phase, or its payload is not complete.
         """
-        return cls(phase, parts(check_phase(phase), payload))
+        return cls(phase, parts(check_phase(phase), payload), seen)
 
     def encoded(self, form: Any, make: Callable[[], Any]) -> tuple[Any, bytes]:
         """Return a message in one form, and its bytes.
@@ -637,6 +640,25 @@ class Told:
             message = make()
             self._encoded[form] = (message, encode(message))
         return self._encoded[form]
+
+
+@frozen(kw_only=True)
+class HookCall:
+    """What one hook did at one moment.
+
+    Args:
+        hook: Its name.
+        asked: Whether it was asked; its matcher or its condition may leave a payload out.
+        seconds: How long that took, the wait for a place included.
+        payload: What it was told: the payload's parts, as they were then.
+        decision: Its decision; ``None`` where it was ended first, as another hook had denied.
+    """
+
+    hook: str
+    asked: bool
+    seconds: float
+    payload: Mapping[str, Any]
+    decision: Decision | None
 
 
 @frozen(eq=False)

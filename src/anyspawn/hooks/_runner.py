@@ -22,7 +22,7 @@ from anyspawn._spawn.tasks import PerLoop, see_through, start_in_background
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._decision import Decision
-from anyspawn.hooks._exec import Asking, ExecHook, Told
+from anyspawn.hooks._exec import Asking, ExecHook, HookCall, Told
 from anyspawn.hooks._phases import Phase
 from anyspawn.hooks._rewrite import joined
 from anyspawn.hooks._settings import ClaudeSettings, Others, project_inside
@@ -197,17 +197,27 @@ class HookRunner:
         )
 
     async def run(
-        self, phase: Phase, payload: Any, *, hooks: Iterable[ExecHook] | None = None
+        self,
+        phase: Phase,
+        payload: Any,
+        *,
+        hooks: Iterable[ExecHook] | None = None,
+        seen: list[HookCall] | None = None,
     ) -> Decision:
-        """Run the hooks of ``phase``, as `run_hooks` does; ``hooks`` instead of the runner's own,
-        where given.
+        """Run the hooks of ``phase``, as `run_hooks` does.
+
+        Args:
+            phase, payload: As for `run_hooks`.
+            hooks: Instead of the runner's own.
+            seen: A list to which what each hook did is added as it ends. Observers are there when
+                the runner was left.
         """
         if self._desk is None:
             raise RuntimeError(
                 "the HookRunner is not open; use it as 'async with HookRunner(...) as runner:'"
             )
         return await self._desk.run(
-            self.hooks if hooks is None else _checked(hooks), phase, payload
+            self.hooks if hooks is None else _checked(hooks), phase, payload, seen
         )
 
 
@@ -269,21 +279,27 @@ class _Desk:
         self._news = anyio.Event()
         await self._news.wait()
 
-    async def run(self, hooks: Sequence[ExecHook], phase: Phase, payload: Any) -> Decision:
+    async def run(
+        self,
+        hooks: Sequence[ExecHook],
+        phase: Phase,
+        payload: Any,
+        seen: list[HookCall] | None = None,
+    ) -> Decision:
         self._calls += 1
         try:
-            return await self._run(hooks, phase, payload)
+            return await self._run(hooks, Told.of(phase, payload, seen), payload)
         finally:
             self._calls -= 1
             self._news.set()
 
-    async def _run(self, hooks: Sequence[ExecHook], phase: Phase, payload: Any) -> Decision:
-        told = Told.of(phase, payload)
+    async def _run(self, hooks: Sequence[ExecHook], told: Told, payload: Any) -> Decision:
+        phase = told.phase
         asked = [hook for hook in hooks if phase in hook.phases]
         filters = [hook for hook in asked if hook.mode == "filter"]
         judged, changed, blocked = await _in_order(filters, told, payload, self._filter_places)
         if changed is not None:
-            told = Told.of(phase, joined(phase, payload, changed))
+            told = Told.of(phase, joined(phase, payload, changed), told.seen)
         left = [hook for hook in asked if hook.name not in judged]
         if blocked is not None:
             last = asked[-1] if not blocked.sequential else blocked
@@ -323,7 +339,10 @@ class _Desk:
         self._bytes += self._new_bytes(ask.stdin)
         self._held[id(ask.stdin)] = self._held.get(id(ask.stdin), 0) + 1
         try:
-            start_in_background(self._watch, hook, ask, scope, name=f"anyspawn hook {hook.name}")
+            noted = told if told.seen is not None else None  # it holds the payload
+            start_in_background(
+                self._watch, hook, ask, scope, noted, name=f"anyspawn hook {hook.name}"
+            )
         except BaseException:
             self._through(ask, scope)
             raise
@@ -341,10 +360,12 @@ class _Desk:
             self._bytes -= len(ask.stdin)
         self._news.set()
 
-    async def _watch(self, hook: ExecHook, ask: Asking, scope: anyio.CancelScope) -> None:
+    async def _watch(
+        self, hook: ExecHook, ask: Asking, scope: anyio.CancelScope, told: Told | None
+    ) -> None:
         try:
             with scope:
-                await ask(self._observe_places)
+                await _noted(hook, ask, told, self._observe_places)
         except Exception as exc:  # nothing that goes wrong with an observer reaches anybody
             warn(
                 "anyspawn.hooks",
@@ -383,6 +404,32 @@ async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> De
     return await _desks.get().run(_checked(hooks), phase, payload)
 
 
+async def _ask(hook: ExecHook, told: Told, places: anyio.CapacityLimiter) -> Decision:
+    return await _noted(hook, hook.asking(told), told, places)
+
+
+async def _noted(
+    hook: ExecHook, ask: Asking, told: Told | None, places: anyio.CapacityLimiter
+) -> Decision:
+    """Ask a hook, and note what it did where that is wanted."""
+    if told is None or told.seen is None:
+        return await ask(places)
+    began, decision = anyio.current_time(), None
+    try:
+        decision = await ask(places)
+    finally:
+        told.seen.append(
+            HookCall(
+                hook=hook.name,
+                asked=ask.question is not None,
+                seconds=anyio.current_time() - began,
+                payload=told.parts,
+                decision=decision,
+            )
+        )
+    return decision
+
+
 async def _in_order(
     filters: Sequence[ExecHook], told: Told, payload: Any, places: anyio.CapacityLimiter
 ) -> tuple[dict[str, Decision], Any, ExecHook | None]:
@@ -399,13 +446,13 @@ async def _in_order(
     for hook in filters[: last + 1]:
         if not (hook.rewrites or hook.sequential):
             continue
-        decision = judged[hook.name] = await hook.asking(told)(places)
+        decision = judged[hook.name] = await _ask(hook, told, places)
         if decision.blocks:
             return judged, changed, hook
         if decision.payload is not None:
             changed = decision.payload
             payload = joined(told.phase, payload, changed)
-            told = Told.of(told.phase, payload)
+            told = Told.of(told.phase, payload, told.seen)
             rewriting = {other.name for other in filters if other.rewrites}
             judged = {name: said for name, said in judged.items() if name in rewriting}
     return judged, changed, None
@@ -436,12 +483,12 @@ async def _filter(hooks: Sequence[ExecHook], told: Told, places: anyio.CapacityL
         return None
 
     async def ask(index: int, hook: ExecHook) -> None:
-        finished[index] = await hook.asking(told)(places)
+        finished[index] = await _ask(hook, told, places)
         if decided() is not None:
             tasks.cancel_scope.cancel()
 
     if len(hooks) == 1:
-        finished[0] = await hooks[0].asking(told)(places)
+        finished[0] = await _ask(hooks[0], told, places)
     else:
         async with anyio.create_task_group() as tasks:
             for index, hook in enumerate(hooks):
