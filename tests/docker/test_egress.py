@@ -106,6 +106,7 @@ async def test_a_live_process(network, web):
         for word in (b"one", b"two"):
             await process.stdin.send(word + b"\n")
             assert await process.stdout.receive() == b"web /" + word + b"\n"
+    assert process.completed.egress == EgressCounts(allowed=2)
     assert not eventually(made_by_us, 30)
 
 

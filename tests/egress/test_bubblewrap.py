@@ -147,6 +147,16 @@ for line in iter(input, ""):
             for word in (b"one", b"two"):
                 await process.stdin.send(word + b"\n")
                 assert await process.stdout.receive() == b"web /" + word + b"\n"
+        assert process.completed.egress == EgressCounts(allowed=2)
+
+    async def test_a_live_process_that_ends_by_itself(self, egress, web):
+        """Its outcome counts, too, what it asked for."""
+        argv = ["curl", "-sS", f"http://web.test:{web.port}/a"]
+        async with anyspawn.open_process(
+            argv, sandbox=Bubblewrap(network=egress(), default_timeout=60), cwd="/"
+        ) as process:
+            assert await process.wait() == 0
+        assert process.completed.egress == EgressCounts(allowed=1)
 
     async def test_its_own_loopback(self, run):
         """What a program serves itself on its loopback interface it reaches without the proxy."""

@@ -209,7 +209,23 @@ class _Live:
                 work.ending.release(work)
         if work.raised is not None:
             self._raised, work.raised = work.raised, None
-        return self._outcome(work)
+        completed = self._outcome(work)
+        if self._judged is None and self.started.is_set() and work.connection.child.ours:
+            return await self._examined(completed)
+        return completed
+
+    async def _examined(self, completed: Completed) -> Completed:
+        """Return the outcome of what was killed, as those say who know more of it."""
+        examine, known = self._launch.examine, [completed]
+        if examine is None:
+            return completed
+
+        async def ask() -> None:
+            with suppress(SpawnError):
+                known.append(await examine(completed) or completed)
+
+        await see_through(ask, math.inf)
+        return known[-1]
 
     def _not_in_time(self) -> SpawnTimeoutError:
         program = self._command.argv[0]

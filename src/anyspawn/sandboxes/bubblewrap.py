@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -19,6 +21,7 @@ from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import config_flag, config_text, config_texts, host_path, optional_text
 from anyspawn._seccomp import filters
 from anyspawn._spawn.diagnose import HOST_ERRORS
+from anyspawn._telemetry import warn
 from anyspawn.argv._covers import covers
 from anyspawn.argv.bubblewrap import (
     ARGS_INDEX,
@@ -154,6 +157,17 @@ def _network(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"network must be true, false or an Egress, not {value!r}")
 
 
+@cache
+def _warn_of_no_filter(machine: str) -> None:
+    """Log, once in a process, that programs run without a filter of system calls."""
+    warn(
+        "anyspawn.bubblewrap",
+        "there is no filter of system calls for a %s processor: programs in Bubblewrap run without "
+        "one; name a compiled filter's path by seccomp, or use seccomp='required' to refuse",
+        machine,
+    )
+
+
 @frozen(kw_only=True)
 class Bubblewrap(ResidentSandbox):
     """Run commands in namespaces of their own by way of bwrap (Linux).
@@ -186,7 +200,8 @@ class Bubblewrap(ResidentSandbox):
         network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
             proxy. Default: only a loopback interface of its own.
         seccomp: The filter of system calls. ``auto`` (default): anyspawn's own, where there is one
-            for the processor (x86_64 and aarch64). ``required``: likewise, and an error where there
+            for the processor (x86_64 and aarch64); else none, and the log says so once.
+            ``required``: likewise, and an error where there
             is none. Else the path of a compiled filter, to be had instead. anyspawn's own forbids
             what docker's does, and keyrings, tracing, bpf, io_uring and new namespaces; sockets are
             of the internet and netlink, and Unix sockets: where something of the host is bound, or
@@ -281,6 +296,8 @@ class Bubblewrap(ResidentSandbox):
         if self.share_env:
             shared = Env({**dict.fromkeys(self.share_env), **command.env}).look_up(os.environ)
             command = attrs.evolve(command, env=shared)
+        if self.seccomp == "auto" and not self._filters():
+            _warn_of_no_filter(platform.machine())
         uid, gid = self._ids()
         launch = self._launch(command, self._covers()).filled(etc=etc_folder(uid, gid))
         launch = attrs.evolve(launch, argv=(bwrap, *launch.argv[1:]))
