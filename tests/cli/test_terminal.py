@@ -113,3 +113,63 @@ def test_names_in_a_configuration(tmp_path):
     said = shown(["check", str(file)])
     assert rb"\x1b]0;title\x07" in said
     assert b"\x1b]0;title" not in said
+
+
+def on_terminal(*argv):
+    """Start a command as the foreground of a new terminal; return its number and our end of it."""
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "anyspawn", *argv])
+    return pid, ours
+
+
+def read_until(ours, wanted):
+    said = b""
+    while wanted not in said:
+        said += os.read(ours, 4096)
+    return said
+
+
+def test_what_is_typed_reaches_the_program():
+    """Line by line, and its end."""
+    pid, ours = on_terminal("run", "--timeout", "60s", "--", "sed", "-u", "s/^/got /")
+    try:
+        os.write(ours, b"one\n")
+        read_until(ours, b"got one")
+        os.write(ours, b"two\n")
+        read_until(ours, b"got two")
+        os.write(ours, b"\x04")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(ours)
+
+
+IN_BACKGROUND = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+run = [sys.executable, "-m", "anyspawn", "run", "--timeout", "60s", "--"]
+script = "echo up; read line; echo got $line"
+process = subprocess.Popen([*run, "sh", "-c", script], stdout=subprocess.PIPE, process_group=0)
+assert process.stdout.readline() == b"up\\n"
+print("started", flush=True)
+assert sys.stdin.readline() == "the shell's\\n"
+os.tcsetpgrp(0, process.pid)
+print("in front", flush=True)
+print("program", process.stdout.read(), process.wait(), "done", flush=True)
+"""
+
+
+def test_in_the_background_the_terminal_is_the_shells():
+    """A program gets what is typed only once its command is in the foreground."""
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", IN_BACKGROUND])
+    try:
+        read_until(ours, b"started")
+        os.write(ours, b"the shell's\n")
+        read_until(ours, b"in front")
+        os.write(ours, b"the program's\n")
+        assert b"got the program's\\n\" 0 done" in read_until(ours, b"done\r\n")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(ours)

@@ -294,7 +294,9 @@ class _Live:
     def _under_way(self, work: Work) -> bool:
         """Whether it is sure that the program runs."""
         if work.talk is not None:
-            return work.talk.report.running
+            # A client that waits for its stdout to be read does not pass the report on.
+            wrote = self.stdout.full or self.stderr.full
+            return work.talk.report.running or (work.talk.report.started and wrote)
         if self._launch.leader is not None:
             leader = work.connection.leader_pid
             return leader is not None and proc.replaced(leader)

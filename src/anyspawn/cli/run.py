@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
 import attrs
 import click
 
-from anyspawn import Command, Completed, ConfigError, Egress, Sandbox, lookup_sandbox
+from anyspawn import ArgvSandbox, Command, Completed, ConfigError, Egress, Sandbox, lookup_sandbox
 from anyspawn._fields import parse_size
 from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
-from anyspawn.cli.streams import StreamError, Writer, fill_closed_streams
+from anyspawn.cli.streamed import spawn_streamed
+from anyspawn.cli.streams import Reader, StreamError, Writer, fill_closed_streams
 from anyspawn.cli.units import parse_duration
 
 __all__ = ["run"]
@@ -49,13 +52,13 @@ _STOP = [
     if hasattr(signal, name)
 ]
 _OWN_STDIN = ("docker_exec", *_KUBECTL)
-"""The modes that keep the stream to themselves: what we have on stdin is read for them."""
+"""The modes that keep the stream to themselves: what we have on stdin is handed on to them."""
 _LIVE_LIMIT = (
     64 * 1024
 )  # kept beside what is passed on live: sandboxes read their runner's last words there
 _JSON_LIMIT = 16 * 2**20
 _LAST_WORD = 1.0
-_CHUNK = 64 * 1024
+_SMALL = 2**20
 _CLOSING = 5.0
 
 
@@ -192,7 +195,7 @@ def run(
 ) -> int:
     """Run PROGRAM to its end, and end what it leaves behind.
 
-    The program shares this command's standard input. Its output appears as it is written, through
+    The program reads this command's standard input. Its output appears as it is written, through
     pipes: it sees no terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program and all that it
     started.
 
@@ -232,7 +235,7 @@ def run(
     try:
         command = Command(
             argv,
-            stdin=b"" if mode in _OWN_STDIN else None,
+            stdin=_small_stdin() if mode in _OWN_STDIN else None,
             env=env,
             cwd=cwd,
             timeout=timeout,
@@ -244,7 +247,10 @@ def run(
             overflow="error" if as_json or output_limit is not None else "truncate",
             on_output=None if as_json else _live(streams, output_limit),
         )
-        return anyio.run(_run, lookup_sandbox(mode)(mode, settings), command, streams, as_json)
+        sandbox = lookup_sandbox(mode)(mode, settings)
+        hand_on = mode in _OWN_STDIN or os.isatty(0)
+        run_it = partial(_run, sandbox, command, streams, as_json=as_json, hand_on=hand_on)
+        return anyio.run(run_it)
     except (ConfigError, ValueError) as exc:
         raise click.UsageError(str(exc), context) from exc
 
@@ -282,24 +288,16 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
     return settings
 
 
-async def _read_stdin() -> bytes:
-    """Return all of our stdin, for a sandbox that keeps the stream to itself; nothing where it is a
-    terminal.
-    """
-    if os.isatty(0):
-        return b""
-    chunks: list[bytes] = []
-    ready = True
-    while True:
-        if ready:
-            try:
-                await anyio.wait_readable(0)
-            except OSError:  # a file, which is always ready, and cannot be waited for
-                ready = False
-        chunk = os.read(0, _CHUNK)
-        if not chunk:
-            return b"".join(chunks)
-        chunks.append(chunk)
+def _small_stdin() -> bytes | None:
+    """Return all of our stdin, if it is a small file or nothing; else it has to be handed on."""
+    status = os.fstat(0)
+    if stat.S_ISREG(status.st_mode):
+        left = status.st_size - os.lseek(0, 0, os.SEEK_CUR)
+        if left <= _SMALL:
+            with open(0, "rb", closefd=False) as file:
+                return file.read(_SMALL)
+    nothing = os.stat(os.devnull).st_rdev
+    return b"" if stat.S_ISCHR(status.st_mode) and status.st_rdev == nothing else None
 
 
 def _absolute(paths: tuple[str, ...]) -> list[str]:
@@ -322,21 +320,18 @@ def _live(streams: dict[str, Writer], limit: int | None) -> Callable[[str, bytes
 
 
 async def _run(
-    sandbox: Sandbox, command: Command, streams: dict[str, Writer], as_json: bool
+    sandbox: Sandbox,
+    command: Command,
+    streams: dict[str, Writer],
+    *,
+    as_json: bool,
+    hand_on: bool,
 ) -> int:
     received: list[signal.Signals] = []
     try:
         with anyio.CancelScope() as scope:
             _stop_on_signals(scope, received)
-            if command.stdin is not None:
-                began = anyio.current_time()
-                seconds = command.timeout if isinstance(command.timeout, float) else None
-                with anyio.fail_after(seconds):
-                    command = attrs.evolve(command, stdin=await _read_stdin())
-                if seconds is not None:
-                    left = max(seconds - (anyio.current_time() - began), 0.001)
-                    command = attrs.evolve(command, timeout=left)
-            completed = await _spawn(sandbox, command)
+            completed = await _spawn(sandbox, command, hand_on=hand_on)
             if as_json:
                 await streams["stdout"].write(to_json(completed).encode() + b"\n")
             status, line = exit_status(completed), reason(completed)
@@ -345,11 +340,6 @@ async def _run(
                 128 + received[0],
                 f"ended by {received[0].name}, and the program with it",
             )
-    except TimeoutError:
-        status, line = (
-            124,
-            "stdin had not ended when the time was over; the program was not started",
-        )
     except StreamError as exc:
         if exc.reader_is_gone:
             return 141  # 128 + SIGPIPE
@@ -360,8 +350,10 @@ async def _run(
     return status
 
 
-async def _spawn(sandbox: Sandbox, command: Command) -> Completed:
+async def _spawn(sandbox: Sandbox, command: Command, *, hand_on: bool) -> Completed:
     try:
+        if command.stdin is None and hand_on and isinstance(sandbox, ArgvSandbox):
+            return await spawn_streamed(sandbox, attrs.evolve(command, stdin=b""), Reader(0))
         return await sandbox.spawn(command)
     finally:
         close = getattr(sandbox, "aclose", None)

@@ -6,10 +6,16 @@ import asyncio
 import os
 import select
 import threading
+import time
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import TypeVar
 
-__all__ = ["StreamError", "Writer", "fill_closed_streams"]
+__all__ = ["Reader", "StreamError", "Writer", "fill_closed_streams"]
+
+_CHUNK = 64 * 1024
+_LOOK = 0.1
+_T = TypeVar("_T")
 
 
 class StreamError(Exception):
@@ -58,7 +64,7 @@ class Writer:
             except OSError as exc:
                 error = StreamError(self._name, exc)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                done.get_loop().call_soon_threadsafe(_settle, done, error)
+                done.get_loop().call_soon_threadsafe(_settle, done, None, error)
 
     def _write(self, rest: memoryview) -> None:
         while rest:
@@ -68,11 +74,67 @@ class Writer:
                 select.select([], [self._fd], [])
 
 
-def _settle(done: asyncio.Future[None], error: StreamError | None) -> None:
+class Reader:
+    """Reads our standard input from a daemon thread, one chunk when asked for one, so that a slow
+    writer holds neither the event loop nor the exit, and an endless one no memory.
+
+    A terminal is read only while this command is in its foreground: what is typed at the shell is
+    the shell's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._queue: SimpleQueue[asyncio.Future[bytes]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="anyspawn stdin", daemon=True)
+
+    async def read(self) -> bytes:
+        """Return the next bytes; none at the end, or where the stream cannot be read."""
+        if self._thread.ident is None:
+            self._thread.start()
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._queue.put(done)
+        return await done
+
+    def _work(self) -> None:
+        terminal = os.isatty(self._fd)
+        while True:
+            done = self._queue.get()
+            try:
+                data = self._read(terminal=terminal)
+            except OSError:
+                data = b""
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                done.get_loop().call_soon_threadsafe(_settle, done, data)
+
+    def _read(self, *, terminal: bool) -> bytes:
+        while True:
+            if terminal and not self._may_read():
+                continue
+            try:
+                return os.read(self._fd, _CHUNK)
+            except BlockingIOError:  # whoever shares the stream has made it non-blocking
+                select.select([self._fd], [], [])
+
+    def _may_read(self) -> bool:
+        """Wait a moment; return whether there is something in the terminal, and for us."""
+        if not _in_foreground(self._fd):
+            time.sleep(_LOOK)
+            return False
+        return bool(select.select([self._fd], [], [], _LOOK)[0]) and _in_foreground(self._fd)
+
+
+def _in_foreground(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # it does not control us, so that it has no foreground that we could leave
+        return True
+
+
+def _settle(done: asyncio.Future[_T], result: _T, error: Exception | None = None) -> None:
     if done.done():
         return
     if error is None:
-        done.set_result(None)
+        done.set_result(result)
     else:
         done.set_exception(error)
 
