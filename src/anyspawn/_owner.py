@@ -11,6 +11,9 @@ from functools import cache
 __all__ = ["is_dead", "owner", "owner_label"]
 
 
+_LONGEST_NUMBER = 20
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -30,6 +33,16 @@ def host_id() -> str:
     return f"{boot}.{namespace}"
 
 
+@cache
+def machine_id() -> str:
+    """Return what tells this host from all others, whatever its boot; empty where nothing does."""
+    machine = _read("/etc/machine-id").strip()
+    if not machine:
+        return ""
+    name = f"{machine} {os.uname().nodename}"  # an image may bring its machine id along
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
 def start_time(pid: int) -> str:
     """Return when a process started, in the kernel's ticks since boot; empty where there is
     none.
@@ -38,8 +51,10 @@ def start_time(pid: int) -> str:
 
 
 def owner() -> str:
-    """Return who we are, for a container's label: this host, our pid, and when we started."""
-    return f"{host_id()}/{os.getpid()}/{start_time(os.getpid()) or 0}"
+    """Return who we are, for a container's label: this boot, our pid, when we started, and on which
+    host.
+    """
+    return f"{host_id()}/{os.getpid()}/{start_time(os.getpid()) or 0}/{machine_id()}"
 
 
 def owner_label(owner: str) -> str:
@@ -49,18 +64,28 @@ def owner_label(owner: str) -> str:
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
 
 
-def is_dead(owner: str) -> bool:
+def is_dead(owner: str, *, all_boots: bool = False) -> bool:
     """Whether the process that ``owner`` names is provably gone: this host knew it, and does not
     know it any more.
+
+    Args:
+        owner: What `owner` has returned once.
+        all_boots: This host may have known it in an earlier boot.
     """
-    host, _, rest = owner.partition("/")
-    pid, _, started = rest.partition("/")
-    if host != host_id() or not pid.isdigit() or not started.isdigit():
+    boot, pid, started, machine, *_ = *owner.split("/"), "", "", "", ""
+    if not _is_number(pid) or not _is_number(started):
         return False
+    if boot != host_id():
+        earlier = boot.partition(".")[0] != host_id().partition(".")[0]
+        return all_boots and earlier and machine != "" and machine == machine_id()
     if not start_time(os.getpid()):  # without /proc nobody can be seen to be dead
         return False
     now = start_time(int(pid))
     return now != started if now else not _exists(int(pid))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER
 
 
 def _exists(pid: int) -> bool:

@@ -453,10 +453,13 @@ async def test_orphans(manager):
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    found = await reap_orphans(dry_run=True)
+    found = await reap_orphans(dry_run=True, kept=True)
     assert sorted(each.state for each in found) == ["created", "running"]
     assert len(made_by_us()) == 3
-    assert {each.id for each in await manager.prune()} == {each.id for each in found}
+    removed = await manager.prune()  # what a manager has created was to stay
+    assert [each.state for each in removed] == ["running"]
+    removed += await manager.prune(kept=True)
+    assert {each.id for each in removed} == {each.id for each in found}
     assert [container[:12] for container in made_by_us()] == [ours[:12]]
     assert docker("inspect", "--format", "{{.State.Status}}", foreign) == "created"
     docker("rm", foreign)
@@ -662,7 +665,7 @@ class TestTerminal:
 
 def test_prune_command():
     """Lists with --dry-run, removes without; one line for each and a count."""
-    prune = [sys.executable, "-m", "anyspawn", "prune"]
+    prune = [sys.executable, "-m", "anyspawn", "prune", "--kept", "--all-boots"]
     parent = orphan()
     parent.kill()
     parent.wait()
@@ -778,3 +781,59 @@ async def test_a_program_that_cannot_be_executed(manager, init, program, kind):
     with pytest.raises(NotStartedError) as caught:
         await manager.run(container, on_output=lambda *_: None)
     assert caught.value.kind == kind
+
+
+def dead(number, *labels, owner=None):
+    """Make a container of a dead owner, with other labels."""
+    from anyspawn._owner import host_id
+
+    owner = f"{host_id()}/99999999/1" if owner is None else owner
+    words = [f"io.anyspawn.owner={owner}", f"io.anyspawn.id=ab{number}", *labels]
+    labels = [word for label in words for word in ("--label", label)]
+    return docker("run", "-d", *labels, "busybox", "sleep", "300")
+
+
+async def test_removers_side_by_side(manager):
+    """Who is slower finds what another is removing gone, and that is no failure."""
+    orphans = {dead(number) for number in range(3)}
+    single = await manager.create(ContainerSpec(image="busybox", cmd=["sleep", "300"]))
+    await manager.start(single)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(reap_orphans)
+            tasks.start_soon(manager.remove, single)
+    assert not orphans & set(docker("ps", "-aq", "--no-trunc").split())
+    assert not made_by_us()
+
+
+async def test_labels_that_nobody_expected(manager):
+    """Whatever they are, they keep nobody from finding what is to be removed."""
+    odd = [
+        dead(1, owner="a\tb"),
+        dead(2, owner=""),
+        dead(3, owner="x" * 10_000),
+        dead(4, owner="a\nb/1/1"),
+        docker("create", "--label", "io.anyspawn.owner", "busybox", "true"),
+    ]
+    try:
+        orphan = dead(5, "a=b,c\td\ne", "io.anyspawn.remove-on-exit")
+        assert [each.id for each in await manager.prune()] == [orphan]
+    finally:
+        docker("rm", "-f", *odd)
+
+
+async def test_what_an_earlier_boot_left(manager):
+    """Is removed where that is asked for, and only this host's."""
+    from anyspawn._owner import machine_id
+
+    ours = dead(1, owner=f"an-earlier-boot.1/1/1/{machine_id()}")
+    foreign = [
+        dead(2, owner="another-boot.1/1/1/0123456789abcdef"),
+        dead(3, owner="another-boot.1/1/1/"),
+        dead(4, owner="another-boot.1/1/1"),
+    ]
+    try:
+        assert await manager.prune() == []
+        assert [each.id for each in await manager.prune(all_boots=True)] == [ours]
+    finally:
+        docker("rm", "-f", *foreign)

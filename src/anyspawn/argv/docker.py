@@ -77,12 +77,12 @@ def is_podman(docker_path: str) -> bool:
     return os.path.basename(docker_path).startswith("podman")
 
 
-def remove_argv(docker_path: str, container: str) -> tuple[str, ...]:
-    """Return the arguments that remove a container at once, running or not."""
+def remove_argv(docker_path: str, *containers: str) -> tuple[str, ...]:
+    """Return the arguments that remove containers at once, running or not."""
     at_once = (
         ("--time=0",) if is_podman(docker_path) else ()
     )  # podman gives it 10 seconds otherwise
-    return (docker_path, "rm", "-f", "-v", *at_once, container)
+    return (docker_path, "rm", "-f", "-v", *at_once, *containers)
 
 
 def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:

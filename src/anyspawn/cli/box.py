@@ -100,6 +100,7 @@ def box(
             image=image or detect_image(argv),
             cmd=argv,
             entrypoint=(),
+            remove_on_exit=not keep,
             workspace=workspace,
             env=[
                 *(f"{name}={value}" for name, value in filter_env(os.environ, _ALLOW).items()),

@@ -17,6 +17,8 @@ __all__ = ["prune"]
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="List them, and remove nothing.")
+@click.option("--kept", is_flag=True, help="Also what was to stay, such as box --keep.")
+@click.option("--all-boots", is_flag=True, help="Also what was made before this host's last boot.")
 @click.option(
     "--mode",
     type=click.Choice(["docker_run", "kubectl_run"]),
@@ -50,6 +52,8 @@ def prune(**options: Any) -> int:
     dead.
 
     What living processes and other hosts made, and what anyspawn did not make, is never touched.
+    What was to stay (box --keep, ContainerManager) and what is older than this host's last boot is
+    left alone unless you ask for it.
 
     \b
     Examples:

@@ -33,7 +33,7 @@ from anyspawn._spawn.call import run
 from anyspawn._spawn.tasks import see_through
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
-from anyspawn.containers._reaper import Orphan, reap_orphans
+from anyspawn.containers._reaper import Orphan, reap_orphans, remove
 from anyspawn.exceptions import (
     ConfigError,
     ExitError,
@@ -152,7 +152,7 @@ class ContainerManager:
     """Creates, runs, inspects and removes containers: an async context manager.
 
     Its containers carry labels that say who made them, so that `reap_orphans` can remove them if
-    this process dies.
+    this process dies; those that are not ``remove_on_exit`` only if it is asked for what was kept.
 
     Args:
         docker_path: The client. Default: ``docker``; ``podman`` works too.
@@ -395,10 +395,12 @@ class ContainerManager:
         )
 
     async def remove(self, container: str) -> None:
-        """Remove a container, running or not; one that is gone already is no error."""
-        done = await self._ask(*remove_argv(self._docker, _check_id(container))[1:], check=False)
-        if done.error is not None and b"o such container" not in done.stderr:
-            self._checked(done)
+        """Remove a container, running or not; one that is gone already, or that somebody else
+        removes meanwhile, is no error.
+        """
+        failed = await remove(self._docker, _check_id(container))
+        if failed is not None:
+            raise failed
 
     async def inspect(self, container: str) -> ContainerInfo:
         """Return what docker knows of a container.
@@ -409,9 +411,13 @@ class ContainerManager:
         done = await self._ask("container", "inspect", _check_id(container))
         return ContainerInfo.of(json.loads(done.stdout)[0])
 
-    async def prune(self, *, dry_run: bool = False) -> list[Orphan]:
+    async def prune(
+        self, *, dry_run: bool = False, kept: bool = False, all_boots: bool = False
+    ) -> list[Orphan]:
         """Remove the containers of dead owners: `reap_orphans` with this manager's client."""
-        return await reap_orphans(docker_path=self._docker, dry_run=dry_run)
+        return await reap_orphans(
+            docker_path=self._docker, dry_run=dry_run, kept=kept, all_boots=all_boots
+        )
 
     @asynccontextmanager
     async def running(self, spec: ContainerSpec) -> AsyncIterator[DockerExec]:
@@ -422,7 +428,7 @@ class ContainerManager:
         the image.
         """
         idle = spec if spec.cmd or spec.entrypoint else attrs.evolve(spec, entrypoint=_IDLE)
-        container = await self.create(attrs.evolve(idle, tty=False))
+        container = await self.create(attrs.evolve(idle, tty=False, remove_on_exit=True))
         try:
             await self.start(container)
             yield DockerExec(container, docker_path=self._docker)

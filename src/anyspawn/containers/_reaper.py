@@ -6,20 +6,24 @@ import json
 from collections.abc import Callable
 from typing import Literal
 
+import anyio
 from attrs import frozen
 
 from anyspawn._call import spawn
-from anyspawn._model import Completed
+from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import is_dead
-from anyspawn.argv.docker import is_podman
+from anyspawn._spawn.call import run
+from anyspawn.argv.docker import is_podman, remove_argv
 from anyspawn.exceptions import ConfigError, SpawnError, TransportError
 from anyspawn.sandboxes import _kubectl
-from anyspawn.sandboxes._docker import failure
+from anyspawn.sandboxes._docker import INSTALL, failure
 
-__all__ = ["Orphan", "reap_orphans"]
+__all__ = ["Orphan", "reap_orphans", "remove"]
 
 _LABEL = "io.anyspawn.owner"
+_LABELS = (_LABEL, "io.anyspawn.remove-on-exit")
 _TIMEOUT = 30.0
+_PAUSE = 0.1
 
 
 @frozen
@@ -45,6 +49,8 @@ async def reap_orphans(
     *,
     mode: Literal["docker_run", "kubectl_run"] = "docker_run",
     dry_run: bool = False,
+    kept: bool = False,
+    all_boots: bool = False,
     docker_path: str = "docker",
     kubectl_path: str = "kubectl",
     kubeconfig: str | None = None,
@@ -55,11 +61,15 @@ async def reap_orphans(
 
     An owner is dead when it ran on this very host, since its last boot and in this pid namespace,
     and its pid is gone or has passed to another process. What other hosts made, and what anyspawn
-    did not make, is never touched.
+    did not make, is never touched. Others may remove the same ones at the same time.
 
     Args:
         mode: ``docker_run`` for containers, ``kubectl_run`` for pods.
         dry_run: Only return them.
+        kept: Also the containers that were to stay: what ``ContainerManager.create`` made without
+            ``remove_on_exit``, and ``anyspawn box --keep``. Default: these stay.
+        all_boots: Also what processes of this host made before it was booted last. Default: not
+            these.
         docker_path: The docker client.
         kubectl_path: The Kubernetes client.
         kubeconfig: A kubeconfig file. Default: kubectl's own.
@@ -70,40 +80,74 @@ async def reap_orphans(
         SpawnError: The daemon or the cluster could not be asked, or did not remove one.
     """
     if mode == "docker_run":
-        return await _reap_containers(docker_path, dry_run=dry_run)
+        return await _reap_containers(docker_path, dry_run=dry_run, kept=kept, all_boots=all_boots)
     if mode != "kubectl_run":
         raise ConfigError(f"mode must be 'docker_run' or 'kubectl_run', not {mode!r}")
     kubectl = [kubectl_path]
     kubectl += [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
     kubectl += [f"--context={context}"] if context else []
-    return await _reap_pods(kubectl, namespace, dry_run=dry_run)
+    return await _reap_pods(kubectl, namespace, dry_run=dry_run, all_boots=all_boots)
 
 
-async def _reap_containers(docker_path: str, *, dry_run: bool) -> list[Orphan]:
-    label = (
-        f'{{{{index .Labels "{_LABEL}"}}}}'
-        if is_podman(docker_path)
-        else f'{{{{.Label "{_LABEL}"}}}}'
-    )
-    form = f"{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.Image}}}}\t{{{{.State}}}}\t{label}"
+async def _reap_containers(
+    docker_path: str, *, dry_run: bool, kept: bool, all_boots: bool
+) -> list[Orphan]:
+    label = "(index .Labels {})" if is_podman(docker_path) else "(.Label {})"
+    fields = (".ID", ".Names", ".Image", ".State", *(label.format(f'"{name}"') for name in _LABELS))
+    form = "[" + ",".join(f"{{{{json {field}}}}}" for field in fields) + "]"
     argv = [docker_path, "ps", "-a", "--no-trunc", "--filter", f"label={_LABEL}", "--format", form]
-    listed = await spawn(argv, timeout=_TIMEOUT)
+    listed = await _ask(*argv)
     if listed.error is not None:
         raise _failed(listed, listed.error)
-    found = [Orphan(*line.split("\t")) for line in listed.stdout.decode().splitlines()]
-    orphans = [orphan for orphan in found if is_dead(orphan.owner)]
+    orphans = []
+    for line in listed.text.split("\n"):
+        about = json.loads(line, strict=False) if line.strip() else ()
+        if about and is_dead(about[4] or "", all_boots=all_boots) and (kept or about[5] != "false"):
+            orphans.append(Orphan(*map(_text, about[:5])))
     if orphans and not dry_run:
-        removed = await spawn(
-            [docker_path, "rm", "-f", "-v", *(orphan.id for orphan in orphans)], timeout=_TIMEOUT
-        )
-        if (
-            removed.error is not None and b"No such container" not in removed.stderr
-        ):  # another reaper was quicker
-            raise _failed(removed, removed.error)
+        failed = await remove(docker_path, *(orphan.id for orphan in orphans))
+        if failed is not None:
+            raise failed
     return orphans
 
 
-async def _reap_pods(kubectl: list[str], namespace: str | None, *, dry_run: bool) -> list[Orphan]:
+def _text(value: object) -> str:
+    """Return what docker gives as a text, and podman as a list."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+async def remove(docker_path: str, *containers: str) -> SpawnError | None:
+    """Remove containers, running or not; return why that failed.
+
+    Those that are gone, and those that others are removing and that are gone soon, are no failure.
+    """
+    left, until = list(containers), anyio.current_time() + _TIMEOUT
+    while True:
+        removed = await _ask(*remove_argv(docker_path, *left))
+        if removed.error is None:
+            return None
+        argv = [docker_path, "container", "inspect", "--format", "{{.Id}} {{.Name}}", *left]
+        seen = await _ask(*argv)
+        if seen.error is not None and b"o such " not in seen.stderr:
+            return _failed(removed, removed.error)
+        left = [line.partition(" ")[0] for line in seen.text.splitlines() if line.strip()]
+        if not left:
+            return None
+        if b"already in progress" not in removed.stderr or anyio.current_time() > until:
+            return _failed(removed, removed.error)
+        await anyio.sleep(_PAUSE)
+
+
+async def _ask(*argv: str) -> Completed:
+    """Run a docker command."""
+    launch = Launch(argv=argv, runner="docker", install=INSTALL)
+    began = anyio.current_time()
+    return await run(launch, Command(argv), mode="docker", began=began, timeout=_TIMEOUT)
+
+
+async def _reap_pods(
+    kubectl: list[str], namespace: str | None, *, dry_run: bool, all_boots: bool
+) -> list[Orphan]:
     where = ["-n", namespace] if namespace else ["--all-namespaces"]
     listed = await spawn(
         [*kubectl, "get", "pods", *where, "-l", _LABEL, "-o", "json"], timeout=_TIMEOUT
@@ -113,8 +157,8 @@ async def _reap_pods(kubectl: list[str], namespace: str | None, *, dry_run: bool
     orphans: dict[str, list[Orphan]] = {}
     for pod in json.loads(listed.stdout)["items"]:
         about = pod["metadata"]
-        owner = about.get("annotations", {}).get(_LABEL, "")
-        if is_dead(owner) and not about.get("deletionTimestamp"):
+        owner = (about.get("annotations") or {}).get(_LABEL, "")
+        if is_dead(owner, all_boots=all_boots) and not about.get("deletionTimestamp"):
             image = pod["spec"]["containers"][0]["image"]
             orphan = Orphan(
                 about["uid"],
