@@ -22,6 +22,7 @@ from anyspawn import (
     spawn,
 )
 from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, running
+from faults import DOCKER, FAULTS
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +139,66 @@ async def test_containers(podman):
     assert await manager.prune() == []
     await manager.remove(container)
     assert not left(podman)
+
+
+@pytest.fixture
+def shim(podman, tmp_path):
+    """A docker that is podman, as Fedora and RHEL have it."""
+    path = tmp_path / "docker"
+    path.write_text(f'#!/bin/sh\nexec {podman} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+async def test_a_docker_that_is_podman(shim, podman, monkeypatch):
+    """It is known by what it says: statuses, the end of what ignores SIGTERM, proxies, lists."""
+    monkeypatch.setenv("HTTP_PROXY", "http://user:PASSWORD@proxy.example:3128")
+    sandbox = DockerRun("busybox", docker_path=shim, network="none", default_timeout=60)
+    for code in (125, 126, 127):
+        done = await spawn(["sh", "-c", f"exit {code}"], sandbox=sandbox)
+        assert isinstance(done.error, ExitError), done
+        assert done.returncode == code
+    done = await spawn(["sh", "-c", "env | grep -i _proxy="], sandbox=sandbox, env={"A": "b"})
+    assert done.stdout == b""
+    done = await spawn(
+        ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], sandbox=sandbox, timeout=1
+    )
+    assert done.cleanup is Cleanup.CONFIRMED
+    assert done.duration < 1 + 9, "podman gives what ignores SIGTERM ten seconds"
+    manager = ContainerManager(docker_path=shim)
+    spec = ContainerSpec(image="busybox", cmd=["true"], security=LOOSE)
+    container = await manager.create(spec)
+    odd = subprocess.run(
+        [podman, "create", "--label", "io.anyspawn.owner=a\tb", "busybox", "true"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert await manager.prune() == []
+    await manager.remove(container)
+    await manager.remove(odd)
+    assert not left(podman)
+
+
+PODMANS_FAULTS = [
+    fault
+    for fault in FAULTS
+    if set(DOCKER) <= set(fault.modes) and not fault.environ and "docker_path" not in fault.settings
+]
+
+
+@pytest.mark.parametrize("fault", PODMANS_FAULTS, ids=lambda fault: fault.name)
+async def test_faults(fault, shim):
+    """Podman's own failures are not the program's either, however the command is run."""
+    async with running(ContainerSpec(image="busybox", security=LOOSE), docker_path=shim) as box:
+        for base in (
+            DockerRun("busybox", docker_path=shim),
+            box,
+            attrs.evolve(box, supervisor="off"),
+        ):
+            sandbox = attrs.evolve(base, default_timeout=60, **fault.settings)
+            argv = fault.argv or ["true"]
+            done = await spawn(argv, cwd=fault.cwd, sandbox=sandbox)
+            assert type(done.error) is fault.outcome, (base.name, done)
+            assert done.error.kind == fault.kind, (base.name, done)
+            assert getattr(done.error, "started", False) is False, (base.name, done)

@@ -29,7 +29,7 @@ __all__ = [
     "env_args",
     "env_by_client",
     "env_fds",
-    "is_podman",
+    "named_podman",
     "remove_argv",
 ]
 
@@ -72,16 +72,15 @@ def container_name(command: Command) -> str:
     return f"anyspawn-{command.id}"
 
 
-def is_podman(docker_path: str) -> bool:
-    """Whether the client is podman, by its name; the two differ in a few places."""
+def named_podman(docker_path: str) -> bool:
+    """Whether the client is podman by its name; the two differ in a few places."""
     return os.path.basename(docker_path).startswith("podman")
 
 
-def remove_argv(docker_path: str, *containers: str) -> tuple[str, ...]:
+def remove_argv(docker_path: str, *containers: str, podman: bool = False) -> tuple[str, ...]:
     """Return the arguments that remove containers at once, running or not."""
-    at_once = (
-        ("--time=0",) if is_podman(docker_path) else ()
-    )  # podman gives it 10 seconds otherwise
+    podman = podman or named_podman(docker_path)
+    at_once = ("--time=0",) if podman else ()  # podman gives it 10 seconds otherwise
     return (docker_path, "rm", "-f", "-v", *at_once, *containers)
 
 

@@ -41,6 +41,7 @@ from anyspawn.exceptions import (
     SpawnTimeoutError,
     TransportError,
 )
+from anyspawn.sandboxes._client import is_podman, without_proxies
 from anyspawn.sandboxes._docker import INSTALL, failure, refused_by_init, refused_by_runtime
 from anyspawn.sandboxes._supervised import not_started
 from anyspawn.sandboxes.docker_exec import DockerExec
@@ -164,6 +165,7 @@ class ContainerManager:
                 f"docker_path must be the name or path of a program, not {docker_path!r}"
             )
         self._docker = docker_path
+        self._podman: list[bool] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -241,6 +243,7 @@ class ContainerManager:
         if spec.entrypoint is not None:
             argv.append(f"--entrypoint={entrypoint[0] if entrypoint else ''}")
         argv += [spec.image, *entrypoint[1:], *spec.cmd]
+        podman = await is_podman(self._docker, self._podman)
         launch = Launch(
             argv=argv,
             env=env_by_client(env),
@@ -248,11 +251,12 @@ class ContainerManager:
             runner="docker",
             install=INSTALL,
             remote=True,
-            end=remove_argv(self._docker, name),
+            end=remove_argv(self._docker, name, podman=podman),
             gone=(self._docker, "ps", "-aq", "--filter", f"name=^{name}$"),
             guard=("sh", "-c", GUARD, self._docker, name),
         )
         try:
+            launch = without_proxies(launch, podman=podman)
             done = await _run(launch, attrs.evolve(command, argv=argv))
         except BaseException:  # it may have come just before
             await self._clear(name)
@@ -398,7 +402,8 @@ class ContainerManager:
         """Remove a container, running or not; one that is gone already, or that somebody else
         removes meanwhile, is no error.
         """
-        failed = await remove(self._docker, _check_id(container))
+        podman = await is_podman(self._docker, self._podman)
+        failed = await remove(self._docker, _check_id(container), podman=podman)
         if failed is not None:
             raise failed
 

@@ -13,9 +13,10 @@ from anyspawn._call import spawn
 from anyspawn._model import Command, Completed, Launch
 from anyspawn._owner import is_dead
 from anyspawn._spawn.call import run
-from anyspawn.argv.docker import is_podman, remove_argv
+from anyspawn.argv.docker import remove_argv
 from anyspawn.exceptions import ConfigError, SpawnError, TransportError
 from anyspawn.sandboxes import _kubectl
+from anyspawn.sandboxes._client import is_podman
 from anyspawn.sandboxes._docker import INSTALL, failure
 
 __all__ = ["Orphan", "reap_orphans", "remove"]
@@ -92,7 +93,8 @@ async def reap_orphans(
 async def _reap_containers(
     docker_path: str, *, dry_run: bool, kept: bool, all_boots: bool
 ) -> list[Orphan]:
-    label = "(index .Labels {})" if is_podman(docker_path) else "(.Label {})"
+    podman = await is_podman(docker_path, [])
+    label = "(index .Labels {})" if podman else "(.Label {})"
     fields = (".ID", ".Names", ".Image", ".State", *(label.format(f'"{name}"') for name in _LABELS))
     form = "[" + ",".join(f"{{{{json {field}}}}}" for field in fields) + "]"
     argv = [docker_path, "ps", "-a", "--no-trunc", "--filter", f"label={_LABEL}", "--format", form]
@@ -105,7 +107,7 @@ async def _reap_containers(
         if about and is_dead(about[4] or "", all_boots=all_boots) and (kept or about[5] != "false"):
             orphans.append(Orphan(*map(_text, about[:5])))
     if orphans and not dry_run:
-        failed = await remove(docker_path, *(orphan.id for orphan in orphans))
+        failed = await remove(docker_path, *(orphan.id for orphan in orphans), podman=podman)
         if failed is not None:
             raise failed
     return orphans
@@ -116,14 +118,14 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-async def remove(docker_path: str, *containers: str) -> SpawnError | None:
+async def remove(docker_path: str, *containers: str, podman: bool) -> SpawnError | None:
     """Remove containers, running or not; return why that failed.
 
     Those that are gone, and those that others are removing and that are gone soon, are no failure.
     """
     left, until = list(containers), anyio.current_time() + _TIMEOUT
     while True:
-        removed = await _ask(*remove_argv(docker_path, *left))
+        removed = await _ask(*remove_argv(docker_path, *left, podman=podman))
         if removed.error is None:
             return None
         argv = [docker_path, "container", "inspect", "--format", "{{.Id}} {{.Name}}", *left]

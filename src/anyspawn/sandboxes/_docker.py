@@ -64,7 +64,7 @@ _INIT = re.compile(
     r"exec (?P<other>.*): exec format error)\r?\n"
 )
 _INITS_STATUS = {_MISSING: 127, "Permission denied": 126}
-_RUNTIME = re.compile(r'(?:process|failed): exec: "|executable file .* not found')
+_RUNTIME = re.compile(r'(?:process|failed): exec: \\?"|executable file .* not found')
 
 
 def refused_by_init(program: str, code: int, said: str) -> int | None:

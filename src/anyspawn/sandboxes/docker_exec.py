@@ -14,7 +14,7 @@ from attrs import field, frozen
 from anyspawn._env import Env
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._sandbox import config_text, config_texts, optional_text
-from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds, is_podman
+from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
 from anyspawn.exceptions import (
     ConfigError,
     ExitError,
@@ -22,6 +22,7 @@ from anyspawn.exceptions import (
     SpawnError,
     TransportError,
 )
+from anyspawn.sandboxes._client import is_podman
 from anyspawn.sandboxes._docker import (
     CANNOT_BEGIN,
     INSTALL,
@@ -52,11 +53,9 @@ _GONE = (
 """What docker and podman say of a container that has ended, and all that ran in it."""
 
 
-_PODMANS_WORDS = ("Error: ",)
+_PODMANS_WORD = "Error: "
 _NEVER = (*CANNOT_BEGIN, "Error response from daemon: ")
-_CWD = re.compile(
-    "(OCI runtime|crun: ).*(chdir to cwd|Cwd must be an absolute path|chdir to |mkdir .* not a directory)"
-)
+_CWD = re.compile(r"failed: .*?(?:chdir to cwd|Cwd must be an absolute path)|crun: chdir ")
 """How docker's runtime, and podman's, says that it could not enter the working directory."""
 _LOOKS = 5
 _SLACK = 1.0
@@ -118,6 +117,7 @@ class DockerExec(SupervisedSandbox):
     user: str | None = field(default=None, validator=optional_text)
     extra_args: tuple[str, ...] = field(default=(), converter=_extra_args)
     docker_path: str = field(default="docker", validator=config_text)
+    _podman: list[bool] = field(init=False, factory=list, repr=False, eq=False)
     _ended: set[str] = field(init=False, factory=set, repr=False, eq=False)
 
     @property
@@ -158,11 +158,16 @@ class DockerExec(SupervisedSandbox):
         what docker wrote to the program's stdout.
         """
         error, code = completed.error, completed.returncode
-        if not (error is None or isinstance(error, ExitError)) or is_podman(self.docker_path):
-            return _without_dockers(completed)
-        if code not in _DOUBTFUL or await self._has_ended(completed.argv, code, began):
+        if not (error is None or isinstance(error, ExitError)) or code not in _DOUBTFUL:
             return completed
-        why = _failed(completed, code)
+        if await is_podman(self.docker_path, self._podman):
+            why = _podmans_failure(completed, code)
+        elif await self._has_ended(completed.argv, code, began):
+            why = None
+        else:
+            why = _failed(completed, code)
+        if why is None:
+            return completed
         unsure = not isinstance(why, TransportError) or why.started is not False
         left = isinstance(why, TransportError) and unsure
         return _without_dockers(
@@ -249,7 +254,7 @@ def _failed(completed: Completed, code: int) -> SpawnError:
 
 def _refused(program: str, said: str) -> SpawnError | None:
     """Return why docker could not start a program, as its runtime tells it."""
-    if "OCI runtime exec failed" in said:
+    if "OCI runtime" in said or "unable to start container process" in said:
         if _CWD.search(said):
             return no_cwd(program)
         if (as_shell := refused_by_runtime(said)) is not None:
@@ -265,17 +270,20 @@ def _explain(completed: Completed, report: Report) -> SpawnError | None:
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell podman's failures from the program's by what the client says; docker's daemon is asked
-    instead (`DockerExec.plain_outcome`).
-    """
-    code, stderr = completed.returncode, completed.stderr_text
+    """Tell what the client's status says by itself; for the rest docker's daemon is asked."""
+    code = completed.returncode
     if code is None or code < 0:
-        return failure(stderr, code, started=None)
-    if not is_podman(completed.runner_argv[0]):
-        return None
-    said = stderr + completed.stdout[:4096].decode(errors="replace")
-    if code in {126, 127} and (refused := _refused(completed.argv[0], said)) is not None:
-        return refused
-    if code == 125 and any(line.startswith(_PODMANS_WORDS) for line in stderr.splitlines()):
-        return failure(stderr, code, started=None)
+        return failure(completed.stderr_text, code, started=None)
     return None
+
+
+def _podmans_failure(completed: Completed, code: int) -> SpawnError | None:
+    """Return podman's own failure, by what it says."""
+    stderr = completed.stderr_text
+    lines = [line for line in stderr.splitlines() if not line.startswith("See 'podman ")]
+    if completed.stdout or not stderr.startswith(_PODMANS_WORD) or len(lines) > 1:
+        return None
+    refused = _refused(completed.argv[0], stderr.removeprefix(_PODMANS_WORD))
+    if code in {126, 127, 255} and refused is not None:
+        return refused
+    return failure(stderr, code, started=None) if code == 125 else None

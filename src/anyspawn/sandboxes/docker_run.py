@@ -25,7 +25,6 @@ from anyspawn.argv.docker import (
     entered,
     env_by_client,
     env_fds,
-    is_podman,
     remove_argv,
 )
 from anyspawn.exceptions import (
@@ -35,6 +34,7 @@ from anyspawn.exceptions import (
     SpawnError,
     TransportError,
 )
+from anyspawn.sandboxes._client import is_podman, without_proxies
 from anyspawn.sandboxes._docker import (
     CANNOT_BEGIN,
     INSTALL,
@@ -198,6 +198,7 @@ class DockerRun(ResidentSandbox):
     security: SecurityConfig | None = field(default=None, validator=_security)
     limits: Limits | None = field(default=None, validator=limits_or_none)
     pull: Literal["never", "missing"] = field(default="never", validator=_pull)
+    _podman: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.network, Egress) and self.resident:
@@ -256,7 +257,11 @@ class DockerRun(ResidentSandbox):
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
         """Give the launch, whose container says that it is this process's."""
-        launch = self.launch(command).filled(owner=owner())
+        launch, podman = self.launch(command), await is_podman(self.docker_path, self._podman)
+        if podman:
+            end = remove_argv(self.docker_path, launch.end[-1], podman=True)
+            launch = attrs.evolve(launch, end=end)
+        launch = without_proxies(launch, podman=podman).filled(owner=owner())
         judge = partial(self._judged, command)
         if not isinstance(self.network, Egress):
             yield attrs.evolve(launch, examine=judge)
@@ -363,7 +368,7 @@ class DockerRun(ResidentSandbox):
         """
         label = f"label=io.anyspawn.id={command.id}"  # a name would stand for all that begin so
         docker = self.docker_path
-        if not is_podman(docker):
+        if not await is_podman(docker, self._podman):
             form = '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
             lines = await events(docker, label, form=form)
             return None if lines is None else [line.strip() for line in lines]

@@ -1,0 +1,108 @@
+"""What the docker client is: docker or podman, and with a configuration that hands no proxies to
+containers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import attrs
+
+from anyspawn._env import Env
+from anyspawn._model import Launch
+from anyspawn.argv.docker import named_podman
+from anyspawn.exceptions import TransportError
+from anyspawn.sandboxes._docker import beside
+
+__all__ = ["is_podman", "without_proxies"]
+
+_ASK_TIMEOUT = 5.0
+_KEPT = ("currentContext", "HttpHeaders")
+"""What of a configuration matters to a client that makes a container and pulls nothing."""
+
+
+async def is_podman(docker_path: str, known: list[bool]) -> bool:
+    """Whether a client is podman, by its name or, as it may be called docker, by what it says.
+
+    Args:
+        docker_path: The client.
+        known: What it has said before; it is asked once.
+    """
+    if named_podman(docker_path):
+        return True
+    if not known:
+        done = await beside([docker_path, "--version"], timeout=_ASK_TIMEOUT)
+        if done.error is not None:
+            return False
+        known.append(done.text.lower().startswith("podman"))
+    return known[0]
+
+
+def without_proxies(launch: Launch, *, podman: bool) -> Launch:
+    """Return a launch that makes a container which gets no proxy but those of the command's
+    variables: docker's are in its configuration, podman's in the variables of this process.
+
+    Raises:
+        TransportError: There is no place for another configuration.
+    """
+    if podman:
+        argv = (*launch.argv[:2], "--http-proxy=false", *launch.argv[2:])
+        moved = tuple(attrs.evolve(fd, index=fd.index + 1) for fd in launch.fd_args)
+        return attrs.evolve(launch, argv=argv, fd_args=moved)
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return launch  # docker will say what is wrong with it
+    if not isinstance(config, dict) or not config.get("proxies"):
+        return launch
+    other = _other_configuration(os.path.abspath(folder), config)
+    return attrs.evolve(launch, env=Env({**launch.env, "DOCKER_CONFIG": other}))
+
+
+def _other_configuration(folder: str, config: Mapping[str, Any]) -> str:
+    """Return a folder with the contexts and certificates of a configuration, and no proxies.
+
+    Its name says what is in it, so that it is made once.
+    """
+    text = json.dumps({name: config[name] for name in _KEPT if name in config})
+    name = hashlib.blake2b(f"{folder}\n{text}".encode(), digest_size=12).hexdigest()
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    beside = (os.path.join(cache, "anyspawn"), f"{tempfile.gettempdir()}/anyspawn-{os.getuid()}")
+    for parent in beside:
+        other = os.path.join(parent, f"docker-{name}")
+        with suppress(OSError):
+            os.makedirs(other, mode=0o700, exist_ok=True)
+            for path in (parent, other):
+                about = os.lstat(path)
+                if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    raise PermissionError(path)
+            _fill(other, folder, text)
+            return other
+    raise TransportError(
+        "docker's configuration has proxies, which no container is to get, and there is no place for "
+        f"one without: make {beside[0]} writable, or set XDG_CACHE_HOME",
+        started=False,
+        kind="resources",
+    )
+
+
+def _fill(other: str, folder: str, text: str) -> None:
+    for name in os.listdir(folder):
+        if name != "config.json":
+            with suppress(FileExistsError):
+                os.symlink(os.path.join(folder, name), os.path.join(other, name))
+    file = os.path.join(other, "config.json")
+    if not os.path.exists(file):
+        fd, temporary = tempfile.mkstemp(dir=other)
+        with open(fd, "w", encoding="utf-8") as new:
+            new.write(text)
+        os.replace(temporary, file)
