@@ -10,7 +10,7 @@ import pytest
 
 from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, spawn
 from anyspawn.containers import SecurityConfig
-from faults import FAULTS
+from docker_faults import FAULTS
 
 RUNS = {
     "docker_run": {},

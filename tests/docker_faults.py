@@ -1,0 +1,148 @@
+"""What can go wrong around a program, and what each mode makes of it: one table, which the tests of
+the modes check row by row, and which the documentation shows.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from anyspawn import NotStartedError, TransportError
+
+GONE = "tcp://no-such-host.invalid:2375"
+
+
+@frozen(kw_only=True)
+class Fault:
+    """Something that goes wrong.
+
+    Args:
+        name: What, in the documentation.
+        outcome: The error's class.
+        kind: Its kind.
+        started: Its ``started``, where it has one.
+        argv: The command, where it is to blame.
+        cwd: Its working directory.
+        settings: Those of the sandbox.
+        environ: Variables of this process.
+        modes: The modes that it can come to.
+    """
+
+    name: str
+    outcome: type
+    kind: str
+    started: bool | None = False
+    argv: tuple[str, ...] = ()
+    cwd: str | None = None
+    settings: dict[str, object] = field(factory=dict)
+    environ: dict[str, str] = field(factory=dict)
+    modes: tuple[str, ...] = ("docker_run", "docker_exec", "kubectl_exec", "kubectl_run")
+
+    @property
+    def told(self) -> str:
+        """The outcome, in the documentation."""
+        if self.outcome is NotStartedError:
+            return f'`NotStartedError`, kind `"{self.kind}"`'
+        return f'`TransportError`, kind `"{self.kind}"`, `started={self.started}`'
+
+
+DOCKER = ("docker_run", "docker_exec")
+FAULTS = [
+    Fault(
+        name="The program is missing",
+        outcome=NotStartedError,
+        kind="not_found",
+        argv=("no-such-program",),
+    ),
+    Fault(
+        name="The program cannot be executed",
+        outcome=NotStartedError,
+        kind="not_executable",
+        argv=("/",),
+    ),
+    Fault(name="`cwd` is missing", outcome=NotStartedError, kind="cwd", cwd="/no/such/folder"),
+    Fault(
+        name="The user is unknown",
+        outcome=TransportError,
+        kind="other",
+        settings={"user": "no-such-user"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The group is unknown",
+        outcome=TransportError,
+        kind="other",
+        settings={"user": "0:no-such-group"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The client does not know a flag",
+        outcome=TransportError,
+        kind="other",
+        settings={"extra_args": ["--no-such-flag"]},
+        modes=("docker_run", "docker_exec", "kubectl_exec"),
+    ),
+    Fault(
+        name="The client is missing",
+        outcome=TransportError,
+        kind="runner",
+        settings={"docker_path": "no-such-client", "kubectl_path": "no-such-client"},
+    ),
+    Fault(
+        name="The client's context is gone",
+        outcome=TransportError,
+        kind="runner",
+        environ={"DOCKER_CONTEXT": "no-such-context"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The client has no certificates",
+        outcome=TransportError,
+        kind="runner",
+        environ={"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no/such/folder"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The daemon's host is unknown",
+        outcome=TransportError,
+        kind="unreachable",
+        environ={"DOCKER_HOST": GONE},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The daemon's host cannot be reached by ssh",
+        outcome=TransportError,
+        kind="unreachable",
+        environ={"DOCKER_HOST": "ssh://nobody@127.0.0.1:1"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="No daemon listens",
+        outcome=TransportError,
+        kind="unreachable",
+        environ={"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+        modes=DOCKER,
+    ),
+    Fault(
+        name="The image is missing",
+        outcome=TransportError,
+        kind="image",
+        settings={"image": "no-such-image:1"},
+        modes=("docker_run",),
+    ),
+    Fault(
+        name="The container is missing",
+        outcome=TransportError,
+        kind="target",
+        settings={"container": "anyspawn-none"},
+        modes=("docker_exec",),
+    ),
+]
+
+
+def table() -> str:
+    """Return the documentation's table."""
+    rows = ["| what is wrong | modes | outcome |", "| --- | --- | --- |"]
+    for fault in FAULTS:
+        modes = ", ".join(f"`{mode}`" for mode in fault.modes)
+        rows.append(f"| {fault.name} | {modes} | {fault.told} |")
+    return "\n".join(rows) + "\n"
