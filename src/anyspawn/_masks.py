@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from functools import partial
 from typing import Any
 
 from anyspawn._env import Env
@@ -15,6 +17,8 @@ _SECRET_NAME = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNO
 _SHORTEST = 6
 """Characters below which a value is not hidden: ``1`` or ``true`` stands everywhere."""
 _PREFIX = 4
+_QUOTED = (repr, json.dumps, partial(json.dumps, ensure_ascii=False))
+"""How programs write a value within quotes."""
 _STDERR_SHOWN = 400
 _TAIL_READ = 64 * 1024
 _TAIL_LINES = 8
@@ -32,9 +36,8 @@ class Masks:
     def __init__(self, env: Env) -> None:
         host = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
         values = {value for value in {*env.known().values(), *host} if len(value) >= _SHORTEST}
-        self._values = sorted(
-            values | {repr(value)[1:-1] for value in values}, key=len, reverse=True
-        )
+        written = {form(value)[1:-1] for value in values for form in _QUOTED}
+        self._values = sorted(values | written, key=len, reverse=True)
 
     def whole(self, text: str) -> str:
         """Return a text that is known to be complete."""

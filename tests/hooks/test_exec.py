@@ -583,3 +583,14 @@ async def test_it_is_a_spawn_like_any_other():
         """printf '{"allow": true, "reason": "%s"}' "$A" """, env={"A": "b c"}
     ).before_execution({})
     assert decision.reason == expected.stdout.decode().strip()
+
+
+async def test_values_are_hidden_however_a_program_quotes_them():
+    """A hook that prints its environment as JSON, or as Python does, tells none of it."""
+    code = "import json, os, sys; v = os.environ['A']; sys.exit(json.dumps({'A': v}) + repr(v) + v)"
+    secret = "hush\"hush\n\u00e9tude's"
+    hook = ExecToolHook(name="h", command=sys.executable, args=["-c", code], env={"A": secret})
+    reason = (await hook.before_execution({})).reason
+    assert "***" in reason
+    assert "hush" not in reason
+    assert "tude" not in reason
