@@ -1,4 +1,4 @@
-"""What can go wrong around a program, and what each mode makes of it: one table, which the tests of
+"""What can go wrong around a program, and what docker's modes make of it: one table, which the tests of
 the modes check row by row, and which the documentation shows.
 """
 
@@ -35,7 +35,7 @@ class Fault:
     cwd: str | None = None
     settings: dict[str, object] = field(factory=dict)
     environ: dict[str, str] = field(factory=dict)
-    modes: tuple[str, ...] = ("docker_run", "docker_exec", "kubectl_exec", "kubectl_run")
+    modes: tuple[str, ...] = ("docker_run", "docker_exec")
 
     @property
     def told(self) -> str:
@@ -79,13 +79,13 @@ FAULTS = [
         outcome=TransportError,
         kind="other",
         settings={"extra_args": ["--no-such-flag"]},
-        modes=("docker_run", "docker_exec", "kubectl_exec"),
+        modes=DOCKER,
     ),
     Fault(
         name="The client is missing",
         outcome=TransportError,
         kind="runner",
-        settings={"docker_path": "no-such-client", "kubectl_path": "no-such-client"},
+        settings={"docker_path": "no-such-client"},
     ),
     Fault(
         name="The client's context is gone",
