@@ -1,5 +1,5 @@
-"""What can go wrong around a program, and what docker's modes make of it: one table, which the tests of
-the modes check row by row, and which the documentation shows.
+"""What can go wrong around a program, and what docker's modes make of it: one table, which the
+tests check row by row, and which the documentation shows.
 """
 
 from __future__ import annotations
