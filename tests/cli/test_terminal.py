@@ -173,3 +173,18 @@ def test_in_the_background_the_terminal_is_the_shells():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     finally:
         os.close(ours)
+
+
+def test_hook_run_says_what_it_waits_for(tmp_path):
+    """At a terminal, where nothing else would show that it does."""
+    file = tmp_path / "agent.yaml"
+    file.write_text(
+        CONFIG.partition("  sandboxes")[0] + "  hooks:\n    h: {command: 'true', hook: eval}\n"
+    )
+    pid, ours = on_terminal("hook", "run", str(file), "h")
+    try:
+        read_until(ours, b"type the JSON payload, then Ctrl-D")
+        os.write(ours, b"{\n\x04")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    finally:
+        os.close(ours)

@@ -182,6 +182,8 @@ def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> Phase:
 
 
 def _payload(context: click.Context) -> Any:
+    if sys.stdin is not None and sys.stdin.isatty():
+        click.echo("anyspawn: type the JSON payload, then Ctrl-D at the start of a line", err=True)
     try:
         return json.loads(b"" if sys.stdin is None else sys.stdin.buffer.read())
     except (ValueError, RecursionError) as exc:
