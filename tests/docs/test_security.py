@@ -1,0 +1,24 @@
+"""The page on security names tests that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_measure_has_its_test():
+    """The files are there, and the functions in them."""
+    page = (ROOT / "docs/security.md").read_text()
+    section = page.split("## Each measure, and the test that shows it")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    rows += [line for line in section.splitlines() if line.startswith("For containers")]
+    assert len(rows) > 10
+    for row in rows:
+        places = [ROOT / "tests" / name for name in re.findall(r"`(\w+/(?:\w+\.py)?)`", row)]
+        assert places, row
+        assert all(place.exists() for place in places), row
+        text = "".join(place.read_text() for place in places if place.is_file())
+        for name in re.findall(r"`(test_\w+)`", row):
+            assert f"def {name}(" in text, row
