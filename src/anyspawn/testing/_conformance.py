@@ -281,8 +281,8 @@ class SandboxConformance:
 
     async def test_the_working_directory(self, sandbox: Sandbox) -> None:
         """Is the one that the command names."""
-        done = await self.run(sandbox, "pwd", cwd="/usr")
-        assert (done.error, done.stdout) == (None, b"/usr\n")
+        done = await self.run(sandbox, "pwd", cwd="/etc")
+        assert (done.error, done.stdout) == (None, b"/etc\n")
 
     # Ends.
 
