@@ -46,6 +46,8 @@ class ConfigFields(SphinxDirective):
         for kind in entry.get("oneOf", [entry]):
             fields = dict(kind["properties"])
             mode = fields.pop("mode", {}).get("const") if "oneOf" in entry else None
+            if not fields:  # a mode that is a variable, whose keys nobody knows
+                continue
             if mode:
                 lines += [f"**{mode}**: {kind['description']}", ""]
             lines += [".. list-table::", "   :header-rows: 1", "   :widths: 20 20 60", ""]
