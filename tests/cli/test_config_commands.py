@@ -301,7 +301,7 @@ def test_doctor_on_a_bare_machine(tmp_path):
     """Everything is missing, and each has its advice."""
     findings = json.loads(cli("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)
     status = {finding["name"]: finding["status"] for finding in findings}
-    assert {name: status[name] for name in THINGS[4:]} == dict.fromkeys(THINGS[4:], "missing")
+    assert {name: status[name] for name in THINGS[5:]} == dict.fromkeys(THINGS[5:], "missing")
     advice = {finding["name"]: finding["advice"] for finding in findings}
     assert "docs.docker.com" in advice["docker CLI"]
     assert "kubernetes.io" in advice["kubectl"]

@@ -21,6 +21,7 @@ from anyspawn import (
     DockerExec,
     DockerRun,
     Egress,
+    Limits,
     Registry,
     default_registry,
 )
@@ -101,6 +102,9 @@ def test_every_field():
         readonly=[str(FILES / "data"), str(Path("~/models").expanduser())],
         writable=["/tmp", {str(FILES / "out"): "/out"}],
         workdir="/out",
+        limits=Limits(
+            memory="1GiB", processes=256, cpu=1.5, tmp="256MiB", files=512, file_size=None
+        ),
         share_env=["LANG"],
         seccomp="required",
         extra_args=["--hostname", "box"],
