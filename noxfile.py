@@ -18,8 +18,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
 # Tests of load (marked `heavy`), of installation, and most of those that use a daemon or a cluster
-# take long: `tests` leaves them out, and `tests-all` runs them on the newest Python alone, and the
-# other tests of engines on one event loop on each other Python.
+# take long: `tests` leaves them out, and `tests-all` runs them, and all that uses an engine, on the
+# newest Python alone.
 LAST_ALONE = (
     "tests/benchmarks",
     "tests/packaging",
@@ -33,6 +33,7 @@ LAST_ALONE = (
     ),
 )
 
+WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
 
 # Interpreters that pyenv has installed but not activated are found too.
@@ -65,8 +66,7 @@ def tests_all(session: nox.Session) -> None:
     """Run all tests: on every Python that is installed, and on the newest one under coverage."""
     install(session, "test", "cli", "bubblewrap", "egress")
     if session.python != THERE[-1]:
-        loop = ("asyncio", "trio")[THERE.index(str(session.python)) % 2]
-        session.run("pytest", *PARALLEL, *QUICK, *session.posargs, env={"ENGINE_LOOPS": loop})
+        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *session.posargs)
         return
     folder = Path(session.virtualenv.location)
     report = folder / "tests.xml"
