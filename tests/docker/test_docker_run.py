@@ -291,12 +291,21 @@ def guards():
 
 async def test_a_client_that_hangs(fake_docker, guards):
     """Call and clean-up are bounded, and what could not be seen is not claimed."""
-    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker("exec sleep 1000"))
+    script = "case $1 in --version) echo Docker;; *) exec sleep 1000;; esac"
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(script))
     began = time.monotonic()
     done = await run("true", sandbox=sandbox, timeout=0.5)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.UNCONFIRMED
     assert time.monotonic() - began < 0.5 + 16
+
+
+async def test_a_client_that_does_not_even_say_what_it_is(fake_docker):
+    """The call ends in its time; nothing was started."""
+    sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker("exec sleep 1000"))
+    with anyio.fail_after(4):
+        done = await run("true", sandbox=sandbox, timeout=0.5)
+    assert isinstance(done.error, SpawnTimeoutError)
 
 
 async def test_a_container_that_comes_late(fake_docker):

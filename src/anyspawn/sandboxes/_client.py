@@ -28,17 +28,18 @@ _KEPT = ("currentContext", "HttpHeaders")
 """What of a configuration matters to a client that makes a container and pulls nothing."""
 
 
-async def is_podman(docker_path: str, known: list[bool]) -> bool:
+async def is_podman(docker_path: str, known: list[bool], timeout: float = _ASK_TIMEOUT) -> bool:
     """Whether a client is podman, by its name or, as it may be called docker, by what it says.
 
     Args:
         docker_path: The client.
         known: What it has said before; it is asked once.
+        timeout: Seconds that it has for its answer.
     """
     if named_podman(docker_path):
         return True
     if not known:
-        done = await beside([docker_path, "--version"], timeout=_ASK_TIMEOUT)
+        done = await beside([docker_path, "--version"], timeout=min(timeout, _ASK_TIMEOUT))
         if done.error is not None:
             return False
         known.append(done.text.lower().startswith("podman"))

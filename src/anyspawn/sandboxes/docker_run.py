@@ -32,6 +32,7 @@ from anyspawn.exceptions import (
     ExitError,
     NotStartedError,
     SpawnError,
+    SpawnTimeoutError,
     TransportError,
 )
 from anyspawn.sandboxes._client import is_podman, without_proxies
@@ -257,7 +258,14 @@ class DockerRun(ResidentSandbox):
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
         """Give the launch, whose container says that it is this process's."""
-        launch, podman = self.launch(command), await is_podman(self.docker_path, self._podman)
+        launch = self.launch(command)
+        seconds = max(deadline - anyio.current_time(), 0.001)
+        podman = await is_podman(self.docker_path, self._podman, seconds)
+        if anyio.current_time() >= deadline:
+            message = (
+                f"{command.argv[0]!r} was not started: {self.docker_path} did not answer in time"
+            )
+            raise SpawnTimeoutError(message)
         if podman:
             end = remove_argv(self.docker_path, launch.end[-1], podman=True)
             launch = attrs.evolve(launch, end=end)
