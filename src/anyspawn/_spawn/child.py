@@ -204,7 +204,7 @@ class Child:
         return bool(pid)
 
     def kill_now(self) -> None:
-        """Kill the group; reap its leader where no loop does, if it dies at once."""
+        """Kill the group; reap its leader where no loop does, beside everything else if need be."""
         if not self.ours:
             return
         with suppress(OSError):
@@ -216,8 +216,10 @@ class Child:
                 self._reap(self._process)
             elif self._process.returncode is not None:  # to ask trio reaps
                 return
-            else:
+            if not self._waited:
                 time.sleep(0.001)
+        if isinstance(self._process, subprocess.Popen) and not self._waited:
+            _reap_beside(self._process)
 
     def signal_group(self, signum: int) -> bool:
         """Signal every process of the group; return whether there was one.
@@ -293,10 +295,14 @@ class Guard:
 
     def let_go(self) -> None:
         """Let it go on, and reap it beside everything else."""
-        import threading
+        _reap_beside(self._popen)
 
-        name = "anyspawn guard"
-        threading.Thread(target=self._popen.wait, name=name, daemon=True).start()
+
+def _reap_beside(popen: subprocess.Popen[bytes]) -> None:
+    import threading
+
+    with suppress(RuntimeError):  # no thread can be had, or the interpreter exits
+        threading.Thread(target=popen.wait, name="anyspawn reaper", daemon=True).start()
 
 
 def _trio_has_a_thread() -> bool:
