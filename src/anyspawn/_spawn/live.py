@@ -257,11 +257,11 @@ class _Live:
         await self._until_started(work)
         self.started.set()
         while True:
+            await self._note_end(work)  # it may have exited before it could be watched
             if self._doubtful(work):
                 await self._turn_in_doubt(work)
             else:
                 await work.turn()
-            await self._note_end(work)
 
     async def _leave(self, work: Work) -> None:
         """Read what is left, now that nobody else does, and see what has to be killed."""
