@@ -9,17 +9,18 @@ from attrs import Attribute, field, frozen
 from anyspawn._fields import parse_size
 from anyspawn.exceptions import ConfigError
 
-__all__ = ["Limits", "limits_or_none", "size"]
+__all__ = ["Limits", "count_or_none", "limits_or_none"]
 
 Size = str | int | None
 
 
 def _size(_: object, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None and size(value, attribute.name) < 1:
+    if value is not None and _bytes(value, attribute.name) < 1:
         raise ConfigError(f"{attribute.name} must be at least 1 byte, or None for no limit")
 
 
-def _count(_: object, attribute: Attribute[Any], value: Any) -> None:
+def count_or_none(_: object, attribute: Attribute[Any], value: Any) -> None:
+    """Check that a field is a number of things, or ``None``."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(
             f"{attribute.name} must be a whole number from 1 up, or None for no limit, not {value!r}"
@@ -35,7 +36,7 @@ def _cpus(_: object, attribute: Attribute[Any], value: Any) -> None:
         )
 
 
-def size(value: Any, name: str) -> int:
+def _bytes(value: Any, name: str) -> int:
     """Return a size in bytes.
 
     Raises:
@@ -80,16 +81,16 @@ class Limits:
     """
 
     memory: Size = field(default="2GiB", validator=_size)
-    processes: int | None = field(default=512, validator=_count)
+    processes: int | None = field(default=512, validator=count_or_none)
     cpu: float | None = field(default=None, validator=_cpus)
     tmp: Size = field(default="512MiB", validator=_size)
-    files: int | None = field(default=1024, validator=_count)
+    files: int | None = field(default=1024, validator=count_or_none)
     file_size: Size = field(default="2GiB", validator=_size)
 
     def bytes_of(self, name: str) -> int | None:
         """Return a size in bytes, or ``None`` where there is no limit."""
         value = getattr(self, name)
-        return None if value is None else size(value, name)
+        return None if value is None else _bytes(value, name)
 
 
 def limits_or_none(_: object, attribute: Attribute[Any], value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from anyspawn._fields import parse_size
+from anyspawn._limits import count_or_none
 from anyspawn._sandbox import config_flag, config_texts, host_path
 from anyspawn.exceptions import ConfigError
 
@@ -71,13 +72,6 @@ def _cpus(_: object, __: object, value: Any) -> None:
     ):
         raise ConfigError(
             f"cpus must be a number from 0.01 up, or None for no limit, not {value!r}"
-        )
-
-
-def _pids(_: object, __: object, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(
-            f"pids_limit must be a whole number from 1 up, or None for no limit, not {value!r}"
         )
 
 
@@ -169,7 +163,7 @@ class SecurityConfig:
     tmpfs: tuple[str, ...] = field(default=("/tmp",), converter=_tmpfs_texts, validator=_tmpfs)
     memory: str | int | None = field(default="512MiB", validator=_memory)
     cpus: float | None = field(default=None, validator=_cpus)
-    pids_limit: int | None = field(default=256, validator=_pids)
+    pids_limit: int | None = field(default=256, validator=count_or_none)
     user: str | None = field(default="65534:65534", validator=_user)
     init: bool = field(default=True, validator=config_flag)
 

@@ -214,9 +214,9 @@ class Connection:
                 self.pump(feed)
 
     def _hold(self, pid: int) -> None:
-        from anyspawn._spawn.bounds import Bound
-
         if self.launch.limits is not None:
+            from anyspawn._spawn.bounds import Bound
+
             alone = self.launch.leader is not None
             self._bound = Bound(self.launch.limits, pid, alone=alone)
 

@@ -99,8 +99,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         from anyspawn._security import security_options
 
         argv += security_options(config.security).args()
-    if config.limits is not None:  # the last of two options counts
-        argv += _limit_args(config)
+    argv += _limit_args(config)  # the last of two options counts
     if isinstance(config.network, Egress):
         argv.append(f"--network=container:anyspawn-{holder_id(command)}")
     elif config.network:
@@ -155,10 +154,9 @@ def _limit_args(config: DockerRun) -> list[str]:
         args.append(f"--ulimit=nofile={limits.files}:{limits.files}")
     if (size := limits.bytes_of("file_size")) is not None:
         args.append(f"--ulimit=fsize={size}:{size}")
-    entries = config.security.tmpfs if config.security is not None else ()
-    for entry in entries:
-        path, _, options = entry.partition(":")
-        if (tmp := limits.bytes_of("tmp")) is not None:
+    if config.security is not None and (tmp := limits.bytes_of("tmp")) is not None:
+        for entry in config.security.tmpfs:
+            path, _, options = entry.partition(":")
             args.append(f"--tmpfs={path}:{','.join(filter(None, (options, f'size={tmp}')))}")
     return args
 

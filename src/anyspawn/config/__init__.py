@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 try:
-    import cattrs as _cattrs  # noqa: F401  asked for here, where the message can say what to install
-    import yaml as _yaml  # noqa: F401
+    from anyspawn.config._hook import HookConfig
+    from anyspawn.config._problems import ConfigProblem, InvalidConfigError
+    from anyspawn.config._runtime import RuntimeConfig, load_config, parse_config
+    from anyspawn.config._schema import json_schema
 except ModuleNotFoundError as exc:
+    if exc.name not in {"cattrs", "yaml"}:
+        raise
     message = f"anyspawn.config needs {exc.name}: pip install 'anyspawn[config]'"
     raise ModuleNotFoundError(message, name=exc.name) from None
-
-from anyspawn.config._hook import HookConfig
-from anyspawn.config._problems import ConfigProblem, InvalidConfigError
-from anyspawn.config._runtime import RuntimeConfig, load_config, parse_config
-from anyspawn.config._schema import json_schema
 
 __all__ = [
     "ConfigProblem",

@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         """Stop at once where there are too many values."""
         self.values += not (isinstance(parent, yaml.MappingNode) and index is None)  # no keys
         if self.values > _MOST_VALUES:
-            raise _TooManyError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            raise _TooManyError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # in PyYAML's types
         return super().compose_node(parent, index)
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own form

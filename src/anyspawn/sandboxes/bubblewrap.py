@@ -408,9 +408,8 @@ def _missed_a_file(completed: Completed) -> SpawnError | None:
     """Say of a program that failed which file of the host, named among its arguments and in its
     stderr, it could not see.
     """
-    code = completed.returncode
-    named = (arg for arg in completed.argv[1:] if code and arg in completed.stderr_text)
-    hidden = _hidden(completed, named)
+    code, said = completed.returncode, completed.stderr_text
+    hidden = _hidden(completed, (arg for arg in completed.argv[1:] if code and arg in said))
     if not hidden:
         return None
     return ExitError(f"{completed.argv[0]!r} exited with status {code}; {hidden}")
@@ -429,8 +428,8 @@ def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
 def _hidden(completed: Completed, names: Iterable[str]) -> str:
     """Return words about the first of some paths that is there on the host, and not inside."""
     argv = completed.runner_argv
-    shown = [inside for option, _, inside in zip(argv, argv[1:], argv[2:], strict=False)
-             if option in _BINDS]  # fmt: skip
+    options = zip(argv, argv[1:], argv[2:], strict=False)
+    shown = [inside for option, _, inside in options if option in _BINDS]
     for name in names:
         path = os.path.abspath(name)
         if not (os.path.exists(path) if os.path.isabs(name) else os.path.isfile(path)):
