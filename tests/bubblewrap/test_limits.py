@@ -15,6 +15,7 @@ from anyspawn import (
     ExitError,
     KubectlRun,
     Limits,
+    SpawnTimeoutError,
     spawn,
 )
 from anyspawn._spawn.bounds import homes
@@ -49,7 +50,7 @@ raise SystemExit(3 if len(children) < 60 else 0)
 """
 BOMB = ":(){ :|: & }; :; sleep 0.5; exit 3"
 FILES = "held = [open('/dev/null') for n in range(100)]"
-BURN = "import os\nfor n in range(8): os.fork()\nwhile True: pass"
+BURN = "import os\nfor n in range(3): os.fork()\nwhile True: pass"
 
 
 @pytest.fixture(params=[0, 1], ids=["one for each", "kept"])
@@ -145,7 +146,7 @@ async def test_processors(small):
     if "cpu" not in homes():
         assert done.text == "1\n"
     burning = await spawn([PYTHON, "-c", BURN], sandbox=small, timeout=1)
-    assert "timed out" in str(burning.error) or "refused processes" in str(burning.error)
+    assert isinstance(burning.error, SpawnTimeoutError)
 
 
 async def test_defaults_and_none():
