@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import gc
 import json
+import math
 import os
 import random
 import signal
@@ -39,6 +40,9 @@ IN_FLIGHT, BATCHES = 16, 40
 RSS_SLACK = 4 * 2**20
 """By so many bytes the memory may differ, in the median, between a run's second and last quarter.
 """
+
+SETTLES = 15.0
+"""Seconds within which programs leave the process table, and trio ends its idle threads (10 s)."""
 
 Sample = dict[str, float]
 
@@ -108,12 +112,17 @@ def _pods(plan: Plan) -> int:
     return len([line for line in lines if len(line.split()) == 1])
 
 
-def settled(plan: Plan, calls: int, seconds: float = 5.0) -> Sample:
+def settled(plan: Plan, calls: int, threads: float = math.inf) -> Sample:
     """Return what is there, once the programs that calls have ended are gone from the process
     table.
+
+    Args:
+        threads: Wait until no more threads than this are left: trio keeps an idle one for a while.
     """
-    end = time.monotonic() + seconds
-    while machine.sleepers(plan.sleep) and time.monotonic() < end:
+    end = time.monotonic() + SETTLES
+    while time.monotonic() < end and (
+        machine.sleepers(plan.sleep) or threading.active_count() > threads
+    ):
         time.sleep(0.05)
     return count(plan, calls)
 
@@ -200,7 +209,7 @@ def run_loop(plan: Plan) -> dict[str, Any]:
     anyio.run(anyio.sleep, 0, **how)  # what a loop opens once for the life of a process
     before = count(plan, 0)
     anyio.run(batches, plan, seen, **how)
-    seen.final = settled(plan, plan.calls)
+    seen.final = settled(plan, plan.calls, before["threads"])
     return asdict(seen) | {"before": before, "problems": judge(seen, before)}
 
 

@@ -161,7 +161,7 @@ class _Lease:
         if begun:
             resident.connection.tell(b"x\n" + line)
         else:
-            begin = resident_begin(resident.id, alone=self._pool.once)
+            begin = resident_begin(resident.id, alone=self._pool.once, patience=int(BOUNDS.remote))
             resident.stdin.load(begin + line)
         talk = Conversation(nonce, begun=begun)
         work = Work(resident.connection, self._command, talk, ending=self)

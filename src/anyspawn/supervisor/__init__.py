@@ -87,15 +87,17 @@ def resident_script() -> str:
     return _READ_ON
 
 
-def resident_begin(resident_id: str, *, alone: bool = False) -> bytes:
+def resident_begin(resident_id: str, *, alone: bool = False, patience: int = 2) -> bytes:
     """Return what a resident reads first: the script that looks after one command after the other.
 
     Args:
         resident_id: What all its commands carry.
         alone: The place is for one command, and all that hides in it is the command's.
+        patience: Seconds for which it chases what starts its like and exits at once.
     """
     sole = "yes" if alone else ""
-    return f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole}\n{_resident()}\n".encode()
+    known = f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole} _patience={patience}"
+    return f"{known}\n{_resident()}\n".encode()
 
 
 @cache

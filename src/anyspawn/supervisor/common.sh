@@ -95,12 +95,12 @@ hides() {
 # What starts its like and ends at once is gone before it is looked at. So what is new is stopped
 # for a look, where there was always something that was gone; and what is none of the command's goes
 # on, and is known then. No process is made between, as it might not be possible. Only for the shell
-# that nobody kills; it takes less than the two seconds that the caller waits for it.
+# that nobody kills; it takes no longer than the caller waits for it (_patience).
 chase() {
   [ "$_adopts" ] || return 0
   read -r _self _x </proc/self/stat
   read -r _until _x </proc/uptime
-  _until=$((${_until%.*} + 2)) _round=0
+  _until=$((${_until%.*} + ${_patience:-2})) _round=0
   # what is taken for a known one by its number is another one the next time
   while adopted || adopted; do
     [ "$_round" -lt 5 ] || kill -s STOP $_new
