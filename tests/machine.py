@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -24,6 +25,7 @@ __all__ = [
     "processes_with",
     "rss",
     "settled_below",
+    "take_host_name",
 ]
 
 MARK = "ANYSPAWN_TEST"
@@ -53,6 +55,18 @@ def kill_all(pids) -> None:
 def rss() -> int:
     """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def take_host_name(name: str) -> bool:
+    """Give this process and its children a host name, by which what they make tells its owner;
+    return whether that can be done.
+    """
+    try:
+        os.unshare(os.CLONE_NEWUTS)
+        socket.sethostname(name)
+    except (AttributeError, OSError):  # AttributeError: Python 3.11
+        return False
+    return True
 
 
 def alive(pid: int) -> bool:
