@@ -110,9 +110,12 @@ def pytest_unconfigure(config):
     skipped = reporter.stats.get("skipped", []) if reporter else []
     if not skipped:
         return
-    reasons = [str(report.longrepr[-1]) for report in skipped]
+    reasons = [str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped]
     needs = Counter(
-        next((need for word, need in NEEDS.items() if word in reason), reason) for reason in reasons
+        next(
+            (need for word, need in NEEDS.items() if word in reason), reason.removeprefix("needs ")
+        )
+        for reason in reasons
     )
     each = "; ".join(f"{count} need {need}" for need, count in needs.most_common())
     reporter.write_line(f"Skipped {len(skipped)} tests: {each}.")

@@ -35,11 +35,12 @@ MARK = "ANYSPAWN_TEST"
 def processes_with(text: str) -> list[int]:
     """Return the processes that have ``text`` in their environment, except this one."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
             try:
-                if text.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+                with open(f"/proc/{name}/environ", "rb", buffering=0) as environ:
+                    if text.encode() in environ.read():
+                        found.append(int(name))
             except OSError:
                 continue
     return found
