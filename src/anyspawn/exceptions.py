@@ -22,6 +22,7 @@ __all__ = [
     "NotStartedError",
     "NotStartedKind",
     "OutputLimitError",
+    "PlantedError",
     "SpawnError",
     "SpawnTimeoutError",
     "TransportError",
@@ -73,6 +74,21 @@ class SpawnError(AnyspawnError):
 
 class ExitError(SpawnError):
     """The program ran, and exited with a non-zero status or was killed by a signal."""
+
+
+class PlantedError(SpawnError):
+    """The program ran, exited, and left something new in a writable folder of `Bubblewrap` that the
+    host would run later: a hook of git, a start-up file of a shell, a task of an editor.
+
+    It is there still. ``completed.returncode`` is the program's status.
+
+    Attributes:
+        paths: Where it is, on the host.
+    """
+
+    def __init__(self, message: str, *, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.paths = paths
 
 
 class SpawnTimeoutError(SpawnError, TimeoutError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
-from anyspawn.argv._files import cover
+from anyspawn.argv._files import cover, is_within
+from anyspawn.argv._later import Later, named
 
 __all__ = ["covers"]
 
@@ -73,60 +74,46 @@ _PASSWORD = re.compile(
     rb"://[^/\s@]*:[^/\s@]+@|extraheader|_auth|authtoken|password\s*[=:]", re.IGNORECASE
 )
 
-_RUN_LATER = (
-    # by git
-    ".git/config",
-    ".git/hooks",
-    ".gitconfig",
-    ".gitmodules",
-    ".husky",
-    ".pre-commit-config.yaml",
-    # by shells
-    ".bash_login",
-    ".bash_logout",
-    ".bash_profile",
-    ".bashrc",
-    ".profile",
-    ".zlogin",
-    ".zprofile",
-    ".zshenv",
-    ".zshrc",
-    # by editors and agents
-    ".claude",
-    ".cursor",
-    ".devcontainer",
-    ".idea",
-    ".mcp.json",
-    ".vscode",
-    # by CI
-    ".circleci",
-    ".github/workflows",
-    ".gitlab-ci.yml",
-    "Jenkinsfile",
-)
-"""What cannot be written in a folder that is writable, unless it is writable itself: the host, or
-a host of others, would run it later.
-"""
-
 
 def covers(
-    readonly: Iterable[tuple[str, str]], writable: Iterable[tuple[str, str]]
+    readonly: Iterable[tuple[str, str]],
+    writable: Iterable[tuple[str, str]],
+    run_later: Mapping[str, Sequence[Later]],
 ) -> dict[str, Sequence[str]]:
     """Return bwrap's options for what is covered in folders, by their paths inside.
 
     Args:
         readonly, writable: The folders that are bound: on the host, and inside.
+        run_later: What the host would run later, by the writable folder that it is in.
+
+    Folders around something covered are mounts of themselves: those cannot be renamed, to have
+    another in their place.
     """
-    writable = list(writable)
+    readonly, writable = list(readonly), list(writable)
+    shown = [inside for _, inside in (*readonly, *writable)]
     found: dict[str, Sequence[str]] = {}
-    for host, inside in writable:
-        for path in _there(host, _RUN_LATER):
-            there = _inside(path, host, inside)
-            found[there] = ("--ro-bind", path, there)
+
+    def hold(path: str, host: str, inside: str) -> None:
+        there = _inside(path, host, inside)
+        if not named(there, inside, shown):
+            found.setdefault(there, ("--bind", path, there))
+
     for host, inside in (*readonly, *writable):
         for path in _secrets(host):
             there = _inside(path, host, inside)
             found[there] = (*cover(path)[:-1], there)
+            while (host, inside) in writable and (path := os.path.dirname(path)) != host:
+                hold(path, host, inside)
+    for host, inside in writable:
+        real = os.path.realpath(host)
+        for later in run_later.get(host, ()):
+            path = os.path.realpath(later.path)
+            there = _inside(path, real, inside)
+            if path == real or not is_within(path, real) or named(there, inside, shown):
+                continue
+            found.setdefault(there, ("--ro-bind", path, there))
+            if later.within:
+                hold(later.within, host, inside)
     return found
 
 

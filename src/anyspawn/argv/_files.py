@@ -6,6 +6,7 @@ import os
 import stat
 from contextlib import suppress
 from functools import cache
+from pathlib import PurePosixPath
 
 from anyspawn._model import Fill
 
@@ -17,6 +18,7 @@ __all__ = [
     "SYSTEM",
     "cover",
     "for_all",
+    "is_within",
     "kernel",
     "system",
 ]
@@ -160,3 +162,8 @@ def for_all(path: str) -> bool:
         return False
     needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else 0)
     return status.st_mode & needed == needed
+
+
+def is_within(path: str, outer: str) -> bool:
+    """Whether a path is another one, or lies in it."""
+    return PurePosixPath(path).is_relative_to(outer)

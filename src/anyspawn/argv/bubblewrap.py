@@ -5,12 +5,11 @@ from __future__ import annotations
 import os.path
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from anyspawn._egress import Egress
-from anyspawn.argv._files import SYSTEM, kernel, system
+from anyspawn.argv._files import SYSTEM, is_within, kernel, system
 from anyspawn.supervisor import resident_script
 
 if TYPE_CHECKING:
@@ -119,7 +118,14 @@ def _binds(config: Bubblewrap, command: Command) -> dict[str, Sequence[str]]:
     that the innermost one says how a file may be used.
     """
     binds = {inside: ("--ro-bind", host, inside) for host, inside in pairs(config.readonly)}
-    binds |= {inside: ("--bind", host, inside) for host, inside in pairs(config.writable)}
+    writable = list(pairs(config.writable))
+    for host, inside in writable:
+        # What may be made in another such folder may be missing yet.
+        missing = any(
+            inside != other and is_within(inside, other) and is_within(host, outer)
+            for outer, other in writable
+        )
+        binds[inside] = ("--bind-try" if missing else "--bind", host, inside)
     if config.bind_program:
         for path in _of_program(config, command):
             if path != "/" and not any(
@@ -151,11 +157,6 @@ def plain(path: str) -> str:
     ignores, become one.
     """
     return os.path.normpath(path).replace("//", "/")
-
-
-def is_within(path: str, outer: str) -> bool:
-    """Whether a path is another one, or lies in it."""
-    return PurePosixPath(path).is_relative_to(outer)
 
 
 def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:

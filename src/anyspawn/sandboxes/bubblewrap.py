@@ -6,8 +6,8 @@ import errno
 import os
 import platform
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +48,9 @@ from anyspawn.sandboxes._supervised import explain_report, supervised
 from anyspawn.supervisor import Report
 
 if TYPE_CHECKING:
+    from anyspawn.argv._later import Later
+    from anyspawn.sandboxes._planted import Planted
+
     StrPath = str | os.PathLike[str]
     Bind = StrPath | Mapping[StrPath, StrPath]
 
@@ -189,7 +192,8 @@ class Bubblewrap(ResidentSandbox):
             at another one, ``{host: inside}``. Secrets that lie in such a folder are covered,
             unless they are named themselves.
         writable: Likewise what it may read and write. What the host would run later, such as git's
-            hooks, is read-only in such a folder.
+            hooks, is read-only in such a folder and three folders deep, unless it is named itself;
+            where the program leaves something new of that kind, the error is a `PlantedError`.
         workdir: Where commands start, inside; it is made if it is not there. Default: ``/tmp``.
         bind_program: Let the program read its own file, by the command's path, and the running
             Python, as hooks need; those of a configuration file have it. Default: ``False``.
@@ -299,19 +303,37 @@ class Bubblewrap(ResidentSandbox):
         if self.seccomp == "auto" and not self._filters():
             _warn_of_no_filter(platform.machine())
         uid, gid = self._ids()
-        launch = self._launch(command, self._covers()).filled(etc=etc_folder(uid, gid))
+        planted = self._planted() if self.writable else None
+        covered = self._covers(planted.before if planted is not None else {})
+        launch = self._launch(command, covered).filled(etc=etc_folder(uid, gid))
         launch = attrs.evolve(launch, argv=(bwrap, *launch.argv[1:]))
-        if not isinstance(self.network, Egress):
-            yield self._as_user(launch)
-            return
-        from anyspawn._egress._attach import into_bubblewrap
+        async with AsyncExitStack() as stack:
+            judges: list[Callable[[Completed], Completed]] = []
+            if planted is not None:
+                stack.enter_context(planted.logged())
+                judges.append(planted.judged)
+            if isinstance(self.network, Egress):
+                from anyspawn._egress._attach import into_bubblewrap
 
-        async with into_bubblewrap(self.network, launch, command) as way:
+                way = await stack.enter_async_context(
+                    into_bubblewrap(self.network, launch, command)
+                )
+                judges.append(way.counted)
+                launch = way.launch
 
-            async def count(completed: Completed) -> Completed:
-                return way.counted(completed)
+            async def examine(completed: Completed) -> Completed:
+                for judge in judges:
+                    completed = judge(completed)
+                return completed
 
-            yield attrs.evolve(self._as_user(way.launch), examine=count)
+            launch = self._as_user(launch)
+            yield attrs.evolve(launch, examine=examine) if judges else launch
+
+    def _planted(self) -> Planted:
+        from anyspawn.sandboxes._planted import Planted
+
+        shown = [inside for _, inside in (*pairs(self.readonly), *pairs(self.writable))]
+        return Planted(list(pairs(self.writable)), shown)
 
     @property
     def _once(self) -> bool:
@@ -350,13 +372,13 @@ class Bubblewrap(ResidentSandbox):
         shown = self.readonly or self.writable or self.bind_program or self.extra_args
         return filters(self.seccomp, sees_host=bool(shown) or self.network is True)
 
-    def _covers(self) -> dict[str, Sequence[str]]:
+    def _covers(self, run_later: Mapping[str, Sequence[Later]]) -> dict[str, Sequence[str]]:
         """Return what is covered in the folders that are bound, as they are now."""
         if not (self.readonly or self.writable or self.bind_program):
             return {}
         prefixes = (sys.prefix, sys.base_prefix) if self.bind_program else ()
         readonly = (*pairs(self.readonly), *((plain(path), plain(path)) for path in prefixes))
-        return covers(readonly, pairs(self.writable))
+        return covers(readonly, pairs(self.writable), run_later)
 
 
 def _find_bwrap() -> str | None:

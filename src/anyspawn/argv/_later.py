@@ -1,0 +1,198 @@
+"""What the host would run later in a folder that a program may write to: git's hooks and settings,
+start-up files of shells, tasks of editors and agents, CI.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from attrs import frozen
+
+from anyspawn.argv._files import is_within
+
+__all__ = ["Later", "named", "run_later", "with_hooks"]
+
+_NAMES = (
+    # by git and what is built on it
+    ".gitconfig",
+    ".gitmodules",
+    ".husky",
+    ".pre-commit-config.yaml",
+    # by shells
+    ".bash_login",
+    ".bash_logout",
+    ".bash_profile",
+    ".bashrc",
+    ".profile",
+    ".zlogin",
+    ".zprofile",
+    ".zshenv",
+    ".zshrc",
+    # by editors and agents
+    ".claude",
+    ".cursor",
+    ".devcontainer",
+    ".idea",
+    ".mcp.json",
+    ".vscode",
+    # by CI
+    ".circleci",
+    ".github/workflows",
+    ".gitlab-ci.yml",
+    "Jenkinsfile",
+)
+"""Beside git's own files, which stand in `_of_git`."""
+_DEPTH = 3
+"""How many folders deep is looked."""
+_MOST = 5000
+"""How many of them are looked at, the outer ones first."""
+_BARE = ({"HEAD", "objects", "refs"}, {"HEAD", "commondir"})
+"""What makes a folder a repository without a ``.git``."""
+_KERNEL = ("/dev", "/proc", "/sys")
+
+_HARMLESS = re.compile(
+    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|symlinks"
+    r"|precomposeunicode|autocrlf|eol)"
+    r"|(remote|submodule)\.(url|pushurl|fetch|tagopt|prune|active)"
+    r"|branch\.(remote|merge|rebase|description)"
+    r"|user\.(name|email)|pull\.(rebase|ff)|lfs\.repositoryformatversion"
+    r"|extensions\.(objectformat|partialclone|refstorage)"
+)
+"""The settings of git that clone, init and branch write; others may name programs."""
+_SECTION = re.compile(r'\[\s*([\w.-]+)(?:\s+"(?:[^"\\]|\\.)*")?\s*\]')
+_KEY = re.compile(r"[\w-]+(?=\s*(=|[#;]|$))")
+_HOOKS_PATH = re.compile(r'hookspath\s*=\s*"?([^"\n]*[^"\s])', re.IGNORECASE)
+
+
+@frozen
+class Later:
+    """Something that the host would run later.
+
+    Args:
+        path: Where it is.
+        identity: Which files these are: it, and what it leads to where it is a link.
+        armed: There is something to be run. A folder of hooks has none as git makes it.
+        within: The folder around it that it is looked for in by name; empty where there is none.
+    """
+
+    path: str
+    identity: tuple[int, ...]
+    armed: bool = True
+    within: str = ""
+
+
+def with_hooks(folder: str) -> None:
+    """Make a repository's folder of hooks, which git makes, too, unless it was told otherwise: what
+    is not there cannot be read-only.
+    """
+    if os.path.isdir(f"{folder}/.git") and not os.path.islink(f"{folder}/.git"):
+        with suppress(OSError):
+            os.mkdir(f"{folder}/.git/hooks")
+
+
+def run_later(top: str) -> Iterator[Later]:
+    """Give what the host would run later in a folder, and in those below it, three deep."""
+    todo = [(top, 0)]
+    for count, (folder, depth) in enumerate(todo):  # it grows meanwhile
+        if count == _MOST:
+            yield Later(top, ())  # a program may make more of them than anybody can look at
+            return
+        try:
+            with os.scandir(folder) as entries:
+                names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except PermissionError:
+            yield from _later(folder)  # whoever may not list it may still get into it
+            continue
+        except OSError:  # it is a file, or gone
+            continue
+        for name in _NAMES:
+            first, _, second = name.partition("/")
+            if first in names:
+                within = os.path.join(folder, first) if second else ""
+                yield from _later(os.path.join(folder, name), within=within)
+        if ".git" in names:
+            yield from _of_repository(os.path.join(folder, ".git"))
+        elif any(names.keys() >= bare for bare in _BARE) and not folder.endswith("/.git"):
+            yield from _of_git(folder)
+        if depth < _DEPTH:
+            for name, is_folder in names.items():
+                path = os.path.join(folder, name)
+                if is_folder and name != ".git" and name not in _NAMES and path not in _KERNEL:
+                    todo.append((path, depth + 1))
+
+
+def named(there: str, inside: str, binds: Iterable[str]) -> bool:
+    """Whether what lies in a folder is, or lies in, another one of those that are named."""
+    return any(is_within(there, bind) for bind in binds if bind != inside)
+
+
+def _later(path: str, *, armed: bool = True, within: str = "") -> Iterator[Later]:
+    with suppress(OSError):
+        own = os.lstat(path)
+        identity = [own.st_dev, own.st_ino]
+        with suppress(OSError):
+            target = os.stat(path)
+            identity += [target.st_dev, target.st_ino]
+        yield Later(path, tuple(identity), armed, within)
+
+
+def _of_repository(git: str) -> Iterator[Later]:
+    """Give what there is by a ``.git``: a folder, or a file that says where that is."""
+    if os.path.isdir(git):
+        yield from _of_git(git, within="" if os.path.islink(git) else git)
+        return
+    yield from _later(git, armed=False)
+    if text := _text(git).removeprefix("gitdir:").strip():
+        yield from _of_git(os.path.normpath(os.path.join(os.path.dirname(git), text)))
+
+
+def _of_git(git: str, within: str = "", *, follow: bool = True) -> Iterator[Later]:
+    """Give what there is in git's own folder."""
+    for name in ("config", "config.worktree"):
+        path = os.path.join(git, name)
+        text = _text(path)
+        yield from _later(path, armed=not _harmless(text), within=within)
+        if (found := _HOOKS_PATH.search(text)) and within:
+            yield from _later(os.path.normpath(os.path.join(os.path.dirname(git), found[1])))
+    hooks = os.path.join(git, "hooks")
+    try:
+        armed = any(not name.endswith(".sample") for name in os.listdir(hooks))
+    except OSError:
+        armed = True
+    yield from _later(hooks, armed=armed, within=within)
+    elsewhere = os.path.join(git, "commondir")
+    if (text := _text(elsewhere).strip()) and follow:
+        linked = os.path.basename(os.path.dirname(git)) == "worktrees"
+        yield from _later(elsewhere, armed=not linked)
+        yield from _of_git(os.path.normpath(os.path.join(git, text)), follow=False)
+
+
+def _harmless(text: str) -> bool:
+    """Whether a configuration of git has only settings that name no program."""
+    section = ""
+    for line in text.splitlines():
+        rest = line.strip()
+        if header := _SECTION.match(rest):
+            section, rest = header[1].lower(), rest[header.end() :].strip()
+        if not rest or rest[0] in "#;":
+            continue
+        key = _KEY.match(rest)
+        if key is None or not _HARMLESS.fullmatch(f"{section}.{key[0].lower()}"):
+            return False
+    return True
+
+
+def _text(path: str) -> str:
+    """Return a file's beginning; what cannot be read counts as a setting that is not known."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return "?"
+    with open(fd, "rb") as file, suppress(OSError):
+        return file.read(2**20).decode(errors="replace")
+    return "?"

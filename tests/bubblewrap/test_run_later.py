@@ -1,0 +1,257 @@
+"""What the host would run later in a writable folder: it stays as it is; what is new is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+
+import anyio
+import attrs
+import pytest
+
+import anyspawn
+from anyspawn import Bubblewrap, Cleanup, ExitError, PlantedError, SpawnTimeoutError, spawn
+from machine import bubblewrap_works
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(
+        not bubblewrap_works(), reason="needs bubblewrap, and permission to make user namespaces"
+    ),
+]
+
+GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=b")
+
+
+def git(folder, *argv):
+    return subprocess.run([*GIT, "-C", folder, *argv], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """One with a commit, a nested one, a bare one, and one whose git folder is elsewhere in it."""
+    top = tmp_path / "top"
+    for place, *options in (
+        ("top",),
+        ("top/a/b/nested",),
+        ("top/bare.git", "--bare"),
+        ("top/linked", "--separate-git-dir", str(top / "a/real")),
+    ):
+        git(tmp_path, "init", "-q", *options, place)
+    git(top, "commit", "-q", "--allow-empty", "-m", "first")
+    return top
+
+
+def box(folder, *named):
+    return Bubblewrap(
+        writable=[{folder: "/w"}, *({folder / n: f"/w/{n}"} for n in named)], workdir="/w"
+    )
+
+
+EVIL = "mkdir -p $1/hooks; printf '#!/bin/sh\\necho EVIL >&2\\n' >$1/hooks/pre-commit; chmod +x $1/hooks/pre-commit"
+COPY = "cp -r .git evil; rm -r evil/hooks"
+WRITE = "for f; do { echo evil >$f; } 2>/dev/null && echo $f; done; true"
+
+
+async def test_repositories_cannot_be_changed_where_the_host_would_run_it(repository):
+    """Neither at the top, nor in sub-folders, bare, or where `.git` is a file; git itself works."""
+    (repository / "a/.vscode").mkdir()
+    (repository / "a/.bashrc").write_text("x")
+    names = [
+        f"{place}/{name}"
+        for place in (".git", "a/b/nested/.git", "bare.git", "a/real")
+        for name in ("config", "hooks/post-commit", "hooks/pre-commit")
+    ]
+    names += ["linked/.git", "a/.vscode/tasks.json", "a/.bashrc", "a/file"]
+    done = await spawn(["sh", "-c", WRITE, "sh", *names], sandbox=box(repository), check=True)
+    assert done.text == "a/file\n"
+    script = "git add a/file && git commit -qm x && git checkout -qb other && git status --short"
+    done = await spawn(["sh", "-c", script], sandbox=box(repository), env=who())
+    assert done.ok, done
+    assert git(repository, "log", "--format=%s", "other").stdout == "x\nfirst\n"
+
+
+def who():
+    return {
+        f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+
+
+async def test_git_cannot_be_moved_away(repository):
+    """To have another one in its place; nor can the folders around secrets."""
+    for name in (".github/workflows/ci.yml", ".config/gh/hosts.yml"):
+        (repository / name).parent.mkdir(parents=True)
+        (repository / name).write_text("x")
+    for name in (".git", ".github", ".config"):
+        done = await spawn(["mv", name, "x"], sandbox=box(repository))
+        assert "Device or resource busy" in done.stderr_text
+        assert (repository / name).exists()
+
+
+async def test_what_is_read_only_by_name_stays_so(repository):
+    """Also where there is something in it that is held in its place."""
+    (repository / "a/.config/gh").mkdir(parents=True)
+    for place in ("a", "a/b"):
+        sandbox = attrs.evolve(box(repository), readonly=[{repository / place: f"/w/{place}"}])
+        names = ["a/b/nested/.git/x", "a/b/x"] + ["a/x", "a/.config/x"] * (place == "a")
+        done = await spawn(["sh", "-c", WRITE, "sh", *names], sandbox=sandbox, check=True)
+        assert done.text == ""
+
+
+async def test_a_folder_of_hooks_is_made_where_there_is_none(repository):
+    """As git does: it would not be read-only otherwise."""
+    subprocess.run(["rm", "-r", repository / ".git/hooks"], check=True)
+    done = await spawn(["sh", "-c", EVIL, "sh", ".git"], sandbox=box(repository))
+    assert "Read-only" in done.stderr_text
+    assert os.listdir(repository / ".git/hooks") == []
+
+
+PLANTS = {
+    "a start-up file": ("echo evil >.bashrc", [".bashrc"]),
+    "a task": ("mkdir -p x/.vscode; echo {} >x/.vscode/tasks.json", ["x/.vscode"]),
+    "a link": ("mkdir evil; ln -s evil .claude", [".claude"]),
+    "a workflow": ("mkdir -p .github/workflows; echo >.github/workflows/x.yml", [".github/workflows"]),
+    "a hook in a new repository": (f"git init -q x; {EVIL}", ["x/.git/hooks"]),
+    "a setting in a new repository": (
+        "git init -q x; git -C x config core.fsmonitor ./evil",
+        ["x/.git/config"],
+    ),
+    "a bare repository": ("git init -q --bare y; git -C y config alias.x '!evil'", ["y/config"]),
+    "a common folder": (
+        f"{COPY}; rm evil/HEAD; set -- evil; {EVIL}; echo ../evil >.git/commondir",
+        [".git/commondir", "evil/hooks"],
+    ),
+    "a git file": (
+        f"{COPY}; set -- evil; {EVIL}; mkdir x; echo gitdir: ../evil >x/.git",
+        ["evil/hooks"],
+    ),
+    "a nested repository's place": (
+        f"mv a old; git init -q a/b/nested; set -- a/b/nested/.git; {EVIL}",
+        ["a/b/nested/.git/hooks"],
+    ),
+    "settings of git that include others": (
+        "git init -q x; printf '[include] path = evil' >>x/.git/config",
+        ["x/.git/config"],
+    ),
+    "a folder that cannot be listed": ("mkdir x; echo >x/.bashrc; chmod 311 x", ["x"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", [name for name in PLANTS if "listed" not in name])
+async def test_what_is_new_is_told(repository, what):
+    """Whatever status the program has."""
+    script, paths = PLANTS[what]
+    done = await spawn(
+        ["sh", "-c", f"{script}\nexit 3", "sh", "x/.git"], sandbox=box(repository), env=who()
+    )
+    assert isinstance(done.error, PlantedError), done
+    assert done.returncode == 3
+    assert {str(repository / path) for path in paths} <= set(done.error.paths)
+    assert "'sh' exited with status 3; new in a writable folder" in str(done.error)
+    assert all((repository / path).exists() for path in paths)
+
+
+async def test_more_folders_than_are_looked_at(tmp_path):
+    """A program that makes so many is told of; where so many were there, the outer ones are looked
+    at.
+    """
+    script = "import os\nfor n in range(5001): os.makedirs(f'x/{n}', exist_ok=True)"
+    argv = ["python3", "-c", f"{script}\nopen('.bashrc', 'w')"]
+    for paths in ((str(tmp_path), f"{tmp_path}/.bashrc"), (f"{tmp_path}/.bashrc",)):
+        done = await spawn(argv, sandbox=box(tmp_path), timeout=100)
+        assert isinstance(done.error, PlantedError), done.stderr
+        assert done.error.paths == paths
+        (tmp_path / ".bashrc").unlink()
+
+
+@pytest.mark.parametrize("place", ["common", "file", "nested"])
+def test_the_host_would_run_it(repository, place):
+    """The attacks above are real: git on the host runs the hook that was planted."""
+    script, where = {
+        "common": (PLANTS["a common folder"][0], "."),
+        "file": (PLANTS["a git file"][0], "x"),
+        "nested": (PLANTS["a nested repository's place"][0], "a/b/nested"),
+    }[place]
+    subprocess.run(["sh", "-c", script, "sh"], cwd=repository, check=True)
+    assert "EVIL" in git(repository / where, "commit", "--allow-empty", "-m", "x").stderr
+
+
+async def test_what_git_makes_is_no_plant(repository):
+    """A clone, a new repository, a branch that follows another: nothing of theirs is run."""
+    script = (
+        "git clone -q . x && git init -q y && git -C x checkout -qb z origin/b && git -C x tag t"
+    )
+    done = await spawn(["sh", "-c", script], sandbox=box(repository))
+    assert done.ok, done
+
+
+async def test_what_is_named_may_be_made(repository):
+    """Also where it is not there yet, and where it is."""
+    (repository / ".claude").mkdir()
+    script = "echo x >.bashrc; echo x >.claude/x; git config alias.x y"
+    allowed = box(repository, ".bashrc", ".claude", ".git")
+    done = await spawn(["sh", "-c", script], sandbox=allowed)
+    assert done.ok, done
+    assert (repository / ".bashrc").read_text() == (repository / ".claude/x").read_text() == "x\n"
+
+
+async def test_it_is_told_however_the_call_ends(repository, caplog):
+    """By a timeout it stands in that error, by a cancellation in the log."""
+    script = "echo x >.bashrc; echo done; sleep 60"
+    done = await spawn(["sh", "-c", script], sandbox=box(repository), timeout=2)
+    assert isinstance(done.error, SpawnTimeoutError)
+    assert f"run by the host later: {repository}/.bashrc" in str(done.error)
+    assert done.cleanup is Cleanup.CONFIRMED
+    (repository / ".bashrc").unlink()
+    caplog.clear()
+    with anyio.CancelScope() as scope:
+        await spawn(
+            ["sh", "-c", script],
+            sandbox=box(repository),
+            timeout=60,
+            on_output=lambda *_: scope.cancel(),
+        )
+    assert scope.cancelled_caught
+    (record,) = (r for r in caplog.records if r.levelno == logging.WARNING)
+    assert f"{repository}/.bashrc" in record.getMessage()
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_each_call_tells_of_its_own(repository, resident):
+    """What was there before a call is not new in it; and then it is read-only."""
+    async with Bubblewrap(writable=[repository], workdir=repository, resident=resident) as sandbox:
+        assert (await spawn(["true"], sandbox=sandbox)).ok
+        done = await spawn(["touch", ".bashrc"], sandbox=sandbox)
+        assert isinstance(done.error, PlantedError)
+        assert (await spawn(["true"], sandbox=sandbox)).ok
+        done = await spawn(["touch", ".bashrc"], sandbox=sandbox)
+        assert type(done.error) is ExitError
+
+
+async def test_a_live_program_is_told_of(repository, caplog):
+    """In its outcome, and in the log."""
+    argv = ["sh", "-c", "echo x >.bashrc"]
+    async with anyspawn.open_process(argv, sandbox=box(repository)) as process:
+        await process.wait()
+    assert isinstance(process.completed.error, PlantedError)
+    assert any(f"{repository}/.bashrc" in record.getMessage() for record in caplog.records)
+
+
+def test_an_ordinary_user_is_told_also_of_what_it_cannot_list(unprivileged):
+    """Of a start-up file, and of a folder that the program shut."""
+    run = (
+        "import anyio, os, sys, tempfile\n"
+        "from anyspawn import Bubblewrap, spawn\n"
+        "folder = tempfile.mkdtemp()\n"
+        "os.mkdir(folder + '/.git')\n"
+        "open(folder + '/.profile', 'w').close()\n"
+        "box = Bubblewrap(writable=[folder], workdir=folder)\n"
+        "done = anyio.run(lambda: spawn(['sh', '-c', sys.argv[1]], sandbox=box, timeout=55))\n"
+        "paths = getattr(done.error, 'paths', done)\n"
+        "print(*(os.path.relpath(path, folder) for path in paths), done.stderr.count(b'nly'))\n"
+        "os.chmod(folder + '/x', 0o700)\n"
+    )
+    script = f"{PLANTS['a folder that cannot be listed'][0]}; echo x >.zshrc; echo x >.profile; echo x >.git/hooks/x"
+    told = unprivileged.run(run, script).stdout.split()
+    assert sorted(told) == [".zshrc", "2", "x"]
