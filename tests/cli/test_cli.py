@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -148,7 +149,21 @@ class TestOptions:
             (["--timeout", "5x", "--", "true"], b"'--timeout': '5x' is no duration"),
             (["--timeout", "0", "--", "true"], b"'--timeout': '0' is no time at all"),
             (["--output-limit", "ten", "--", "true"], b"'--output-limit': 'ten' is no size"),
-            (["--env", "=x", "--", "true"], b"env: "),
+            (["--env", "=x", "--", "true"], b"anyspawn: --env: "),
+            (["--mode", "docker_run", "--", "true"], b"docker_run: --image is missing"),
+            (["--mode", "kubectl_exec", "--", "true"], b"anyspawn: --pod or --selector: give one"),
+            (
+                ["--mode", "docker_exec", "--container", "-x", "--", "true"],
+                b"anyspawn: --container must not start with '-'",
+            ),
+            (
+                ["--mode", "bubblewrap", "--network", "curl", "x"],
+                b"--network takes no name in bubblewrap, not 'curl'; write -- before the program",
+            ),
+            (
+                ["--mode", "docker_run", "--image", "i", "--network", "--", "true"],
+                b"--network takes a network's name in docker_run",
+            ),
             (["--no-such-option", "--", "true"], b"--no-such-option"),
             (
                 ["--mode", "bubblewarp", "--", "true"],
@@ -667,6 +682,49 @@ class TestHelp:
             "[default: no limit; with --json 16MiB]",
         ):
             assert words in text
+
+    def test_the_options_of_a_mode_stand_together(self):
+        """Each under its modes, and no summary of a command is cut."""
+        sections = re.split(r"\nOptions", run("--help").stdout.decode())[1:]
+        assert [section.partition("\n")[0] for section in sections] == [
+            ":",
+            " for bubblewrap:",
+            " for docker_run and docker_exec:",
+            " for kubectl_exec and kubectl_run:",
+            " for several modes:",
+        ]
+        for section, option in zip(
+            sections, ("--timeout", "--readonly", "--mount", "--pod", "--image"), strict=True
+        ):
+            assert re.search(rf"^  {option} ", section, re.MULTILINE)
+        assert b"..." not in cli("--help").stdout.partition(b"\nCommands:")[2]
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            ("anyspawn run --mode bub", ["bubblewrap"]),
+            ("anyspawn hook run agent.yaml gu", ["guard", "gust"]),
+            ("anyspawn hook run agent.yaml guard --phase before_e", ["before_execution"]),
+            ("anyspawn hook trace agent.yaml session_s", ["session_start"]),
+            ("anyspawn hook run absent.yaml gu", []),
+        ],
+    )
+    def test_modes_hooks_and_phases_are_completed(self, words, found, tmp_path):
+        """By Tab, in bash."""
+        (tmp_path / "agent.yaml").write_text(
+            "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\nspec: {hooks: {"
+            + ", ".join(
+                f"{name}: {{command: 'true', hook: tool}}" for name in ("gust", "guard", "a")
+            )
+            + "}}\n"
+        )
+        env = {
+            "_ANYSPAWN_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        done = cli(env=os.environ | env, cwd=tmp_path)
+        assert sorted(line.partition(",")[2] for line in done.stdout.decode().split()) == found
 
     def test_without_click_one_line_says_what_to_install(self):
         """Where the extra is not installed, there is no traceback, and the status is 2."""

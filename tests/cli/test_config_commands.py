@@ -12,6 +12,8 @@ import sys
 import pytest
 from jsonschema import Draft202012Validator
 
+from machine import bubblewrap_works
+
 CLI = [sys.executable, "-m", "anyspawn"]
 CONFIG = """apiVersion: promptkit.altairalabs.ai/v1alpha1
 kind: RuntimeConfig
@@ -373,3 +375,50 @@ def test_colors_on_a_terminal_alone(tmp_path):
     file.write_text("kind: x\n")
     assert b"\x1b[" in on_terminal("check", str(file))
     assert b"\x1b[" not in on_terminal("check", str(file), NO_COLOR="1")
+
+
+class TestInit:
+    def test_what_it_writes_runs(self, tmp_path):
+        """It is valid, denies and allows, and the lines that are printed work as they are."""
+        done = cli("init", "agent", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        _, check, ask = done.stdout.decode().splitlines()
+        env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        (tmp_path / "anyspawn").write_text(f'#!/bin/sh\nexec {" ".join(CLI)} "$@"\n')
+        (tmp_path / "anyspawn").chmod(0o755)
+        for line, status, words in (
+            (check, 0, "ok (1 sandbox, 1 hook)"),
+            (ask, 3, "outside of the folder"),
+            (ask.replace("/etc/passwd", "notes.txt"), 0, '"allow": true'),
+        ):
+            shown = subprocess.run(
+                line, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+            )
+            assert (shown.returncode, words in shown.stdout) == (status, True), shown
+
+    def test_the_sandbox_that_it_offers_works(self, tmp_path):
+        """Once the comment's mark is taken away."""
+        cli("init", cwd=tmp_path)
+        file = tmp_path / "agent.yaml"
+        file.write_text(file.read_text().replace("# sandbox: box", "sandbox: box"))
+        done = cli(
+            "hook", "run", str(file), "guard", input=b'{"Name": "read", "Args": {"path": "/x"}}'
+        )
+        if not bubblewrap_works():
+            pytest.skip("bwrap does not work here")
+        assert (done.returncode, b"outside" in done.stdout) == (3, True), done
+
+    def test_nothing_is_overwritten(self, tmp_path):
+        """Also where only one of the files is there."""
+        (tmp_path / "guard.py").write_text("mine")
+        done = cli("init", str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"guard.py is there already; nothing was written" in done.stderr
+        assert [file.name for file in tmp_path.iterdir()] == ["guard.py"]
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        """One line says which, and why."""
+        (tmp_path / "file").touch()
+        done = cli("init", str(tmp_path / "file" / "agent"))
+        assert done.returncode == 1
+        assert done.stderr.decode() == f"anyspawn: {tmp_path / 'file' / 'agent'}: Not a directory\n"

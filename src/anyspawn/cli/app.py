@@ -13,6 +13,7 @@ from anyspawn.cli.box import box
 from anyspawn.cli.check import check
 from anyspawn.cli.doctor import doctor
 from anyspawn.cli.hook import hook
+from anyspawn.cli.init import init
 from anyspawn.cli.modes import modes
 from anyspawn.cli.outcome import OWN_FAILURE
 from anyspawn.cli.prune import prune
@@ -21,8 +22,27 @@ from anyspawn.cli.schema import schema
 
 __all__ = ["start"]
 
+_UNCUT = 1000
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Uncut(click.Group):
+    """A group whose help has the whole first sentence of each command."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, self.commands[name].get_short_help_str(limit=_UNCUT))
+                    for name in self.list_commands(ctx)
+                ]
+            )
+
+
+@click.group(
+    cls=_Uncut,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="anyspawn", message="%(prog)s %(version)s")
 @click.pass_context
 def anyspawn(context: click.Context) -> None:
@@ -36,6 +56,7 @@ def anyspawn(context: click.Context) -> None:
       anyspawn modes                                  where programs can run
       anyspawn doctor                                 what of that works on this machine
       anyspawn check agent.yaml                       what is wrong with a configuration
+      anyspawn init                                   a configuration and a hook to start from
 
     "anyspawn COMMAND --help" has more examples, and says what each exit status means.
     """  # noqa: D301  click is told by that very character to leave lines as they are
@@ -43,7 +64,7 @@ def anyspawn(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (box, check, doctor, hook, modes, prune, run, schema):
+for command in (box, check, doctor, hook, init, modes, prune, run, schema):
     anyspawn.add_command(command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,11 +31,25 @@ def hook() -> None:
     """Try the hooks of a configuration."""
 
 
+def _names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a hook of the configuration that was typed before it."""
+    with suppress(Exception):  # what cannot be read has no names, and Tab is no place to say why
+        return [
+            name for name in load(context.params["config"]).hooks if name.startswith(incomplete)
+        ]
+    return []
+
+
+def _phases(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [phase for phase in PHASES if phase.startswith(incomplete)]
+
+
 @hook.command("run")
 @click.argument("config", type=click.Path(), required=False)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @click.option(
     "--phase",
+    shell_complete=_phases,
     help="When the hook is asked, such as before_call. Default: the hook's own, if it has just one.",
 )
 @click.option(
@@ -108,7 +123,7 @@ def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | N
 
 @hook.command("trace")
 @click.argument("config", type=click.Path())
-@click.argument("phase")
+@click.argument("phase", shell_complete=_phases)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def trace_hooks(context: click.Context, config: str, phase: str, *, as_json: bool) -> int:

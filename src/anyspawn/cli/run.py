@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import stat
 from collections.abc import Callable
@@ -15,7 +16,16 @@ import anyio
 import attrs
 import click
 
-from anyspawn import ArgvSandbox, Command, Completed, ConfigError, Egress, Sandbox, lookup_sandbox
+from anyspawn import (
+    ArgvSandbox,
+    Command,
+    Completed,
+    ConfigError,
+    Egress,
+    Sandbox,
+    default_registry,
+    lookup_sandbox,
+)
 from anyspawn._fields import parse_size
 from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
 from anyspawn.cli.streamed import spawn_streamed
@@ -29,7 +39,7 @@ _KUBECTL = ("kubectl_exec", "kubectl_run")
 _MODES = {
     "readonly": ("bubblewrap",),
     "writable": ("bubblewrap",),
-    "network": ("bubblewrap",),
+    "network": ("bubblewrap", "docker_run"),
     "allow_host": ("bubblewrap", "docker_run"),
     "image": ("docker_run", "kubectl_run"),
     "mounts": ("docker_run",),
@@ -46,6 +56,9 @@ _MODES = {
     "kubectl_path": _KUBECTL,
 }
 """The modes that know a sandbox's setting."""
+_SECTIONS = (("bubblewrap",), _DOCKER, _KUBECTL)
+"""The modes whose options stand together in the help."""
+_SEVERAL = "Options for several modes"
 _STOP = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
@@ -74,9 +87,49 @@ def _unit(
     return convert
 
 
-@click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
+class _ByMode(click.Command):
+    """A command whose help has the options of each mode together."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if isinstance(option, click.Option) and record is not None:
+                rows.setdefault(_section(_setting(option)), []).append(record)
+        several = rows.pop(_SEVERAL)
+        for title, records in (*rows.items(), (_SEVERAL, several)):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _setting(option: click.Parameter) -> str:
+    return (option.name or "").rstrip("_")
+
+
+def _section(setting: str) -> str:
+    modes = _MODES.get(setting)
+    if modes is None:
+        return "Options"
+    among = [family for family in _SECTIONS if set(modes) <= set(family)]
+    return f"Options for {' and '.join(among[0])}" if among else _SEVERAL
+
+
+def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [mode for mode in default_registry.modes() if mode.startswith(incomplete)]
+
+
+@click.command(
+    cls=_ByMode,
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] --",
+    short_help="Run PROGRAM to its end, and end what it leaves behind.",
+)
 @click.option(
-    "--mode", default="direct", show_default=True, help='Where to run; "anyspawn modes" lists them.'
+    "--mode",
+    default="direct",
+    show_default=True,
+    shell_complete=_modes,
+    help='Where to run; "anyspawn modes" lists them.',
 )
 @click.option(
     "--timeout",
@@ -111,15 +164,21 @@ def _unit(
     "--readonly",
     multiple=True,
     metavar="PATH",
-    help="bubblewrap: let the program read PATH. Repeatable.",
+    help="Let the program read PATH. Repeatable.",
 )
 @click.option(
     "--writable",
     multiple=True,
     metavar="PATH",
-    help="bubblewrap: let it write to PATH too. Repeatable.",
+    help="Let it write to PATH too. Repeatable.",
 )
-@click.option("--network", is_flag=True, help="bubblewrap: share the host's network.")
+@click.option(
+    "--network",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="bubblewrap: share the host's network. docker_run: join the network NAME; none for no network.",
+)
 @click.option(
     "--allow-host",
     multiple=True,
@@ -149,17 +208,17 @@ def _unit(
 @click.option(
     "--namespace",
     metavar="NAME",
-    help="kubectl_exec, kubectl_run: the namespace.  [default: the context's]",
+    help="The namespace.  [default: the context's]",
 )
 @click.option(
     "--kubeconfig",
     metavar="FILE",
-    help="kubectl_exec, kubectl_run: the kubeconfig.  [default: kubectl's own]",
+    help="The kubeconfig.  [default: kubectl's own]",
 )
 @click.option(
-    "--context", "context_", metavar="NAME", help="kubectl_exec, kubectl_run: its context."
+    "--context", "context_", metavar="NAME", help="Its context.  [default: the kubeconfig's]"
 )
-@click.option("--user", metavar="USER", help="docker_run, docker_exec: the user inside.")
+@click.option("--user", metavar="USER", help="The user inside.")
 @click.option(
     "--extra-arg",
     "extra_args",
@@ -170,12 +229,12 @@ def _unit(
 @click.option(
     "--docker-path",
     metavar="PROGRAM",
-    help="docker_run, docker_exec: the client.  [default: docker]",
+    help="The client.  [default: docker]",
 )
 @click.option(
     "--kubectl-path",
     metavar="PROGRAM",
-    help="kubectl_exec, kubectl_run: the client.  [default: kubectl]",
+    help="The client.  [default: kubectl]",
 )
 @click.argument(
     "argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]..."
@@ -252,29 +311,58 @@ def run(
         run_it = partial(_run, sandbox, command, streams, as_json=as_json, hand_on=hand_on)
         return anyio.run(run_it)
     except (ConfigError, ValueError) as exc:
-        raise click.UsageError(str(exc), context) from exc
+        raise click.UsageError(_in_options(str(exc), context), context) from exc
+
+
+def _options(context: click.Context) -> dict[str, str]:
+    """Return the options by the settings that they stand for."""
+    return {_setting(option): option.opts[0] for option in context.command.params}
+
+
+def _in_options(message: str, context: click.Context) -> str:
+    """Return a message that begins with a field's name, or with two, with the options' names."""
+    options = _options(context)
+    names = "|".join(sorted(options, key=len, reverse=True))
+    head = re.match(rf"(\w+: )?(?:{names})( or (?:{names}))?\b", message)
+    if head is None:
+        return message
+    begin = len(head[1] or "")
+    named = re.sub(rf"\b(?:{names})\b", lambda name: options[name[0]], message[begin : head.end()])
+    return message[:begin] + named + message[head.end() :]
 
 
 def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the sandbox's settings, or raise an error for an option that its mode does not
     know.
     """
-    settings = {name.rstrip("_"): value for name, value in options.items() if value}
+    given = {name.rstrip("_"): value for name, value in options.items()}
+    network = given.pop("network")
+    settings = {name: value for name, value in given.items() if value}
+    if network is not None:
+        settings["network"] = network
     for name in settings:
         if mode not in _MODES[name]:
-            option = next(
-                o.opts[0] for o in context.command.params if (o.name or "").rstrip("_") == name
-            )
             raise click.UsageError(
-                f"{option} is for --mode {' and '.join(_MODES[name])}; {mode!r} does not know it",
+                f"{_options(context)[name]} is for --mode {' and '.join(_MODES[name])}; "
+                f"{mode!r} does not know it",
                 context,
             )
     for name in ("readonly", "writable"):
         if name in settings:
             settings[name] = _absolute(settings[name])
-    if "allow_host" in settings:
-        if "network" in settings:
+    if "network" in settings:
+        if "allow_host" in settings:
             raise click.UsageError("--allow-host and --network exclude each other", context)
+        if mode == "bubblewrap":
+            if network:
+                hint = f"--network takes no name in bubblewrap, not {network!r}; write -- before the program"
+                raise click.UsageError(hint, context)
+            settings["network"] = True
+        elif not network:
+            raise click.UsageError(
+                f"--network takes a network's name in {mode}, such as --network=none", context
+            )
+    if "allow_host" in settings:
         try:
             settings["network"] = Egress(allow=settings.pop("allow_host"))
         except ConfigError as exc:
