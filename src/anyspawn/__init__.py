@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anyspawn._call import open_process, spawn, start_process
-from anyspawn._egress import Egress
 from anyspawn._limits import Limits
 from anyspawn._model import (
     Cleanup,
@@ -38,11 +37,12 @@ from anyspawn.exceptions import (
     SpawnTimeoutError,
     TransportError,
 )
-from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
+    from anyspawn._egress import Egress
     from anyspawn._spawn.live import Process
+    from anyspawn.sandboxes.bubblewrap import Bubblewrap
     from anyspawn.sandboxes.docker_exec import DockerExec
     from anyspawn.sandboxes.docker_run import DockerRun
     from anyspawn.sandboxes.kubectl_exec import KubectlExec
@@ -93,12 +93,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sandbox when it is first asked for: most programs use one kind, and should not wait
-    for the others.
+    """Import what not every program needs when it is first asked for: most use one kind of sandbox,
+    and should not wait for the others.
     """
     from anyspawn._registry import LATER
 
-    for module, found in [*LATER.values(), ("anyspawn._spawn.live", "Process")]:
+    others = ("anyspawn._spawn.live", "Process"), ("anyspawn._egress", "Egress")
+    for module, found in (*LATER.values(), *others):
         if found == name:
             from importlib import import_module
 

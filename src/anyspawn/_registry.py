@@ -13,7 +13,6 @@ from anyspawn._model import Sandbox
 from anyspawn._sandbox import ArgvSandbox
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError
-from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ _MOST_NAMES = 100
 _LONGEST_WORD = 100
 
 LATER = {
+    "bubblewrap": ("anyspawn.sandboxes.bubblewrap", "Bubblewrap"),
     "docker_exec": ("anyspawn.sandboxes.docker_exec", "DockerExec"),
     "docker_run": ("anyspawn.sandboxes.docker_run", "DockerRun"),
     "kubectl_exec": ("anyspawn.sandboxes.kubectl_exec", "KubectlExec"),
@@ -202,7 +202,6 @@ class Registry:
 
 default_registry = Registry("anyspawn.sandboxes")
 default_registry.register("direct", factory_for(Direct))
-default_registry.register("bubblewrap", factory_for(Bubblewrap))
 for _mode in LATER:
     default_registry.register(_mode, _Later(_mode))
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 
 CLI = [sys.executable, "-m", "anyspawn"]
@@ -698,6 +699,15 @@ class TestHelp:
         ):
             assert re.search(rf"^  {option} ", section, re.MULTILINE)
         assert b"..." not in cli("--help").stdout.partition(b"\nCommands:")[2]
+
+    def test_a_summary_is_the_first_sentence_of_the_commands_own_help(self):
+        """For every command, each of which is a module that is imported when it is called."""
+        from anyspawn.cli import app
+
+        context = click.Context(app.anyspawn)
+        for name, summary in app._COMMANDS.items():
+            command = app.anyspawn.get_command(context, name)
+            assert command.get_short_help_str(limit=1000) == summary
 
     @pytest.mark.parametrize(
         ("words", "found"),

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
 from anyspawn import __version__
-from anyspawn._foreign import plain
-from anyspawn.cli.box import box
-from anyspawn.cli.check import check
-from anyspawn.cli.doctor import doctor
-from anyspawn.cli.hook import hook
-from anyspawn.cli.init import init
-from anyspawn.cli.modes import modes
-from anyspawn.cli.outcome import OWN_FAILURE
-from anyspawn.cli.prune import prune
-from anyspawn.cli.run import run
-from anyspawn.cli.schema import schema
 
 __all__ = ["start"]
 
-_UNCUT = 1000
+_COMMANDS = {
+    "box": "Run PROGRAM in a fresh hardened container, with this folder as /work.",
+    "check": "Check RuntimeConfig files, and name all their problems with their places.",
+    "doctor": "Look at what anyspawn can use on this machine, and say what to do about what is missing "
+    "or broken.",
+    "hook": "Try the hooks of a configuration.",
+    "init": "Write a configuration, agent.yaml, and a hook that runs, guard.py, into FOLDER.",
+    "modes": 'List the modes that "anyspawn run --mode" knows, installed plugins included.',
+    "prune": "List and remove the containers or pods, running or not, whose owner on this host is provably "
+    "dead.",
+    "run": "Run PROGRAM to its end, and end what it leaves behind.",
+    "schema": "Print the JSON Schema of RuntimeConfig files, for editors and other checkers.",
+}
+"""The subcommands. The module of each is imported when it is called: to import all of them takes
+longer than many programs run.
+"""
 
 
-class _Uncut(click.Group):
-    """A group whose help has the whole first sentence of each command."""
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"anyspawn.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from anyspawn._registry import nearest
+
+            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], list(_COMMANDS))}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, self.commands[name].get_short_help_str(limit=_UNCUT))
-                    for name in self.list_commands(ctx)
-                ]
-            )
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(
-    cls=_Uncut,
+    cls=_Lazy,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,10 +80,6 @@ def anyspawn(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (box, check, doctor, hook, init, modes, prune, run, schema):
-    anyspawn.add_command(command)
-
-
 def start() -> int:
     """Run the command line; return the exit status."""
     try:
@@ -75,6 +87,9 @@ def start() -> int:
         color = False if os.environ.get("NO_COLOR") else None
         status = anyspawn.main(prog_name="anyspawn", standalone_mode=False, color=color)
     except click.ClickException as exc:
+        from anyspawn._foreign import plain
+        from anyspawn.cli.outcome import OWN_FAILURE
+
         context = exc.ctx if isinstance(exc, click.UsageError) else None
         path = context.command_path if context else "anyspawn"
         message = plain(" ".join(exc.format_message().split()))

@@ -21,14 +21,12 @@ from anyspawn import (
     Command,
     Completed,
     ConfigError,
-    Egress,
     Sandbox,
     default_registry,
     lookup_sandbox,
 )
 from anyspawn._fields import parse_size
 from anyspawn.cli.outcome import OWN_FAILURE, exit_status, reason, to_json
-from anyspawn.cli.streamed import spawn_streamed
 from anyspawn.cli.streams import Reader, StreamError, Writer, fill_closed_streams
 from anyspawn.cli.units import parse_duration
 
@@ -122,7 +120,6 @@ def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     cls=_ByMode,
     context_settings={"allow_interspersed_args": False},
     options_metavar="[OPTIONS] --",
-    short_help="Run PROGRAM to its end, and end what it leaves behind.",
 )
 @click.option(
     "--mode",
@@ -363,6 +360,8 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
                 f"--network takes a network's name in {mode}, such as --network=none", context
             )
     if "allow_host" in settings:
+        from anyspawn import Egress
+
         try:
             settings["network"] = Egress(allow=settings.pop("allow_host"))
         except ConfigError as exc:
@@ -441,6 +440,8 @@ async def _run(
 async def _spawn(sandbox: Sandbox, command: Command, *, hand_on: bool) -> Completed:
     try:
         if command.stdin is None and hand_on and isinstance(sandbox, ArgvSandbox):
+            from anyspawn.cli.streamed import spawn_streamed
+
             return await spawn_streamed(sandbox, attrs.evolve(command, stdin=b""), Reader(0))
         return await sandbox.spawn(command)
     finally:
