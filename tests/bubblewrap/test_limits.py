@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +26,7 @@ from anyspawn import (
 from anyspawn._spawn.bounds import homes
 from anyspawn.argv import docker_run_argv
 from anyspawn.containers import SecurityConfig
-from machine import bubblewrap_works
+from machine import bubblewrap_works, eventually
 
 pytestmark = [
     pytest.mark.anyio,
@@ -50,6 +55,8 @@ raise SystemExit(3 if len(children) < 60 else 0)
 """
 BOMB = ":(){ :|: & }; :; sleep 0.5; exit 3"
 FILES = "held = [open('/dev/null') for n in range(100)]"
+MANY = itertools.count(23)
+"""Limits that no other test has."""
 BURN = "import os\nfor n in range(3): os.fork()\nwhile True: pass"
 
 
@@ -156,14 +163,66 @@ async def test_defaults_and_none():
     assert (await spawn(show, sandbox=Bubblewrap(limits=None))).text == (await spawn(show)).text
 
 
-async def test_no_control_group_is_left(small):
-    """Each is removed with its call, or the sandbox that was started ahead."""
-    await spawn(["true"], sandbox=small, check=True)
-    await small.aclose()
+def groups_for(limits):
+    """The control groups of this process that hold as many processes as some limits."""
+    paths = Path(homes()["pids"].path).glob(f"anyspawn-{os.getpid()}-*")
+    return {path for path in paths if int((path / "pids.max").read_text()) == limits.processes}
+
+
+def charged(limits):
+    """How many processes of those groups have not been reaped; without control groups, none."""
+    groups = groups_for(limits) if "pids" in homes() else ()
+    return sum(int((path / "pids.current").read_text()) for path in groups)
+
+
+async def test_a_control_group_serves_the_next_program():
+    """As it is empty after a call; not one whose limits were met, nor one that was removed."""
+    if "pids" not in homes():
+        pytest.skip("needs a control group for processes")
+    limits = Limits(processes=next(MANY), memory=None)
+    sandbox = Bubblewrap(limits=limits)
+    await spawn(["true"], sandbox=sandbox, check=True)
+    (first,) = groups_for(limits)
+    assert not eventually(lambda: charged(limits))  # all are reaped
+    await spawn(["true"], sandbox=sandbox, check=True)
+    assert groups_for(limits) == {first}
+    assert not eventually(lambda: charged(limits))
+    done = await spawn([PYTHON, "-c", FORKS], sandbox=sandbox)
+    assert "refused processes" in str(done.error)
+    assert not groups_for(limits)
+    assert (await spawn(["true"], sandbox=sandbox)).ok
+    (second,) = groups_for(limits)
+    assert not (second / "cgroup.procs").read_text()
+    second.rmdir()
+    assert (await spawn(["true"], sandbox=sandbox)).ok
+
+
+async def test_a_control_group_that_holds_memory_serves_no_other():
+    """Files in memory, that a program left on the host, would count for the next one."""
+    if "memory" not in homes() or not os.access("/dev/shm", os.W_OK):
+        pytest.skip("needs a control group for memory, and /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        limits = Limits(memory="64MiB", processes=next(MANY))
+        sandbox = Bubblewrap(writable=[{folder: "/w"}], limits=limits)
+        for _ in range(4):
+            script = "head -c 24M /dev/zero >$(mktemp /w/XXXXXX)"
+            done = await spawn(["sh", "-c", script], sandbox=sandbox)
+            assert done.ok, done
+            assert not eventually(lambda: charged(limits))
+
+
+def test_no_control_group_is_left():
+    """Each is removed when the interpreter exits at the latest."""
+    run = (
+        "import anyio, os\n"
+        "from anyspawn import Bubblewrap, spawn\n"
+        "anyio.run(lambda: spawn(['true'], sandbox=Bubblewrap(), check=True))\n"
+        "print(os.getpid())"
+    )
+    own = subprocess.run([sys.executable, "-c", run], stdout=subprocess.PIPE, check=True)
     for home in homes().values():
-        assert not [
-            name for name in os.listdir(home.path) if name.startswith(f"anyspawn-{os.getpid()}-")
-        ]
+        name = f"anyspawn-{int(own.stdout)}-"
+        assert not [other for other in os.listdir(home.path) if other.startswith(name)]
 
 
 async def test_a_program_of_this_host():

@@ -7,6 +7,7 @@ limits of single processes are all that there is.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 from collections.abc import Collection
@@ -33,6 +34,14 @@ _NEEDED = ("memory", "pids", "cpu")
 
 _left: set[str] = set()
 """Control groups that could not be removed yet, as something of them was still there."""
+_Wanted = tuple[tuple[str, float], ...]
+_spare: list[tuple[_Wanted, dict[str, str]]] = []
+"""Control groups that are empty, for a program with the same limits: to make one takes a
+millisecond.
+"""
+_MOST_SPARE = 16
+_LITTLE = 64
+"""What part of a group's memory may be charged to it already, for files that somebody has read."""
 
 
 @frozen
@@ -56,6 +65,9 @@ def homes() -> dict[str, Home]:
     own = os.getpid()
     if own not in _known:
         _known.clear()  # a copy of another process begins anew
+        _left.clear()
+        _spare.clear()
+        atexit.register(_remove_spare, own)
         _known[own] = _homes()
         for home in set(_known[own].values()):
             _clear(home.path)
@@ -138,20 +150,34 @@ class Bound:
     def __init__(self, limits: Limits, pid: int, *, alone: bool) -> None:
         self._limits = limits
         self._groups: dict[str, str] = {}
+        self._whole = False
         try:
             self._group(pid)
             self._resources(pid, alone=alone)
         except BaseException:
             self.lift()
             raise
+        self._whole = all(name in self._groups for name, _ in _wanted(limits) if name in homes())
 
     def _group(self, pid: int) -> None:
-        limits, places = self._limits, homes()
-        memory = limits.bytes_of("memory")
-        wanted = {"memory": memory, "pids": limits.processes, "cpu": limits.cpu}
+        places = homes()
+        while groups := _take_spare(_wanted(self._limits)):
+            self._groups = groups
+            with suppress(FileNotFoundError):  # somebody has removed what was empty
+                self._begin(pid)
+                return
+        self._groups = {}
+        self._make(places)
+        self._begin(pid)
+
+    def _begin(self, pid: int) -> None:
+        for path in dict.fromkeys(self._groups.values()):
+            _write(f"{path}/cgroup.procs", str(pid))
+
+    def _make(self, places: dict[str, Home]) -> None:
         name = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-        for controller, value in wanted.items():
-            if value is None or controller not in places:
+        for controller, value in _wanted(self._limits):
+            if controller not in places:
                 continue
             home = places[controller]
             path = f"{home.path}/{name}"
@@ -164,8 +190,6 @@ class Bound:
             for file, text in _settings(controller, value, unified=home.unified):
                 with suppress(FileNotFoundError):  # a kernel without swap accounting
                     _write(f"{path}/{file}", text)
-        for path in dict.fromkeys(self._groups.values()):
-            _write(f"{path}/cgroup.procs", str(pid))
 
     def _resources(self, pid: int, *, alone: bool) -> None:
         if resource is None or not hasattr(resource, "prlimit"):
@@ -193,14 +217,73 @@ class Bound:
         return " and ".join(said)
 
     def lift(self) -> None:
-        """Remove what was made; what is not empty yet is removed later."""
-        _left.update(self._groups.values())
+        """Keep the control group for another program, if it is whole and has met no limit; else
+        remove it, or later where it is not empty yet.
+        """
+        old = self._groups
+        if old and self._whole and not self.reached():
+            _spare.append((_wanted(self._limits), old))
+            old = _spare.pop(0)[1] if len(_spare) > _MOST_SPARE else {}
         self._groups = {}
-        for path in tuple(_left):
-            with suppress(OSError):
-                os.rmdir(path)
-            if not os.path.isdir(path):
-                _left.discard(path)
+        _left.update(old.values())
+        _remove(_left)
+
+
+def _wanted(limits: Limits) -> _Wanted:
+    wanted = {
+        "memory": limits.bytes_of("memory"),
+        "pids": limits.processes,
+        "cpu": limits.cpu,
+    }
+    return tuple((name, value) for name, value in wanted.items() if value is not None)
+
+
+def _take_spare(wanted: _Wanted) -> dict[str, str]:
+    """Return a group that is kept for such limits and is as a new one; none where there is none."""
+    for spare in tuple(_spare):
+        if spare[0] == wanted and _is_as_new(*spare):
+            with suppress(ValueError):  # another thread has taken it
+                _spare.remove(spare)
+                return spare[1]
+    return {}
+
+
+def _remove_spare(pid: int) -> None:
+    if os.getpid() == pid:
+        _remove({path for _, groups in _spare for path in groups.values()} | _left)
+
+
+def _remove(paths: set[str]) -> None:
+    for path in tuple(paths):
+        with suppress(OSError):
+            os.rmdir(path)
+        if not os.path.isdir(path):
+            paths.discard(path)
+
+
+def _is_as_new(wanted: _Wanted, groups: dict[str, str]) -> bool:
+    little = dict(wanted).get("memory", 0) // _LITTLE
+    return (
+        _holds(groups.get("pids"), "pids.current") == 0
+        and _holds(groups.get("memory"), "memory.current", "memory.usage_in_bytes") <= little
+        and not any(_lists(path) for path in set(groups.values()))
+    )
+
+
+def _lists(path: str) -> bool:
+    try:
+        with open(f"{path}/cgroup.procs", "rb", buffering=0) as file:
+            return bool(file.read(1))
+    except OSError:
+        return True
+
+
+def _holds(path: str | None, *files: str) -> float:
+    """Return how much is charged to a control group; a process is until it is reaped."""
+    for name in files if path is not None else ():
+        with suppress(OSError), open(f"{path}/{name}", "rb", buffering=0) as file:
+            return int(file.read())
+    return 0 if path is None else math.inf
 
 
 def _values(limits: Limits, groups: Collection[str], *, alone: bool) -> dict[str, int]:
