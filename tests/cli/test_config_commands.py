@@ -59,6 +59,39 @@ def test_hook_run(config, name, status, allow):
         )
 
 
+TOOLS = """apiVersion: promptkit.altairalabs.ai/v1alpha1
+kind: RuntimeConfig
+spec:
+  tools:
+    search: {command: sh, args: [-c, 'echo "{\\"result\\": $(cat)}"']}
+    later: {command: echo, args: ['{"pending": {"reason": "approval"}}']}
+    broken: {command: echo, args: ['{"error": "no net"}']}
+    failing: {command: sh, args: [-c, 'echo why >&2; exit 5']}
+    noise: {command: echo, args: [hello]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told", "said"),
+    [
+        ("search", 0, {"result": {"args": {"q": "x"}}}, b""),
+        ("later", 0, {"pending": {"reason": "approval", "message": ""}}, b""),
+        ("broken", 3, {"error": "no net"}, b""),
+        ("failing", 4, None, b"'sh' exited with status 5; stderr: why"),
+        ("noise", 4, None, b"tool 'noise' failed: its answer is not one JSON object"),
+        ("nope", 2, None, b"no tool that is a program is called 'nope' (there are: search"),
+    ],
+)
+def test_tool_run(tmp_path, name, status, told, said):
+    """The answer is one JSON object; a tool that failed is told apart from one that says so."""
+    file = tmp_path / "agent.yaml"
+    file.write_text(TOOLS)
+    done = cli("tool", "run", str(file), name, input=b'{"q": "x"}')
+    assert done.returncode == status
+    assert said in done.stderr
+    assert (json.loads(done.stdout) if done.stdout else None) == told
+
+
 def test_hook_run_with_settings_of_claude_code(tmp_path):
     """All hooks of an event are asked, by its own name or by the phase's."""
     file = tmp_path / "settings.json"

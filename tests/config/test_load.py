@@ -35,6 +35,7 @@ from anyspawn.config import (
 )
 from anyspawn.containers import SecurityConfig
 from anyspawn.hooks import ExecEvalHook, ExecProviderHook, ExecSessionHook, ExecToolHook
+from anyspawn.tools import ExecEval, ExecSelector, ExecTool
 
 FILES = Path(__file__).parents[2] / "examples" / "config"
 HEAD = "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
@@ -142,6 +143,23 @@ def test_every_field():
         ExecSessionHook(name="sessions", command="/usr/local/bin/track"),
         ExecEvalHook(name="metrics", command="push-metrics", timeout=2),
     ]
+    search = ExecTool(
+        name="search",
+        command=str(FILES / "search.py"),
+        args=["--fast"],
+        env=["HOME"],
+        runtime="server",
+        sandbox=box.for_hooks(),
+        output_limit=4096,
+    )
+    assert loaded.tools == {"search": search}
+    assert loaded.evals == {
+        "tone": ExecEval(name="tone", command=str(FILES / "tone.py"), timeout=5)
+    }
+    assert loaded.selectors == {
+        "nearest": ExecSelector(name="nearest", command=str(FILES / "nearest.py"), timeout=2)
+    }
+    assert (loaded.tool_selector, loaded.skills_selector) == ("nearest", "nearest")
 
 
 def test_merge_keys_and_anchors():
@@ -576,6 +594,18 @@ def test_the_schema_and_the_reader_agree(hook):
         ("{sandbox: {}}", False),
         ("{snadboxes: {}}", False),
         ("{tools: {}, books_and_more: {}, skills: {}}", True),
+        ("{tools: {t: {command: x, sandbox: null}}}", False),
+        ("{tools: {t: {command: x, runtime: '${R:-server}', description: d}}}", True),
+        ("{tools: {t: {command: x, timout_ms: 5}}}", False),
+        ("{tools: {t: {comand: x}}}", False),
+        ("{tools: {t: {http: {url: x}}, u: null}}", True),
+        ("{evals: {t: {command: x, timeout_ms: 5}}}", True),
+        ("{evals: {t: {http: {url: x}}}}", False),
+        ("{selectors: {t: {command: ''}}}", False),
+        ("{selectors: {t: {command: x, args: [1]}}}", False),
+        ("{eval: {}}", False),
+        ("{tool: {}}", False),
+        ("{selector: {}}", False),
     ],
 )
 def test_the_schema_and_the_reader_agree_on_variables_and_names(spec, valid):

@@ -119,7 +119,7 @@ async def test_the_last_that_leaves_closes(tmp_path):
     hooks = await second.__aenter__()
     asked = hooks["h"]
     assert (await asked.before_execution({})).allow
-    (life,) = [server._life for server in asked._servers.values()]
+    (life,) = [server._life for server in asked._servers.by_loop.values()]
     await first.__aexit__(None, None, None)
     assert not life.over
     assert (await asked.before_execution({})).allow

@@ -309,7 +309,7 @@ def briefly(hook):
     short for the start.
     """
     brief = attrs.evolve(hook, timeout=0.3)
-    brief._servers.update(hook._servers)
+    brief._servers.by_loop.update(hook._servers.by_loop)
     return brief
 
 
@@ -357,7 +357,7 @@ async def test_a_server_that_ended_between_calls():
     async with server() as hook:
         pid = (await ask(hook)).metadata["pid"]
         os.kill(pid, signal.SIGKILL)
-        await next(iter(hook._servers.values()))._life.ended.wait()
+        await next(iter(hook._servers.by_loop.values()))._life.ended.wait()
         decision = await ask(hook)
         assert decision.allow
         assert decision.metadata["pid"] != pid
@@ -429,7 +429,7 @@ async def test_a_server_that_does_not_read():
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(ask, hook, "x" * 100_000)
-        life = next(iter(hook._servers.values()))._life
+        life = next(iter(hook._servers.by_loop.values()))._life
         assert not life._to_send
         assert not life._under_way
 

@@ -39,7 +39,7 @@ from anyspawn import (
     spawn,
 )
 from anyspawn.argv import bubblewrap_argv
-from anyspawn.config import RuntimeConfig, load_config
+from anyspawn.config import OpenConfig, RuntimeConfig, load_config
 from anyspawn.containers import (
     ContainerInfo,
     ContainerManager,
@@ -49,7 +49,16 @@ from anyspawn.containers import (
     reap_orphans,
     running,
 )
-from anyspawn.hooks import Decision, ExecHook, ExecToolHook, HookRunner, ToolRequest, run_hooks
+from anyspawn.hooks import (
+    Decision,
+    EvalResult,
+    ExecHook,
+    ExecToolHook,
+    HookRunner,
+    ToolRequest,
+    run_hooks,
+)
+from anyspawn.tools import Selection, ToolResult
 
 
 async def calls(chunks: list[bytes]) -> None:
@@ -174,7 +183,10 @@ async def containers(manager: ContainerManager, spec: ContainerSpec) -> None:
 async def hooks(guard: ExecToolHook, config: RuntimeConfig) -> None:
     assert_type(await guard.before_execution({"any": ["json"]}), Decision)
     async with config.open() as runner:
-        assert_type(runner, HookRunner)
+        assert_type(runner, OpenConfig)
+        assert_type(await runner.tools["search"]({"q": 1}), ToolResult)
+        assert_type(await runner.evals["tone"]("text"), EvalResult)
+        assert_type(await runner.selectors["near"]({}, []), Selection)
         assert_type(await run_hooks(runner, "before_execution", ToolRequest(name="x")), Decision)
         assert_type(runner["guard"], ExecHook)
     assert_type(load_config("agent.yaml"), RuntimeConfig)

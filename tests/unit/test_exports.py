@@ -17,6 +17,7 @@ import anyspawn.config
 import anyspawn.containers
 import anyspawn.hooks
 import anyspawn.testing
+import anyspawn.tools
 
 PUBLIC = [
     anyspawn,
@@ -25,6 +26,7 @@ PUBLIC = [
     anyspawn.containers,
     anyspawn.hooks,
     anyspawn.testing,
+    anyspawn.tools,
     importlib.import_module("anyspawn.exceptions"),
 ]
 

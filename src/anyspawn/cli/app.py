@@ -24,6 +24,7 @@ _COMMANDS = {
     "dead.",
     "run": "Run PROGRAM to its end, and end what it leaves behind.",
     "schema": "Print the JSON Schema of RuntimeConfig files, for editors and other checkers.",
+    "tool": "Try the tools of a configuration.",
 }
 """The subcommands. The module of each is imported when it is called: to import all of them takes
 longer than many programs run.

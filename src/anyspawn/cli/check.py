@@ -50,9 +50,13 @@ def _check(config: str) -> int:
     for note in loaded.warnings:
         place = ":".join(str(part) for part in (config, note.line, note.column) if part is not None)
         click.echo(click.style(f"{place}: ", bold=True) + f"warning: {note}")
-    click.echo(
-        f"{config}: ok ({_count(len(loaded.sandboxes), 'sandbox', 'es')}, {_count(len(loaded.hooks), 'hook', 's')})"
-    )
+    found = [
+        _count(len(loaded.sandboxes), "sandbox", "es"),
+        _count(len(loaded.hooks), "hook", "s"),
+    ]
+    more = (loaded.tools, "tool"), (loaded.evals, "eval"), (loaded.selectors, "selector")
+    found += [_count(len(programs), name, "s") for programs, name in more if programs]
+    click.echo(f"{config}: ok ({', '.join(found)})")
     return 0
 
 

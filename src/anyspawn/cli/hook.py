@@ -21,7 +21,7 @@ from anyspawn.hooks._claude import CLAUDE
 from anyspawn.hooks._payloads import to_wire
 from anyspawn.hooks._phases import PHASES
 
-__all__ = ["hook"]
+__all__ = ["hook", "payload"]
 
 _DENIED = 3
 
@@ -102,7 +102,7 @@ def run_hook(
             f"no hook is called {name!r} (there are: {', '.join(loaded.hooks) or 'none'})", context
         )
     chosen = _phase(loaded.hooks[name], phase, context)
-    return _tell(context, partial(_ask, loaded, name, chosen, _payload(context)))
+    return _tell(context, partial(_ask, loaded, name, chosen, payload(context)))
 
 
 def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | None) -> int:
@@ -118,7 +118,7 @@ def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | N
         click.echo(str(exc), err=True)
         return 1
     chosen: Any = events.get(phase, phase)
-    return _tell(context, partial(_ask_all, runner, chosen, _payload(context)))
+    return _tell(context, partial(_ask_all, runner, chosen, payload(context)))
 
 
 @hook.command("trace")
@@ -152,7 +152,7 @@ def trace_hooks(context: click.Context, config: str, phase: str, *, as_json: boo
         )
     chosen = next(known for known in PHASES if known == phase)
     try:
-        decision, rows = anyio.run(trace.rows, loaded, chosen, _payload(context))
+        decision, rows = anyio.run(trace.rows, loaded, chosen, payload(context))
     except TypeError as exc:
         raise click.UsageError(str(exc), context) from exc
     except KeyboardInterrupt:
@@ -196,7 +196,8 @@ def _phase(hook: ExecHook, phase: str | None, context: click.Context) -> Phase:
     return next(known for known in hook.phases if known == phase)
 
 
-def _payload(context: click.Context) -> Any:
+def payload(context: click.Context) -> Any:
+    """Return the JSON value that stdin is."""
     if sys.stdin is not None and sys.stdin.isatty():
         click.echo("anyspawn: type the JSON payload, then Ctrl-D at the start of a line", err=True)
     try:

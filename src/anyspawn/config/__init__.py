@@ -1,5 +1,5 @@
-"""Configuration files: sandboxes and hooks in YAML, in the form of a Kubernetes resource. Needs the
-``config`` extra.
+"""Configuration files: sandboxes, hooks and other programs in YAML, in the form of a Kubernetes
+resource. Needs the ``config`` extra.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 try:
     from anyspawn.config._hook import HookConfig
     from anyspawn.config._problems import ConfigProblem, InvalidConfigError
-    from anyspawn.config._runtime import RuntimeConfig, load_config, parse_config
+    from anyspawn.config._runtime import OpenConfig, RuntimeConfig, load_config, parse_config
     from anyspawn.config._schema import json_schema
 except ModuleNotFoundError as exc:
     if exc.name not in {"cattrs", "yaml"}:
@@ -19,6 +19,7 @@ __all__ = [
     "ConfigProblem",
     "HookConfig",
     "InvalidConfigError",
+    "OpenConfig",
     "RuntimeConfig",
     "json_schema",
     "load_config",

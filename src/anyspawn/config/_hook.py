@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os.path
-import re
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import frozen
 
-from anyspawn._env import Env
 from anyspawn._model import Sandbox
-from anyspawn.exceptions import ConfigError
+from anyspawn.config._program import ProgramConfig
 from anyspawn.hooks import (
     ExecAgentHook,
     ExecEvalHook,
@@ -29,11 +26,9 @@ from anyspawn.hooks._protocols import OnFailure, ProtocolName
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
-__all__ = ["LONGEST_MS", "HookConfig"]
+__all__ = ["HookConfig"]
 
 Phase = Literal[ProviderPhase, ToolPhase, SessionPhase, AgentEvent]
-LONGEST_MS = 1e9
-"""Milliseconds."""
 
 _KINDS: Mapping[str, type[ExecHook]] = {
     "provider": ExecProviderHook,
@@ -44,12 +39,8 @@ _KINDS: Mapping[str, type[ExecHook]] = {
 }
 
 
-def _names(env: Mapping[str, str] | tuple[str, ...]) -> str:
-    return repr(Env(env))
-
-
 @frozen(kw_only=True)
-class HookConfig:
+class HookConfig(ProgramConfig):
     """A hook, as a configuration file has it.
 
     Args:
@@ -84,71 +75,26 @@ class HookConfig:
             relative one starts from the configuration file's folder.
     """
 
-    command: str
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] | tuple[str, ...] = field(default=(), repr=_names)
-    timeout_ms: float | None = None
     hook: Literal["provider", "tool", "session", "eval", "agent"]
     phases: tuple[Phase, ...] | None = None
     mode: Literal["filter", "observe"] | None = None
-    sandbox: str | None = None
     on_failure: OnFailure = "deny"
     protocol: ProtocolName = "exec"
     matcher: str = "*"
-    output_limit: int = field(default=2**20)
-    runtime: Literal["exec", "server"] = "exec"
     rewrites: bool = False
     sequential: bool = False
     names: Literal["pascal", "snake"] = "pascal"
     project: str | None = None
 
-    def __attrs_post_init__(self) -> None:
-        if self.timeout_ms is not None and not self.timeout_ms <= LONGEST_MS:
-            raise ConfigError(
-                f"timeout_ms must be at most {LONGEST_MS:,.0f}, not {self.timeout_ms}"
-            )
+    def check(self) -> None:
+        """Raise what is wrong with it, wherever it runs."""
         self.make("hook", None, "/")
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
-        """Give what is no mistake, and may not be what was meant.
-
-        Args:
-            sandbox: Where it runs.
-            folder: The configuration file's.
-        """
-        if sandbox is None or isinstance(sandbox, (Direct, Bubblewrap)):
-            yield from self._notes_of_command(folder, looked_up=not isinstance(sandbox, Bubblewrap))
+        """Give what is no mistake, and may not be what was meant; arguments as there."""
+        yield from super().notes(sandbox, folder)
         if self.hook == "eval" and (self.mode is not None or self.phases is not None):
             yield "mode and phases mean nothing for eval hooks, and are ignored"
-        for index, arg in enumerate(self.args):
-            beside = os.path.join(folder, arg)
-            if not os.path.isabs(arg) and not arg.startswith("-") and os.path.isfile(beside):
-                yield (
-                    f"args[{index}]: {arg!r} is a file beside the configuration, but is looked up "
-                    "in the working directory; write its whole path, or make it the command"
-                )
-
-    def _notes_of_command(self, folder: str, *, looked_up: bool) -> Iterator[str]:
-        """Give what is odd about a program of this host.
-
-        Args:
-            folder: The configuration file's.
-            looked_up: Whether a bare name is looked up on this process's ``PATH``.
-        """
-        if "/" in self.command:
-            file = os.path.join(folder, os.path.expanduser(self.command))
-        elif not looked_up or "PATH" in Env(self.env):
-            return
-        else:
-            file = shutil.which(self.command) or ""
-        if not os.path.exists(file):
-            if re.search(r"\s", self.command):
-                yield "command: it is one name, with spaces in it; put arguments in args"
-            else:
-                where = "in the configuration's folder" if "/" in self.command else "on PATH"
-                yield f"command: it does not exist {where}"
-        elif not (os.path.isfile(file) and os.access(file, os.X_OK)):
-            yield "command: it is not a program; make it executable (chmod +x)"
 
     def make(self, name: str, sandbox: Sandbox | None, folder: str) -> ExecHook:
         """Return the hook.
@@ -161,29 +107,17 @@ class HookConfig:
         Raises:
             ConfigError, TypeError, ValueError: Something does not go together.
         """
-        command = self.command
-        if "/" in command and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):
-            command = os.path.normpath(os.path.join(folder, os.path.expanduser(command)))
         project = self.project
         if project is not None and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):
             project = os.path.normpath(os.path.join(folder, os.path.expanduser(project)))
-        if isinstance(sandbox, Bubblewrap):
-            sandbox = sandbox.for_hooks()
         optional: dict[str, Any] = {"phases": self.phases, "mode": self.mode}
         if self.hook == "eval":
             optional = {}
         return _KINDS[self.hook](
-            name=name,
-            command=command,
-            args=self.args,
-            env=self.env,
-            timeout=None if self.timeout_ms is None else self.timeout_ms / 1000,
-            sandbox=sandbox,
+            **self.common(name, sandbox, folder),
             on_failure=self.on_failure,
             protocol=self.protocol,
             matcher=self.matcher,
-            output_limit=self.output_limit,
-            runtime=self.runtime,
             rewrites=self.rewrites,
             sequential=self.sequential,
             names=self.names,

@@ -1,4 +1,4 @@
-"""`RuntimeConfig`: sandboxes and hooks from a file."""
+"""`RuntimeConfig`: sandboxes, and the programs that run there, from a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import anyio
 import attrs
@@ -19,17 +19,30 @@ from anyspawn._telemetry import warn
 from anyspawn.config._fields import build, class_in, placed
 from anyspawn.config._hook import HookConfig
 from anyspawn.config._problems import ConfigProblem, InvalidConfigError, Path, dotted, listed
+from anyspawn.config._program import ProgramConfig
 from anyspawn.config._variables import Expanded, expand
 from anyspawn.config._yaml import Document
 from anyspawn.hooks import ExecHook, HookRunner
+from anyspawn.hooks._runner import Served
+from anyspawn.tools import ExecEval, ExecSelector, ExecTool
+from anyspawn.tools._exec import ExecProgram
 
-__all__ = ["API_VERSION", "KIND", "SECTIONS", "RuntimeConfig", "load_config", "parse_config"]
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "SECTIONS",
+    "OpenConfig",
+    "RuntimeConfig",
+    "load_config",
+    "parse_config",
+]
 
 API_VERSION = "promptkit.altairalabs.ai/v1alpha1"
 KIND = "RuntimeConfig"
 TOP = ("apiVersion", "kind", "metadata", "spec")
-SECTIONS = ("sandboxes", "hooks")
+SECTIONS = ("sandboxes", "hooks", "tools", "evals", "selectors")
 _CLOSING = 30.0
+_DRAINING = 10.0
 _MOST_BYTES = 4 * 2**20 + 3
 """What is read of a file: more than a document may have, in any encoding of it."""
 
@@ -52,16 +65,74 @@ def _near(word: str) -> str:
 
 NEAR_MISSES = "|".join(_near(section) for section in SECTIONS)
 """Keys of ``spec`` that can only be meant to be one of ours."""
+OF_PROGRAM = f"command|args|runtime|sandbox|{_near('command')}"
+"""Keys that only a tool has which is a program."""
+NOT_PROGRAMS = (
+    "name",
+    "namespace",
+    "description",
+    "input_schema",
+    "output_schema",
+    "mode",
+    "labels",
+)
+"""Keys of a tool that say nothing of the program, and are left alone."""
+
+_P = TypeVar("_P", bound=ExecProgram)
+_S = TypeVar("_S", bound=ProgramConfig)
+_T = TypeVar("_T")
+
+
+class OpenConfig(HookRunner):
+    """An open configuration: a `HookRunner` of its hooks, and its other programs.
+
+    Attributes:
+        hooks: The runner itself: ``hooks.run(phase, payload)``, ``hooks["name"]``.
+        tools: By name; ``await tools["search"](args)``.
+        evals: By name.
+        selectors: By name.
+    """
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        super().__init__(config.hooks.values())
+        self.tools = config.tools
+        self.evals = config.evals
+        self.selectors = config.selectors
+
+    @property
+    def hooks(self) -> Self:
+        """The hooks."""
+        return self
+
+    @property
+    def _programs(self) -> list[ExecProgram]:
+        return [*self.tools.values(), *self.evals.values(), *self.selectors.values()]
+
+    @property
+    def _served(self) -> list[Served]:
+        programs = [program for program in self._programs if program.runtime == "server"]
+        return [*super()._served, *programs]
+
+    async def drain_programs(self) -> None:
+        """Wait until no call of a tool, evaluator or selector is under way."""
+        for program in self._programs:
+            await program.drained()
 
 
 @frozen(kw_only=True)
 class RuntimeConfig:
-    """The sandboxes and hooks that a configuration file describes, checked and ready.
+    """The sandboxes, hooks and other programs that a configuration file describes, checked and
+    ready.
 
     Args:
         metadata: What the file says of itself.
         sandboxes: By name.
         hooks: By name, in the file's order, which is that in which denials count.
+        tools: Those that are programs, by name.
+        evals: By name, which is the evaluation's type.
+        selectors: By name.
+        tool_selector: The selector of tools that ``spec.tool_selector`` names, if any.
+        skills_selector: The selector of skills that ``spec.skills.selector`` names, if any.
         warnings: What is no mistake, and may not be what was meant, each with its place. They are
             in the log, too.
     """
@@ -69,15 +140,20 @@ class RuntimeConfig:
     metadata: Mapping[str, Any]
     sandboxes: Mapping[str, Sandbox]
     hooks: Mapping[str, ExecHook]
+    tools: Mapping[str, ExecTool] = field(factory=dict[str, ExecTool])
+    evals: Mapping[str, ExecEval] = field(factory=dict[str, ExecEval])
+    selectors: Mapping[str, ExecSelector] = field(factory=dict[str, ExecSelector])
+    tool_selector: str | None = None
+    skills_selector: str | None = None
     warnings: tuple[ConfigProblem, ...] = field(default=(), repr=False, eq=False)
     _users: PerLoop[list[object]] = field(
         init=False, factory=lambda: PerLoop(list), repr=False, eq=False
     )
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[HookRunner]:
-        """Give a `HookRunner` with all hooks; on the way out, drain those that observe, and close
-        the sandboxes.
+    async def open(self) -> AsyncIterator[OpenConfig]:
+        """Give all hooks and other programs, ready to be called; on the way out, drain hooks that
+        observe and calls under way, and close the sandboxes.
 
         It may be opened several times at once, and closed in any order, from any task: servers and
         sandboxes are closed by the last that leaves.
@@ -85,8 +161,11 @@ class RuntimeConfig:
         user, users = object(), self._users.get()
         users.append(user)
         try:
-            async with HookRunner(self.hooks.values()) as runner:
-                yield runner
+            async with OpenConfig(self) as opened:
+                yield opened
+                if len(users) == 1:
+                    with anyio.move_on_after(_DRAINING):
+                        await opened.drain_programs()
         finally:
             users.remove(user)
             if not users:
@@ -222,12 +301,47 @@ class _Reader:
             name: self._hook(name, entry, sandboxes, ("spec", "hooks", name))
             for name, entry in self._section(spec, "hooks").items()
         }
+        tools = {
+            name: entry
+            for name, entry in self._entries(spec, "tools").items()
+            if isinstance(entry, dict) and any(re.fullmatch(OF_PROGRAM, key) for key in entry)
+        }
+        for entry in tools.values():
+            for key in NOT_PROGRAMS:
+                entry.pop(key, None)
+        selectors = self._entries(spec, "selectors")
         return RuntimeConfig(
             metadata=metadata,
             sandboxes={name: sandbox for name, sandbox in sandboxes.items() if sandbox is not None},
             hooks={name: hook for name, hook in hooks.items() if hook is not None},
+            tools=self._programs(ExecTool, "tools", tools, sandboxes),
+            evals=self._programs(ExecEval, "evals", self._entries(spec, "evals"), sandboxes),
+            selectors=self._programs(ExecSelector, "selectors", selectors, sandboxes),
+            tool_selector=self._selector(spec, ("spec", "tool_selector")),
+            skills_selector=self._selector(spec, ("spec", "skills", "selector")),
             warnings=tuple(self._document.notes),
         )
+
+    def _selector(self, spec: dict[str, Any], path: Path) -> str | None:
+        """Return the selector that a key names."""
+        named: Any = spec
+        for part in path[1:]:
+            named = named.get(part) if isinstance(named, dict) else None
+        if not named:
+            return None
+        known = spec.get("selectors")
+        names = list(known) if isinstance(known, dict) else []
+        if not isinstance(named, str):
+            self._problem(path, "must be a text: the name of a selector in spec.selectors")
+        elif named not in names:
+            self._problem(
+                path,
+                f"no selector is called {named!r}{nearest(named, names)} "
+                f"(declared: {listed(names)})",
+            )
+        else:
+            return named
+        return None
 
     def _mapping(
         self, value: Any, path: Path, known: tuple[str, ...] | None = None
@@ -251,12 +365,17 @@ class _Reader:
         return value
 
     def _section(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
+        entries = self._entries(spec, name)
+        return dict(expand(entries, ("spec", name), self._environ, self._problem))
+
+    def _entries(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
+        """Return a section as it stands in the file."""
         path = ("spec", name)
         section = dict(self._mapping(spec.get(name, {}), path) or {})
         if "" in section:
             self._problem((*path, ""), "the name is empty")
             del section[""]
-        return dict(expand(section, path, self._environ, self._problem))
+        return section
 
     def _sandbox(self, name: str, entry: Any, path: Path) -> Sandbox | None:
         found = self._mapping(entry, path)
@@ -324,7 +443,49 @@ class _Reader:
     def _hook(
         self, name: str, entry: Any, sandboxes: Mapping[str, Sandbox | None], path: Path
     ) -> ExecHook | None:
-        settings = build(HookConfig, entry, path, self._problem)
+        def make(settings: HookConfig, sandbox: Sandbox | None) -> ExecHook:
+            return settings.make(name, sandbox, self._folder)
+
+        return self._bound(HookConfig, entry, sandboxes, path, make)
+
+    def _programs(
+        self,
+        kind: type[_P],
+        section: str,
+        entries: dict[str, Any],
+        sandboxes: Mapping[str, Sandbox | None],
+    ) -> dict[str, _P]:
+        """Return the programs of a section."""
+        found: dict[str, _P] = {}
+        read = expand(entries, ("spec", section), self._environ, self._problem)
+        for name, entry in dict(read).items():
+
+            def make(settings: ProgramConfig, sandbox: Sandbox | None, name: str = name) -> _P:
+                return kind(**settings.common(name, sandbox, self._folder))
+
+            program = self._bound(ProgramConfig, entry, sandboxes, ("spec", section, name), make)
+            if program is not None:
+                found[name] = program
+        return found
+
+    def _bound(
+        self,
+        cls: type[_S],
+        entry: Any,
+        sandboxes: Mapping[str, Sandbox | None],
+        path: Path,
+        make: Callable[[_S, Sandbox | None], _T],
+    ) -> _T | None:
+        """Return the program that an entry binds.
+
+        Args:
+            cls: The class of its settings.
+            entry: What stands in the file.
+            sandboxes: Those there are; ``None`` for one that is not valid.
+            path: Where the entry stands.
+            make: Makes the program of its settings and its sandbox.
+        """
+        settings = build(cls, entry, path, self._problem)
         named = entry.get("sandbox") if isinstance(entry, dict) else None
         if isinstance(entry, dict) and "sandbox" in entry and named is None:
             self._problem(
@@ -352,8 +513,8 @@ class _Reader:
             warn("anyspawn.config", "%s: %s", dotted(path), note)
             self._document.note(path, note)
         try:
-            return settings.make(name, sandbox, self._folder)
+            return make(settings, sandbox)
         except (TypeError, ValueError) as exc:
-            where, message = placed(exc, HookConfig, ())
+            where, message = placed(exc, cls, ())
             self._problem((*path, *where), message)
             return None

@@ -12,8 +12,9 @@ import attrs
 
 from anyspawn._registry import Registry, default_registry
 from anyspawn.config._fields import in_config
-from anyspawn.config._hook import LONGEST_MS, HookConfig
-from anyspawn.config._runtime import API_VERSION, KIND, NEAR_MISSES
+from anyspawn.config._hook import HookConfig
+from anyspawn.config._program import LONGEST_MS, ProgramConfig
+from anyspawn.config._runtime import API_VERSION, KIND, NEAR_MISSES, NOT_PROGRAMS, OF_PROGRAM
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks._phases import KINDS
 from anyspawn.hooks._protocols import AGENTS
@@ -57,6 +58,9 @@ def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
                 "properties": {
                     "sandboxes": _section({"oneOf": sandboxes}),
                     "hooks": _section(_hook()),
+                    "tools": _section(_tool()),
+                    "evals": _section(_program()),
+                    "selectors": _section(_program()),
                 },
                 "propertyNames": {"not": {"pattern": f"^(?:{NEAR_MISSES})$"}},
             },
@@ -66,9 +70,9 @@ def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
     }
 
 
-def _hook() -> dict[str, Any]:
-    """Return the schema of a hook: its fields, and which of them go together."""
-    schema = _object(HookConfig, {}, required=[], without=set())
+def _program(cls: type[ProgramConfig] = ProgramConfig) -> dict[str, Any]:
+    """Return the schema of a program's fields."""
+    schema = _object(cls, {}, required=[], without=set())
     fields = schema["properties"]
     fields["command"]["minLength"] = 1
     fields["output_limit"]["anyOf"][0]["minimum"] = 1
@@ -76,6 +80,20 @@ def _hook() -> dict[str, Any]:
         "anyOf": [{"type": "number", "maximum": LONGEST_MS}, _VARIABLE]
     }
     fields["sandbox"] = {"type": "string", "description": fields["sandbox"]["description"]}
+    return schema
+
+
+def _tool() -> dict[str, Any]:
+    """Return the schema of a tool: one that is a program, or whatever else it is."""
+    schema = _program()
+    schema["properties"] |= {name: {} for name in NOT_PROGRAMS}
+    other = {"propertyNames": {"not": {"pattern": f"^(?:{OF_PROGRAM})$"}}}
+    return {"anyOf": [schema, {"type": "null"}, {"type": "object", **other}]}
+
+
+def _hook() -> dict[str, Any]:
+    """Return the schema of a hook: its fields, and which of them go together."""
+    schema = _program(HookConfig)
     agents = list(AGENTS)
     absent_or_exec = {"properties": {"protocol": {"const": "exec"}}}
     of_agent = {"properties": {"protocol": {"enum": agents}}, "required": ["protocol"]}

@@ -4,17 +4,15 @@ is a denial.
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
-from weakref import WeakKeyDictionary
 
 import anyio
 import attrs
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 from anyspawn._env import Env, check_text
 from anyspawn._masks import Masks
@@ -23,6 +21,16 @@ from anyspawn._registry import nearest
 from anyspawn._telemetry import warn, watch_hook
 from anyspawn.exceptions import AnyspawnError, ConfigError, ExitError
 from anyspawn.hooks._agents import Agent, Outcome, Place, Verdict
+from anyspawn.hooks._checks import (
+    flag,
+    one_of,
+    positive,
+    seconds,
+    text,
+    to_args,
+    to_env,
+    to_sandbox,
+)
 from anyspawn.hooks._claude import BLOCKED
 from anyspawn.hooks._conditions import condition
 from anyspawn.hooks._decision import Decision
@@ -30,7 +38,7 @@ from anyspawn.hooks._matchers import matcher
 from anyspawn.hooks._phases import KINDS, PHASES, Phase, SessionPhase, check_phase, parts
 from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
 from anyspawn.hooks._rewrite import rewritten
-from anyspawn.hooks._server import CallError, Server
+from anyspawn.hooks._server import CallError, Servers
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
@@ -49,8 +57,7 @@ __all__ = [
 ]
 
 _REASON_LIMIT = 4000
-_LONGEST_TIMEOUT = 1e6
-_BACKSTOP = 15.0
+BACKSTOP = 15.0
 """Seconds beyond its timeout after which even a sandbox that does not return is given up."""
 
 _T = TypeVar("_T")
@@ -71,58 +78,8 @@ def _to_phases(value: Iterable[Phase] | None) -> tuple[Phase, ...]:
     return phases
 
 
-def _to_args(value: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes)):
-        raise ConfigError(f"args must be a list of texts, not {value!r}")
-    return tuple(value)
-
-
-def _to_env(value: Mapping[str, str | None] | Iterable[str]) -> Env:
-    return value if isinstance(value, Env) else Env(value)
-
-
-def _to_sandbox(value: Sandbox | None) -> Sandbox:
-    return Direct() if value is None else value
-
-
 def _to_eval_timeout(value: float | None) -> float:
     return value if value and value > 0 else 5.0
-
-
-def _one_of(*known: str) -> Callable[[object, Attribute[Any], Any], None]:
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        if value not in known:
-            hint = nearest(str(value), list(known))
-            raise ConfigError(
-                f"{attribute.name} must be one of {', '.join(known)}, not {value!r}{hint}"
-            )
-
-    return check
-
-
-def _name(_: object, __: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"name must be a text that is not empty, not {value!r}")
-
-
-def _flag(_: object, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{attribute.name} must be True or False, not {value!r}")
-
-
-def _seconds(_: object, __: Attribute[Any], value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and not (number and math.isfinite(value) and value <= _LONGEST_TIMEOUT):
-        raise ConfigError(
-            f"timeout must be a number of seconds, at most {_LONGEST_TIMEOUT:,.0f}, not {value!r}"
-        )
-
-
-def _positive(_: object, attribute: Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(
-            f"{attribute.name} must be a whole number of bytes above 0, not {value!r}"
-        )
 
 
 @frozen(kw_only=True)
@@ -170,34 +127,27 @@ class ExecHook:
 
     known_phases: ClassVar[tuple[str, ...]] = tuple(PHASES)
 
-    name: str = field(validator=_name)
+    name: str = field(validator=text)
     command: str
-    args: tuple[str, ...] = field(default=(), converter=_to_args)
-    env: Env = field(default=Env(), converter=_to_env)
-    timeout: float | None = field(default=None, validator=_seconds)
+    args: tuple[str, ...] = field(default=(), converter=to_args)
+    env: Env = field(default=Env(), converter=to_env)
+    timeout: float | None = field(default=None, validator=seconds)
     phases: tuple[Phase, ...] = field(default=None, converter=_to_phases)
     mode: Literal["filter", "observe"] = field(
-        default="filter", validator=_one_of("filter", "observe")
+        default="filter", validator=one_of("filter", "observe")
     )
-    sandbox: Sandbox = field(default=None, converter=_to_sandbox)
-    on_failure: OnFailure = field(default="deny", validator=_one_of(*get_args(OnFailure)))
-    protocol: ProtocolName = field(default="exec", validator=_one_of(*get_args(ProtocolName)))
+    sandbox: Sandbox = field(default=None, converter=to_sandbox)
+    on_failure: OnFailure = field(default="deny", validator=one_of(*get_args(OnFailure)))
+    protocol: ProtocolName = field(default="exec", validator=one_of(*get_args(ProtocolName)))
     matcher: str = "*"
-    output_limit: int = field(default=2**20, validator=_positive)
-    runtime: Literal["exec", "server"] = field(default="exec", validator=_one_of("exec", "server"))
-    rewrites: bool = field(default=False, validator=_flag)
-    sequential: bool = field(default=False, validator=_flag)
-    names: Literal["pascal", "snake"] = field(
-        default="pascal", validator=_one_of("pascal", "snake")
-    )
+    output_limit: int = field(default=2**20, validator=positive)
+    runtime: Literal["exec", "server"] = field(default="exec", validator=one_of("exec", "server"))
+    rewrites: bool = field(default=False, validator=flag)
+    sequential: bool = field(default=False, validator=flag)
+    names: Literal["pascal", "snake"] = field(default="pascal", validator=one_of("pascal", "snake"))
     when: str = ""
     project: str | None = None
-    _servers: WeakKeyDictionary[Any, Server] = field(
-        init=False, factory=WeakKeyDictionary, repr=False, eq=False
-    )
-    _users: WeakKeyDictionary[Any, int] = field(
-        init=False, factory=WeakKeyDictionary, repr=False, eq=False
-    )
+    _servers: Servers = field(init=False, factory=Servers, repr=False, eq=False)
     _matchers: Mapping[str, Callable[[str], bool]] = field(init=False, repr=False, eq=False)
     _condition: Callable[[Mapping[str, Any], str], bool] | None = field(
         init=False, default=None, repr=False, eq=False
@@ -329,6 +279,10 @@ class ExecHook:
             ValueError, TypeError: There is no such phase, or its payload is not complete.
         """
         return await self.asking(Told.of(phase, payload))(places)
+
+    async def __call__(self, phase: Phase, payload: Any) -> Decision:
+        """Ask the program, as `run` does."""
+        return await self.run(phase, payload)
 
     def asking(self, told: Told) -> Asking:
         """Return what asks the program about the payload as it is now, whatever becomes of that
@@ -482,10 +436,8 @@ class ExecHook:
     async def _ask_server(
         self, question: _Question, places: anyio.CapacityLimiter | None
     ) -> Decision:
-        loop = anyio.lowlevel.current_token().native_token
-        if loop not in self._servers:
-            self._servers[loop] = Server(self.name, self.sandbox, self.output_limit)
-        server, began, timeout = self._servers[loop], anyio.current_time(), self._seconds()
+        server = self._servers.get(self.name, self.sandbox, self.output_limit)
+        began, timeout = anyio.current_time(), self._seconds()
         command = Command([self.command, *self.args], env=question.env, timeout=timeout)
 
         async def ask(_: float) -> dict[str, Any]:
@@ -504,24 +456,17 @@ class ExecHook:
 
     def hold(self) -> None:
         """Note another user of the hook's server, which `release` ends with the last."""
-        loop = anyio.lowlevel.current_token().native_token
-        self._users[loop] = self._users.get(loop, 0) + 1
+        self._servers.hold()
 
     async def release(self) -> None:
         """Take back a `hold`."""
-        loop = anyio.lowlevel.current_token().native_token
-        self._users[loop] -= 1
-        if not self._users[loop]:
-            del self._users[loop]
-            await self.aclose()
+        await self._servers.release()
 
     async def aclose(self) -> None:
         """End the server that this event loop has of the hook, if it runs one. A later call starts
         another.
         """
-        server = self._servers.get(anyio.lowlevel.current_token().native_token)
-        if server is not None:
-            await server.aclose()
+        await self._servers.aclose()
 
     async def __aenter__(self) -> Self:
         self.hold()
@@ -549,7 +494,7 @@ class ExecHook:
             )
 
         try:
-            with anyio.fail_after(timeout + _BACKSTOP):
+            with anyio.fail_after(timeout + BACKSTOP):
                 completed = await self._in_turn(ask, timeout, places)
             if not isinstance(completed, Completed):
                 raise TypeError(f"the sandbox gave {type(completed).__name__}, not a Completed")
@@ -823,8 +768,8 @@ class ExecEvalHook(ExecHook):
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["eval"]
 
-    timeout: float | None = field(default=None, converter=_to_eval_timeout, validator=_seconds)
-    mode: Literal["filter", "observe"] = field(default="observe", validator=_one_of("observe"))
+    timeout: float | None = field(default=None, converter=_to_eval_timeout, validator=seconds)
+    mode: Literal["filter", "observe"] = field(default="observe", validator=one_of("observe"))
 
     async def on_eval_result(self, result: Any) -> None:
         """Tell a result. Whatever goes wrong is logged, and not raised."""

@@ -11,7 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import anyio
 from attrs import evolve
@@ -27,12 +27,20 @@ from anyspawn.hooks._phases import Phase
 from anyspawn.hooks._rewrite import joined
 from anyspawn.hooks._settings import ClaudeSettings, Others, project_inside
 
-__all__ = ["HookRunner", "run_hooks"]
+__all__ = ["HookRunner", "Served", "run_hooks"]
 
 _MAX_CONCURRENT = 64
 _MAX_OBSERVING = 1000
 _MAX_OBSERVING_BYTES = 64 * 2**20
 _CLOSING = 30.0
+
+
+class Served(Protocol):
+    """A program that may have a server, which the last of its users ends."""
+
+    def hold(self) -> None: ...
+
+    async def release(self) -> None: ...
 
 
 def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
@@ -94,7 +102,7 @@ class HookRunner:
             raise ConfigError(
                 f"drain_timeout must be a finite number of seconds, 0 or more, not {drain_timeout!r}"
             )
-        self.hooks = _checked(hooks)
+        self._hooks = _checked(hooks)
         self._limits = (max_concurrent, max_observing, max_observing_bytes)
         self._drain_timeout = drain_timeout
         self._desk: _Desk | None = None
@@ -154,8 +162,8 @@ class HookRunner:
         if self._desk is not None:
             raise RuntimeError("the HookRunner is open already; make another one of the same hooks")
         self._desk = _Desk(*self._limits)
-        for hook in self._servers:
-            hook.hold()
+        for program in self._served:
+            program.hold()
         return self
 
     async def __aexit__(
@@ -168,9 +176,10 @@ class HookRunner:
         desk, self._desk = self._desk, None
         try:
             if exc is None:
-                await desk.drain(self._drain_timeout)
+                with anyio.move_on_after(self._drain_timeout):
+                    await desk.drain()
         finally:
-            if desk.observing or self._servers:
+            if desk.observing or self._served:
                 await see_through(lambda: self._end(desk), _CLOSING)
             else:
                 desk.stop()
@@ -178,22 +187,22 @@ class HookRunner:
     async def _end(self, desk: _Desk) -> None:
         await desk.end()
         async with anyio.create_task_group() as tasks:
-            for hook in self._servers:
-                tasks.start_soon(hook.release)
+            for program in self._served:
+                tasks.start_soon(program.release)
 
     @property
-    def _servers(self) -> list[ExecHook]:
-        return [hook for hook in self.hooks if hook.runtime == "server"]
+    def _served(self) -> list[Served]:
+        return [hook for hook in self._hooks if hook.runtime == "server"]
 
     def __iter__(self) -> Iterator[ExecHook]:
-        return iter(self.hooks)
+        return iter(self._hooks)
 
     def __getitem__(self, name: str) -> ExecHook:
-        for hook in self.hooks:
+        for hook in self._hooks:
             if hook.name == name:
                 return hook
         raise KeyError(
-            f"no hook is called {name!r}{nearest(name, [hook.name for hook in self.hooks])}"
+            f"no hook is called {name!r}{nearest(name, [hook.name for hook in self._hooks])}"
         )
 
     async def run(
@@ -217,7 +226,7 @@ class HookRunner:
                 "the HookRunner is not open; use it as 'async with HookRunner(...) as runner:'"
             )
         return await self._desk.run(
-            self.hooks if hooks is None else _checked(hooks), phase, payload, seen
+            self._hooks if hooks is None else _checked(hooks), phase, payload, seen
         )
 
 
@@ -257,11 +266,10 @@ class _Desk:
         """How many observers run or wait to."""
         return len(self._scopes)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait until the calls under way and the observers are through, not longer than that."""
-        with anyio.move_on_after(seconds):
-            while self._calls or self._scopes:
-                await self._wait()
+    async def drain(self) -> None:
+        """Wait until the calls under way and the observers are through."""
+        while self._calls or self._scopes:
+            await self._wait()
 
     def stop(self) -> None:
         """Take no more observers, and have those that are there ended."""
@@ -341,7 +349,13 @@ class _Desk:
         try:
             noted = told if told.seen is not None else None  # it holds the payload
             start_in_background(
-                self._watch, hook, ask, scope, noted, name=f"anyspawn hook {hook.name}"
+                self._watch,
+                hook,
+                ask,
+                scope,
+                noted,
+                name=f"anyspawn hook {hook.name}",
+                if_cancelled=lambda: self._through(ask, scope),
             )
         except BaseException:
             self._through(ask, scope)
@@ -351,8 +365,10 @@ class _Desk:
         return 0 if id(stdin) in self._held else len(stdin)
 
     def _through(self, ask: Asking, scope: anyio.CancelScope) -> None:
-        """Note that an observer is through."""
-        self._scopes.discard(scope)
+        """Note that an observer is through, once."""
+        if scope not in self._scopes:
+            return
+        self._scopes.remove(scope)
         key = id(ask.stdin)
         self._held[key] -= 1
         if not self._held[key]:

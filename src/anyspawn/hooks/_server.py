@@ -13,6 +13,7 @@ import re
 import secrets
 from collections import deque
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio
 from attrs import define, field
@@ -32,7 +33,7 @@ from anyspawn.exceptions import (
 from anyspawn.hooks._json import is_object
 from anyspawn.hooks._wire import WireError, decode_object
 
-__all__ = ["CallError", "Server"]
+__all__ = ["CallError", "Server", "Servers"]
 
 _IN_FLIGHT = 64
 _PATIENCE = 3
@@ -54,12 +55,21 @@ class CallError(Exception):
     Attributes:
         cause: The error behind it.
         completed: How the process came out, if that is why.
+        answered: What the process said, where it answered with an error.
     """
 
-    def __init__(self, what: str, cause: Exception, completed: Completed | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        cause: Exception,
+        completed: Completed | None = None,
+        *,
+        answered: str | None = None,
+    ) -> None:
         super().__init__(what)
         self.cause = cause
         self.completed = completed
+        self.answered = answered
 
 
 @define(eq=False)
@@ -168,6 +178,40 @@ class Server:
                 _PATIENCE,
             )
             life.stop(f"it had answered none of {_PATIENCE} calls in time")
+
+
+class Servers:
+    """The servers of one program, one for each event loop, and how many use them."""
+
+    def __init__(self) -> None:
+        self.by_loop: WeakKeyDictionary[Any, Server] = WeakKeyDictionary()
+        self._users: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def get(self, name: str, sandbox: Sandbox, output_limit: int) -> Server:
+        """Return the running loop's, made when it is first asked for; arguments as for `Server`."""
+        loop = anyio.lowlevel.current_token().native_token
+        if loop not in self.by_loop:
+            self.by_loop[loop] = Server(name, sandbox, output_limit)
+        return self.by_loop[loop]
+
+    def hold(self) -> None:
+        """Note another user of the running loop's server, which `release` ends with the last."""
+        loop = anyio.lowlevel.current_token().native_token
+        self._users[loop] = self._users.get(loop, 0) + 1
+
+    async def release(self) -> None:
+        """Take back a `hold`."""
+        loop = anyio.lowlevel.current_token().native_token
+        self._users[loop] -= 1
+        if not self._users[loop]:
+            del self._users[loop]
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the running loop's server, if it runs. A later call starts another."""
+        server = self.by_loop.get(anyio.lowlevel.current_token().native_token)
+        if server is not None:
+            await server.aclose()
 
 
 class _Life:
@@ -342,15 +386,19 @@ class _Life:
         elif ("result" in answer) == ("error" in answer):
             self._fail(call, "'s answer has not just one of result and error", WireError())
         elif "error" in answer:
-            self._fail(call, f" answered with {_told(answer['error'])}", ExitError())
+            said = _told(answer["error"])
+            self._fail(call, f" answered with {said}", ExitError(), answered=said)
         else:
             call.answer = answer
             call.done.set()
 
-    def _fail(self, call: _Call, what: str, cause: Exception) -> None:
+    def _fail(
+        self, call: _Call, what: str, cause: Exception, *, answered: str | None = None
+    ) -> None:
         """Fail a call, whatever answer it has had; the first failure is the one that counts."""
         said = what if what.startswith((" ", "'")) else f" {what}"
-        call.error = call.error or CallError(f"failed: its server{said}", cause)
+        error = CallError(f"failed: its server{said}", cause, answered=answered)
+        call.error = call.error or error
         call.done.set()
 
     def _sent(self, line: bytes) -> list[_Call]:
