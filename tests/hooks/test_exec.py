@@ -271,7 +271,7 @@ async def test_a_bespoke_sandbox_that_never_returns_is_given_up(monkeypatch):
         async def spawn(self, command):
             await anyio.sleep_forever()
 
-    monkeypatch.setattr(_exec, "_BACKSTOP", 0.1)
+    monkeypatch.setattr(_exec, "BACKSTOP", 0.1)
     decision = await sh(ALLOW, sandbox=Stuck(), timeout=0.1).before_execution({})
     assert not decision.allow
     assert "TimeoutError" in decision.reason

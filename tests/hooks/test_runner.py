@@ -19,6 +19,7 @@ from anyspawn.hooks import (
     HookRunner,
     run_hooks,
 )
+from anyspawn.hooks._exec import Told
 from machine import processes_with
 
 pytestmark = pytest.mark.anyio
@@ -406,3 +407,18 @@ async def test_wrong_use():
         await run_hooks([], "after_call", {})
     with pytest.raises(RuntimeError, match="is not open"):
         await HookRunner([]).run("before_call", {})
+
+
+def test_an_observer_that_is_cancelled_before_its_first_step_holds_nobody():
+    """On asyncio such a task runs nothing at all; the runner is left at once all the same."""
+    watch = ExecToolHook(name="watch", command="true", mode="observe")
+
+    async def main():
+        async with HookRunner([watch], drain_timeout=60) as runner:
+            runner._desk._observe(watch, Told.of("before_execution", {}))
+            named = [t for t in asyncio.all_tasks() if t.get_name() == "anyspawn hook watch"]
+            assert [task.cancel() for task in named] == [True]
+            with anyio.fail_after(30):
+                await runner._desk.drain()
+
+    anyio.run(main)
