@@ -186,6 +186,25 @@ async def test_cargo_runs(tmp_path):
     assert done.stdout.split()[-1] == b"ok"
 
 
+GO = r"""
+export GOCACHE=/tmp/cache GOPATH=/tmp/go CGO_ENABLED=0 && mkdir /tmp/a && cd /tmp/a
+printf 'module a\ngo 1.19\n' >go.mod
+printf 'package main\nfunc main() { c := make(chan int); go func() { c <- 1 }(); <-c }\n' >a.go
+printf 'package main\nimport "testing"\nfunc TestA(t *testing.T) { main() }\n' >a_test.go
+go vet . && go test . && go run . && echo ok
+"""
+
+
+@pytest.mark.skipif(not Path("/usr/bin/go").exists(), reason="needs go in /usr/bin")
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+async def test_go_runs():
+    """It compiles, runs and tests a program."""
+    sandbox = Bubblewrap(seccomp="required", default_timeout=100)
+    done = await spawn(["sh", "-c", GO], sandbox=sandbox)
+    assert done.error is None, done.stderr
+    assert done.stdout.split()[-1] == b"ok"
+
+
 @pytest.mark.skipif(
     subprocess.run(["/usr/bin/python3", "-c", "import seccomp"], capture_output=True).returncode
     != 0,

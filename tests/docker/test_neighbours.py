@@ -14,7 +14,9 @@ import anyspawn
 from anyspawn import Cleanup, ConfigError, DockerExec, DockerRun, KubectlExec, spawn
 from anyspawn.hooks import ExecToolHook
 from cases import command_lines
+from engines import docker
 from machine import kill_all
+from replaced import check_replaced_tools
 
 pytestmark = pytest.mark.anyio
 
@@ -134,3 +136,16 @@ async def test_a_place_that_is_shared_is_warned_of_once(busybox, caplog):
         warned = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warned) == expected
         assert all("can forge the outcome" in record.getMessage() for record in warned)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_tools_that_root_has_replaced(containers, resident):
+    """By one that does nothing, or fails: no success of what failed, no end of what still runs."""
+    own = containers("busybox")
+    sandbox = DockerExec(own, resident=resident, default_timeout=60)
+    await check_replaced_tools(
+        sandbox,
+        lambda *argv: docker("exec", own, *argv),
+        lambda: docker("top", own, "-o", "pid,args").splitlines(),
+    )

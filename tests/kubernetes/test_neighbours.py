@@ -1,0 +1,42 @@
+"""Programs that attack the calls beside and after them, in a pod that they share."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from anyspawn import Cleanup, KubectlExec, spawn
+from replaced import check_replaced_tools
+
+pytestmark = pytest.mark.anyio
+
+HIDE = "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 &"
+"""Leaves a program behind that has neither the limit nor the variable that its like is known by."""
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_what_hides_in_a_shared_pod_is_told_of(space, own, resident, caplog):
+    """The outcome does not say that all is gone; the log says that programs can forge outcomes."""
+    seconds = f"777.{os.getpid()}"
+    async with KubectlExec(
+        own, namespace=space.name, resident=resident, default_timeout=60
+    ) as sandbox:
+        done = await spawn(["sh", "-c", HIDE.format(seconds)], sandbox=sandbox)
+        assert (done.error, done.cleanup) == (None, Cleanup.UNCONFIRMED)
+        assert [line for line in space.processes(own) if seconds in line]
+        assert (await spawn(["true"], sandbox=sandbox)).cleanup is Cleanup.NOT_NEEDED
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum("can forge the outcome" in record.getMessage() for record in warned) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_tools_that_root_has_replaced(space, own, resident):
+    """By one that does nothing, or fails: no success of what failed, no end of what still runs."""
+    await check_replaced_tools(
+        KubectlExec(own, namespace=space.name, resident=resident, default_timeout=60),
+        lambda *argv: space("exec", own, "--", *argv).strip(),
+        lambda: space.processes(own),
+    )
