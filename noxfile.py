@@ -188,7 +188,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Make thousands of calls of every kind, see that nothing grows, and write docs/soak.md;
-    --calls N for fewer.
+    --calls N for fewer. --hooks: ten minutes of turns that hooks guard; --minutes N for fewer.
     """
     install(session, "bench", "bubblewrap")
     session.run("python", "-m", "benchmarks.soak", *session.posargs)

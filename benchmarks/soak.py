@@ -304,6 +304,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the folder of the page")
+    parser.add_argument("--hooks", action="store_true", help="turns that hooks guard, instead")
+    parser.add_argument("--minutes", type=float, default=10.0, help="with --hooks: for how long")
     parser.add_argument("--order", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.order:
@@ -313,6 +315,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed = random.randrange(10**6) if given.seed is None else given.seed
+    if given.hooks:
+        from benchmarks import soak_hooks  # it stands on this module
+
+        return soak_hooks.main(tuple(given.loops), given.minutes, seed)
     found = run_all(given.calls, tuple(given.loops), given.only, seed)
     (given.out / "benchmarks").mkdir(parents=True, exist_ok=True)
     (given.out / "benchmarks" / "soak.svg").write_text(plot(found))

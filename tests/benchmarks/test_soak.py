@@ -12,7 +12,7 @@ from benchmarks.peer import Target
 from benchmarks.places import PLACES
 
 from anyspawn import Direct
-from benchmarks import soak, soak_report
+from benchmarks import soak, soak_hooks, soak_report
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="processes are counted in /proc"
@@ -123,3 +123,26 @@ def test_a_problem_is_the_exit_status(monkeypatch, tmp_path):
     assert "- asyncio: children: grew" in (tmp_path / "soak.md").read_text()
     found["loops"]["asyncio"]["problems"] = []
     assert soak.main(["--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_short_soak_of_hooks(loop):
+    """Ten turns among all kinds of hooks: what cannot allow is never overruled, and each turn has
+    its decision in time.
+    """
+    found, _ = soak_hooks.run(loop, 0, 1, turns=10)
+    assert not found.seen.wrong
+    assert found.seen.calls.total() == 10
+    assert found.seen.final["programs"] == found.seen.final["children"] == 0
+
+
+def test_a_soak_of_hooks_sees_what_is_overruled(monkeypatch):
+    """A hook that allows where it is said that it cannot is found."""
+    made = soak_hooks.guards
+
+    def wrong(sleep):
+        return [soak_hooks.Guard(guard.hook, allows=False) for guard in made(sleep)[:1]]
+
+    monkeypatch.setattr(soak_hooks, "guards", wrong)
+    _, problems = soak_hooks.run("asyncio", 0, 1, turns=2)
+    assert problems[0] == "allowed, though allows cannot have: 2 calls"
