@@ -186,6 +186,42 @@ async def test_what_git_makes_is_no_plant(repository):
     assert done.ok, done
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "mkdir .git; mkfifo .git/config .git/commondir",
+        "printf 'gitdir: a\\0b' >.git",
+        "ln -s /dev/zero .git",
+        "ln -s .git .git",
+        "echo gitdir: .git >.git",
+        "echo gitdir: $(head -c 9000 /dev/zero | tr '\\0' x) >.git",
+        "mkdir .git; echo . >.git/commondir; printf 'hookspath=\\0' >.git/config",
+        "mkdir -p x/HEAD x/objects x/refs x/config x/commondir; ln -s x x/hooks",
+        "printf :// >.npmrc; head -c 1M /dev/zero | tr '\\0' : >>.npmrc",
+        "mkdir .git; yes 'hookspath=  ' | tr '\\n' ' ' | head -c 1M >.git/config",
+        "touch $(printf 'a\\377') .git; mkdir $(printf 'b\\377'); touch $(printf 'b\\377')/.bashrc",
+    ],
+)
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+async def test_what_is_no_repository(tmp_path, script):
+    """Is looked at like one, and the call has its outcome, as has the next one."""
+    for _ in range(2):
+        done = await spawn(["sh", "-c", f"{script}\nexit 3"], sandbox=box(tmp_path))
+        assert done.returncode == 3, done
+        assert done.cleanup is Cleanup.NOT_NEEDED
+
+
+async def test_what_root_cannot_get_into_does_not_disturb(repository):
+    """A folder of another user, into which the program cannot get either."""
+    if os.getuid() != 0:
+        pytest.skip("needs another user")
+    os.chmod(repository / "a", 0o700)
+    os.chown(repository / "a", 12345, 12345)
+    done = await spawn(["ls", "a"], sandbox=box(repository))
+    assert "Permission denied" in done.stderr_text
+    assert done.returncode == 2
+
+
 async def test_what_is_named_may_be_made(repository):
     """Also where it is not there yet, and where it is."""
     (repository / ".claude").mkdir()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
 from anyspawn.argv._files import cover, is_within
-from anyspawn.argv._later import Later, named
+from anyspawn.argv._later import Later, named, text_of
 
 __all__ = ["covers"]
 
@@ -71,7 +71,7 @@ _SETTINGS = (
 )
 """The same, where a password or a token stands in it."""
 _PASSWORD = re.compile(
-    rb"://[^/\s@]*:[^/\s@]+@|extraheader|_auth|authtoken|password\s*[=:]", re.IGNORECASE
+    r"://[^/\s@:]*:[^/\s@]+@|extraheader|_auth|authtoken|password\s*[=:]", re.IGNORECASE
 )
 
 
@@ -96,7 +96,7 @@ def covers(
     def hold(path: str, host: str, inside: str) -> None:
         there = _inside(path, host, inside)
         if not named(there, inside, shown):
-            found.setdefault(there, ("--bind", path, there))
+            found.setdefault(there, ("--bind-try", path, there))
 
     for host, inside in (*readonly, *writable):
         for path in _secrets(host):
@@ -111,7 +111,9 @@ def covers(
             there = _inside(path, real, inside)
             if path == real or not is_within(path, real) or named(there, inside, shown):
                 continue
-            found.setdefault(there, ("--ro-bind", path, there))
+            if not os.path.exists(path):  # a link to nothing
+                continue
+            found.setdefault(there, ("--ro-bind-try", path, there))
             if later.within:
                 hold(later.within, host, inside)
     return found
@@ -148,8 +150,4 @@ def _there(folder: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _tells(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return bool(_PASSWORD.search(file.read(2**20)))
-    except OSError:
-        return False
+    return bool(_PASSWORD.search(text_of(path)))

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 
 from attrs import frozen
 
 from anyspawn.argv._files import is_within
 
-__all__ = ["Later", "named", "run_later", "with_hooks"]
+__all__ = ["Later", "named", "run_later", "text_of", "with_hooks"]
 
 _NAMES = (
     # by git and what is built on it
@@ -64,7 +64,8 @@ _HARMLESS = re.compile(
 """The settings of git that clone, init and branch write; others may name programs."""
 _SECTION = re.compile(r'\[\s*([\w.-]+)(?:\s+"(?:[^"\\]|\\.)*")?\s*\]')
 _KEY = re.compile(r"[\w-]+(?=\s*(=|[#;]|$))")
-_HOOKS_PATH = re.compile(r'hookspath\s*=\s*"?([^"\n]*[^"\s])', re.IGNORECASE)
+_HOOKS_PATH = re.compile(r"hookspath\s*=(.*)", re.IGNORECASE)
+_LONGEST = 256 * 1024
 
 
 @frozen
@@ -84,6 +85,33 @@ class Later:
     within: str = ""
 
 
+def _is_open(status: os.stat_result, uid: int, gids: Collection[int]) -> bool:
+    """Whether a folder is one that a user can get into, or make so. Root, without its capabilities,
+    cannot get into those of others.
+    """
+    if status.st_uid == uid:
+        return True
+    return bool(status.st_mode & (0o10 if status.st_gid in gids else 0o1))
+
+
+def _is_open_folder(entry: os.DirEntry[str], uid: int, gids: Collection[int]) -> bool:
+    try:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        return is_folder and _is_open(entry.stat(follow_symlinks=False), uid, gids)
+    except OSError:
+        return False
+
+
+def _is_in_reach(path: str, top: str, uid: int, gids: Collection[int]) -> bool:
+    try:
+        while is_within(path := os.path.dirname(path), top) and path != top:
+            if not _is_open(os.stat(path), uid, gids):
+                return False
+    except OSError:
+        return False
+    return True
+
+
 def with_hooks(folder: str) -> None:
     """Make a repository's folder of hooks, which git makes, too, unless it was told otherwise: what
     is not there cannot be read-only.
@@ -93,8 +121,13 @@ def with_hooks(folder: str) -> None:
             os.mkdir(f"{folder}/.git/hooks")
 
 
-def run_later(top: str) -> Iterator[Later]:
-    """Give what the host would run later in a folder, and in those below it, three deep."""
+def run_later(top: str, uid: int, gids: Collection[int]) -> Iterator[Later]:
+    """Give what the host would run later in a folder, and in those below it, three deep.
+
+    Args:
+        top: The folder.
+        uid, gids: Who the program is on the host. What it cannot get into is left out.
+    """
     todo = [(top, 0)]
     for count, (folder, depth) in enumerate(todo):  # it grows meanwhile
         if count == _MOST:
@@ -102,7 +135,7 @@ def run_later(top: str) -> Iterator[Later]:
             return
         try:
             with os.scandir(folder) as entries:
-                names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+                names = {entry.name: _is_open_folder(entry, uid, gids) for entry in entries}
         except PermissionError:
             yield from _later(folder)  # whoever may not list it may still get into it
             continue
@@ -114,7 +147,9 @@ def run_later(top: str) -> Iterator[Later]:
                 within = os.path.join(folder, first) if second else ""
                 yield from _later(os.path.join(folder, name), within=within)
         if ".git" in names:
-            yield from _of_repository(os.path.join(folder, ".git"))
+            for later in _of_repository(os.path.join(folder, ".git")):
+                if _is_in_reach(later.path, top, uid, gids):
+                    yield later
         elif any(names.keys() >= bare for bare in _BARE) and not folder.endswith("/.git"):
             yield from _of_git(folder)
         if depth < _DEPTH:
@@ -145,7 +180,7 @@ def _of_repository(git: str) -> Iterator[Later]:
         yield from _of_git(git, within="" if os.path.islink(git) else git)
         return
     yield from _later(git, armed=False)
-    if text := _text(git).removeprefix("gitdir:").strip():
+    if text := text_of(git).removeprefix("gitdir:").strip():
         yield from _of_git(os.path.normpath(os.path.join(os.path.dirname(git), text)))
 
 
@@ -153,10 +188,12 @@ def _of_git(git: str, within: str = "", *, follow: bool = True) -> Iterator[Late
     """Give what there is in git's own folder."""
     for name in ("config", "config.worktree"):
         path = os.path.join(git, name)
-        text = _text(path)
+        text = text_of(path)
         yield from _later(path, armed=not _harmless(text), within=within)
         if (found := _HOOKS_PATH.search(text)) and within:
-            yield from _later(os.path.normpath(os.path.join(os.path.dirname(git), found[1])))
+            yield from _later(
+                os.path.normpath(os.path.join(os.path.dirname(git), found[1].strip(' \t"')))
+            )
     hooks = os.path.join(git, "hooks")
     try:
         armed = any(not name.endswith(".sample") for name in os.listdir(hooks))
@@ -164,7 +201,7 @@ def _of_git(git: str, within: str = "", *, follow: bool = True) -> Iterator[Late
         armed = True
     yield from _later(hooks, armed=armed, within=within)
     elsewhere = os.path.join(git, "commondir")
-    if (text := _text(elsewhere).strip()) and follow:
+    if (text := text_of(elsewhere).strip()) and follow:
         linked = os.path.basename(os.path.dirname(git)) == "worktrees"
         yield from _later(elsewhere, armed=not linked)
         yield from _of_git(os.path.normpath(os.path.join(git, text)), follow=False)
@@ -185,7 +222,7 @@ def _harmless(text: str) -> bool:
     return True
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
     """Return a file's beginning; what cannot be read counts as a setting that is not known."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -193,6 +230,11 @@ def _text(path: str) -> str:
         return ""
     except OSError:
         return "?"
-    with open(fd, "rb") as file, suppress(OSError):
-        return file.read(2**20).decode(errors="replace")
-    return "?"
+    try:
+        data = os.read(fd, _LONGEST + 1)
+    except OSError:  # it is a folder
+        return "?"
+    finally:
+        os.close(fd)
+    text = data.decode(errors="replace").replace("\0", "?")  # no path has one
+    return text if len(data) <= _LONGEST else f"?\n{text}"

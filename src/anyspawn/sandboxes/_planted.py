@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -22,24 +22,32 @@ class Planted:
     Args:
         writable: The folders that the program may write to: on the host, and inside.
         shown: All paths inside that are named.
+        uid, gids: Who the program is on the host.
 
     Attributes:
         before: What was there before the program, by folder.
     """
 
-    def __init__(self, writable: Sequence[tuple[str, str]], shown: Sequence[str]) -> None:
+    def __init__(
+        self,
+        writable: Sequence[tuple[str, str]],
+        shown: Sequence[str],
+        uid: int,
+        gids: Collection[int],
+    ) -> None:
         for host, _ in writable:
             with_hooks(host)
-        self.before = {host: tuple(run_later(host)) for host, _ in writable}
+        self.before = {host: tuple(run_later(host, uid, gids)) for host, _ in writable}
         self._known = {
             (later.path, later.identity) for found in self.before.values() for later in found
         }
         self._writable = writable
+        self._who = (uid, gids)
         self._shown = shown
 
     def _found(self) -> Iterator[str]:
         for host, inside in self._writable:
-            for later in run_later(host):
+            for later in run_later(host, *self._who):
                 there = os.path.join(inside, os.path.relpath(later.path, host))
                 known = (later.path, later.identity) in self._known
                 if later.armed and not known and not named(there, inside, self._shown):

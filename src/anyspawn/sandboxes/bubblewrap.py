@@ -333,7 +333,9 @@ class Bubblewrap(ResidentSandbox):
         from anyspawn.sandboxes._planted import Planted
 
         shown = [inside for _, inside in (*pairs(self.readonly), *pairs(self.writable))]
-        return Planted(list(pairs(self.writable)), shown)
+        uid, gid = self._ids()
+        gids = {gid} if self.user is not None else {gid, *os.getgroups()}
+        return Planted(list(pairs(self.writable)), shown, uid, gids)
 
     @property
     def _once(self) -> bool:
