@@ -4,12 +4,17 @@ truth.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
+from attrs import field, frozen
 
 from anyspawn import (
     Bubblewrap,
     Cleanup,
+    Command,
     Direct,
+    Launch,
     NotStartedError,
     SpawnError,
     SpawnTimeoutError,
@@ -17,20 +22,60 @@ from anyspawn import (
     open_process,
     spawn,
 )
+from anyspawn.sandboxes._supervised import (
+    SupervisedSandbox,
+    explain_report,
+    known_by,
+    supervised,
+)
+from anyspawn.supervisor import SWEEP, resident_script, script
 from machine import kill_all, processes_with
 
-__all__ = ["LOCAL", "USES", "look", "use_once"]
+__all__ = ["LOCAL", "TREE", "USES", "left_by", "look", "use_once"]
+
+
+@frozen(kw_only=True)
+class Supervised(SupervisedSandbox):
+    """The supervisor of the exec modes on this host, with no client in between."""
+
+    name: str = "supervised"
+    shared: str = field(default="trusted")
+    _target = "this host"
+
+    def launch(self, command: Command) -> Launch:
+        begun = ("sh", "-c", script(), "anyspawn", *command.argv)
+        if self.resident:
+            begun = ("sh", "-c", resident_script(), "anyspawn")
+        sweep = ("sh", "-c", SWEEP, "anyspawn", *known_by(command, resident=self.resident))
+        return supervised(
+            command,
+            explain=lambda completed, report: explain_report(completed, report, lost),
+            cwd=command.cwd,
+            argv=begun,
+            remote=True,
+            stop=(*sweep, "TERM"),
+            end=(*sweep, "KILL"),
+            gone=sweep,
+        )
+
+
+def lost(stderr, code, *, started):
+    return TransportError(f"sh: {stderr} ({code})", started=started, kind="connection")
+
 
 LOCAL = {
     "direct": Direct,
     "bubblewrap": lambda: Bubblewrap(share_env=["FAULTS_MARK"]),
     "bubblewrap resident": lambda: Bubblewrap(share_env=["FAULTS_MARK"], resident=1),
+    "supervised": Supervised,
+    "supervised resident": lambda: Supervised(resident=1),
 }
 """The sandboxes that need no engine."""
 
 BOUND = 45.0
 DATA = bytes(range(256)) * 400
-TREE = "echo x; setsid sleep 100 & sleep 100"
+LONG = "4711"
+TREE = f"echo x; setsid sleep {LONG} & sleep {LONG}"
 
 
 def true_error(error):
@@ -105,8 +150,20 @@ async def use_once(sandbox, use):
             return await USES[use](sandbox)
 
 
+def left_by(mark):
+    """Return what is left of a use's tree; hosts and residents are to end by themselves."""
+    return [pid for pid in processes_with(mark) if LONG in argv_of(pid)]
+
+
+def argv_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def look(done, mark):
     """See that what is said to be gone is gone; end what is said to be perhaps there."""
-    left = processes_with(mark)
+    left = left_by(mark)
     assert done.cleanup is Cleanup.UNCONFIRMED or not left, done
     kill_all(left)

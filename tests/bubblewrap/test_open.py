@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 
 import anyspawn
 from anyspawn import Bubblewrap, NotStartedError, TransportError
-from machine import MARK, bubblewrap_works, eventually, processes_with, settled_below
+from machine import MARK, bubblewrap_works
 
 pytestmark = [
     pytest.mark.anyio,
@@ -54,27 +52,3 @@ async def test_there_is_no_bwrap(monkeypatch, tmp_path):
     with pytest.raises(TransportError, match="install bubblewrap"):
         async with anyspawn.open_process(["true"], sandbox=BOX):
             raise AssertionError
-
-
-HOST = """
-import sys, anyio, anyspawn
-async def main():
-    box = anyspawn.Bubblewrap(share_env=["ANYSPAWN_TEST"])
-    async with anyspawn.open_process(["sh", "-c", "setsid sleep 100 & echo; sleep 100"], sandbox=box) as process:
-        await process.stdout.receive()
-        print("ready", flush=True)
-        await process.wait()
-anyio.run(main, backend=sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_caller_is_killed(backend):
-    """All of it ends by itself."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOST, backend], stdout=subprocess.PIPE, text=True
-    ) as host:
-        assert host.stdout.readline() == "ready\n"
-        settled_below(host.pid)
-        host.kill()
-    assert not eventually(lambda: processes_with(os.environ[MARK]))

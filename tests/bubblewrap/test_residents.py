@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from anyspawn._model import Command, Completed
 from anyspawn._spawn.child import ended
 from anyspawn.supervisor import Report
 from cases import NASTY, TREES, be_patient, cancelled_after, command_lines
-from machine import MARK, children, eventually, open_fds, processes_with
+from machine import children, eventually, open_fds
 
 pytestmark = pytest.mark.anyio
 
@@ -220,34 +219,6 @@ async def test_a_sandbox_that_dies():
         assert isinstance(done.error, TransportError), done
         assert (done.error.started, done.stdout) == (True, b"ready\n")
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
-
-
-PARENT = """
-import anyio, sys
-from anyspawn import Bubblewrap, spawn
-
-async def main():
-    sandbox = Bubblewrap(resident=2)
-    await spawn(["true"], sandbox=sandbox, check=True)
-    await spawn(["sh", "-c", "echo ready; setsid sleep 999 & sleep 999"], sandbox=sandbox, timeout=1000,
-                on_output=lambda *_: print("ready", flush=True))
-
-anyio.run(main, backend=sys.argv[1])
-"""
-
-
-async def test_the_caller_is_killed(anyio_backend):
-    """Nothing is left, by itself."""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, anyio_backend[0]], stdout=subprocess.PIPE
-    )
-    try:
-        assert parent.stdout.readline() == b"ready\n"
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-    assert not eventually(lambda: processes_with(os.environ[MARK]))
 
 
 async def test_many_at_once():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -205,27 +204,3 @@ async def test_reasons_are_true(tmp_path):
     error = (await spawn(["true"], env={"A": "x" * 131072})).error
     assert isinstance(error, NotStartedError)
     assert error.kind == "too_long"
-
-
-STOPPED = """
-import sys, anyio, anyspawn
-def ready(*_):
-    print("ready", flush=True)
-async def main():
-    done = await anyspawn.spawn(["sh", "-c", "echo; sleep 0.2; exit 3"], timeout=3, on_output=ready)
-    print(done.returncode, type(done.error).__name__)
-anyio.run(main, backend=sys.argv[1])
-"""
-
-
-@BACKENDS
-def test_a_host_that_was_stopped_for_a_while(backend):
-    """A program that ended in time has not timed out, though its host was stopped past that."""
-    with subprocess.Popen(
-        [sys.executable, "-c", STOPPED, backend], stdout=subprocess.PIPE, text=True
-    ) as host:
-        assert host.stdout.readline() == "ready\n"
-        host.send_signal(signal.SIGSTOP)
-        time.sleep(4)  # the time is the point: longer than the timeout
-        host.send_signal(signal.SIGCONT)
-        assert host.stdout.readline() == "3 ExitError\n"

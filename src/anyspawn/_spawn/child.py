@@ -4,7 +4,7 @@
 the event loop's thread instead, as docs/design.md argues: programs on loops that are neither
 asyncio's own nor trio's (uvloop leaves inheritable descriptors open in them); on trio, runners
 that ask to die with their parent (the kernel takes that for trio's worker thread, which ends) and
-programs for which no worker thread is free; and guards, which must outlive their loop.
+programs for which no worker thread can be had; and guards, which must outlive their loop.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Child:
                 process, cancelled = await _open_on_asyncio(start, mark)
                 return cls(process), cancelled
         elif not start.dies_with_parent and _trio_has_a_thread():
-            return cls(await start.by_anyio()), None
+            with suppress(RuntimeError):  # no thread can be started
+                return cls(await start.by_anyio()), None
         return cls(start.by_popen()), None
 
     @property

@@ -12,6 +12,7 @@ import anyio
 from anyspawn._model import Completed
 from anyspawn._spawn import proc
 from anyspawn._spawn.connection import BOUNDS
+from anyspawn._spawn.tasks import uninterrupted
 from anyspawn.exceptions import TransportError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def _ask_remote(work: Work, grace: float) -> None:
         scope.deadline = min(scope.deadline, anyio.current_time() + grace)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask)
+        tasks.start_soon(uninterrupted(ask))
         with scope:
             await work.until_exit(math.inf)
         tasks.cancel_scope.cancel()
@@ -78,7 +79,8 @@ async def _remove(work: Work) -> None:
 
     with anyio.move_on_after(BOUNDS.remote):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(remove)  # beside: docker waits for its client to take all output
+            # beside: docker waits for its client to take all output
+            tasks.start_soon(uninterrupted(remove))
             await work.until_exit(math.inf)
 
 

@@ -7,6 +7,7 @@ been the call's own. So no call ever meets what another one left behind.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -28,7 +29,13 @@ from anyspawn._spawn.call import (
 from anyspawn._spawn.connection import BOUNDS, Connection, open_connection
 from anyspawn._spawn.outcome import outcome
 from anyspawn._spawn.streams import Feed
-from anyspawn._spawn.tasks import PerLoop, place_within, see_through, start_in_background
+from anyspawn._spawn.tasks import (
+    PerLoop,
+    place_within,
+    see_through,
+    start_in_background,
+    uninterrupted,
+)
 from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import SpawnError, SpawnTimeoutError, TransportError
 from anyspawn.supervisor import Conversation, Report, resident_begin
@@ -448,7 +455,7 @@ class Pool:
     async def _retire_idle(self) -> None:
         async with anyio.create_task_group() as tasks:
             for resident in self._idle:
-                tasks.start_soon(resident.retire)
+                tasks.start_soon(uninterrupted(resident.retire))
         self._close_idle()
 
     def _close_idle(self) -> None:
@@ -465,9 +472,9 @@ class Pool:
 
         async def close() -> None:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._retire_idle)
+                tasks.start_soon(uninterrupted(self._retire_idle))
                 for done in self._busy:
-                    tasks.start_soon(done.wait)
+                    tasks.start_soon(uninterrupted(done.wait))
 
         try:
             await see_through(close, BOUNDS.cleanup)
@@ -491,6 +498,10 @@ class Pools:
     async def aclose(self) -> None:
         """Close the running loop's residents."""
         pools = self._loops.pop() or {}
-        async with anyio.create_task_group() as tasks:
-            for pool in pools.values():
-                tasks.start_soon(pool.aclose)
+
+        async def close() -> None:
+            async with anyio.create_task_group() as tasks:
+                for pool in pools.values():
+                    tasks.start_soon(uninterrupted(pool.aclose))
+
+        await see_through(close, math.inf)

@@ -18,6 +18,7 @@ __all__ = [
     "see_through",
     "start_detached",
     "start_in_background",
+    "uninterrupted",
 ]
 
 T = TypeVar("T")
@@ -44,12 +45,29 @@ async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> 
 
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(shielded)
+            tasks.start_soon(uninterrupted(shielded))
     except BaseExceptionGroup as group:  # of the one interrupt that struck the caller meanwhile
         raised: BaseException = group
         while isinstance(raised, BaseExceptionGroup):
             raised = raised.exceptions[0]
         raise raised from None
+
+
+def uninterrupted(
+    step: Callable[[], Coroutine[Any, Any, object]],
+) -> Callable[[], Coroutine[Any, Any, object]]:
+    """Return a step for a task of its own in which trio raises no KeyboardInterrupt.
+
+    The task's parent does not hand its own protection on.
+    """
+    if on_asyncio():
+        return step
+    import trio
+
+    async def protected() -> None:
+        await step()
+
+    return trio.lowlevel.enable_ki_protection(protected)
 
 
 def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> Any:
