@@ -34,6 +34,10 @@ LAST_ALONE = (
 )
 
 WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
+NEWER = tuple(
+    f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py")
+)
+"""Tests that need newer versions of what they use than the project does."""
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
 
 # Interpreters that pyenv has installed but not activated are found too.
@@ -61,13 +65,45 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
+def install_oldest(session: nox.Session) -> None:
+    """Install the project with the oldest versions that pyproject.toml allows.
+
+    An MCP client asks for newer versions of what else the tests use than the project does, and is
+    left out.
+    """
+    requirements = [
+        *PROJECT["project"]["dependencies"],
+        *nox.project.dependency_groups(PROJECT, "test"),
+    ]
+    for extra in PROJECT["project"]["optional-dependencies"].values():
+        requirements += extra
+    oldest = {
+        requirement.replace(">=", "==")
+        for requirement in requirements
+        if ">=" in requirement and not requirement.startswith("mcp")
+    }
+    session.install("--no-deps", ".")
+    session.install(*sorted(oldest))
+
+
 @nox.session(name="tests-all", python=THERE)
 def tests_all(session: nox.Session) -> None:
-    """Run all tests: on every Python that is installed, and on the newest one under coverage."""
-    install(session, "test", "cli", "bubblewrap", "egress")
-    if session.python != THERE[-1]:
+    """Run all tests: on the newest Python under coverage, and what needs no engine on the others,
+    on the oldest one with the oldest versions that pyproject.toml allows.
+    """
+    if session.python == THERE[-1]:
+        install(session, "test", "cli", "bubblewrap", "egress")
+        cover(session)
+    elif session.python == PYTHONS[0]:
+        install_oldest(session)
+        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *NEWER, *session.posargs)
+    else:
+        install(session, "test", "cli", "bubblewrap", "egress")
         session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *session.posargs)
-        return
+
+
+def cover(session: nox.Session) -> None:
+    """Run all tests under coverage, and ask for the least of it where nothing was skipped."""
     folder = Path(session.virtualenv.location)
     report = folder / "tests.xml"
     env = {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "ctrace"}
@@ -81,38 +117,6 @@ def tests_all(session: nox.Session) -> None:
     skipped = re.search(r'skipped="[1-9]', report.read_text()) is not None
     lenient = ["--fail-under=0"] if skipped else []
     session.run("coverage", "report", *lenient, env=env)
-
-
-@nox.session(python=PYTHONS[0])
-def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest versions that pyproject.toml allows."""
-    requirements = [
-        *PROJECT["project"]["dependencies"],
-        *nox.project.dependency_groups(PROJECT, "test"),
-    ]
-    for extra in PROJECT["project"]["optional-dependencies"].values():
-        requirements += extra
-    # An MCP client asks for newer versions of what else the tests use than the project does, and is
-    # left out with its tests.
-    oldest = [
-        requirement.replace(">=", "==")
-        for requirement in requirements
-        if ">=" in requirement and not requirement.startswith("mcp")
-    ]
-    session.install("--no-deps", ".")
-    session.install(*sorted(set(oldest)))
-    others = (
-        "docker",
-        "kubernetes",
-        "docs",
-        "packaging",
-        "benchmarks",
-        "examples",
-        "bubblewrap/test_mcp.py",
-    )
-    session.run(
-        "pytest", *PARALLEL, *(f"--ignore=tests/{name}" for name in others), *session.posargs
-    )
 
 
 @nox.session(python=THERE[-1])
