@@ -11,9 +11,9 @@ class Frames:
     What is not here is asked of the `Report` of what was said.
     """
 
-    def __init__(self, nonce, *, begun=False):
+    def __init__(self, nonce, *, begun=False, wants=False):
         self.words = []
-        self._report = Report(ready=begun)
+        self._report = Report(ready=begun, wants=wants)
         self._decoder = Decoder(nonce, begun=begun)
 
     def __getattr__(self, name):

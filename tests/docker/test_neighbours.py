@@ -20,8 +20,13 @@ from replaced import check_replaced_tools
 
 pytestmark = pytest.mark.anyio
 
-HIDE = "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 &"
-"""Leaves a program behind that has neither the limit nor the variable that its like is known by."""
+HIDE = (
+    "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 & "
+    "until [ -z \"$(tr -d '\\0' </proc/$!/environ)\" ]; do :; done"
+)
+"""Leaves a program behind that has neither the limit nor the variable that its like is known by,
+once it has neither.
+"""
 
 
 def sleeping(seconds):

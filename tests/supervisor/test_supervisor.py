@@ -45,11 +45,14 @@ def shell(request):
 class Supervised:
     """A command under the supervisor, as a client in a container would have it."""
 
-    def __init__(self, shell, argv, *, env=(), stdin=b"", cwd=None, live=False):
+    def __init__(
+        self, shell, argv, *, env=(), stdin=b"", cwd=None, live=False, wants=False, short=0
+    ):
         self.nonce = uuid.uuid4().hex
-        self.frames, self.out_frames = Frames(self.nonce), Frames(self.nonce)
+        self.frames, self.out_frames = Frames(self.nonce, wants=wants), Frames(self.nonce)
         size = None if live else len(stdin)
-        words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), size, cwd) + stdin
+        words = head(uuid.uuid4().hex, self.nonce, Env(env).known(), size, cwd)
+        words += stdin[: len(stdin) - short]
         begin = script()
         if isinstance(shell, Reading):
             begin, words = reading_script(), script_line() + words
@@ -194,25 +197,61 @@ def words(path):
 
 def said(call):
     """Return what was said, without what depends on the moment of the look."""
-    return [word for word in call.frames.words if word not in {"held", "fed", "unread"}]
+    return [word for word in call.frames.words if word not in {"held", "fed", "unread", "lost"}]
 
 
+@pytest.mark.parametrize("size", [1, 65001])
 @pytest.mark.parametrize(
-    ("head", "word"),
-    [("exit 0", "fed"), ("exit 1", "fed"), ("kill -13 $$", "fed")]
-    + [(how, "lost") for how in ("exit 2", "exit 126", "exit 127", "kill -9 $$", "kill -11 $$")],
+    ("tools", "how", "word"),
+    [("dd", how, "fed") for how in ("exit 1", "exit 2", "exit 127")]
+    + [("dd", how, "lost") for how in ("exit 0", "kill -9 $$", "kill -11 $$", "kill -13 $$")]
+    + [("dd", 'PATH=$OTHERS; head -c 1; echo "0+1 records in" >&2; exit 1', "lost")]
+    + [("dd head cat", f"exit {status}", "lost") for status in (1, 2, 126, 127)],
 )
 @pytest.mark.parametrize("plain", ["dash", "bash"])
-def test_what_became_of_stdin(plain, head, word, tmp_path, monkeypatch):
-    """Is said by whatever status its reader ends with: it took all, or the command takes no more;
-    or it was lost. Only busybox has a head of its own, whatever PATH says.
+def test_what_became_of_stdin(plain, tools, how, word, size, tmp_path, monkeypatch):
+    """Is said by whatever becomes of those who hand it over: it arrived whole, maybe by another
+    one's help, or it was lost. Only busybox has such tools of its own, whatever PATH says.
     """
-    (tmp_path / "head").write_text(f"#!/bin/sh\n{head}\n")
-    (tmp_path / "head").chmod(0o755)
+    for tool in tools.split():
+        (tmp_path / tool).write_text(f"#!/bin/sh\n{how}\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("OTHERS", os.environ["PATH"])
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    call = Supervised([plain], ["cat"], stdin=b"x")
-    assert call.end()[2] == 0
-    assert {"fed", "lost"} & set(call.frames.words) == {word}
+    program = shutil.which("cat", path=os.environ["OTHERS"])
+    call = Supervised([plain], [program], stdin=b"x" * size, wants=True)
+    stdout, _, status = call.end()
+    assert status == 0
+    assert ("lost" if call.frames.lost else "fed") == word
+    assert call.frames.lost or stdout == b"x" * size
+
+
+@pytest.mark.parametrize("size", [1, 65001])
+def test_a_stdin_of_which_a_part_does_not_come(shell, size):
+    """Is not taken for a whole one, although the command ended by itself."""
+    call = Supervised(shell, ["cat"], stdin=b"x" * size, wants=True, short=1)
+    call.process.stdin.close()
+    assert call.end()[0] in (b"", b"x" * (size - 1))
+    assert call.frames.lost or call.frames.exit_status != 0
+
+
+@pytest.mark.parametrize("plain", ["dash", "bash"])
+def test_nothing_of_our_own_outlives_a_call(plain, tmp_path, monkeypatch):
+    """Also where what looks for what is left is slow, and has found it; and it is not given the
+    command's variables.
+    """
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("ANYSPAWN_TEST_CASE", mark)
+    grep = shutil.which("grep")
+    slow = f'#!/bin/sh\nenv >>{tmp_path}/env\n[ -e /proc/self/fd/4 ] || sleep 1\nexec {grep} "$@"\n'
+    (tmp_path / "grep").write_text(slow)
+    (tmp_path / "grep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    call = Supervised([plain], ["sh", "-c", "echo; sleep 999"], env={"SECRET": "s"})
+    assert call.process.stdout.read(1)
+    call.cut()
+    assert not processes_with(mark)
+    assert "SECRET" not in (tmp_path / "env").read_text()
 
 
 def test_a_command_that_does_not_wait_for_its_stdin(shell):
@@ -221,7 +260,7 @@ def test_a_command_that_does_not_wait_for_its_stdin(shell):
         call = Supervised(shell, ["true"], stdin=bytes(size))
         assert call.end() == (b"", b"", 0)
         assert {"fed", "unread"} & set(call.frames.words)
-        assert "lost" not in call.frames.words
+        assert not call.frames.lost
 
 
 def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):

@@ -173,6 +173,7 @@ class _Lease:
         talk = Conversation(nonce, begun=begun)
         work = Work(resident.connection, self._command, talk, ending=self)
         work.long_stdin = stdin if len(stdin) > SHORT else b""
+        talk.report.wants = bool(work.long_stdin)
         return work
 
     def _known(self, resident: _Resident, told: bytes) -> str:

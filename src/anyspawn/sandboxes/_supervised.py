@@ -138,6 +138,8 @@ def explain_report(
                 kind="connection",
             )
         if not report.whole and not completed.output_incomplete:
+            if report.failed:
+                return _could_not_go_on(program)
             return TransportError(
                 f"the connection was lost: the end of the output of {program!r} is missing",
                 started=True,
@@ -145,6 +147,8 @@ def explain_report(
             )
         return None
     stderr = completed.stderr_text
+    if report.failed:
+        return _could_not_go_on(program)
     if report.begun:
         why = failure(stderr, completed.returncode, started=True)
         return TransportError(
@@ -153,6 +157,15 @@ def explain_report(
             kind="connection",
         )
     return failure(stderr, completed.returncode, started=None if report.ready else False)
+
+
+def _could_not_go_on(program: str) -> SpawnError:
+    return TransportError(
+        f"what looks after {program!r} could not go on: the container, or its user, may be at a "
+        "limit of processes, memory or open files",
+        started=None,
+        kind="connection",
+    )
 
 
 def _mode(_: object, __: Attribute[Any], value: Any) -> None:

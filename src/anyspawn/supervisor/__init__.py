@@ -57,7 +57,10 @@ another call's: a program that hides lowers its own.
 """
 
 
-_READY = "printf '\\036anyspawn ready\\n' >&2"
+_READY = (
+    "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: its sh is a Korn shell, which is not "
+    "supported; make it dash, bash or busybox' >&2; exit 125;; esac; printf '\\036anyspawn ready\\n' >&2"
+)
 _READ_ON = _READY + "; exec sh -s anyspawn"
 _READ_ONE = _READY + '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
 

@@ -4,6 +4,7 @@
 _rs=$(printf '\036')
 say() { printf '%s%s %s%s' "$_rs" "$_nonce" "$1" "$_rs" >&4; }
 _session=$(command -v setsid)
+_sight=$((_tag + 1))
 
 # The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to
 # its environment or session; what keeps its environment is known by that, too. Zombies do not
@@ -14,13 +15,16 @@ tagged() {
   done <"$1"
   return 1
 }
+# The one who looks has a limit of its own, so that nobody ends it who looks at the same time.
 candidates() {
   if command -v grep >/dev/null; then
-    grep -l "^Max file locks  *$_tag " /proc/[0-9]*/limits
+    grep -H -e "^Max file locks  *$_tag " -e "^Max file locks  *$_sight " /proc/[0-9]*/limits
+    [ "$?" -le 2 ] || return 1
     grep -l "ANYSPAWN_ID=$_id" /proc/[0-9]*/environ
+    [ "$?" -le 2 ]
   else
     for _file in /proc/[0-9]*/limits; do
-      if tagged "$_file"; then echo "$_file"; fi
+      if tagged "$_file" || [ "$_limit" = "$_sight" ]; then echo "$_file: $_limit "; fi
     done
   fi
 }
@@ -34,23 +38,30 @@ dead() {
   *) return 1 ;;
   esac
 }
+# Lists what is left. Fails unless it finds itself: that nothing is found proves nothing where one
+# cannot look. Only for a process of its own, $(left).
 left() {
-  _seen=' '
-  for _file in $(candidates); do
-    _process=${_file%/*}
+  read -r _me _x </proc/self/stat
+  { ulimit -x "$_sight" || ulimit -w "$_sight"; } >/dev/null
+  _seen=' ' _sees=
+  IFS='
+'
+  _found=$(candidates) || return 1
+  for _line in $_found; do
+    _process=${_line%%/[le]*}
+    case $_line in
+    "/proc/$_me/limits:"*) _sees=yes; continue ;;
+    *" $_sight "*) continue ;;
+    esac
     case $_seen in *" $_process "*) continue ;; esac
     _seen="$_seen$_process "
     dead "$_process" || printf '%s ' "${_process#/proc/}"
   done
+  [ "$_sees" ]
 }
-# Whether looking finds what there is to find: a process that was tagged for that.
-probe() (
-  { ulimit -x "$_tag" || ulimit -w "$_tag"; } >/dev/null
-  left
-)
 sweep() {
   _round=0
-  while _pids=$(left) && [ -n "$_pids" ]; do
+  while _pids=$(left) || return 1; [ -n "$_pids" ]; do
     [ "$_round" -lt "$1" ] || return 1
     kill -9 $_pids
     _round=$((_round + 1))
@@ -148,15 +159,31 @@ held() {
   return 1
 }
 
+# A command's stdin. Whoever writes it last holds the pipe until it has said that all of it was
+# written, or that it was not. So a command that saw the end of its stdin, and none of these words
+# before it ended, saw a wrong one. It cannot close the pipe itself: the shell that waits for it has
+# it open, too.
+hand_over() {
+  trap 'say lost' EXIT
+  exec 5>&1
+  _copied=$(LC_ALL=C dd bs="$_size" count=1 iflag=fullblock 2>&1 >&5)
+  case $?,$_copied in
+  "0,1+0 records in"*"1+0 records out"*) _word=fed ;;
+  1,*records*) _word=lost ;;
+  [12],* | 12[67],*) # no such dd, or no memory for it
+    if "$@"; then _word=fed; else _word=lost; fi
+    ;;
+  *) _word=lost ;;
+  esac
+  say "$_word"
+  trap - EXIT
+}
+# Through the memory of dd, where a pipe would not hold it all, so that a command that does not read
+# it cannot keep the end of our own stdin from being seen. The first line is the number of this
+# process.
 spool() {
   exec 3<&-
-  if dd iflag=fullblock count=0 </dev/null; then
-    dd bs="$((_size + 16))" iflag=fullblock
-  else
-    cat || cat >/dev/null
-  fi || lost "$?"
-}
-# What wrote a command's stdin ended with a status: that of a reader which takes no more, or another.
-lost() {
-  case $1 in 1 | 141) say fed ;; *) say lost ;; esac
+  read -r _own _x </proc/self/stat
+  echo "$_own"
+  hand_over cat
 }

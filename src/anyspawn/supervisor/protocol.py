@@ -43,11 +43,13 @@ class Report:
         swept: It has looked, whatever it found.
         untagged: The command could not be given the tag by which it is found.
         elusive: What was left starts its like, faster than it can be looked at.
-        lost: Its stdin did not arrive whole.
+        lost: Its stdin did not arrive whole; what is said after its end, of a stdin that it left,
+            does not count.
+        failed: The supervisor's shell could not go on, as no process could be started, for one.
         send: A resident waits for a long stdin.
         took: It has read that to its end.
         wants: The command has a stdin, of which has to be said what became of it.
-        fed: All of it was written to the command, or the command has closed it.
+        fed: All of it was written to the command.
         unread: What writes it was still there when the command ended.
         fit: Any exec executes the program: it is known by its first bytes.
     """
@@ -66,6 +68,7 @@ class Report:
     untagged: bool = False
     elusive: bool = False
     lost: bool = False
+    failed: bool = False
     send: bool = False
     took: bool = False
     wants: bool = False
@@ -108,9 +111,11 @@ class Report:
                 self.clean, self.swept = name == "clean", True
             case "start":
                 self.begun = True
-            case "nocwd" | "running" | "held" | "untagged" | "elusive" | "lost" | "send" | "took":
+            case "lost":
+                self.lost = self.lost or self.exit_status is None
+            case "nocwd" | "running" | "held" | "untagged" | "elusive" | "send" | "took":
                 setattr(self, name, True)
-            case "fed" | "unread" | "fit":
+            case "fed" | "unread" | "fit" | "failed":
                 setattr(self, name, True)
             case _:
                 pass  # a word of a newer script

@@ -65,7 +65,7 @@ exec 9<&5 5<&-
 watch &
 # It goes first, as it would otherwise be left, a zombie, to a container's first process, which may
 # not look after any.
-trap 'exec 8>&-; kill "$_watcher"; wait' EXIT
+trap '[ "$?" = 0 ] || say failed; exec 8>&-; kill "$_watcher"; wait' EXIT
 _watcher=$!
 exec 6>&- 7<&-
 
@@ -200,8 +200,12 @@ run() {
       echo y >&8
       say took
     } | { _size=$_input; spool; } | {
+      trap 'say failed' EXIT
+      read -r _writer
       attempt "$@"
+      dead "/proc/$_writer" || say unread
       judge
+      trap - EXIT
       printf '%s' "$_told" >&4
       [ "$_verdict" = clean ]
     }; then _verdict=clean; else _verdict=unclean; fi
@@ -225,7 +229,7 @@ judge() {
       sleep 0.02 || sleep 1 || _round=3000
       _round=$((_round + 1))
     done
-    clear_up && [ -n "$(probe)" ] || _verdict=unclean
+    clear_up || _verdict=unclean
   fi
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
 }
@@ -236,7 +240,9 @@ case $(export -p) in
 *" PATH="*) [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; } && _exact=yes ;;
 esac
 _able=
-if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then _able=$(probe); fi
+if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then
+  if _x=$(left); then _able=yes; fi
+fi
 # Hundredths of a second in which no machine makes so many processes: it would be more than 300 in a
 # millisecond.
 _soon=$((_most / 3300))

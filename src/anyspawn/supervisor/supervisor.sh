@@ -11,7 +11,6 @@ while [ "$_i" -lt "$_count" ]; do
   IFS= read -r _line || exit 125
   _i=$((_i + 1))
   eval "ANYSPAWN_ENV_$_i=\$_line"
-  export "ANYSPAWN_ENV_$_i"
 done
 
 # The stdin of a live program comes in lines, each a format for printf, written by a process beside,
@@ -48,21 +47,21 @@ announce() {
   say running
 }
 
-# stdin goes through the memory of dd where a pipe would not hold it all, so that a command that
-# does not read it cannot keep the end of our own stdin from being seen. The first line is the
-# number of this process, which waits for that end by a builtin, so that killing it orphans nothing.
+# The first line is the number of this process. It waits for the end of our own stdin by a builtin,
+# so that killing it orphans nothing; when it ends what is left, nothing kills it.
 feed() {
   read -r _feeder _rest </proc/self/stat
   echo "$_feeder"
   if [ "$_size" = - ]; then
     stream
+  elif [ "$_size" -gt 65000 ]; then
+    head -c "$_size" <&3 || say lost
   elif [ "$_size" -gt 0 ]; then
-    head -c "$_size" <&3
-    _fed=$?
-    if [ "$_fed" = 0 ]; then say fed; elif [ "$_size" -gt 65000 ]; then say lost; else lost "$_fed"; fi
+    hand_over head -c "$_size" <&3
   fi
-  exec >/dev/null 4>&-
+  exec >/dev/null 4>&- 5>&-
   while read -r _rest <&3; do :; done
+  trap '' USR1
   sweep 300
 }
 _start='
@@ -87,19 +86,25 @@ work() (
   tagged /proc/self/limits || printf '%s%s untagged%s' "$_rs" "$_nonce" "$_rs" >&2
   ANYSPAWN_ID=$_id ANYSPAWN_COUNT=$_count ANYSPAWN_NONCE=$_nonce
   export ANYSPAWN_ID ANYSPAWN_COUNT ANYSPAWN_NONCE
+  while [ "$_i" -gt 0 ]; do
+    export "ANYSPAWN_ENV_$_i"
+    _i=$((_i - 1))
+  done
   exec $_session sh -c "$_start" anyspawn "$@"
 )
 look_after() {
+  trap 'say failed' EXIT
   before
   read -r _feeder
+  _writer=$_feeder
+  [ "$_size" = - ] || [ "$_size" -le 65000 ] || read -r _writer
   _announcer=
   if [ "$_size" = - ]; then announce & _announcer=$!; fi
   work "$@"
   _status=$?
   if [ -n "$_announcer" ]; then exec </dev/null; kill "$_announcer"; wait "$_announcer"; fi
-  # A feeder that is there may still be writing: the program ended before it had read all. One that
-  # could not start a process is gone, and has said nothing.
-  [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_feeder" || say unread
+  # Whoever is there has not closed the pipe yet, unless it has said what became of the stdin.
+  [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_writer" || say unread
   say "exit $_status"
   _told=
   while held && kill -0 "$_feeder"; do
@@ -110,8 +115,15 @@ look_after() {
   clear_up
   _swept=$?
   printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
-  if [ "$_swept" = 0 ] && [ -n "$(probe)" ]; then say clean; fi
-  kill -9 "$_feeder"
+  [ "$_swept" != 0 ] || say clean
+  trap - EXIT
+  kill -s USR1 "$_feeder"
 }
-if [ "$_size" -gt 65000 ]; then feed | spool | look_after "$@"; else feed | look_after "$@"; fi
+trap 'say failed' EXIT
+if [ "$_size" = - ] || [ "$_size" -le 65000 ]; then
+  feed | look_after "$@"
+else
+  feed | { read -r _feeder; echo "$_feeder"; spool; } | look_after "$@"
+fi
+trap - EXIT
 exit 0
