@@ -378,9 +378,14 @@ class Work:
             self.stop(Why.OVERFLOW)
 
     def _answer(self, output: Output, talk: Conversation) -> None:
-        """Tell the supervisor its task as soon as it is there, and a long stdin when it asks."""
+        """Tell the supervisor its task as soon as it is there, and a long stdin when it asks; hang
+        up on one that cannot go on, so that what is left of it ends what is left of the command.
+        """
         stdin = self.connection.stdin
         if stdin is None or stdin.fd < 0:
+            return
+        if talk.report.failed:
+            self.connection.hang_up()
             return
         if stdin.waiting:
             if talk.report.ready:

@@ -125,9 +125,9 @@ def explain_report(
     if report.exit_status is not None:
         if not report.started:
             return NotStartedError(
-                f"the container's shell could not start {program!r}: its variables may be too long "
-                "(pass data on stdin), or be among those that the shell keeps for itself, such as "
-                "UID",
+                f"the container's shell could not start {program!r}: there may be no process left for "
+                "it (see the container's limits), its variables may be too long (pass data on stdin), "
+                "or be among those that the shell keeps for itself, such as UID",
                 kind="other",
             )
         if report.stdin_lost:

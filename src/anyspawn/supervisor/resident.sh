@@ -62,10 +62,15 @@ pipe
 exec 7<&5 8>&6
 pipe
 exec 9<&5 5<&-
+give_up() {
+  if [ "$_nonce" ]; then say failed; else echo "anyspawn: no process could be started" >&4; fi
+}
+_nonce=
+trap give_up EXIT
 watch &
 # It goes first, as it would otherwise be left, a zombie, to a container's first process, which may
 # not look after any.
-trap '[ "$?" = 0 ] || say failed; exec 8>&-; kill "$_watcher"; wait' EXIT
+trap '[ "$?" = 0 ] || give_up; exec 8>&-; kill "$_watcher"; wait' EXIT
 _watcher=$!
 exec 6>&- 7<&-
 
