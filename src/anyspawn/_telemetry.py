@@ -22,7 +22,7 @@ from anyspawn.exceptions import SpawnError
 if TYPE_CHECKING:
     from anyspawn._model import Command, Completed
 
-__all__ = ["HookWatch", "Watched", "warn", "watch_hook", "watch_spawn"]
+__all__ = ["HookWatch", "Watched", "tell_not_asked", "warn", "watch_hook", "watch_spawn"]
 
 _histograms: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -171,9 +171,11 @@ class HookWatch:
         self._error: tuple[str | None, str] = (None, "")
         self._attributes: dict[str, Any] = {}
 
-    def decided(self, *, allow: bool, rewrote: bool) -> None:
-        """Tell the verdict."""
+    def decided(self, *, allow: bool, reason: str, rewrote: bool) -> None:
+        """Tell the verdict, with the hook's own reason."""
         self._attributes["anyspawn.hook.allow"] = allow
+        if reason:
+            self._attributes["anyspawn.hook.reason"] = reason
         self._attributes["anyspawn.hook.rewrote"] = rewrote
 
     def failed(self, error_type: str, reason: str) -> None:
@@ -186,15 +188,27 @@ class HookWatch:
             _end_span(self._span, self._attributes, *self._error)
 
 
-@contextmanager
-def watch_hook(name: str, phase: str, mode: str, sandbox: str) -> Iterator[HookWatch]:
-    """Give what is to be told of a hook; calls inside are parts of its span."""
-    attributes = {
+def _of_hook(name: str, phase: str, mode: str, sandbox: str) -> dict[str, Any]:
+    return {
         "anyspawn.hook.name": name,
         "anyspawn.hook.phase": phase,
         "anyspawn.hook.mode": mode,
         "anyspawn.hook.sandbox": sandbox,
     }
+
+
+def tell_not_asked(name: str, phase: str, mode: str, sandbox: str, why: str) -> None:
+    """Tell that a hook was not asked, and why, as a span of no length."""
+    told = {"anyspawn.hook.asked": False, "anyspawn.hook.why": why}
+    span = _start_span(f"hook {name}", _of_hook(name, phase, mode, sandbox) | told, remote=False)
+    if span is not None:
+        span.end()
+
+
+@contextmanager
+def watch_hook(name: str, phase: str, mode: str, sandbox: str) -> Iterator[HookWatch]:
+    """Give what is to be told of a hook; calls inside are parts of its span."""
+    attributes = _of_hook(name, phase, mode, sandbox) | {"anyspawn.hook.asked": True}
     span = _start_span(f"hook {name}", attributes, remote=False)
     watch = HookWatch(span)
     try:

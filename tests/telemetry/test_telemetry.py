@@ -126,12 +126,46 @@ async def test_a_span_for_each_hook(spans):
         "anyspawn.hook.phase": "before_execution",
         "anyspawn.hook.mode": "filter",
         "anyspawn.hook.sandbox": "direct",
+        "anyspawn.hook.asked": True,
         "anyspawn.hook.allow": False,
         "anyspawn.hook.rewrote": False,
     }
     assert named["hook deny"].status.status_code is StatusCode.UNSET
     assert named["hook broken"].attributes["error.type"] == "ExitError"
     assert "exited with status 1" in named["hook broken"].status.description
+
+
+async def test_hooks_that_are_not_asked(spans):
+    """Have a span as well, which says why; a verdict's has the hook's reason."""
+
+    def hook(name, answer="", **options):
+        answer = answer or '{"allow": true}'
+        return ExecToolHook(name=name, command="echo", args=[answer], **options)
+
+    hooks = [
+        hook("after", phases=["after_execution"]),
+        hook("bash", protocol="claude", matcher="Bash"),
+        hook("deny", '{"allow": false, "reason": "not today"}', sequential=True),
+        hook("behind"),
+        hook("watching", mode="observe"),
+    ]
+    with trace.get_tracer("test").start_as_current_span("caller") as caller:
+        async with HookRunner(hooks) as runner:
+            assert (await runner.run("before_execution", {"Name": "Read"})).hook == "deny"
+    named = {span.name: span for span in spans()}
+    why = {
+        "after": "it is asked at after_execution",
+        "bash": "its matcher leaves this payload out",
+        "behind": "a hook before it denied",
+        "watching": "a hook before it denied",
+    }
+    for name, reason in why.items():
+        span = named[f"hook {name}"]
+        assert span.parent.span_id == caller.get_span_context().span_id
+        assert span.attributes["anyspawn.hook.asked"] is False
+        assert span.attributes["anyspawn.hook.why"] == reason
+    assert named["hook deny"].attributes["anyspawn.hook.asked"] is True
+    assert named["hook deny"].attributes["anyspawn.hook.reason"] == "not today"
 
 
 async def test_durations(reader):

@@ -14,6 +14,7 @@ from anyspawn.config import RuntimeConfig
 from anyspawn.hooks import Decision, ExecHook, HookCall
 from anyspawn.hooks._payloads import to_wire
 from anyspawn.hooks._phases import AFTER
+from anyspawn.hooks._runner import DENIED_BEFORE
 
 __all__ = ["rows", "show"]
 
@@ -35,11 +36,10 @@ async def rows(config: RuntimeConfig, phase: Any, payload: Any) -> tuple[Decisio
 def _row(hook: ExecHook, phase: str, call: HookCall | None) -> Row:
     row: Row = {"hook": hook.name, "mode": hook.mode, "sandbox": hook.sandbox.name, "asked": False}
     if call is None:
-        left_out = "a hook before it denied" if hook.mode == "filter" else "it was left out"
-        at = f"it is asked at {', '.join(hook.phases)}"
-        return {**row, "why": left_out if phase in hook.phases else at}
+        left_out = DENIED_BEFORE if hook.mode == "filter" else "it was left out"
+        return {**row, "why": left_out if phase in hook.phases else hook.why_not(phase)}
     if not call.asked:
-        return {**row, "why": "its matcher leaves this payload out"}
+        return {**row, "why": hook.why_not(phase)}
     decision = call.decision
     row |= {"asked": True, "seconds": round(call.seconds, 6)}
     if decision is None:

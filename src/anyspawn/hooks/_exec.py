@@ -18,7 +18,7 @@ from anyspawn._env import Env, check_text
 from anyspawn._masks import Masks
 from anyspawn._model import Command, Completed, Sandbox
 from anyspawn._registry import nearest
-from anyspawn._telemetry import warn, watch_hook
+from anyspawn._telemetry import tell_not_asked, warn, watch_hook
 from anyspawn.exceptions import AnyspawnError, ConfigError, ExitError
 from anyspawn.hooks._agents import Agent, Outcome, Place, Verdict
 from anyspawn.hooks._checks import (
@@ -298,9 +298,12 @@ class ExecHook:
     async def _answer(
         self,
         phase: str,
-        question: _Question | _NoVerdictError,
+        question: _Question | _NoVerdictError | None,
         places: anyio.CapacityLimiter | None,
     ) -> Decision:
+        if question is None:
+            self.tell_not_asked(phase, self.why_not(phase))
+            return Decision(allow=True, phase=phase)
         with watch_hook(self.name, phase, self.mode, self.sandbox.name) as watch:
             try:
                 if isinstance(question, _NoVerdictError):
@@ -310,8 +313,21 @@ class ExecHook:
                 said = self._masked(f"hook {self.name!r} {failure}")
                 watch.failed(failure.kind, said)
                 decision = self._failed(phase, said, failure)
-            watch.decided(allow=decision.allow, rewrote=decision.payload is not None)
+                watch.decided(allow=decision.allow, reason="", rewrote=False)
+            else:
+                rewrote = decision.payload is not None
+                watch.decided(allow=decision.allow, reason=decision.reason, rewrote=rewrote)
         return decision
+
+    def why_not(self, phase: str) -> str:
+        """Return why a hook has nothing to say at a phase."""
+        if phase in self.phases:
+            return "its matcher leaves this payload out"
+        return f"it is asked at {', '.join(self.phases)}"
+
+    def tell_not_asked(self, phase: str, why: str) -> None:
+        """Tell those who watch that the hook was not asked."""
+        tell_not_asked(self.name, phase, self.mode, self.sandbox.name, why)
 
     def _question(self, phase: str, told: Told) -> _Question | None:
         """Return what to ask the program; ``None`` where its matcher leaves it out.
@@ -626,8 +642,6 @@ class Asking:
         return (self.question.command.stdin or b"") if isinstance(self.question, _Question) else b""
 
     async def __call__(self, places: anyio.CapacityLimiter | None) -> Decision:
-        if self.question is None:
-            return Decision(allow=True, phase=self.phase)
         return await self._answer(self.phase, self.question, places)
 
 

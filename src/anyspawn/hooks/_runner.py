@@ -27,8 +27,9 @@ from anyspawn.hooks._phases import Phase
 from anyspawn.hooks._rewrite import joined
 from anyspawn.hooks._settings import ClaudeSettings, Others, project_inside
 
-__all__ = ["HookRunner", "Served", "run_hooks"]
+__all__ = ["DENIED_BEFORE", "HookRunner", "Served", "run_hooks"]
 
+DENIED_BEFORE = "a hook before it denied"
 _MAX_CONCURRENT = 64
 _MAX_OBSERVING = 1000
 _MAX_OBSERVING_BYTES = 64 * 2**20
@@ -309,14 +310,17 @@ class _Desk:
         if changed is not None:
             told = Told.of(phase, joined(phase, payload, changed), told.seen)
         left = [hook for hook in asked if hook.name not in judged]
+        reached: set[str] = set()
         if blocked is not None:
             last = asked[-1] if not blocked.sequential else blocked
             for hook in left:
                 if hook.mode == "observe" and asked.index(hook) <= asked.index(last):
+                    reached.add(hook.name)
                     self._observe(hook, told)
         stages = _stages(left) if blocked is None else []
         decision = None if blocked is None else judged[blocked.name]
         for stage in stages:
+            reached |= {hook.name for hook in stage}
             for hook in stage:
                 if hook.mode == "observe":
                     self._observe(hook, told)
@@ -325,6 +329,11 @@ class _Desk:
             judged |= decision.results
             if decision.blocks:
                 break
+        for hook in hooks:
+            if phase not in hook.phases:
+                hook.tell_not_asked(phase, hook.why_not(phase))
+            elif hook.name not in judged and hook.name not in reached:
+                hook.tell_not_asked(phase, DENIED_BEFORE)
         results = {hook.name: judged[hook.name] for hook in filters if hook.name in judged}
         if decision is not None and decision.blocks:
             return evolve(decision, results=results)
@@ -340,6 +349,7 @@ class _Desk:
         if ask is not None and self._new_bytes(ask.stdin) + self._bytes > self._max_bytes:
             why = f"{self._bytes} bytes of payloads are being observed already"
         if ask is None or why:
+            hook.tell_not_asked(told.phase, f"it was left out: {why}")
             warn("anyspawn.hooks", "hook %r was left out: %s", hook.name, why)
             return
         scope = anyio.CancelScope()
