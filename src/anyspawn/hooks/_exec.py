@@ -539,7 +539,8 @@ class ExecHook:
                 f"was not asked: no place was free within {timeout:g} s", TimeoutError()
             )
         try:
-            left = max(began + timeout - anyio.current_time(), 0.001)
+            # In whole milliseconds, as messages have it.
+            left = max(round(began + timeout - anyio.current_time(), 3), 0.001)
             return await ask(left)
         finally:
             places.release_on_behalf_of(place)
