@@ -41,7 +41,9 @@ millisecond.
 """
 _MOST_SPARE = 16
 _LITTLE = 64
-"""What part of a group's memory may be charged to it already, for files that somebody has read."""
+"""What part of a group's limit may be charged to it already: memory for files that were read, and
+processes that are dead, but that nobody has reaped.
+"""
 
 
 @frozen
@@ -262,11 +264,12 @@ def _remove(paths: set[str]) -> None:
 
 
 def _is_as_new(wanted: _Wanted, groups: dict[str, str]) -> bool:
-    little = dict(wanted).get("memory", 0) // _LITTLE
+    little = {name: value // _LITTLE for name, value in wanted}
+    memory = _holds(groups.get("memory"), "memory.current", "memory.usage_in_bytes")
     return (
-        _holds(groups.get("pids"), "pids.current") == 0
-        and _holds(groups.get("memory"), "memory.current", "memory.usage_in_bytes") <= little
-        and not any(_lists(path) for path in set(groups.values()))
+        memory <= little.get("memory", 0)
+        and _holds(groups.get("pids"), "pids.current") <= little.get("pids", 0)
+        and not _lists(next(iter(groups.values())))  # they have the same processes
     )
 
 
