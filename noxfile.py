@@ -34,9 +34,7 @@ LAST_ALONE = (
 )
 
 WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
-NEWER = tuple(
-    f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py")
-)
+NEWER = tuple(f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py"))
 """Tests that need newer versions of what they use than the project does."""
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
 
