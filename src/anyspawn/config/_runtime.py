@@ -100,7 +100,7 @@ class OpenConfig(HookRunner):
         self.selectors = config.selectors
 
     @property
-    def hooks(self) -> Self:
+    def hooks(self) -> Self:  # type: ignore[override]  # both are what one iterates over for hooks
         """The hooks."""
         return self
 

@@ -195,6 +195,11 @@ class HookRunner:
     def _served(self) -> list[Served]:
         return [hook for hook in self._hooks if hook.runtime == "server"]
 
+    @property
+    def hooks(self) -> tuple[ExecHook, ...]:
+        """What it was made of."""
+        return self._hooks
+
     def __iter__(self) -> Iterator[ExecHook]:
         return iter(self._hooks)
 
