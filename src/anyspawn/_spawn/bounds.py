@@ -218,17 +218,19 @@ class Bound:
             said.append(f"it was refused processes (limits.processes: {self._limits.processes})")
         return " and ".join(said)
 
-    def lift(self) -> None:
+    def lift(self) -> str:
         """Keep the control group for another program, if it is whole and has met no limit; else
-        remove it, or later where it is not empty yet.
+        remove it, or later where it is not empty yet. Return what `reached` does.
         """
+        reached = self.reached()
         old = self._groups
-        if old and self._whole and not self.reached():
+        if old and self._whole and not reached:
             _spare.append((_wanted(self._limits), old))
             old = _spare.pop(0)[1] if len(_spare) > _MOST_SPARE else {}
         self._groups = {}
         _left.update(old.values())
         _remove(_left)
+        return reached
 
 
 def _wanted(limits: Limits) -> _Wanted:

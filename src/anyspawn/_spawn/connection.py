@@ -249,8 +249,7 @@ class Connection:
             self.child.kill_now()
         self.child.close()
         if self._bound is not None:
-            self._reached = self._bound.reached()
-            self._bound.lift()
+            self._reached = self._bound.lift()
             self._bound = None
         if self.leader >= 0:
             os.close(self.leader)
