@@ -31,6 +31,32 @@ async def test_what_hides_in_a_shared_pod_is_told_of(space, own, resident, caplo
     assert sum("can forge the outcome" in record.getMessage() for record in warned) == 1
 
 
+STEAL = (
+    r"for p in /proc/[0-9]*; do case $(tr '\0' ' ' <$p/cmdline) in "
+    "*anyspawn*) [ ${p#/proc/} = $$ ] || kill -STOP ${p#/proc/} ;; esac; done 2>/dev/null"
+)
+"""Stops every supervisor that there is, that of its own call included."""
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_a_supervisor_that_a_program_stops(space, own, resident):
+    """Its call ends in bounded time, and the program with it; the next call has a supervisor of its
+    own.
+    """
+    async with KubectlExec(
+        own, namespace=space.name, resident=resident, default_timeout=60
+    ) as sandbox:
+        await spawn(["true"], sandbox=sandbox, check=True)
+        argv = ["sh", "-c", f"{STEAL}; exec sleep 779.{os.getpid()}"]
+        done = await spawn(argv, sandbox=sandbox, timeout=5)
+        assert done.error is not None
+        assert done.cleanup is Cleanup.CONFIRMED
+        assert not [line for line in space.processes(own) if line.startswith("sleep 779")]
+        done = await spawn(["sh", "-c", "cat; exit 3"], sandbox=sandbox, stdin=b"in")
+        assert (done.stdout, done.returncode) == (b"in", 3), done
+
+
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_tools_that_root_has_replaced(space, own, resident):
