@@ -17,6 +17,7 @@ from anyspawn import (
     NotStartedError,
     OutputLimitError,
     SpawnTimeoutError,
+    TransportError,
 )
 from anyspawn.config import parse_config
 from anyspawn.hooks import EvalResult, ExecEvalHook, run_hooks
@@ -113,6 +114,18 @@ async def test_answers_that_cannot_be_used(text, words):
     assert caught.value.completed.returncode == 0
 
 
+async def test_an_answer_that_may_go_on_is_none():
+    """Something that the program started holds its output; the message has the end of stderr."""
+    held = ExecTool(
+        name="t",
+        command="sh",
+        args=["-c", "echo '{\"result\": 1}'; echo why >&2; sleep 100 &"],
+        timeout=30,
+    )
+    with pytest.raises(AnswerError, match=r"may be cut off.*; stderr: why"):
+        await held({})
+
+
 @pytest.mark.parametrize(
     ("tool", "error", "words"),
     [
@@ -152,6 +165,25 @@ async def test_a_server_that_does_not_start():
     """Is a program that was not started."""
     with pytest.raises(NotStartedError, match="no/such/program"):
         await ExecTool(name="t", command="/no/such/program", runtime="server")({})
+
+
+async def test_a_server_that_is_closed_during_a_call():
+    """What it did is not known."""
+    errors = []
+    async with server("time.sleep(100)", timeout=60) as tool:
+
+        async def call():
+            with pytest.raises(TransportError) as caught:
+                await tool({})
+            errors.append(caught.value)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            while not any(s._life and s._life._under_way for s in tool._servers.by_loop.values()):
+                await anyio.sleep(0.01)
+            await tool.aclose()
+    assert errors[0].started is True
+    assert "was ended before it answered: it was closed" in str(errors[0])
 
 
 async def test_a_servers_result_is_the_tools_own():
@@ -291,24 +323,6 @@ async def test_wrong_calls():
         await near("q", [])
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"command": ""}, "command is empty"),
-        ({"name": ""}, "name must be a text"),
-        ({"args": "x"}, "args must be a list"),
-        ({"timeout": "soon"}, "timeout must be a number"),
-        ({"output_limit": 0}, "output_limit must be"),
-        ({"runtime": "daemon"}, "runtime must be one of exec, server"),
-        ({"sandbox": 3}, "sandbox must have a name"),
-    ],
-)
-def test_wrong_arguments(options, words):
-    """Are told by name."""
-    with pytest.raises(ConfigError, match=words):
-        ExecTool(**{"name": "t", "command": "x"} | options)
-
-
 class Endless:
     """A sandbox of somebody else's that never returns, or leaves out the error."""
 
@@ -324,6 +338,25 @@ class Endless:
         return Completed(argv=command.argv, stdout=b'{"result": 1}', returncode=self._status)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"command": ""}, "command is empty"),
+        ({"name": ""}, "name must be a text"),
+        ({"args": "x"}, "args must be a list"),
+        ({"timeout": "soon"}, "timeout must be a number"),
+        ({"output_limit": 0}, "output_limit must be"),
+        ({"runtime": "daemon"}, "runtime must be one of exec, server"),
+        ({"sandbox": 3}, "sandbox must have a name"),
+        ({"sandbox": Endless(), "runtime": "server"}, "a sandbox that can open a process"),
+    ],
+)
+def test_wrong_arguments(options, words):
+    """Are told by name."""
+    with pytest.raises(ConfigError, match=words):
+        ExecTool(**{"name": "t", "command": "x"} | options)
+
+
 async def test_bespoke_sandboxes(monkeypatch):
     """One that does not return is given up; a status is an error, whatever it says of it."""
     monkeypatch.setattr("anyspawn.tools._exec.BACKSTOP", 0.1)
@@ -331,6 +364,13 @@ async def test_bespoke_sandboxes(monkeypatch):
         await ExecTool(name="t", command="x", sandbox=Endless())({})
     with pytest.raises(ExitError, match="it ended with status 4"):
         await ExecTool(name="t", command="x", sandbox=Endless(4), timeout=5)({})
+
+    class Broken(Endless):
+        def open_process(self, command):
+            raise RuntimeError("no way")
+
+    with pytest.raises(RuntimeError, match="no way"):
+        await ExecTool(name="t", command="x", sandbox=Broken(), runtime="server", timeout=30)({})
 
 
 HEAD = "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
@@ -414,6 +454,7 @@ async def test_calls_under_way_are_drained(runtime, tmp_path):
         ({"selectors": {"t": None}}, r"spec\.selectors\.t: must be a mapping"),
         ({"selector": {}}, r"spec\.selector: unknown key; did you mean 'selectors'"),
         ({"tool_selector": "t"}, r"spec\.tool_selector: no selector is called 't'"),
+        ({"tool_selector": 3}, r"spec\.tool_selector: must be a text"),
         ({"skills": {"selector": "t"}}, r"spec\.skills\.selector: no selector is called 't'"),
         ({"tools": {"t": {"command": "${NOPE_X}"}}}, r"spec\.tools\.t\.command: .*NOPE_X"),
     ],
