@@ -155,7 +155,8 @@ async def test_failures_of_a_process(tool, error, words):
 )
 async def test_failures_of_a_server(statement, error, words):
     """Are of the same kinds."""
-    async with server(statement, output_limit=5000, timeout=1) as tool:
+    timeout = 1 if error is SpawnTimeoutError else 60  # what is short must not be so for a start
+    async with server(statement, output_limit=5000, timeout=timeout) as tool:
         with pytest.raises(error, match=words) as caught:
             await tool({})
         assert str(caught.value).startswith("tool 't' failed: its server")
