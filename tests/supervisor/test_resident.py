@@ -302,7 +302,7 @@ def test_ended_by_a_word(make):
         [
             "sh",
             "-c",
-            "trap 'echo term' TERM; echo ready; setsid sleep 999 & while :; do sleep 0.1; done",
+            "trap 'echo term' TERM; setsid sleep 999 & echo ready; while :; do sleep 0.1; done",
         ]
     )
     one.read(lambda: b"ready" in one.stdout)
@@ -326,13 +326,42 @@ def test_the_caller_goes_away(make):
         assert not eventually(lambda mark=mark: processes_with(mark), 30)
 
 
+def test_what_a_command_was_given_is_in_no_memory_afterwards(make):
+    """Nor while the resident waits: no process of its own that stays has read it."""
+    one, secrets = make(), [uuid.uuid4().hex, uuid.uuid4().hex]
+    for _ in range(2):
+        one.run(["cat"], env={"SECRET": secrets[0]}, stdin=secrets[1].encode())
+    one.run(["true"])
+    inside = [one.process.pid, *children_of(one.process.pid)]
+    assert len(inside) >= 2
+    for pid in inside:
+        assert not [secret for secret in secrets if secret.encode() in memory_of(pid)]
+
+
+def children_of(pid):
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def memory_of(pid):
+    """Return all that a process can write to, and read."""
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            where, what, *_ = line.split()
+            if what.startswith("rw"):
+                begin, end = (int(number, 16) for number in where.split("-"))
+                memory.seek(begin)
+                parts.append(memory.read(end - begin))
+    return b"".join(parts)
+
+
 def test_another_shell_says_what_is_wrong(tmp_path):
     """One that keeps here-documents in files, and has no other way to make a pipe."""
     shell = tmp_path / "sh"
-    script = re.sub(r"\[ -p [^]]*\]", "false", resident_begin("0" * 32).decode()).replace(
-        "$BASH_VERSION", ""
-    )
-    shell.write_text("#!/bin/dash\n" + "printf '\\036anyspawn ready\\n' >&2\n" + script)
+    begun = ["dash", "-c", 'printf "$1"', "sh", resident_begin("0" * 32)]
+    script = subprocess.run(begun, capture_output=True, text=True, check=True).stdout
+    script = re.sub(r"\[ -p [^]]*\]", "false", script).replace("$BASH_VERSION", "")
+    shell.write_text("#!/bin/dash\n" + script)
     done = subprocess.run(
         ["/bin/dash", str(shell)],
         capture_output=True,

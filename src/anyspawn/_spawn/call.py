@@ -181,6 +181,8 @@ class Work:
         cleanup: What became of what it left.
         take: Is given each chunk of output.
         removed: What a client had asked for was seen, and removed.
+        task: What a resident is told as soon as it is ready.
+        long_stdin: What it is told when it asks for it.
     """
 
     def __init__(
@@ -201,7 +203,7 @@ class Work:
         self.incomplete = False
         self.cleanup = Cleanup.NOT_NEEDED
         self.removed = False
-        self.long_stdin = b""
+        self.task = self.long_stdin = b""
         self.deadline = math.inf
         self.take = take or (None if command.on_output is None else self._call_back)
         self._patience: anyio.CancelScope | None = None
@@ -388,11 +390,14 @@ class Work:
             self.connection.hang_up()
             return
         if stdin.waiting:
-            if talk.report.ready:
+            if talk.report.ready or talk.report.asks:
                 stdin.begin()
                 self.connection.pump(stdin)
             elif output.name == "stdout" and talk.opening("stdout"):
                 self.connection.hang_up()  # on a client that asks a question
+        elif self.task and talk.report.ready:
+            data, self.task = self.task, b""
+            self.connection.tell(data)
         elif self.long_stdin and talk.report.send:
             data, self.long_stdin = self.long_stdin, b""
             self.connection.tell(data)

@@ -165,13 +165,16 @@ class _Lease:
         nonce, begun = new_nonce(), resident.begun
         told = task_line(self._command.argv, task.env, stdin, task.cwd)
         line = call_line(told, nonce, self._known(resident, told))
-        if begun:
-            resident.connection.tell(b"x\n" + line)
-        else:
-            begin = resident_begin(resident.id, alone=self._pool.once, patience=int(BOUNDS.remote))
-            resident.stdin.load(begin + line)
         talk = Conversation(nonce, begun=begun)
         work = Work(resident.connection, self._command, talk, ending=self)
+        if begun:
+            resident.connection.tell(b"x\n" + line)
+        elif self._pool.once:
+            begin = resident_begin(resident.id, alone=True, patience=int(BOUNDS.remote))
+            resident.stdin.load(begin + line)
+        else:
+            resident.stdin.load(resident_begin(resident.id, patience=int(BOUNDS.remote)))
+            work.task = line
         work.long_stdin = stdin if len(stdin) > SHORT else b""
         talk.report.wants = bool(work.long_stdin)
         return work
@@ -260,7 +263,8 @@ class _Lease:
     def _in_order(self, work: Work) -> bool:
         """Whether the resident can be talked to: it is not in the middle of the command's stdin."""
         report, connection = _report(work), work.connection
-        sent = connection.stdin is not None and connection.stdin.done and not work.long_stdin
+        untold = work.task or work.long_stdin
+        sent = connection.stdin is not None and connection.stdin.done and not untold
         return sent and report.ready and not report.stdin_lost and not connection.child.exited
 
     async def _end_command(self, work: Work) -> None:

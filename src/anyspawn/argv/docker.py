@@ -114,7 +114,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         argv.append("--entrypoint=")
     begun: tuple[str, ...] = command.argv
     if config.resident:
-        begun = ("sh", "-c", resident_script(), "anyspawn")
+        begun = ("sh", "-c", resident_script(alone=True), "anyspawn")
     else:
         argv += env_args(command.env)
         if command.cwd:

@@ -57,12 +57,15 @@ another call's: a program that hides lowers its own.
 """
 
 
-_READY = (
+_FIT = (
     "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: its sh is a Korn shell, which is not "
-    "supported; make it dash, bash or busybox' >&2; exit 125;; esac; printf '\\036anyspawn ready\\n' >&2"
+    "supported; make it dash, bash or busybox' >&2; exit 125;; esac; "
 )
+_READY = _FIT + "printf '\036anyspawn ready\n' >&2"
+_READ_LINE = '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
+_READ_ONE = _READY + _READ_LINE
+_READ_MANY = _FIT + "printf '\036anyspawn asks\n' >&2" + _READ_LINE
 _READ_ON = _READY + "; exec sh -s anyspawn"
-_READ_ONE = _READY + '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
 
 
 @cache
@@ -85,9 +88,20 @@ def script_line() -> bytes:
     return printf_format(script().partition("\n")[2].encode()) + b"\n"
 
 
-def resident_script() -> str:
-    """Return the script that begins a resident, which reads the rest of it from its stdin."""
-    return _READ_ON
+def resident_script(*, alone: bool = False) -> str:
+    """Return the script that begins a resident, which reads the rest of it from its stdin.
+
+    Args:
+        alone: The place is for one command.
+    """
+    return _READ_ON if alone else _READ_MANY
+
+
+@cache
+def _resident(*, alone: bool) -> bytes:
+    if alone:
+        return _script("common.sh", "resident.sh").encode() + b"\n"
+    return printf_format(_script("common.sh", "resident.sh", "serve.sh").encode()) + b"\n"
 
 
 def resident_begin(resident_id: str, *, alone: bool = False, patience: int = 2) -> bytes:
@@ -99,13 +113,9 @@ def resident_begin(resident_id: str, *, alone: bool = False, patience: int = 2) 
         patience: Seconds for which it chases what starts its like and exits at once.
     """
     sole = "yes" if alone else ""
-    known = f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole} _patience={patience}"
-    return f"{known}\n{_resident()}\n".encode()
-
-
-@cache
-def _resident() -> str:
-    return _script("common.sh", "resident.sh")
+    known = f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole} _patience={patience}\n"
+    told = known.encode() if alone else printf_format(known.encode())
+    return told + _resident(alone=alone)
 
 
 def _script(*names: str) -> str:

@@ -101,7 +101,8 @@ def task_line(
     short = len(stdin) <= SHORT
     format_or_size = b"'=%s'" % printf_format(stdin) if short else b"%d" % len(stdin)
     words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
-    return b"%s\0%s\n" % (format_or_size, b" ".join(map(_quoted, words)))
+    line = b" ".join(map(_quoted, words)).replace(b"\n", b"'\"$_nl\"'")
+    return b"%s\0%s\n" % (format_or_size, line)
 
 
 def call_line(task: bytes, nonce: str, known: str = "") -> bytes:

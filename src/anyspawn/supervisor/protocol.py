@@ -14,6 +14,7 @@ from attrs import define
 __all__ = ["BROKE", "TOOK", "Conversation", "Decoder", "Report"]
 
 _RS = b"\x1e"
+_ASKS = b"\x1eanyspawn asks\n"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
 _SURE = 8
@@ -29,6 +30,7 @@ class Report:
     """What a supervisor has said of its command so far.
 
     Attributes:
+        asks: A resident waits for its script.
         ready: It waits for its task, which it is not given before.
         begun: It has set about the command.
         unstarted: The shell's status when it could not execute the program (126, 127), or came to
@@ -54,6 +56,7 @@ class Report:
         fit: Any exec executes the program: it is known by its first bytes.
     """
 
+    asks: bool = False
     ready: bool = False
     begun: bool = False
     unstarted: int | None = None
@@ -133,13 +136,14 @@ class Decoder:
     Attributes:
         words: What the frames said, in order; whoever reads them takes them out.
         opening: What came before the command's start: the client's own words.
-        ready: The supervisor has said in this stream that it waits for its task.
+        asks: The supervisor has said in this stream that it waits for its script.
+        ready: It has said that it waits for its task.
     """
 
     def __init__(self, nonce: str, *, begun: bool = False) -> None:
         self.words: list[str] = []
         self.opening = b""
-        self.ready = False
+        self.asks = self.ready = False
         self._begun = begun
         self._start = _RS + nonce.encode() + b" "
         self._held = b""
@@ -190,6 +194,9 @@ class Decoder:
         if self._begun:
             return data
         opening = self.opening + data
+        if _ASKS in opening:
+            opening = opening.replace(_ASKS, b"", 1)
+            self.asks = True
         if _READY in opening:
             opening = opening.replace(_READY, b"", 1)
             self.ready = True
@@ -235,6 +242,7 @@ class Conversation:
         decoder = self._decoders[stream]
         own = decoder.feed(data) if data else decoder.rest()
         if stream == "stderr":
+            self.report.asks = decoder.asks
             self.report.ready = self.report.ready or decoder.ready
         elif own:
             self.report.begun = True

@@ -1,7 +1,7 @@
-# Looks after one command after the other inside a container. A shell reads this from its stdin, and
-# then a line for each command, which calls `run`. While a command runs the lines are another
-# process's, a word each: t, send it SIGTERM; k, kill it; x, the caller has seen that it is gone.
-# When stdin ends the whole tree is killed.
+# Looks after one command after the other inside a container. Its stdin is this script, and then a
+# line for each command, which calls `run`. While a command runs the lines are another process's, a
+# word each: t, send it SIGTERM; k, kill it; x, the caller has seen that it is gone. When stdin ends
+# the whole tree is killed.
 exec 3<&0 4>&2 2>/dev/null
 # A word that was too late for its command, or too early, is none of the script.
 t() { :; }
@@ -220,6 +220,7 @@ run() {
   printf '%s%s%s %s%s' "$_told" "$_rs" "$_nonce" "$_verdict" "$_rs" >&4
   echo o >&8
   read -r _x <&9 || exit
+  [ "$_alone" ] || exit 0
 }
 # Ends what is left of the command. Sets what there is to tell of its end yet, and the verdict.
 judge() {
