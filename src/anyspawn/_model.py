@@ -366,6 +366,7 @@ class Task:
         before: What the supervisor's shell reads before all of that.
         explain: Reads what the supervisor said of the command: returns the error that it stands
             for, or ``None`` where the program itself had its say.
+        stays: The supervisor may serve other commands as well, one after the other.
     """
 
     env: Mapping[str, str] = field(repr=False)
@@ -373,6 +374,7 @@ class Task:
     stdin: bytes = field(repr=_size)
     before: bytes = field(default=b"", repr=_size)
     explain: Callable[[Completed, Report], SpawnError | None]
+    stays: bool = False
 
 
 @frozen(kw_only=True)

@@ -96,6 +96,7 @@ def test_every_field():
         workdir="/app",
         user="hookuser",
         extra_args=["--privileged"],
+        idle_timeout=30,
         shared="trusted",
     )
     assert box == Bubblewrap(

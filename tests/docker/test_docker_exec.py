@@ -527,7 +527,7 @@ async def test_supervisor_off(busybox):
 
 async def test_settings(busybox):
     """User and working directory, the command's own over the sandbox's."""
-    sandbox = DockerExec(busybox, user="1234:5678", workdir="/etc")
+    sandbox = DockerExec(busybox, user="1234:5678", workdir="/etc", resident=0)
     assert (await run(sandbox, "sh", "-c", "id -u; id -g; pwd")).stdout == b"1234\n5678\n/etc\n"
     assert (await run(sandbox, "pwd", cwd="/tmp")).stdout == b"/tmp\n"
     done = await run(attrs.evolve(sandbox, user="no-such-user"), "true")

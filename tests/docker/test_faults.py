@@ -18,7 +18,7 @@ RUNS = {
     "docker_run ahead": {"resident": 1},
 }
 EXECS = {
-    "docker_exec": {},
+    "docker_exec": {"resident": 0},
     "docker_exec off": {"supervisor": "off"},
     "docker_exec without sh": {},
     "docker_exec resident": {"resident": 1},

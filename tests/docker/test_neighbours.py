@@ -113,6 +113,77 @@ async def test_another_user_cannot_reach_a_supervisor(python, resident):
         assert b"did" not in told
 
 
+SEARCH = r"""
+import os, sys
+secrets, looked = [word[::-1].encode() for word in sys.argv[1:]], 0
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if int(pid) in (os.getpid(), os.getppid()):
+        continue
+    try:
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+            for line in maps:
+                where, what, *_ = line.split()
+                if what.startswith("rw"):
+                    begin, end = (int(number, 16) for number in where.split("-"))
+                    memory.seek(begin)
+                    found = memory.read(end - begin)
+                    print(*(pid for secret in secrets if secret in found), sep="", end="")
+            looked += 1
+    except ProcessLookupError:
+        pass
+sys.exit(looked == 0)
+"""
+"""Looks for words, written backwards, in the memory of all that runs there."""
+
+
+@pytest.mark.parametrize("resident", [0, "auto", 1])
+async def test_a_later_program_does_not_find_what_an_earlier_one_was_given(python, resident):
+    """No supervisor keeps variables or input after the call that they were for."""
+    async with DockerExec(python, resident=resident, default_timeout=60) as sandbox:
+        for _ in range(2):
+            argv = ["sh", "-c", "cat >/dev/null"]
+            await spawn(argv, sandbox=sandbox, env={"KEY": "s3cret-a"}, stdin=b"s3cret-b")
+        argv = ["python3", "-c", SEARCH, "s3cret-a"[::-1], "s3cret-b"[::-1]]
+        done = await spawn(argv, sandbox=sandbox)
+        assert (done.stdout, done.returncode) == (b"", 0), done
+
+
+FORGE = r"""
+import os, time
+while True:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if not file.read().startswith(b"cat\0/tmp/told"):
+                    continue
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                key = file.read().partition(b"KEY=")[2].partition(b"\0")[0]
+            with open(f"/proc/{pid}/fd/1", "wb", 0) as output:
+                output.write(b"forged with " + key)
+            with open("/tmp/told", "wb") as told:
+                told.write(b"x")
+            raise SystemExit
+        except OSError:
+            pass
+"""
+"""Waits for a later call's program, reads its variables, and writes in its stead."""
+
+
+@pytest.mark.parametrize("resident", [0, "auto"])
+async def test_a_program_that_stays_forges_the_next_call(python, resident):
+    """A call of its own is no safer than a resident: what runs there as the same user reads, and
+    writes for, a program that another call has started.
+    """
+    begin = "ulimit -x 7 2>/dev/null || ulimit -w 7; mkfifo /tmp/told; "
+    begin += f"env -i PATH=$PATH setsid python3 -c '{FORGE}' </dev/null >/dev/null 2>&1 &"
+    async with DockerExec(python, resident=resident, default_timeout=60) as sandbox:
+        await spawn(["rm", "-f", "/tmp/told"], sandbox=sandbox, check=True)
+        done = await spawn(["sh", "-c", begin], sandbox=sandbox)
+        assert done.cleanup is Cleanup.UNCONFIRMED
+        done = await spawn(["cat", "/tmp/told"], sandbox=sandbox, env={"KEY": "k"})
+        assert done.stdout == b"forged with kx", done
+
+
 async def test_a_call_leaves_nothing_for_the_next():
     """Its container is not the next one's."""
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
@@ -135,7 +206,7 @@ async def test_a_place_that_is_shared_is_warned_of_once(busybox, caplog):
     """By each sandbox, and by none that is trusted."""
     for trusted, expected in (("untrusted", 1), ("trusted", 0)):
         caplog.clear()
-        sandbox = DockerExec(busybox, shared=trusted, default_timeout=60)
+        sandbox = DockerExec(busybox, shared=trusted, default_timeout=60, resident=0)
         for _ in range(2):
             await spawn(["true"], sandbox=sandbox, check=True)
         warned = [record for record in caplog.records if record.levelno == logging.WARNING]

@@ -90,6 +90,60 @@ async def test_one_client_serves_many_calls(busybox):
     assert not eventually(lambda: processes_in(busybox))
 
 
+async def test_a_sandbox_that_is_called_again(busybox):
+    """Keeps one from its second call on, and no more than had calls to serve at once; beyond eight
+    calls have their own, and wait for none. Told to keep none, it keeps none.
+    """
+    place, meet = (
+        busybox.encode(),
+        "touch /tmp/m/$$; until [ $(ls /tmp/m | wc -l) = %d ]; do :; done",
+    )
+    for resident, kept in (("auto", (0, 1, 1)), (0, (0, 0, 0))):
+        async with DockerExec(busybox, resident=resident, default_timeout=60) as sandbox:
+            for number in kept:
+                await spawn(["true"], sandbox=sandbox, check=True)
+                assert len(clients(place)) == number
+    async with DockerExec(busybox, default_timeout=60) as sandbox:
+        for at_once in (2, 10):
+            await spawn(["sh", "-c", "rm -rf /tmp/m; mkdir /tmp/m"], sandbox=sandbox, check=True)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(at_once):
+                    argv = ["sh", "-c", meet % at_once]
+                    tasks.start_soon(lambda argv=argv: spawn(argv, sandbox=sandbox, check=True))
+            assert len(clients(place)) == min(at_once, 8)
+    assert not clients(place)
+    assert not eventually(lambda: processes_in(busybox))
+
+
+async def test_a_sandbox_that_is_called_again_much_later(busybox):
+    """Is as one that was never called."""
+    async with DockerExec(busybox, idle_timeout=0.1, default_timeout=60) as sandbox:
+        for _ in range(2):
+            await spawn(["true"], sandbox=sandbox, check=True)
+            assert not clients(busybox.encode())
+            await anyio.sleep(0.2)
+
+
+async def test_where_none_can_stay_nobody_notices(busybox, fake_docker, tmp_path):
+    """A call that no resident could be begun for has its own supervisor, and is run once; it is
+    not tried for each call.
+    """
+    tried = tmp_path / "tried"
+    docker_path = fake_docker(
+        f"case $* in *'anyspawn asks'*) echo >>{tried}; echo no; exit 125 ;; esac\n"
+        'exec "$real" "$@"'
+    )
+    docker("exec", busybox, "rm", "-f", "/tmp/ran")
+    async with DockerExec(busybox, docker_path=docker_path, default_timeout=60) as sandbox:
+        for _ in range(4):
+            argv = ["sh", "-c", "echo >>/tmp/ran; cat"]
+            done = await spawn(argv, sandbox=sandbox, stdin=b"in")
+            assert (done.stdout, done.error) == (b"in", None)
+        done = await spawn(["wc", "-l", "/tmp/ran"], sandbox=sandbox)
+        assert done.stdout.split()[0] == b"4"
+    assert tried.read_text() == "\n"
+
+
 async def test_calls_share_nothing_but_their_container(busybox):
     """Each has its own process, session, variables, working directory and input."""
     script = "cat; echo $A; pwd; cat /proc/$$/stat; A=changed; cd /"

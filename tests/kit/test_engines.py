@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyspawn import DockerExec
+from anyspawn import DockerExec, spawn
 from anyspawn.testing import SandboxConformance
 from engines import LABEL, docker, docker_works
 
@@ -27,14 +27,15 @@ class TestDockerExec(SandboxConformance):
 
     @pytest.fixture
     def sandbox(self, container):
-        return DockerExec(container, default_timeout=60)
+        return DockerExec(container, default_timeout=60, resident=0)
 
 
-class TestDockerExecResident(SandboxConformance):
+class TestDockerExecCalledAgain(SandboxConformance):
     knows_signal = False
     contains = False
 
     @pytest.fixture
     async def sandbox(self, container):
-        async with DockerExec(container, default_timeout=60, resident=2) as sandbox:
+        async with DockerExec(container, default_timeout=60) as sandbox:
+            await spawn(["true"], sandbox=sandbox, check=True)
             yield sandbox

@@ -52,7 +52,7 @@ async def left_in(box, space):
 
 @pytest.fixture
 def bare_box(space, busybox):
-    return KubectlExec(busybox, namespace=space.name, default_timeout=60)
+    return KubectlExec(busybox, namespace=space.name, default_timeout=60, resident=0)
 
 
 async def run(box, *argv, **options):
@@ -450,7 +450,7 @@ async def test_the_pod_goes_away_meanwhile(space, own, how):
         async def on_output(stream, chunk):
             event.set()
 
-        box = KubectlExec(own, namespace=space.name)
+        box = KubectlExec(own, namespace=space.name, resident=0)
         results.append(
             await run(box, "sh", "-c", "echo ready; sleep 999", on_output=on_output, timeout=60)
         )
@@ -539,7 +539,7 @@ async def test_a_second_container(space):
     }
     main = {**two, "name": "main"}
     name = space.start(containers=[main, two])
-    box = KubectlExec(name, namespace=space.name)
+    box = KubectlExec(name, namespace=space.name, resident=0)
     for supervisor in ("auto", "off"):
         done = await run(
             attrs.evolve(box, supervisor=supervisor), "sh", "-c", "echo out; echo err >&2"

@@ -54,6 +54,16 @@ async def test_one_client_serves_many_calls(space, busybox, client):
     assert not eventually(lambda: space.processes(busybox))
 
 
+async def test_a_sandbox_that_is_called_again(space, busybox):
+    """Keeps one from its second call on."""
+    async with KubectlExec(busybox, namespace=space.name, default_timeout=60) as box:
+        for number in (0, 1, 1):
+            done = await spawn(["cat"], sandbox=box, stdin=b"in", check=True)
+            assert (done.stdout, len(clients(busybox.encode()))) == (b"in", number)
+    assert not clients(busybox.encode())
+    assert not eventually(lambda: space.processes(busybox))
+
+
 async def test_a_resident_that_dies(space, own):
     """Between calls: nobody notices. During one: the transport broke, and the work is ended."""
     async with KubectlExec(own, namespace=space.name, resident=1, default_timeout=60) as box:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from anyspawn import Bubblewrap, Command, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.containers import SecurityConfig
-from anyspawn.supervisor import resident_script
 from anyspawn.supervisor.encode import head, task_line
 
 NASTY = [
@@ -155,10 +154,16 @@ container_sandboxes |= {
 }
 
 
+def stays(launch):
+    """Whether a launch begins a resident, to which the command goes by the task."""
+    return launch.task is not None and launch.task.stays
+
+
 def resident_words(launch, command):
     """Return the words of a resident's task, as the shell reads them."""
     task = launch.task
     line = os.fsdecode(task_line(command.argv, task.env, task.stdin, task.cwd))
+    line = line.replace("'\"$_nl\"'", "\n")
     return [word.replace("'\\''", "'") for word in re.findall(r"'((?:[^']|'\\'')*)'", line)]
 
 
@@ -166,7 +171,7 @@ def container_variables(launch, command):
     """Return the name and value of each variable that a container's program gets by a launch, in
     order.
     """
-    if resident_script() in launch.argv:
+    if stays(launch):
         words = resident_words(launch, command)[2:]
         return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
     if launch.task is not None:

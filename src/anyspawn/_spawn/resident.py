@@ -11,8 +11,9 @@ import math
 import os
 import re
 import signal
-from collections.abc import Hashable
-from contextlib import suppress
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
 from weakref import finalize
 
 import anyio
@@ -329,6 +330,29 @@ class Pool:
         self._closed = False
         self._keeper: anyio.CancelScope | None = None
         self._starter: anyio.CancelScope | None = None
+        self._visits = self._granted = 0
+        self._last_visit = self._paused_until = -math.inf
+
+    @contextmanager
+    def visited(self) -> Iterator[bool]:
+        """Give whether a call that may do without is to have a resident, which is then free for it:
+        another call was here within ``idle_timeout``, or is.
+        """
+        now = time.monotonic()
+        again = self._visits > 0 or now - self._last_visit <= self._idle_timeout
+        wanted = again and now >= self._paused_until and self._granted < self._most
+        self._visits += 1
+        self._granted += wanted
+        try:
+            yield wanted
+        finally:
+            self._visits -= 1
+            self._granted -= wanted
+            self._last_visit = time.monotonic()
+
+    def pause(self) -> None:
+        """Give none to those that may do without, for ``idle_timeout``."""
+        self._paused_until = time.monotonic() + self._idle_timeout
 
     async def run(
         self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float

@@ -104,7 +104,9 @@ def bubblewrap_argv(
         argv += binds[inside]
     start = config.workdir or _HOME  # a resident goes on from there by itself
     argv += ["--chdir", start if config.resident else cwd_inside(config, command)]
-    begun = ("sh", "-c", resident_script(alone=True), "anyspawn") if config.resident else command.argv
+    begun = (
+        ("sh", "-c", resident_script(alone=True), "anyspawn") if config.resident else command.argv
+    )
     return (*argv, *config.extra_args, "--", *begun)
 
 

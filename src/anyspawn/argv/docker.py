@@ -163,7 +163,7 @@ def _limit_args(config: DockerRun) -> list[str]:
 
 def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     """Return the arguments of ``docker exec`` for ``command``, with the supervisor unless the
-    sandbox has it off.
+    sandbox has it off, and of a call of its own where ``resident`` is ``auto``.
 
     The number in the file of variables is a placeholder, filled in when the process starts. With
     the supervisor the variables are on stdin instead, as is the working directory.
@@ -188,7 +188,7 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
     begun = ("sh", "-c", script(), "anyspawn", *command.argv)
-    if config.resident:
+    if config.resident not in (0, "auto"):
         begun = ("sh", "-c", resident_script(), "anyspawn")
     return (*argv, *config.extra_args, config.container, *begun)
 

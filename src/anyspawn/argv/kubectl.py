@@ -50,7 +50,7 @@ def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tup
 
 def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
     """Return the arguments of ``kubectl exec`` for ``command``, with the supervisor unless the
-    sandbox has it off.
+    sandbox has it off, and of a call of its own where ``resident`` is ``auto``.
 
     With a selector the pod is a placeholder, filled in when the process starts. Variables are on
     stdin.
@@ -69,7 +69,7 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
                 )
         return kubectl_argv(config, "exec", *target, *command.argv)
     begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
-    if config.resident:
+    if config.resident not in (0, "auto"):
         begun = ("sh", "-c", resident_script(), "anyspawn")
     return kubectl_argv(config, "exec", *target, *begun)
 

@@ -128,6 +128,14 @@ def _union(value: Any, wanted: Any) -> Any:
         else _is_plain
     )
     chosen = [member for member in members if member is not type(None)]
+    words = [word for member in filter(_is_literal, members) for word in get_args(member)]
+    if words and isinstance(value, str):
+        if value in words:
+            return words[words.index(value)]
+        try:
+            return _converter.structure(value, chosen[0])
+        except TypeError as exc:
+            raise TypeError(f"{exc}; or {listed(map(repr, filter(str, words)))}") from None
     return _converter.structure(value, next(filter(fits, chosen), chosen[0]))
 
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import types
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -175,7 +176,7 @@ def _object(
     for attribute in attrs.fields(cls):
         if not in_config(attribute) or attribute.name in without:
             continue
-        schema = dict(_schema(attribute.type))
+        schema = deepcopy(_schema(attribute.type))  # as what is common to all is added to below
         if attribute.name in said:
             schema["description"] = said[attribute.name]
         if attribute.default is attrs.NOTHING:

@@ -434,14 +434,15 @@ class ContainerManager:
         """
         idle = spec if spec.cmd or spec.entrypoint else attrs.evolve(spec, entrypoint=_IDLE)
         container = await self.create(attrs.evolve(idle, tty=False, remove_on_exit=True))
-        try:
-            await self.start(container)
-            yield DockerExec(container, docker_path=self._docker)
-        except BaseException:
-            await self._clear(container)
-            raise
-        if (failed := await self._clear(container)) is not None:
-            raise failed
+        async with DockerExec(container, docker_path=self._docker) as sandbox:
+            try:
+                await self.start(container)
+                yield sandbox
+            except BaseException:
+                await self._clear(container)
+                raise
+            if (failed := await self._clear(container)) is not None:
+                raise failed
 
     async def _ask(
         self,

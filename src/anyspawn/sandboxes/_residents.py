@@ -4,7 +4,7 @@ command.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -17,12 +17,14 @@ from anyspawn.exceptions import ConfigError
 if TYPE_CHECKING:
     from anyspawn._spawn.resident import Pool, Pools
 
-__all__ = ["CLIENT_ENV", "ResidentSandbox"]
+__all__ = ["CLIENT_ENV", "MOST_BY_ITSELF", "ResidentSandbox", "started_ahead"]
 
 CLIENT_ENV = Env({"GOMAXPROCS": "1"})
 """Of a client that stays, which is written in Go: with threads of its own for each processor eight
 of them get in each other's way.
 """
+MOST_BY_ITSELF = 8
+"""How many supervisors ``resident="auto"`` keeps."""
 
 
 def _no_pools() -> Pools:
@@ -31,7 +33,8 @@ def _no_pools() -> Pools:
     return Pools()
 
 
-def _count(_: object, __: Attribute[Any], value: Any) -> None:
+def started_ahead(_: object, __: Attribute[Any], value: Any) -> None:
+    """Check the ``resident`` of a sandbox in which each serves one command."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"resident must be an int of 0 (none) or more, not {value!r}")
 
@@ -53,7 +56,7 @@ class ResidentSandbox(ArgvSandbox):
         idle_timeout: Seconds after which one that serves nobody ends. Default 60.
     """
 
-    resident: int = field(default=0, validator=_count)
+    resident: int | Literal["auto"] = 0
     idle_timeout: float = field(default=60.0, validator=_idle)
     # A type that is loaded only where there are some could not be resolved.
     _pools: Any = field(init=False, factory=_no_pools, repr=False, eq=False)
@@ -62,10 +65,16 @@ class ResidentSandbox(ArgvSandbox):
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
         """See ``launch`` through, with a supervisor that stays where there are some."""
-        if not self.resident or launch.task is None:
+        if launch.task is None or not launch.task.stays:
             return await super().carry(launch, command, began=began, timeout=timeout)
-        pool: Pool = self._pools.get(launch.argv, self.resident, self.idle_timeout, once=self._once)
+        pool = self._pool(launch)
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
+
+    def _pool(self, launch: Launch) -> Pool:
+        """Return the pool of those that a launch begins."""
+        most = MOST_BY_ITSELF if self.resident == "auto" else self.resident
+        pool: Pool = self._pools.get(launch.argv, most, self.idle_timeout, once=self._once)
+        return pool
 
     @property
     def _once(self) -> bool:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -17,9 +17,12 @@ from attrs import Attribute, field, frozen
 from anyspawn._model import Command, Completed, Fill, Launch, Task
 from anyspawn._telemetry import warn
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
-from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._residents import MOST_BY_ITSELF, ResidentSandbox
 from anyspawn.supervisor import Report
 from anyspawn.supervisor.encode import check_name, tag_of
+
+if TYPE_CHECKING:
+    from anyspawn._spawn.resident import Pool
 
 __all__ = [
     "SupervisedSandbox",
@@ -45,6 +48,7 @@ def supervised(
     explain: Callable[[Completed, Report], SpawnError | None],
     cwd: str | None = None,
     before: bytes = b"",
+    stays: bool = False,
     without: str = "supervisor='off'",
     **fields: Any,
 ) -> Launch:
@@ -55,6 +59,7 @@ def supervised(
         explain: Reads what the supervisor says.
         cwd: Where the command starts, if the client cannot say that.
         before: What the supervisor's shell reads before the task.
+        stays: The client begins a resident.
         without: How to do without a supervisor.
         fields: The launch's other fields.
     """
@@ -66,16 +71,16 @@ def supervised(
     env = command.env.known()
     for name in env:
         check_name(name, instead)
-    task = Task(env=env, cwd=cwd, stdin=command.stdin, before=before, explain=explain)
+    task = Task(env=env, cwd=cwd, stdin=command.stdin, before=before, explain=explain, stays=stays)
     return Launch(task=task, **fields)
 
 
-def known_by(command: Command, *, resident: int) -> tuple[str, str]:
+def known_by(command: Command, *, stays: bool) -> tuple[str, str]:
     """Return the arguments of `SWEEP`: the tag and the id of what the command starts.
 
     A resident's are placeholders, filled in when it is begun.
     """
-    if resident:
+    if stays:
         return Fill("?", "tag"), Fill("?", "id")
     return str(tag_of(command.id)), command.id
 
@@ -173,6 +178,11 @@ def _mode(_: object, __: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"supervisor must be 'auto', 'required' or 'off', not {value!r}")
 
 
+def _resident(_: object, __: Attribute[Any], value: Any) -> None:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigError(f"resident must be 'auto', or an int of 0 (none) or more, not {value!r}")
+
+
 def _shared(_: object, __: Attribute[Any], value: Any) -> None:
     if value not in ("untrusted", "trusted"):
         raise ConfigError(f"shared must be 'untrusted' or 'trusted', not {value!r}")
@@ -186,18 +196,22 @@ class SupervisedSandbox(ResidentSandbox):
         supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
             where clean-up then cannot be confirmed; ``required``: such a container is an error;
             ``off``: never.
+        resident: How many supervisors may stay. ``auto`` (default): a sandbox that is called again
+            within ``idle_timeout`` keeps as many as had calls to serve at once, up to 8; further
+            calls have their own.
         shared: Who else runs programs there as the same user. ``untrusted`` (default): anyone, who
             can forge an outcome; the log says so once, and hooks that filter refuse the sandbox.
             ``trusted``: nobody who would.
     """
 
+    resident: int | Literal["auto"] = field(default="auto", validator=_resident)
     supervisor: Literal["auto", "required", "off"] = field(default="auto", validator=_mode)
     shared: Literal["untrusted", "trusted"] = field(default="untrusted", validator=_shared)
     _warned: list[bool] = field(init=False, factory=list, repr=False, eq=False)
     _without_sh: list[bool] = field(init=False, factory=list, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.resident and self.supervisor == "off":
+        if self.resident not in (0, "auto") and self.supervisor == "off":
             raise ConfigError(
                 "resident: what stays is a supervisor; leave supervisor at 'auto' or 'required'"
             )
@@ -224,12 +238,38 @@ class SupervisedSandbox(ResidentSandbox):
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
         """Give the launch; without the supervisor where the container has no sh."""
-        sandbox, launch = self, None
-        if self._without_sh and self.supervisor != "off":
-            sandbox, launch = self._plain(), self._launch_plain(command)
         self._warn_once()
-        launch = launch or self.launch(command)
-        yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command, clock()))
+        began = clock()
+        if self.supervisor != "off":
+            if self._without_sh:
+                launch, sandbox = self._launch_plain(command), self._plain()
+                yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command, began))
+                return
+            if self.resident == "auto":
+                launch = self._changed(resident=MOST_BY_ITSELF).launch(command)
+                pool = self._pool(launch)
+                with pool.visited() as wanted:
+                    if wanted:
+                        examine = partial(self._or_alone, pool, command, began)
+                    else:
+                        launch = self.alone().launch(command)
+                        examine = partial(self.examine, self, command, began)
+                    yield attrs.evolve(launch, examine=examine)
+                return
+        yield attrs.evolve(
+            self.launch(command), examine=partial(self.examine, self, command, began)
+        )
+
+    async def _or_alone(
+        self, pool: Pool, command: Command, began: float, completed: Completed
+    ) -> Completed | None:
+        """Return the outcome of a resident's call, or ``None`` where the call is to have its own
+        supervisor: nothing was begun.
+        """
+        if isinstance(completed.error, TransportError) and completed.error.started is False:
+            pool.pause()
+            return None
+        return await self.examine(self, command, began, completed)
 
     def _launch_plain(self, command: Command) -> Launch:
         """Return the launch without a supervisor.

@@ -43,7 +43,7 @@ from anyspawn.exceptions import (
     TransportError,
 )
 from anyspawn.sandboxes._etc import etc_folder
-from anyspawn.sandboxes._residents import ResidentSandbox
+from anyspawn.sandboxes._residents import ResidentSandbox, started_ahead
 from anyspawn.sandboxes._supervised import explain_report, supervised
 from anyspawn.supervisor import Report
 
@@ -220,6 +220,7 @@ class Bubblewrap(ResidentSandbox):
     """
 
     name: str = field(default="bubblewrap", validator=config_text)
+    resident: int = field(default=0, validator=started_ahead)
     readonly: tuple[str | Mapping[str, str], ...] = field(
         default=(), converter=_readonly, hash=False, metadata={"host_path": host_path}
     )
@@ -286,6 +287,7 @@ class Bubblewrap(ResidentSandbox):
             command,
             explain=_ExplainResident(inside),
             cwd=None if command.cwd is None else inside,
+            stays=True,
             without="resident=0",
             **fields,
         )

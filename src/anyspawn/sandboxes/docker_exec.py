@@ -103,8 +103,10 @@ class DockerExec(SupervisedSandbox):
             where clean-up then cannot be confirmed; ``required``: such a container is an error;
             ``off``: never.
         resident: How many supervisors may stay in the container and serve one command after the
-            other, each in a few milliseconds; more commands wait for their turn, on their own
-            timeout. Default 0: each command has a supervisor, and a client, of its own.
+            other, each in a few milliseconds. ``auto`` (default): a sandbox that is called again
+            within ``idle_timeout`` keeps as many as had calls to serve at once, up to 8; further
+            calls have a supervisor, and a client, of their own. With a number of your own further
+            calls wait for their turn, on their own timeout. 0: none stays.
         idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
         shared: Who else runs programs in the container as the same user. ``untrusted`` (default):
             anyone. A hostile one can stop the supervisor and forge the outcome of a call; the log
@@ -125,7 +127,9 @@ class DockerExec(SupervisedSandbox):
         return f"container {self.container}"
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``docker exec`` process for ``command``."""
+        """Return the ``docker exec`` process for ``command``; with ``resident="auto"`` that of a
+        call of its own.
+        """
         argv, docker = docker_exec_argv(self, command), self.docker_path
         fields: dict[str, Any] = {"argv": argv, "runner": "docker", "install": INSTALL}
         if self.supervisor == "off":
@@ -138,13 +142,15 @@ class DockerExec(SupervisedSandbox):
                 **fields,
             )
         user = (f"--user={self.user}",) if self.user else ()
-        known = known_by(command, resident=self.resident)
+        stays = self.resident not in (0, "auto")
+        known = known_by(command, stays=stays)
         sweep = (docker, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", *known)
         return supervised(
             command,
             explain=_explain,
             cwd=command.cwd,
-            env=CLIENT_ENV if self.resident else Env(),
+            stays=stays,
+            env=CLIENT_ENV if stays else Env(),
             remote=True,
             stop=(*sweep, "TERM"),
             end=(*sweep, "KILL"),

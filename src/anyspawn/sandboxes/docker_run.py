@@ -45,7 +45,7 @@ from anyspawn.sandboxes._docker import (
     refused_by_init,
     refused_by_runtime,
 )
-from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox
+from anyspawn.sandboxes._residents import CLIENT_ENV, ResidentSandbox, started_ahead
 from anyspawn.sandboxes._supervised import (
     explain_report,
     known_by,
@@ -187,6 +187,7 @@ class DockerRun(ResidentSandbox):
 
     image: str = field(kw_only=False, validator=config_text)
     name: str = field(default="docker_run", validator=config_text)
+    resident: int = field(default=0, validator=started_ahead)
     network: str | Egress | None = field(default=None, validator=_network)
     mounts: tuple[str, ...] = field(
         default=(), converter=_mounts, metadata={"host_path": _mount_path}
@@ -238,11 +239,12 @@ class DockerRun(ResidentSandbox):
 
     def _resident_launch(self, command: Command, argv: tuple[str, ...]) -> Launch:
         docker, name = self.docker_path, Fill("anyspawn-?", "id")
-        known = known_by(command, resident=self.resident)
+        known = known_by(command, stays=True)
         return supervised(
             command,
             explain=_explain_resident,
             cwd=command.cwd,
+            stays=True,
             without="resident=0",
             argv=argv,
             env=CLIENT_ENV,

@@ -116,8 +116,10 @@ class KubectlExec(SupervisedSandbox):
             given to other kubectl commands too, if they have the form ``--name=value``.
         kubectl_path: The client. Default: ``kubectl``.
         resident: How many supervisors may stay in each pod and serve one command after the other,
-            each in a few milliseconds; more commands wait for their turn, on their own timeout.
-            Default 0: each command has a supervisor, and a client, of its own.
+            each in a few milliseconds. ``auto`` (default): a sandbox that calls a pod again within
+            ``idle_timeout`` keeps as many there as had calls to serve at once, up to 8; further
+            calls have a supervisor, and a client, of their own. With a number of your own further
+            calls wait for their turn, on their own timeout. 0: none stays.
         idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
         shared: Who else runs programs in the pod as the same user. ``untrusted`` (default):
             anyone. A hostile one can stop the supervisor and forge the outcome of a call; the log
@@ -159,15 +161,16 @@ class KubectlExec(SupervisedSandbox):
 
     def launch(self, command: Command) -> Launch:
         """Return the ``kubectl exec`` process for ``command``; with a selector its pod is a
-        placeholder.
+        placeholder. With ``resident="auto"`` it is that of a call of its own.
         """
         argv = kubectl_exec_argv(self, command)
+        stays = self.resident not in (0, "auto")
         fields: dict[str, Any] = {"argv": argv, "runner": "kubectl", "install": INSTALL}
         if self.supervisor == "off":
             return Launch(stdin=command.stdin, explain=_explain_plain, remote=True, **fields)
         if self._one_pod is not None:
             container = ("-c", self.container) if self.container else ()
-            known = known_by(command, resident=self.resident)
+            known = known_by(command, stays=stays)
             target = (*container, *self.extra_args, self._one_pod, "--")
             sweep = kubectl_argv(self, "exec", *target, "sh", "-c", SWEEP, "anyspawn", *known)
             fields |= {"stop": (*sweep, "TERM"), "end": (*sweep, "KILL")}
@@ -176,8 +179,9 @@ class KubectlExec(SupervisedSandbox):
             command,
             explain=_explain,
             cwd=command.cwd,
-            before=b"" if self.resident else script_line(),
-            env=CLIENT_ENV if self.resident else Env(),
+            before=b"" if stays else script_line(),
+            stays=stays,
+            env=CLIENT_ENV if stays else Env(),
             remote=True,
             **fields,
         )

@@ -192,7 +192,7 @@ class KubectlRun(ArgvSandbox):
     def launch(self, command: Command) -> Launch:
         """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs."""
         pod = pod_name(command)
-        script = ("--", "sh", "-c", SWEEP, "anyspawn", *known_by(command, resident=0))
+        script = ("--", "sh", "-c", SWEEP, "anyspawn", *known_by(command, stays=False))
         sweep = kubectl_argv(self, "exec", "-c", CONTAINER, pod, *script)
         return supervised(
             command,
