@@ -239,7 +239,11 @@ EXEC = Place(
     budget=170.0,
     peers=(
         command_line(lambda target: ["docker", "exec", "-i", target.name], "docker exec"),
-        sandboxed("anyspawn DockerExec", DockerExec, lambda target: {"container": target.name}),
+        sandboxed(
+            "anyspawn DockerExec(resident=0)",
+            DockerExec,
+            lambda target: {"container": target.name, "resident": 0},
+        ),
         sandboxed(
             "anyspawn DockerExec(resident=8)",
             DockerExec,

@@ -56,8 +56,8 @@ def start(many: int) -> list[str]:
 def ways(names: list[str]) -> dict[str, Call]:
     """Return what is measured: each runs ``cat`` once."""
     one, many = (
-        KubectlExec(names[0], namespace=NAMESPACE),
-        KubectlExec(selector="app=bench", namespace=NAMESPACE),
+        KubectlExec(names[0], namespace=NAMESPACE, resident=0),
+        KubectlExec(selector="app=bench", namespace=NAMESPACE, resident=0),
     )
     fresh = KubectlRun("busybox", namespace=NAMESPACE)
     argv = ["kubectl", "-n", NAMESPACE, "exec", "-i", names[0], "--", "cat"]
@@ -130,7 +130,7 @@ async def hold(pod: str, many: int) -> None:
     """Print what calls cost that wait for their programs, and what it takes to end them all at
     once.
     """
-    sandbox, waiting = KubectlExec(pod, namespace=NAMESPACE), anyio.Semaphore(0)
+    sandbox, waiting = KubectlExec(pod, namespace=NAMESPACE, resident=0), anyio.Semaphore(0)
     argv = ["sh", "-c", "echo ready; exec sleep 999"]
 
     def ready(*_: object) -> None:

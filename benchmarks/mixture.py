@@ -88,11 +88,11 @@ WAYS = (
     _way("Direct", 60, "local", Direct),
     _way("Bubblewrap", 30, "local", Bubblewrap),
     _way("Bubblewrap(resident=4)", 20, "local", Bubblewrap, resident=4),
-    _way("DockerExec", 3, "docker_exec", DockerExec, **_BOX),
+    _way("DockerExec", 3, "docker_exec", DockerExec, resident=0, **_BOX),
     _way("DockerExec(resident=4)", 20, "docker_exec", DockerExec, **_BOX, resident=4),
     _way("DockerRun", 0.6, "docker_run", DockerRun, **_FRESH),
     _way("DockerRun(resident=4)", 0.6, "docker_run", DockerRun, **_FRESH, resident=4),
-    _way("KubectlExec", 1.5, "kubectl_exec", KubectlExec, **_POD),
+    _way("KubectlExec", 1.5, "kubectl_exec", KubectlExec, resident=0, **_POD),
     _way("KubectlExec(resident=4)", 10, "kubectl_exec", KubectlExec, **_POD, resident=4),
     _way("KubectlRun", 0.1, "kubectl_run", KubectlRun, image=_name, namespace=_namespace),
 )

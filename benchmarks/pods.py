@@ -210,14 +210,22 @@ EXEC = Place(
             lambda target: ["kubectl", "-n", target.namespace, "exec", "-i", target.name, "--"],
             "kubectl exec",
         ),
-        sandboxed("anyspawn KubectlExec", KubectlExec, one),
+        sandboxed(
+            "anyspawn KubectlExec(resident=0)",
+            KubectlExec,
+            lambda target: one(target, resident=0),
+        ),
         sandboxed(
             "anyspawn KubectlExec(resident=8)", KubectlExec, lambda target: one(target, **KEPT)
         ),
         sandboxed(
-            "anyspawn KubectlExec, 2 pods",
+            "anyspawn KubectlExec(resident=0), 2 pods",
             KubectlExec,
-            lambda target: {"selector": "app=bench", "namespace": target.namespace},
+            lambda target: {
+                "selector": "app=bench",
+                "namespace": target.namespace,
+                "resident": 0,
+            },
         ),
         Peer(name="kubernetes", connect=kubernetes, stdin="open", loops=("asyncio",)),
         Peer(
