@@ -421,6 +421,9 @@ class Launch:
             and succeeds.
         gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of
             the work is gone itself.
+        changes: A local argv that prints, until it is ended, a line of JSON for each start of a
+            command in a container and for each change of one, as ``docker events`` does: a resident
+            serves another command only where none is told of its container.
         guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it
             ends the work then.
     """
@@ -446,6 +449,7 @@ class Launch:
     end: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     gone_words: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     guard: tuple[str, ...] = ()
 
     def filled(self, **values: str) -> Launch:

@@ -37,10 +37,11 @@ from cases import (
     command_lines,
     no_chain_meets_the_next_call,
 )
-from engines import docker, made_by_us, processes_in
+from engines import LABEL, docker, made_by_us, processes_in
 from machine import eventually
 
 pytestmark = pytest.mark.anyio
+FOREVER = "while :; do sleep 1000; done"
 
 
 def clients(place):
@@ -104,6 +105,7 @@ async def test_a_sandbox_that_is_called_again(busybox):
                 await spawn(["true"], sandbox=sandbox, check=True)
                 assert len(clients(place)) == number
     async with DockerExec(busybox, default_timeout=60) as sandbox:
+        zombies = zombies_in(busybox)
         for at_once in (2, 10):
             await spawn(["sh", "-c", "rm -rf /tmp/m; mkdir /tmp/m"], sandbox=sandbox, check=True)
             async with anyio.create_task_group() as tasks:
@@ -113,6 +115,13 @@ async def test_a_sandbox_that_is_called_again(busybox):
             assert len(clients(place)) == min(at_once, 8)
     assert not clients(place)
     assert not eventually(lambda: processes_in(busybox))
+    assert zombies_in(busybox) <= zombies
+
+
+def zombies_in(container):
+    """Return how many processes of a container nobody waits for."""
+    script = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '; true"
+    return int(docker("exec", container, "sh", "-c", script))
 
 
 async def test_a_sandbox_that_is_called_again_much_later(busybox):
@@ -122,6 +131,54 @@ async def test_a_sandbox_that_is_called_again_much_later(busybox):
             await spawn(["true"], sandbox=sandbox, check=True)
             assert not clients(busybox.encode())
             await anyio.sleep(0.2)
+
+
+@pytest.mark.parametrize("resident", ["auto", 1])
+async def test_a_container_that_changes(containers, resident):
+    """A resident belongs to its container, not to its name: one that was renamed, made anew, paused
+    or restarted has the outcome that it has without residents, in the time that that takes.
+    """
+    name = containers("busybox")
+
+    async def answers(word):
+        for _ in range(3):
+            done = await spawn(["cat", "/which"], sandbox=sandbox)
+            assert (done.stdout, done.error) == (word, None)
+
+    docker("exec", name, "sh", "-c", "echo old >/which")
+    async with DockerExec(name, resident=resident, default_timeout=60) as sandbox:
+        await answers(b"old\n")
+        docker("rename", name, f"{name}-old")
+        docker("run", "-d", "--name", name, "--label", LABEL, "busybox", "sh", "-c", FOREVER)
+        try:
+            docker("exec", name, "sh", "-c", "echo new >/which")
+            await answers(b"new\n")
+            docker("pause", name)
+            docker("inspect", name)  # docker tells of it while this is answered
+            for _ in range(2):
+                done = await spawn(["cat", "/which"], sandbox=sandbox)
+                assert isinstance(done.error, TransportError)
+                assert (done.error.kind, done.error.started) == ("target", False)
+                assert "is paused" in str(done.error)
+                assert done.duration < 30
+            docker("unpause", name)
+            await answers(b"new\n")
+            docker("restart", "-t", "0", name)
+            await answers(b"new\n")
+        finally:
+            docker("rm", "-f", f"{name}-old")
+
+
+@pytest.mark.parametrize(("resident", "kept"), [("auto", 0), (1, 1)])
+async def test_where_changes_cannot_be_seen(busybox, fake_docker, resident, kept):
+    """None is kept that nobody asked for."""
+    docker_path = fake_docker('[ "$1" != events ] || exit 1; exec "$real" "$@"')
+    async with DockerExec(
+        busybox, docker_path=docker_path, resident=resident, default_timeout=60
+    ) as sandbox:
+        for _ in range(4):
+            await spawn(["true"], sandbox=sandbox, check=True)
+        assert len(clients(busybox.encode())) == kept
 
 
 async def test_where_none_can_stay_nobody_notices(busybox, fake_docker, tmp_path):
@@ -244,7 +301,7 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
 @pytest.mark.parametrize("who", ["the client", "the supervisor"])
 async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
     """Its call has another one, and is run once."""
-    inside = "kill -%s $(grep -l anyspawn.$ /proc/[0-9]*/cmdline | cut -d/ -f3)"
+    inside = "kill -%s $(grep -l 'anyspawn.[0-9a-f]\\{32\\}.$' /proc/[0-9]*/cmdline | cut -d/ -f3)"
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)

@@ -27,6 +27,7 @@ from anyspawn._spawn.call import (
     new_nonce,
     see_to_its_end,
 )
+from anyspawn._spawn.changes import Changes
 from anyspawn._spawn.connection import BOUNDS, Connection, open_connection
 from anyspawn._spawn.outcome import outcome
 from anyspawn._spawn.streams import Feed
@@ -62,32 +63,42 @@ class _Resident:
         begun: It was given its script, and has begun a command.
         known: The programs that it has executed, each with what it was found by, and whether any
             exec executes them.
+        noted: It is watched for changes of its place.
         close: Gives everything back, at once.
     """
 
-    def __init__(self, connection: Connection, resident_id: str) -> None:
+    def __init__(
+        self, connection: Connection, resident_id: str, changes: Changes | None = None
+    ) -> None:
         self.connection = connection
         self.id = resident_id
         self.begun = False
         self.known: dict[Hashable, bool] = {}
         self.idle_since = 0.0
+        self.noted = changes is not None
         for output in connection.outputs:
             output.stays = True
-        self.close = finalize(self, _close, connection, os.getpid())
+        self.close = finalize(self, _close, connection, os.getpid(), changes, resident_id)
 
     @classmethod
-    async def open(cls, launch: Launch) -> _Resident:
+    async def open(cls, launch: Launch, changes: Changes | None = None) -> _Resident:
         """Begin one, which is told nothing yet.
+
+        Args:
+            launch: How.
+            changes: Is to note where it is.
 
         Raises:
             SpawnError: It did not start.
         """
         resident_id = os.urandom(16).hex()
         filled = launch.filled(id=resident_id, tag=str(tag_of(resident_id)))
+        if changes is not None:
+            changes.expect(resident_id)
         connection = await open_connection(
             filled, resident_id, lambda: Feed(hold=True, later=True, stays=True)
         )
-        return cls(connection, resident_id)
+        return cls(connection, resident_id, changes)
 
     @property
     def stdin(self) -> Feed:
@@ -121,7 +132,9 @@ class _Resident:
             self.close()
 
 
-def _close(connection: Connection, host: int) -> None:
+def _close(connection: Connection, host: int, changes: Changes | None, resident_id: str) -> None:
+    if changes is not None:
+        changes.forget(resident_id)
     if os.getpid() == host:
         if connection.child.exited_by_itself and not connection.doubtful:
             connection.settled = True
@@ -162,7 +175,9 @@ class _Lease:
         """
         task, stdin = self._launch.task, self._command.stdin or b""
         assert task is not None  # as the sandbox gives only launches of supervisors to a pool
-        resident = self._resident = self._resident or await _Resident.open(self._launch)
+        if self._resident is None:
+            self._resident = await self._pool.begin(self._launch)
+        resident = self._resident
         nonce, begun = new_nonce(), resident.begun
         told = task_line(self._command.argv, task.env, stdin, task.cwd)
         line = call_line(told, nonce, self._known(resident, told))
@@ -332,6 +347,9 @@ class Pool:
         self._starter: anyio.CancelScope | None = None
         self._visits = self._granted = 0
         self._last_visit = self._paused_until = -math.inf
+        self._serving = 0
+        self._changes: Changes | None = None
+        self._unseen = False
 
     @contextmanager
     def visited(self) -> Iterator[bool]:
@@ -341,6 +359,9 @@ class Pool:
         now = time.monotonic()
         again = self._visits > 0 or now - self._last_visit <= self._idle_timeout
         wanted = again and now >= self._paused_until and self._granted < self._most
+        if self._unseen:
+            wanted = False
+            self._close_idle()
         self._visits += 1
         self._granted += wanted
         try:
@@ -377,25 +398,67 @@ class Pool:
     async def _serve(
         self, launch: Launch, command: Command, began: float, timeout: float, watched: Watched
     ) -> Completed:
-        while True:
-            lease = _Lease(self, launch, command, self.take())
-            work = await see_to_its_end(lease.open_work, began + timeout, watched)
-            if isinstance(work, SpawnError):
-                return never_started(command, work, began)
-            if not lease.unbegun:
-                return outcome(work.connection.launch, command, work.seen(began, timeout))
+        self._serving += 1
+        try:
+            while True:
+                lease = _Lease(self, launch, command, await self.take())
+                work = await see_to_its_end(lease.open_work, began + timeout, watched)
+                if isinstance(work, SpawnError):
+                    return never_started(command, work, began)
+                if not lease.unbegun:
+                    return outcome(work.connection.launch, command, work.seen(began, timeout))
+        finally:
+            self._serving -= 1
+            self._end_changes()
 
-    def take(self) -> _Resident | None:
-        """Return a resident that waits, if there is one that is alive.
+    async def begin(self, launch: Launch) -> _Resident:
+        """Begin a resident.
+
+        Raises:
+            SpawnError: It did not start.
+        """
+        if launch.changes and not self._unseen and not (self._changes and self._changes.alive):
+            self._changes = await Changes.open(launch.changes)
+            self._unseen = self._changes is None
+        return await _Resident.open(launch, self._changes)
+
+    async def _unchanged(self, resident: _Resident) -> bool:
+        """Whether a resident is where it would be begun now, as far as that can be seen."""
+        if not resident.noted or self._unseen:
+            return True
+        if self._changes is None:
+            return False
+        if await self._changes.unchanged(resident.id, BOUNDS.remote):
+            return True
+        self._unseen = self._changes.blind
+        return False
+
+    def _end_changes(self) -> None:
+        """Watch for changes no more where there is no resident that they would tell of."""
+        if self._changes is not None and not self._idle and not self._serving:
+            self._busy = {done for done in self._busy if not done.is_set()} | {self._changes.done}
+            self._changes.end()
+            self._changes = None
+
+    async def take(self) -> _Resident | None:
+        """Return a resident that waits, if there is one that is alive, and in its place.
 
         The last one of those that stay, so that they end that are not needed; of those that are
         started ahead the first, which is the likeliest to be ready.
         """
         while self._idle:
             resident = self._idle.pop(0 if self.once else -1)
-            if resident.alive:
+            if not resident.alive:
+                self._retire_beside(resident)
+                continue
+            try:
+                unchanged = await self._unchanged(resident)
+            except BaseException:
+                resident.close()
+                raise
+            if unchanged:
                 return resident
-            self._retire_beside(resident)
+            resident.close()  # what is paused would not end by itself
         return None
 
     def give(self, resident: _Resident) -> None:
@@ -480,6 +543,7 @@ class Pool:
             raise
         finally:
             self._keeper = None
+            self._end_changes()
 
     async def _retire_idle(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -504,6 +568,9 @@ class Pool:
                 tasks.start_soon(uninterrupted(self._retire_idle))
                 for done in self._busy:
                     tasks.start_soon(uninterrupted(done.wait))
+            self._end_changes()
+            for done in list(self._busy):
+                await done.wait()
 
         try:
             await see_through(close, BOUNDS.cleanup)

@@ -217,6 +217,11 @@ class SupervisedSandbox(ResidentSandbox):
             )
 
     @property
+    def _may_keep(self) -> bool:
+        """Whether ``auto`` is to keep supervisors in such a place."""
+        return True
+
+    @property
     @abstractmethod
     def _target(self) -> str:
         """What to call the place that commands run in."""
@@ -245,7 +250,7 @@ class SupervisedSandbox(ResidentSandbox):
                 launch, sandbox = self._launch_plain(command), self._plain()
                 yield attrs.evolve(launch, examine=partial(sandbox.examine, self, command, began))
                 return
-            if self.resident == "auto":
+            if self.resident == "auto" and self._may_keep:
                 launch = self._changed(resident=MOST_BY_ITSELF).launch(command)
                 pool = self._pool(launch)
                 with pool.visited() as wanted:

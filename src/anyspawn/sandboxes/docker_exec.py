@@ -14,7 +14,7 @@ from attrs import field, frozen
 from anyspawn._env import Env
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._sandbox import config_text, config_texts, optional_text
-from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds
+from anyspawn.argv.docker import docker_exec_argv, env_by_client, env_fds, named_podman
 from anyspawn.exceptions import (
     ConfigError,
     ExitError,
@@ -57,6 +57,10 @@ _PODMANS_WORD = "Error: "
 _NEVER = (*CANNOT_BEGIN, "Error response from daemon: ")
 _CWD = re.compile(r"failed: .*?(?:chdir to cwd|Cwd must be an absolute path)|crun: chdir ")
 """How docker's runtime, and podman's, says that it could not enter the working directory."""
+_CHANGES = (
+    *("events", "--since=1", "--format={{json .}}", "--filter=type=container"),
+    *(f"--filter=event={event}" for event in ("exec_start", "rename", "pause", "die", "destroy")),
+)
 _LOOKS = 5
 _SLACK = 1.0
 """Seconds by which clocks may go wrong during a call."""
@@ -126,6 +130,11 @@ class DockerExec(SupervisedSandbox):
     def _target(self) -> str:
         return f"container {self.container}"
 
+    @property
+    def _may_keep(self) -> bool:
+        """Not in podman's, whose events do not tell which command they are about."""
+        return not named_podman(self.docker_path)
+
     def launch(self, command: Command) -> Launch:
         """Return the ``docker exec`` process for ``command``; with ``resident="auto"`` that of a
         call of its own.
@@ -156,6 +165,7 @@ class DockerExec(SupervisedSandbox):
             end=(*sweep, "KILL"),
             gone=sweep,
             gone_words=_GONE,
+            changes=(docker, *_CHANGES) if stays and not named_podman(docker) else (),
             **fields,
         )
 

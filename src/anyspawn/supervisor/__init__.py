@@ -61,10 +61,10 @@ _FIT = (
     "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: its sh is a Korn shell, which is not "
     "supported; make it dash, bash or busybox' >&2; exit 125;; esac; "
 )
-_READY = _FIT + "printf '\036anyspawn ready\n' >&2"
+_READY = _FIT + "printf '\\036anyspawn ready\\n' >&2"
 _READ_LINE = '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
 _READ_ONE = _READY + _READ_LINE
-_READ_MANY = _FIT + "printf '\036anyspawn asks\n' >&2" + _READ_LINE
+_READ_MANY = _FIT + "printf '\\036anyspawn asks\\n' >&2" + _READ_LINE
 _READ_ON = _READY + "; exec sh -s anyspawn"
 
 

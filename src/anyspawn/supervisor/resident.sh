@@ -3,6 +3,8 @@
 # word each: t, send it SIGTERM; k, kill it; x, the caller has seen that it is gone. When stdin ends
 # the whole tree is killed.
 exec 3<&0 4>&2 2>/dev/null
+_nl='
+'
 # A word that was too late for its command, or too early, is none of the script.
 t() { :; }
 k() { :; }

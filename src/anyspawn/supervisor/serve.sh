@@ -1,8 +1,6 @@
 # A process of its own reads each command's line, and ends with the command: what one was given
 # stands in no memory in which a later one could read it. A script is read in blocks, where its pipe
 # can be opened; a builtin `read` takes a byte at a time.
-_nl='
-'
 _blocks=
 [ "$BASH_VERSION$KSH_VERSION$ZSH_VERSION$YASH_VERSION" ] || ! : </proc/self/fd/3 || _blocks=yes
 serve() (
@@ -18,4 +16,11 @@ while [ "$_served" = 0 ]; do
   _served=$?
   _ran=yes
 done
-[ "$_served" = 9 ] || sweep 300
+# The watcher sees that end, too: what it has begun then would be left, a zombie, if it were killed.
+if [ "$_served" = 9 ]; then
+  trap - EXIT
+  exec 8>&-
+  wait
+else
+  sweep 300
+fi

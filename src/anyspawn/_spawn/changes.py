@@ -1,0 +1,133 @@
+"""What becomes of the places of residents, as a runner tells it while it happens.
+
+A resident is connected to the container that had a name when it was begun. Whoever has been given
+another one of that name since, or a paused one, must not be served by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import anyio
+
+from anyspawn._model import Launch
+from anyspawn._spawn.connection import BOUNDS, Connection, open_connection
+from anyspawn._spawn.streams import Feed
+from anyspawn._spawn.tasks import see_through, start_in_background
+from anyspawn.exceptions import SpawnError
+
+__all__ = ["Changes"]
+
+_FOLLOW = '"$@" </dev/null 2>/dev/null & exec >&- 2>&-; read -r _; kill $!'
+"""Ends a client that reads no stdin when its own stdin ends."""
+
+
+class Changes:
+    """A client that prints a line of JSON for each event, as docker's does.
+
+    Args:
+        connection: It.
+
+    Attributes:
+        blind: It has told of no resident yet.
+        done: Nothing of it is left.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.blind = True
+        self.done = anyio.Event()
+        self._line = b""
+        self._news = anyio.Event()
+        self._places: dict[str, str] = {}
+
+    @classmethod
+    async def open(cls, argv: tuple[str, ...]) -> Changes | None:
+        """Start the client; ``None`` where it cannot be started."""
+        launch = Launch(argv=("sh", "-c", _FOLLOW, "anyspawn", *argv))
+        try:
+            connection = await open_connection(
+                launch, os.urandom(16).hex(), lambda: Feed(hold=True)
+            )
+        except SpawnError:
+            return None
+        changes = cls(connection)
+        start_in_background(changes._follow, name="anyspawn changes", if_cancelled=connection.close)
+        return changes
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on telling."""
+        return self._connection.stdout.open
+
+    def expect(self, resident_id: str) -> None:
+        """Note where a resident is, once its beginning is told of: its id is its last argument."""
+        self._places[resident_id] = ""
+
+    def forget(self, resident_id: str) -> None:
+        """Note nothing of a resident any more."""
+        self._places.pop(resident_id, None)
+
+    async def unchanged(self, resident_id: str, seconds: float) -> bool:
+        """Return whether a resident's beginning was told of, and no change of its place since.
+
+        Args:
+            resident_id: The resident.
+            seconds: How long to wait for its beginning, which comes late.
+        """
+        self._look()
+        if self._places.get(resident_id) == "":
+            with anyio.move_on_after(seconds):
+                while self.alive and self._places.get(resident_id) == "":
+                    await self._news.wait()
+        return self.alive and bool(self._places.get(resident_id))
+
+    def end(self) -> None:
+        """End it, at once; `done` says when it is gone."""
+        self._connection.signal_group(signal.SIGKILL)
+
+    async def _follow(self) -> None:
+        try:
+            while self.alive:
+                await anyio.wait_readable(self._connection.stdout.fd)
+                self._look()
+            await self._gone()
+        except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
+            raise
+        except BaseException:  # it ends
+            await see_through(self._gone, BOUNDS.cleanup)
+            raise
+        finally:
+            self._connection.close()
+            self._news.set()
+            self.done.set()
+
+    async def _gone(self) -> None:
+        self._connection.signal_group(signal.SIGKILL)
+        await self._connection.child.wait()
+        self._connection.settled = True
+
+    def _look(self) -> None:
+        """Take what was told; it must be read soon, or the daemon leaves some of it out."""
+        for data in self._connection.stdout.read_rest():
+            *lines, self._line = (self._line + data).split(b"\n")
+            for line in lines:
+                self._note(line)
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    def _note(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            action, place = str(event["Action"]), str(event["Actor"]["ID"])
+        except (ValueError, LookupError, TypeError):
+            return
+        if action.startswith("exec_start: "):
+            resident_id = action.rsplit(maxsplit=1)[-1]
+            if resident_id in self._places:
+                self._places[resident_id], self.blind = place, False
+        else:
+            for resident_id in [key for key, value in self._places.items() if value == place]:
+                del self._places[resident_id]
