@@ -58,8 +58,8 @@ another call's: a program that hides lowers its own.
 
 
 _FIT = (
-    "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: its sh is a Korn shell, which is not "
-    "supported; make it dash, bash or busybox' >&2; exit 125;; esac; "
+    "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: sh is a Korn shell, which is not "
+    "supported; use dash, bash or busybox' >&2; exit 125;; esac; "
 )
 _READY = _FIT + "printf '\\036anyspawn ready\\n' >&2"
 _READ_LINE = '; IFS= read -r _script || exit 125; eval "$(printf "$_script")"'
