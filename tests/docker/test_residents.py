@@ -301,7 +301,7 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
 @pytest.mark.parametrize("who", ["the client", "the supervisor"])
 async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
     """Its call has another one, and is run once."""
-    inside = "kill -%s $(grep -l 'anyspawn.[0-9a-f]\\{32\\}.$' /proc/[0-9]*/cmdline | cut -d/ -f3)"
+    inside = "kill -%s $(grep -l 'anyspawn.resident.[0-9a-f]\\{32\\}.$' /proc/[0-9]*/cmdline | cut -d/ -f3)"
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)

@@ -63,7 +63,9 @@ class Changes:
         return self._connection.stdout.open
 
     def expect(self, resident_id: str) -> None:
-        """Note where a resident is, once its beginning is told of: its id is its last argument."""
+        """Note where a resident is, once its beginning is told of: its last argument is its id after
+        ``resident.``.
+        """
         self._places[resident_id] = ""
 
     def forget(self, resident_id: str) -> None:
@@ -125,7 +127,7 @@ class Changes:
         except (ValueError, LookupError, TypeError):
             return
         if action.startswith("exec_start: "):
-            resident_id = action.rsplit(maxsplit=1)[-1]
+            resident_id = action.rpartition("resident.")[2].strip()
             if resident_id in self._places:
                 self._places[resident_id], self.blind = place, False
         else:

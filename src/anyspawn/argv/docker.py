@@ -189,7 +189,7 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
         return (*argv, *config.extra_args, config.container, *command.argv)
     begun = ("sh", "-c", script(), "anyspawn", *command.argv)
     if config.resident not in (0, "auto"):
-        begun = ("sh", "-c", resident_script(), "anyspawn", Fill("?", "id"))
+        begun = ("sh", "-c", resident_script(), "anyspawn", Fill("resident.?", "id"))
     return (*argv, *config.extra_args, config.container, *begun)
 
 
