@@ -63,8 +63,8 @@ class Changes:
         return self._connection.stdout.open
 
     def expect(self, resident_id: str) -> None:
-        """Note where a resident is, once its beginning is told of: its last argument is its id after
-        ``resident.``.
+        """Note where a resident is, once its start is told of. Its last argument is
+        ``resident.`` and its id.
         """
         self._places[resident_id] = ""
 
