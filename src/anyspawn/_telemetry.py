@@ -11,7 +11,7 @@ from __future__ import annotations
 import os.path
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
@@ -171,12 +171,14 @@ class HookWatch:
         self._error: tuple[str | None, str] = (None, "")
         self._attributes: dict[str, Any] = {}
 
-    def decided(self, *, allow: bool, reason: str, rewrote: bool) -> None:
-        """Tell the verdict, with the hook's own reason."""
+    def decided(self, *, allow: bool, reason: str, changed: Sequence[str]) -> None:
+        """Tell the verdict, with the hook's own reason, and which members of the payload it
+        changed.
+        """
         self._attributes["anyspawn.hook.allow"] = allow
         if reason:
             self._attributes["anyspawn.hook.reason"] = reason
-        self._attributes["anyspawn.hook.rewrote"] = rewrote
+        self._attributes["anyspawn.hook.changed"] = changed
 
     def failed(self, error_type: str, reason: str) -> None:
         """Tell why there is no verdict."""

@@ -5,6 +5,7 @@ where nobody watches.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import subprocess
 import sys
@@ -128,7 +129,7 @@ async def test_a_span_for_each_hook(spans):
         "anyspawn.hook.sandbox": "direct",
         "anyspawn.hook.asked": True,
         "anyspawn.hook.allow": False,
-        "anyspawn.hook.rewrote": False,
+        "anyspawn.hook.changed": (),
     }
     assert named["hook deny"].status.status_code is StatusCode.UNSET
     assert named["hook broken"].attributes["error.type"] == "ExitError"
@@ -166,6 +167,22 @@ async def test_hooks_that_are_not_asked(spans):
         assert span.attributes["anyspawn.hook.why"] == reason
     assert named["hook deny"].attributes["anyspawn.hook.asked"] is True
     assert named["hook deny"].attributes["anyspawn.hook.reason"] == "not today"
+
+
+async def test_what_a_hook_rewrote(spans):
+    """A span has the names of the members that changed, and none of their values."""
+    answer = {"allow": True, "payload": {"Name": "x", "Args": {"a": [2], "b": {"c": SECRET}}}}
+    hook = ExecToolHook(name="edit", command="echo", args=[json.dumps(answer)], rewrites=True)
+    async with HookRunner([hook]) as hooks:
+        payload = {"Name": "x", "Args": {"a": [1], "b": {"c": 1, "d": 2}}}
+        assert (await hooks.run("before_execution", payload)).payload is not None
+    named = {span.name: span for span in spans()}
+    assert named["hook edit"].attributes["anyspawn.hook.changed"] == (
+        "Args.a",
+        "Args.b.c",
+        "Args.b.d",
+    )
+    assert SECRET not in named["hook edit"].to_json()
 
 
 async def test_durations(reader):

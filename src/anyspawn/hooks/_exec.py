@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -35,9 +36,10 @@ from anyspawn.hooks._claude import BLOCKED
 from anyspawn.hooks._conditions import condition
 from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._matchers import matcher
-from anyspawn.hooks._phases import KINDS, PHASES, Phase, SessionPhase, check_phase, parts
+from anyspawn.hooks._payloads import to_wire
+from anyspawn.hooks._phases import AFTER, KINDS, PHASES, Phase, SessionPhase, check_phase, parts
 from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
-from anyspawn.hooks._rewrite import rewritten
+from anyspawn.hooks._rewrite import changed_places, rewritten
 from anyspawn.hooks._server import CallError, Servers
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _REASON_LIMIT = 4000
+_PLACES = 32
 BACKSTOP = 15.0
 """Seconds beyond its timeout after which even a sandbox that does not return is given up."""
 
@@ -313,11 +316,20 @@ class ExecHook:
                 said = self._masked(f"hook {self.name!r} {failure}")
                 watch.failed(failure.kind, said)
                 decision = self._failed(phase, said, failure)
-                watch.decided(allow=decision.allow, reason="", rewrote=False)
+                watch.decided(allow=decision.allow, reason="", changed=())
             else:
-                rewrote = decision.payload is not None
-                watch.decided(allow=decision.allow, reason=decision.reason, rewrote=rewrote)
+                changed = self._changed(question, decision)
+                watch.decided(allow=decision.allow, reason=decision.reason, changed=changed)
         return decision
+
+    def _changed(self, question: _Question, decision: Decision) -> Sequence[str]:
+        """Return where the payload was rewritten: names of members, and no values."""
+        if decision.payload is None:
+            return ()
+        part = "response" if question.phase in AFTER else next(iter(question.told))
+        before, after = to_wire(question.told[part]), to_wire(decision.payload)
+        masks = Masks(question.env)
+        return [masks.cut(place) for place in islice(changed_places(before, after), _PLACES)]
 
     def why_not(self, phase: str) -> str:
         """Return why a hook has nothing to say at a phase."""

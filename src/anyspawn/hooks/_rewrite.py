@@ -5,7 +5,7 @@ The result is of the kind of the original: a payload class stays one, a mapping 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -24,7 +24,7 @@ from anyspawn.hooks._payloads import (
 from anyspawn.hooks._phases import AFTER
 from anyspawn.hooks._wire import WireError, kind_of
 
-__all__ = ["joined", "rewritten"]
+__all__ = ["changed_places", "joined", "rewritten"]
 
 _ARGS = ("Args", "tool_input", "toolArgs")
 
@@ -195,3 +195,17 @@ def _messages(told: Any, names: tuple[str, str]) -> dict[str, Any]:
         if m["role"] != "system"
     ]
     return {"messages": rest, **({"system_prompt": "\n".join(system)} if system else {})}
+
+
+def changed_places(before: Any, after: Any, at: str = "") -> Iterator[str]:
+    """Give the names of the members that differ in two JSON values, with dots between them; an
+    array is one value.
+    """
+    if is_object(before) and is_object(after):
+        for name in dict.fromkeys((*before, *after)):
+            if name not in before or name not in after:
+                yield f"{at}{name}"
+            else:
+                yield from changed_places(before[name], after[name], f"{at}{name}.")
+    elif before != after:
+        yield at.removesuffix(".")
