@@ -47,7 +47,11 @@ class Pods:
 
     def box(self, **fields):
         return KubectlExec(
-            selector=f"set={self.label}", namespace=self.space.name, default_timeout=60, **fields
+            selector=f"set={self.label}",
+            namespace=self.space.name,
+            default_timeout=60,
+            resident=0,
+            **fields,
         )
 
     def close(self):
