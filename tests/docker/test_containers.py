@@ -714,7 +714,7 @@ def test_run_command(busybox):
     )
     assert (done.returncode, done.stderr.splitlines()) == (
         125,
-        [b"anyspawn: docker_run: image is missing (see 'anyspawn run --help')"],
+        [b"anyspawn: docker_run: --image is missing (see 'anyspawn run --help')"],
     )
 
 
