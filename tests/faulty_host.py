@@ -1,6 +1,6 @@
 """A host in a process of its own, to which a test does what it would not do to itself.
 
-Run it with an event loop, a mode of `uses.LOCAL`, and what to do. It says a line for each thing
+Run it with an event loop, a mode of `uses`, and what to do. It says a line for each thing
 that is under way, and one for the outcome.
 """
 
@@ -18,7 +18,9 @@ import anyio
 
 import anyspawn
 from machine import MARK, children, eventually, open_fds
-from uses import LOCAL, TREE, left_by, use_once
+from uses import ENGINES, LOCAL, TREE, left_by, use_once
+
+MODES = LOCAL | ENGINES
 
 AMBIENT, CLEAR_ALL = 47, 4
 """PR_CAP_AMBIENT, and what removes them all: the programs shall not have what this one needs."""
@@ -34,7 +36,7 @@ def say(*words):
 async def use(mode, name):
     """Use the mode in a way; say what came of it, and stay until this process is killed."""
     try:
-        done = await use_once(LOCAL[mode](), name)
+        done = await use_once(MODES[mode](), name)
         say(done.cleanup.name, name, done)
     except BaseException:
         say("FAILED", repr(traceback.format_exc()))
@@ -51,9 +53,9 @@ async def use_with_few_processes(mode, limit, name):
 async def outlast(mode):
     """A program that ends in time, of which this host may hear late."""
     argv = ["sh", "-c", "echo; sleep 0.5; exit 3"]
-    async with LOCAL[mode]() as sandbox:
+    async with MODES[mode]() as sandbox:
         done = await anyspawn.spawn(
-            argv, sandbox=sandbox, timeout=5, on_output=lambda *_: say("ready")
+            argv, sandbox=sandbox, timeout=8, on_output=lambda *_: say("ready")
         )
     say(done.returncode, type(done.error).__name__, done.cleanup.name)
 
@@ -72,7 +74,7 @@ async def stay(mode):
             say("ready")
             await process.wait()
 
-    async with LOCAL[mode]() as sandbox, anyio.create_task_group() as tasks:
+    async with MODES[mode]() as sandbox, anyio.create_task_group() as tasks:
         tasks.start_soon(call)
         tasks.start_soon(live)
 
@@ -95,13 +97,13 @@ class Interrupt:
 
 
 async def end_early(mode):
-    async with LOCAL[mode]() as sandbox:
+    async with MODES[mode]() as sandbox:
         await anyspawn.spawn(["sh", "-c", TREE], sandbox=sandbox, output_limit=1, timeout=60)
 
 
 async def leave_block(mode):
     async with (
-        LOCAL[mode]() as sandbox,
+        MODES[mode]() as sandbox,
         anyspawn.open_process(["sh", "-c", TREE], sandbox=sandbox) as process,
     ):
         await process.stdout.receive()

@@ -4,6 +4,7 @@ truth.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -14,6 +15,8 @@ from anyspawn import (
     Cleanup,
     Command,
     Direct,
+    DockerExec,
+    DockerRun,
     Launch,
     NotStartedError,
     SpawnError,
@@ -22,6 +25,7 @@ from anyspawn import (
     open_process,
     spawn,
 )
+from anyspawn._model import Fill
 from anyspawn.sandboxes._supervised import (
     SupervisedSandbox,
     explain_report,
@@ -31,7 +35,7 @@ from anyspawn.sandboxes._supervised import (
 from anyspawn.supervisor import SWEEP, resident_script, script
 from machine import kill_all, processes_with
 
-__all__ = ["LOCAL", "TREE", "USES", "left_by", "look", "use_once"]
+__all__ = ["ENGINES", "LOCAL", "TREE", "USES", "left_by", "look", "use_once"]
 
 
 @frozen(kw_only=True)
@@ -43,14 +47,16 @@ class Supervised(SupervisedSandbox):
     _target = "this host"
 
     def launch(self, command: Command) -> Launch:
+        stays = self.resident not in (0, "auto")
         begun = ("sh", "-c", script(), "anyspawn", *command.argv)
-        if self.resident:
-            begun = ("sh", "-c", resident_script(), "anyspawn")
-        sweep = ("sh", "-c", SWEEP, "anyspawn", *known_by(command, resident=self.resident))
+        if stays:
+            begun = ("sh", "-c", resident_script(), "anyspawn", Fill("resident.?", "id"))
+        sweep = ("sh", "-c", SWEEP, "anyspawn", *known_by(command, stays=stays))
         return supervised(
             command,
             explain=lambda completed, report: explain_report(completed, report, lost),
             cwd=command.cwd,
+            stays=stays,
             argv=begun,
             remote=True,
             stop=(*sweep, "TERM"),
@@ -67,10 +73,19 @@ LOCAL = {
     "direct": Direct,
     "bubblewrap": lambda: Bubblewrap(share_env=["FAULTS_MARK"]),
     "bubblewrap resident": lambda: Bubblewrap(share_env=["FAULTS_MARK"], resident=1),
-    "supervised": Supervised,
+    "supervised": lambda: Supervised(resident=0),
     "supervised resident": lambda: Supervised(resident=1),
 }
 """The sandboxes that need no engine."""
+
+ENGINES = {
+    "docker_exec": lambda: DockerExec(os.environ["CONTAINER"], shared="trusted", resident=0),
+    "docker_exec resident": lambda: DockerExec(
+        os.environ["CONTAINER"], shared="trusted", resident=1
+    ),
+    "docker_run": lambda: DockerRun("busybox"),
+}
+"""Those that need a daemon, and a container for the first two."""
 
 BOUND = 45.0
 DATA = bytes(range(256)) * 400

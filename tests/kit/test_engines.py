@@ -1,11 +1,12 @@
-"""The conformance kit over a container: a supervisor for each command, and ones that stay."""
+"""The conformance kit over containers and pods: with supervisors for one command, and that stay."""
 
 from __future__ import annotations
 
 import pytest
 
-from anyspawn import DockerExec, spawn
+from anyspawn import DockerExec, KubectlExec, spawn
 from anyspawn.testing import SandboxConformance
+from cluster import Space, cluster_works
 from engines import LABEL, docker, docker_works
 
 pytestmark = pytest.mark.heavy
@@ -19,6 +20,16 @@ def container():
     name = docker("run", "-d", "--label", LABEL, "busybox", "sh", "-c", FOREVER)
     yield name
     docker("rm", "-f", name)
+
+
+@pytest.fixture(scope="module")
+def pod():
+    """A pod, and its namespace."""
+    if not cluster_works():
+        pytest.skip("KUBECONFIG names no cluster that answers")
+    space = Space()
+    yield space.start("busybox"), space.name
+    space.close()
 
 
 class TestDockerExec(SandboxConformance):
@@ -39,3 +50,14 @@ class TestDockerExecCalledAgain(SandboxConformance):
         async with DockerExec(container, default_timeout=60) as sandbox:
             await spawn(["true"], sandbox=sandbox, check=True)
             yield sandbox
+
+
+class TestKubectlExec(SandboxConformance):
+    knows_signal = False
+    contains = False
+    startup = 3.0
+
+    @pytest.fixture
+    def sandbox(self, pod):
+        name, namespace = pod
+        return KubectlExec(name, namespace=namespace, default_timeout=60, resident=0)

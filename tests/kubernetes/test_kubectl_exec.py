@@ -27,7 +27,7 @@ from anyspawn import (
     TransportError,
     spawn,
 )
-from cases import NASTY, TREES, all_command_lines, command_lines
+from cases import NASTY, TREES, command_lines
 from cluster import until
 from machine import eventually
 
@@ -110,7 +110,7 @@ async def test_much_output(bare_box):
     assert (done.error, done.stdout_total) == (None, 100_000_000)
 
 
-@pytest.mark.parametrize("code", [1, 2, 126, 127, 137, 255])
+@pytest.mark.parametrize("code", [1, 126, 255])
 async def test_the_programs_own_status(box, code):
     """Also those that kubectl uses for itself, with kubectl's own words on stderr."""
     said = 'Error from server (NotFound): pods "x" not found'
@@ -123,22 +123,7 @@ async def test_the_programs_own_status(box, code):
     )
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (["no-such-program"], "was not found in the container"),
-        (["/etc/passwd"], "cannot be executed"),
-    ],
-)
-async def test_a_program_that_cannot_be_started(box, argv, words):
-    """It never ran, and both outputs are empty."""
-    done = await run(box, *argv)
-    assert isinstance(done.error, NotStartedError), done
-    assert words in done.error.reason
-    assert (done.returncode, done.stdout, done.stderr) == (None, b"", b"")
-
-
-@pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
 async def test_nothing_is_left_in_the_pod(space, box, how):
     """Whatever the program did to its session, its environment and its signals."""
 
@@ -147,13 +132,9 @@ async def test_nothing_is_left_in_the_pod(space, box, how):
             done = await run(box, "sh", "-c", script, timeout=2)
             assert isinstance(done.error, SpawnTimeoutError)
             assert done.cleanup is Cleanup.CONFIRMED
-        elif how == "cancel":
+        else:
             with anyio.move_on_after(2):
                 await run(box, "sh", "-c", script)
-        else:
-            done = await run(box, "sh", "-c", f"({script}) & yes", output_limit=100_000)
-            assert isinstance(done.error, OutputLimitError)
-            assert done.cleanup is Cleanup.CONFIRMED
 
     began = time.monotonic()
     async with anyio.create_task_group() as tasks:
@@ -161,29 +142,6 @@ async def test_nothing_is_left_in_the_pod(space, box, how):
             tasks.start_soon(one, script)
     assert not await left_in(box, space)
     assert time.monotonic() - began < 60
-
-
-async def test_grace(bare_box):
-    """SIGTERM comes first; what the program says then is read, and its status is its own."""
-    script = "trap 'echo bye >&2; exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
-    done = await run(bare_box, "sh", "-c", script, output_limit=100, grace=60)
-    assert isinstance(done.error, OutputLimitError)
-    assert done.returncode == 7
-    assert done.stderr.endswith(b"bye\n")  # the shell may tell of its sleep's end before
-
-
-async def test_what_a_program_leaves_behind_is_ended(space, bare_box):
-    """After `wait_delay`, and the outcome says that output may be missing."""
-    done = await run(bare_box, "sh", "-c", "setsid sleep 999 & echo out; exit 4", wait_delay=0.3)
-    assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", True)
-    assert done.cleanup is Cleanup.CONFIRMED
-    assert not eventually(lambda: space.processes(bare_box.pod))
-
-
-async def test_a_program_that_does_not_read_its_stdin(bare_box):
-    """Ten megabytes of it do not hold the call."""
-    done = await run(bare_box, "sh", "-c", "exit 3", stdin=bytes(10_000_000))
-    assert (done.returncode, done.cleanup) == (3, Cleanup.NOT_NEEDED)
 
 
 PARENT = """
@@ -244,55 +202,6 @@ async def test_the_client_is_ended_by_someone_else(space, box):
         assert "the connection was lost while 'sh' ran" in str(done.error)
         assert (done.returncode, done.stdout, done.cleanup) == (None, b"ready\n", Cleanup.CONFIRMED)
         assert not await left_in(box, space)
-
-
-async def test_cancelled_at_thirty_moments(space, bare_box):
-    """Nothing is left, whenever it is."""
-    limiter = anyio.CapacityLimiter(8)
-
-    async def one(delay):
-        async with limiter:
-            with anyio.move_on_after(delay):
-                await run(
-                    bare_box,
-                    "sh",
-                    "-c",
-                    "setsid sleep 999 & sleep 0.02; exit 3",
-                    stdin=b"x" * 100_000,
-                )
-
-    async with anyio.create_task_group() as tasks:
-        for step in range(30):
-            tasks.start_soon(one, step * 0.01)
-    assert not eventually(lambda: space.processes(bare_box.pod))
-
-
-async def test_sixteen_at_once(box):
-    """Each has its own input, output and variables."""
-    results = {}
-
-    async def one(number):
-        results[number] = await run(
-            box, "sh", "-c", "cat; exit $A", stdin=b"%d" % number, env={"A": str(number)}
-        )
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(16):
-            tasks.start_soon(one, number)
-    assert {number: (done.stdout, done.returncode) for number, done in results.items()} == {
-        number: (b"%d" % number, number) for number in range(16)
-    }
-
-
-async def test_no_secret_in_any_argv(box):
-    """Sampled on the whole host, which sees the pods' processes too."""
-    secret = f"s3cret-{os.getpid()}"
-    env = {"TOKEN": secret, "TWO": f"{secret}\n"}
-    with all_command_lines() as seen:
-        done = await run(box, "sh", "-c", "cat; sleep 0.5", env=env, stdin=secret.encode())
-    assert done.stdout == secret.encode()
-    assert len(seen) > 100
-    assert not any(secret.encode() in word for words in seen for word in words)
 
 
 async def test_the_same_command_twice_at_once(bare_box):

@@ -1,0 +1,48 @@
+"""What befalls a host from outside while a container has its programs."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from befallen import BACKENDS, hosts
+from engines import LABEL, docker, docker_works, made_by_us, processes_in
+from machine import eventually
+from uses import ENGINES
+
+pytestmark = pytest.mark.heavy
+EVERYWHERE = [(mode, backend) for mode in ENGINES for backend in BACKENDS]
+
+
+@pytest.fixture(scope="module")
+def container():
+    if not docker_works():
+        pytest.skip("no docker daemon answers")
+    name = docker(
+        *("run", "-d", "--label", LABEL, "busybox", "sh", "-c", "while :; do sleep 1000; done")
+    )
+    yield name
+    docker("rm", "-f", name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_there(container, monkeypatch):
+    monkeypatch.setenv("CONTAINER", container)
+    yield
+    assert not eventually(lambda: processes_in(container), 30)
+    assert not eventually(made_by_us, 30)
+
+
+def test_the_host_is_stopped_for_a_while():
+    """A program that ended in time has not timed out, whenever its host hears of that."""
+    with hosts("outlast", where=EVERYWHERE) as started:
+        for host in started:
+            host.hears("ready")
+            host.send_signal(signal.SIGSTOP)
+        time.sleep(9)  # the time is the point: longer than the timeout
+        for host in started:
+            host.send_signal(signal.SIGCONT)
+        for host in started:
+            host.hears("3 ExitError NOT_NEEDED")
