@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import pytest
 
 import anyspawn
 from anyspawn import Bubblewrap, Cleanup, ConfigError, spawn
+from anyspawn.sandboxes._etc import etc_folder
 from machine import bubblewrap_works
 
 pytestmark = [
@@ -288,3 +290,40 @@ async def test_a_file_that_only_the_host_has_is_named(tmp_path, resident, monkey
         assert (await spawn(["python3", str(script)], sandbox=sandbox)).ok
         done = await spawn(["sh", "-c", f"echo {script} >&2; exit 3", script], sandbox=sandbox)
         assert "not visible" not in str(done.error)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    "within",
+    [
+        pytest.param(["--pid", "--fork", "--mount-proc"], id="of another pid namespace"),
+        pytest.param(
+            ["--mount", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"], id="blind"
+        ),
+    ],
+)
+def test_another_host_does_not_take_this_one_for_dead(within):
+    """What this process keeps in the folder for temporary files stays when a host tidies up that
+    does not see this process.
+    """
+    folder = etc_folder(os.getuid(), os.getgid())
+    before = sorted(os.listdir(folder))
+    tidy = "from anyspawn.sandboxes._etc import etc_folder; print(etc_folder(4321, 4321))"
+    argv = ["unshare", *within, sys.executable, "-c", tidy]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True)
+    assert sorted(os.listdir(folder)) == before
+    shutil.rmtree(done.stdout.strip(), ignore_errors=True)
+
+
+def test_what_the_dead_left_is_removed():
+    """By the next process that makes a folder of its own."""
+    make = (
+        "from anyspawn.sandboxes._etc import etc_folder; print(etc_folder(4321, 4321), flush=True)"
+    )
+    kill = make + "; import os; os.kill(os.getpid(), 9)"
+    left = subprocess.run(
+        [sys.executable, "-c", kill], stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+    assert os.path.isdir(left)
+    subprocess.run([sys.executable, "-c", make], stdout=subprocess.PIPE, check=True)
+    assert not os.path.exists(left)

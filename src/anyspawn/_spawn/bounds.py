@@ -17,6 +17,7 @@ from types import ModuleType
 from attrs import frozen
 
 from anyspawn._limits import Limits
+from anyspawn._spawn import proc
 from anyspawn.exceptions import TransportError
 
 resource: ModuleType | None
@@ -177,7 +178,7 @@ class Bound:
             _write(f"{path}/cgroup.procs", str(pid))
 
     def _make(self, places: dict[str, Home]) -> None:
-        name = f"{_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+        name = f"{_PREFIX}{proc.namespace()}-{os.getpid()}-{os.urandom(6).hex()}"
         for controller, value in _wanted(self._limits):
             if controller not in places:
                 continue
@@ -351,7 +352,7 @@ def _clear(home: str) -> None:
     with suppress(OSError):
         for name in os.listdir(home):
             if name.startswith(_PREFIX):
-                owner = name.split("-")[1]
-                if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+                _, space, owner, *_ = *name.split("-"), "", ""
+                if proc.has_exited(space, owner):
                     with suppress(OSError):
                         os.rmdir(f"{home}/{name}")

@@ -43,6 +43,20 @@ def is_ours() -> bool:
         return False
 
 
+def namespace() -> str:
+    """Return what tells this pid namespace from others; empty where /proc is another one's."""
+    if is_ours():
+        with suppress(OSError):
+            return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    return ""
+
+
+def has_exited(namespace_of_it: str, pid: str) -> bool:
+    """Whether a process, told by its namespace and its number, is provably gone."""
+    ours = namespace_of_it != "" and namespace_of_it == namespace()
+    return ours and pid.isdigit() and not os.path.exists(f"/proc/{pid}")
+
+
 def members(group: int) -> bool:
     """Whether a process group has a member that is not a zombie.
 

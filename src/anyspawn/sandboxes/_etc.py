@@ -12,6 +12,7 @@ from contextlib import suppress
 from glob import glob
 from threading import Lock
 
+from anyspawn._spawn import proc
 from anyspawn.argv._files import ETC, ETC_BOUND, ETC_LINKS, ETC_ONLINE, for_all
 
 __all__ = ["etc_folder"]
@@ -39,7 +40,7 @@ def etc_folder(uid: int, gid: int) -> str:
 
 
 def _make(uid: int, gid: int) -> str:
-    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{proc.namespace()}-{os.getpid()}-")
     for name in ETC:
         for source in glob(f"/etc/{name}"):
             if for_all(source):
@@ -91,7 +92,7 @@ def _remove(folder: str, process: int) -> None:
 
 def _remove_those_of_the_dead() -> None:
     for folder in glob(f"{tempfile.gettempdir()}/{_PREFIX}*"):
-        pid = os.path.basename(folder).split("-")[2]
-        with suppress(OSError, ValueError):
-            if os.lstat(folder).st_uid == os.getuid() and not os.path.exists(f"/proc/{int(pid)}"):
+        _, _, space, pid, *_ = *os.path.basename(folder).split("-"), "", ""
+        with suppress(OSError):
+            if os.lstat(folder).st_uid == os.getuid() and proc.has_exited(space, pid):
                 shutil.rmtree(folder, ignore_errors=True)
