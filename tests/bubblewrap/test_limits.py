@@ -165,7 +165,7 @@ async def test_defaults_and_none():
 
 def groups_for(limits):
     """The control groups of this process that hold as many processes as some limits."""
-    paths = Path(homes()["pids"].path).glob(f"anyspawn-*-{os.getpid()}-*")
+    paths = Path(homes()["pids"].path).glob(f"anyspawn.*-{os.getpid()}-*")
     return {path for path in paths if int((path / "pids.max").read_text()) == limits.processes}
 
 
@@ -221,7 +221,7 @@ def test_no_control_group_is_left():
     )
     own = subprocess.run([sys.executable, "-c", run], stdout=subprocess.PIPE, check=True)
     for home in homes().values():
-        assert not list(Path(home.path).glob(f"anyspawn-*-{int(own.stdout)}-*"))
+        assert not list(Path(home.path).glob(f"anyspawn.*-{int(own.stdout)}-*"))
 
 
 async def test_a_program_of_this_host():

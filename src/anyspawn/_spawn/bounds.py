@@ -28,7 +28,7 @@ except ImportError:  # Windows
 
 __all__ = ["Bound", "by_prlimit", "homes", "unbound"]
 
-_PREFIX = "anyspawn-"
+_PREFIX = "anyspawn."
 _PERIOD = 100_000
 """Microseconds over which processor time is counted, the kernel's default."""
 _NEEDED = ("memory", "pids", "cpu")
@@ -352,7 +352,7 @@ def _clear(home: str) -> None:
     with suppress(OSError):
         for name in os.listdir(home):
             if name.startswith(_PREFIX):
-                _, space, owner, *_ = *name.split("-"), "", ""
+                space, owner, *_ = *name.removeprefix(_PREFIX).split("-"), ""
                 if proc.has_exited(space, owner):
                     with suppress(OSError):
                         os.rmdir(f"{home}/{name}")

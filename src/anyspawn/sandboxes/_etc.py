@@ -17,7 +17,7 @@ from anyspawn.argv._files import ETC, ETC_BOUND, ETC_LINKS, ETC_ONLINE, for_all
 
 __all__ = ["etc_folder"]
 
-_PREFIX = "anyspawn-etc-"
+_PREFIX = "anyspawn.etc."
 _HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 _lock = Lock()
@@ -92,7 +92,7 @@ def _remove(folder: str, process: int) -> None:
 
 def _remove_those_of_the_dead() -> None:
     for folder in glob(f"{tempfile.gettempdir()}/{_PREFIX}*"):
-        _, _, space, pid, *_ = *os.path.basename(folder).split("-"), "", ""
+        space, pid, *_ = *os.path.basename(folder).removeprefix(_PREFIX).split("-"), ""
         with suppress(OSError):
             if os.lstat(folder).st_uid == os.getuid() and proc.has_exited(space, pid):
                 shutil.rmtree(folder, ignore_errors=True)
