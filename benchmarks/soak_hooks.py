@@ -95,7 +95,7 @@ def guards(sleep: int) -> list[Guard]:
         server("serves", "", allows=True),
         server("dies", "random.random() < .1 and os._exit(1)", allows=True),
         server("mute", "continue", timeout=BRIEF),
-        server("repeats", "print(text, text, sep='\\n')"),
+        server("repeats", "text = text + '\\n' + text"),  # at once: what comes later is too late
         server("garbles", "text = text[:-3]"),
         shell("watches", "cat >/dev/null", allows=True, **observe),
         shell("watches_on", f"sleep {sleep}", allows=True, **observe),

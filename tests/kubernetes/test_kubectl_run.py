@@ -521,4 +521,4 @@ def test_run_command(space, busybox):
         [*base, "--mode", "kubectl_exec", "--", "true"], capture_output=True, check=False
     )
     assert done.returncode == 125
-    assert b"pod or selector" in done.stderr
+    assert b"--pod or --selector" in done.stderr

@@ -573,6 +573,8 @@ class _TalkWriter(ByteSendStream):
         """As `_PipeWriter.send`; what a cancelled call has written is a whole number of chunks."""
         with self._guard:
             await anyio.lowlevel.checkpoint()
+            if self._closed:
+                raise anyio.ClosedResourceError
             rest, sent = memoryview(item), False
             while True:
                 await self._free.wait()
