@@ -245,7 +245,13 @@ judge() {
 # has other statuses.
 _ran= _most= _exact=
 case $(export -p) in
-*" PATH="*) [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; } && _exact=yes ;;
+*" PATH="*)
+  if [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; }; then
+    _exact=yes
+  elif [ "$("$_session" sh -c 'echo yes')" != yes ]; then # it executes nothing
+    _session=
+  fi
+  ;;
 esac
 _able=
 if command -v grep >/dev/null && _most=$(cat /proc/sys/kernel/pid_max); then

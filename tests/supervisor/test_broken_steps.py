@@ -1,0 +1,140 @@
+"""Each step that a supervisor takes in a container, broken in turn: the outcome is an error, or the
+truth. `docker` is a program of our own that runs the container's shell on this host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import uuid
+
+import anyio
+import pytest
+
+from anyspawn import Cleanup, DockerExec, spawn
+from machine import kill_all, processes_with
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.heavy,
+    pytest.mark.skipif(os.geteuid() != 0, reason="other users are needed"),
+]
+
+DOCKER = r"""#!/bin/dash
+while [ "$1" != box ]; do shift; done
+shift 2
+export PATH={own}:{path}
+cd /
+exec {setsid} -w {limited} {own}/sh "$@"
+"""
+TOOLS = ("setsid", "head", "dd", "cat", "grep", "sleep", "readlink")
+FAULTS = ("exit 0", "exit 1", "kill -9 $$", "kill -9 $PPID; exit 1")
+USERS = itertools.count(50_000 + os.getpid() % 5000 * 1000)
+"""Each has a user of its own, as processes are counted for each."""
+SIZES = (1000, 65_200)
+
+
+@pytest.fixture
+def anyio_backend():
+    """What is tested is the scripts: one event loop will do."""
+    return "asyncio"
+
+
+@pytest.fixture(params=["dash", "bash", "busybox"])
+def container(request, tmp_path):
+    """Makes a `docker` whose containers have a shell, and tools of ours before its own."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+
+    def make(limited="", tools=(), fault=""):
+        folder = tmp_path / uuid.uuid4().hex
+        own = folder / "bin"
+        own.mkdir(parents=True)
+        (own / "sh").symlink_to(shutil.which(request.param))
+        for tool in tools:
+            (own / tool).write_text(f"#!/bin/dash\nPATH={os.environ['PATH']}\n{fault}\n")
+            (own / tool).chmod(0o755)
+        docker = folder / "docker"
+        setsid = shutil.which("setsid")
+        docker.write_text(
+            DOCKER.format(own=own, path=os.environ["PATH"], setsid=setsid, limited=limited)
+        )
+        docker.chmod(0o755)
+        return str(docker)
+
+    return make
+
+
+async def tells_the_truth(docker, size, resident, what):
+    """Two calls that must read all of their stdin, and leave something behind."""
+    async with DockerExec(
+        "box", docker_path=docker, resident=resident, shared="trusted", default_timeout=3
+    ) as sandbox:
+        for _ in range(2 if resident else 1):
+            mark, stdin = uuid.uuid4().hex, os.urandom(size // 2).hex().encode()
+            script = f": {mark}; sleep 998 >/dev/null 2>&1 </dev/null & exec /bin/cat"
+            try:
+                with anyio.fail_after(60):
+                    done = await spawn(
+                        ["/bin/dash", "-c", script], sandbox=sandbox, stdin=stdin, env={"M": mark}
+                    )
+                said = (*what, size, resident, done.error, done.cleanup)
+                assert done.error is not None or done.stdout == stdin, said
+                assert done.cleanup is Cleanup.UNCONFIRMED or not processes_with(mark), said
+                assert done.error is None or str(done.error).strip() not in ("", "failed"), said
+            finally:
+                kill_all(processes_with(mark))
+
+
+async def all_at_once(cases):
+    async with anyio.create_task_group() as tasks:
+        for docker, what in cases:
+            for size, resident in itertools.product(SIZES, (0, 1)):
+                tasks.start_soon(tells_the_truth, docker, size, resident, what)
+
+
+async def test_nothing_is_broken(container):
+    """Then it is no error."""
+    for size, resident in itertools.product(SIZES, (0, 1)):
+        box = DockerExec("box", docker_path=container(), resident=resident, shared="trusted")
+        async with box:
+            done = await spawn(["/bin/cat"], sandbox=box, stdin=bytes(size))
+            assert (done.error, done.stdout, done.cleanup) == (
+                None,
+                bytes(size),
+                Cleanup.NOT_NEEDED,
+            )
+
+
+@pytest.mark.parametrize("processes", range(2, 9))
+async def test_a_limit_of_processes(container, processes):
+    """Whichever step meets it."""
+    cases = []
+    for size, resident in itertools.product(SIZES, (0, 1)):
+        as_user = f"setpriv --reuid={next(USERS)} --clear-groups"
+        cases.append((container(f"{as_user} prlimit --nproc={processes}"), size, resident))
+    async with anyio.create_task_group() as tasks:
+        for docker, size, resident in cases:
+            tasks.start_soon(tells_the_truth, docker, size, resident, ("processes", processes))
+
+
+async def test_a_limit_of_open_files(container):
+    """Whichever step meets it."""
+    await all_at_once(
+        (container(f"prlimit --nofile={count}"), ("files", count)) for count in range(4, 14, 2)
+    )
+
+
+async def test_a_limit_of_memory(container):
+    """Whichever step meets it."""
+    await all_at_once(
+        (container(f"prlimit --as={size << 10}"), ("memory", size))
+        for size in (700, 1500, 2800, 4000, 6000)
+    )
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_a_tool_fails(container, tool):
+    """By any status, or by a signal, or by taking the shell with it that has called it."""
+    await all_at_once((container(tools=[tool], fault=fault), (tool, fault)) for fault in FAULTS)
