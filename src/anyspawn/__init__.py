@@ -40,6 +40,7 @@ from anyspawn.exceptions import (
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
+    from anyspawn._box import Box, open_box, start_box
     from anyspawn._egress import Egress
     from anyspawn._spawn.live import Process
     from anyspawn.sandboxes.bubblewrap import Bubblewrap
@@ -53,6 +54,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AnyspawnError",
     "ArgvSandbox",
+    "Box",
     "Bubblewrap",
     "Cleanup",
     "Command",
@@ -84,10 +86,12 @@ __all__ = [
     "__version__",
     "default_registry",
     "lookup_sandbox",
+    "open_box",
     "open_process",
     "register_sandbox",
     "replace_sandbox",
     "spawn",
+    "start_box",
     "start_process",
 ]
 
@@ -98,7 +102,11 @@ def __getattr__(name: str) -> Any:
     """
     from anyspawn._registry import LATER
 
-    others = ("anyspawn._spawn.live", "Process"), ("anyspawn._egress", "Egress")
+    others = (
+        ("anyspawn._spawn.live", "Process"),
+        ("anyspawn._egress", "Egress"),
+        *(("anyspawn._box", box) for box in ("Box", "open_box", "start_box")),
+    )
     for module, found in (*LATER.values(), *others):
         if found == name:
             from importlib import import_module

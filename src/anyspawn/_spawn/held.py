@@ -1,4 +1,4 @@
-"""A live process without a block: it may be started in one task and closed in another.
+"""A live process, or a box, without a block: it may be started in one task and closed in another.
 
 A task of the event loop's own enters its context manager and leaves it, as the scopes in there
 belong to one task.
@@ -7,35 +7,45 @@ belong to one task.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 
-from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through, start_in_background
 from anyspawn.exceptions import TransportError
 
 __all__ = ["Held"]
 
 
-class Held:
-    """Holds the context of a live process until it is released.
+class Closable(Protocol):
+    """What is closed by a function that can be set."""
+
+    _close: Callable[[], Awaitable[None]]
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class Held(Generic[T]):
+    """Holds the context of what lives until it is released.
 
     Args:
         opening: The context manager.
-        program: What the process is called in messages.
+        program: What it is called in messages.
     """
 
-    def __init__(self, opening: AbstractAsyncContextManager[Process], program: str) -> None:
+    def __init__(self, opening: AbstractAsyncContextManager[T], program: str) -> None:
         self._opening = opening
         self._program = program
-        self._process: Process | None = None
+        self._process: T | None = None
         self._raised: BaseException | None = None
         self._opened, self._wanted_no_more, self._over = anyio.Event(), anyio.Event(), anyio.Event()
         self._scope = anyio.CancelScope()
 
-    async def start(self) -> Process:
-        """Start the process, and return it; cancelled meanwhile, end what was begun."""
+    async def start(self) -> T:
+        """Start it, and return it; cancelled meanwhile, end what was begun."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         start_in_background(
             self._hold, name=f"anyspawn hold {self._program}", if_cancelled=self._say_over
@@ -54,7 +64,7 @@ class Held:
         return self._process
 
     async def release(self) -> None:
-        """Leave the context, which ends the process, and wait for that."""
+        """Leave the context, which ends it, and wait for that."""
         self._wanted_no_more.set()
         await see_through(self._over.wait, math.inf)  # which is bounded by what it waits for
         self._raise()

@@ -1,0 +1,145 @@
+"""A sandbox of `Bubblewrap` that stays, and calls beside each other in it.
+
+Its first program, the holder, starts a supervisor for each call. A client on the host, a few lines
+of sh, asks it to by a named pipe, and hands over the call's streams by three more. They lie in a
+folder of the host that is read-only inside, so that nothing inside can put another file, or a link,
+in their place. Nobody enters the sandbox's namespaces from outside: what runs there has been
+through the same filter of system calls, limits and dropped rights as the holder.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import anyio
+import attrs
+from attrs import field, frozen
+
+from anyspawn._model import Command, Completed, Launch
+from anyspawn._spawn.live import Process
+from anyspawn.exceptions import SpawnError, TransportError
+from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_report, known_by, supervised
+from anyspawn.sandboxes.bubblewrap import Bubblewrap, _not_started
+from anyspawn.supervisor import SWEEP, Report, script
+
+__all__ = ["HOLDER", "InBubblewrap", "KeptBubblewrap", "let_go", "let_go_when_over"]
+
+_INSIDE = "/dev/shm/.anyspawn"
+_POKE = 0.05
+
+# What it starts is given to the sandbox's first process, which reaps it.
+HOLDER = f"""
+exec 3<>{_INSIDE}/call </dev/null
+while read -r call <&3; do
+  c={_INSIDE}/$call
+  (. "$c.run" <"$c.in" >"$c.out" 2>"$c.err" 3<&- &)
+done
+"""
+_CLIENT = """
+c=$0/$$
+umask 077
+rm -f "$c".*
+mkfifo "$c.in" "$c.out" "$c.err" && printf 'exec %s\\n' "$1" >"$c.run" || exit 125
+[ -z "$2" ] || chown "$2" "$c".* || exit 125
+exec 3<&0
+cat <"$c.out" 3<&- & out=$!
+cat <"$c.err" >&2 3<&- & err=$!
+cat <&3 >"$c.in" 3<&- & in=$!
+exec 3<&-
+echo "$$" 1<>"$0/call"
+wait "$out"
+wait "$err"
+kill "$in" 2>/dev/null
+rm -f "$c".*
+"""
+
+
+@frozen(kw_only=True)
+class KeptBubblewrap(Bubblewrap):
+    """A `Bubblewrap` for the holder, with a folder of named pipes."""
+
+    pipes: str = field(default="")
+
+    def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
+        launch = super()._launch(command, covered)
+        before = len(launch.argv) - len(command.argv) - 1  # the "--"
+        argv = (
+            *launch.argv[:before],
+            *("--ro-bind", self.pipes, _INSIDE),
+            *launch.argv[before:],
+        )
+        # The pipes go with this process, whatever ends it.
+        guard = ("sh", "-c", 'read -r _; rm -rf "$0"', self.pipes)
+        return attrs.evolve(launch, argv=argv, guard=guard)
+
+
+@frozen(kw_only=True)
+class InBubblewrap(SupervisedSandbox):
+    """Runs commands in a sandbox that a holder keeps."""
+
+    pipes: str = field()
+    workdir: str = field()
+    owner: str = field(default="")
+
+    @property
+    def _target(self) -> str:
+        return "the box"
+
+    def launch(self, command: Command) -> Launch:
+        """Return the client of ``command``."""
+        known = known_by(command, stays=False)
+        sweep = ("sh", "-c", SWEEP, "anyspawn", *known)
+        return supervised(
+            command,
+            explain=_explain,
+            cwd=command.cwd or self.workdir,
+            argv=self._client("sh", "-c", script(), "anyspawn", *command.argv),
+            runner="sh",
+            remote=True,
+            stop=self._client(*sweep, "TERM"),
+            end=self._client(*sweep, "KILL"),
+            gone=self._client(*sweep),
+        )
+
+    def _client(self, *argv: str) -> tuple[str, ...]:
+        return ("sh", "-c", _CLIENT, self.pipes, shlex.join(argv), self.owner)
+
+
+async def let_go_when_over(holder: Process, pipes: str) -> None:
+    """Wait for the holder's end; then let go the clients that wait for it at a pipe, until the
+    folder is gone.
+    """
+    with suppress(SpawnError, anyio.ClosedResourceError):
+        await holder.wait()
+    with suppress(FileNotFoundError):
+        while True:
+            let_go(pipes)
+            await anyio.sleep(_POKE)
+
+
+def let_go(pipes: str) -> None:
+    """Remove the pipes, so that nobody waits for another end of one."""
+    for name in os.listdir(pipes):
+        path = os.path.join(pipes, name)
+        if name.endswith((".in", ".out", ".err")):
+            with suppress(OSError):
+                # Whoever waits has found another end before the name is gone, or finds none.
+                fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    os.unlink(path)
+                finally:
+                    os.close(fd)
+
+
+def _explain(completed: Completed, report: Report) -> SpawnError | None:
+    return explain_report(completed, report, _lost, _not_started)
+
+
+def _lost(stderr: str, _: int | None, *, started: bool | None) -> SpawnError:
+    said = f": {stderr.strip()[-200:]}" if stderr.strip() else ""
+    return TransportError(
+        f"the box is gone: its sandbox has ended{said}", started=started, kind="target"
+    )

@@ -1,0 +1,387 @@
+"""`Box`: what a place that stays can be asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import IO, Any, Literal
+
+import anyio
+import anyio.to_thread
+
+from anyspawn._box import files
+from anyspawn._box.places import Place, place_of
+from anyspawn._call import _to_sandbox
+from anyspawn._env import Env, check_text
+from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
+from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.held import Held
+from anyspawn._spawn.live import Process
+from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError
+
+__all__ = ["Box", "open_box", "start_box"]
+
+_CHUNK = 256 * 1024
+
+
+async def _nothing() -> None:
+    """Close what its block closes."""
+
+
+class Box:
+    """A place that stays between calls: what one writes, the next one reads. `open_box` and
+    `start_box` give it.
+
+    Paths are inside, ``/`` or relative to ``workdir``; in a box of `Direct` they must lie in its
+    folder, and links that lead out of it are a PermissionError. Calls and file operations may be
+    made at once. Where the place itself has ended, such as a container that somebody removed, all
+    of them raise or hold a `TransportError`: what was in it is gone.
+
+    What goes wrong with a file is a FileNotFoundError, PermissionError, IsADirectoryError or
+    NotADirectoryError, and any other failure a `SpawnError`. Files are reached by a shell and its
+    usual tools, which have to be there; whole trees also take ``tar``.
+
+    Attributes:
+        id: What the place is called: a container's or pod's name, else a unique word.
+        workdir: Where calls start, and what relative paths are relative to: an absolute path.
+    """
+
+    def __init__(self, place: Place, workdir: str) -> None:
+        self.id = place.id
+        self.workdir = workdir
+        self._place = place
+        self._close: Callable[[], Awaitable[None]] = _nothing
+
+    async def spawn(
+        self,
+        argv: Sequence[StrPath],
+        *,
+        stdin: bytes | bytearray | memoryview = b"",
+        env: Mapping[str, str] | Iterable[str] = (),
+        cwd: StrPath | None = None,
+        user: str | None = None,
+        timeout: Timeout = "default",
+        wait_delay: float = 0.5,
+        grace: float = 0.0,
+        output_limit: int = 16 * 2**20,
+        overflow: Overflow = "error",
+        on_output: (
+            Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
+        ) = None,
+        check: bool = False,
+    ) -> Completed:
+        """Run a program in the box to its end. What it leaves running is ended; its files stay.
+
+        Args:
+            cwd: A path inside, relative to ``workdir``, which is the default.
+            user: Who runs it, by name or number, in a container. Default: the sandbox's.
+            argv, stdin, env, timeout, wait_delay, grace, output_limit, overflow, on_output, check:
+                As for `anyspawn.spawn`.
+
+        Returns:
+            The outcome. A failure stands in its ``error``, unless ``check`` is set.
+
+        Raises:
+            TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
+            PermissionError: ``cwd`` is outside of a box of `Direct`; nothing was started.
+            SpawnError: With ``check``, the failure.
+        """
+        command = Command(
+            argv,
+            stdin=stdin,
+            env=self._env(env),
+            cwd=self._path(cwd),
+            timeout=timeout,
+            wait_delay=wait_delay,
+            grace=grace,
+            output_limit=output_limit,
+            overflow=overflow,
+            on_output=on_output,
+        )
+        completed = await self._as(user).spawn(command)
+        return completed.check() if check else completed
+
+    def open_process(
+        self,
+        argv: Sequence[StrPath],
+        *,
+        env: Mapping[str, str] | Iterable[str] = (),
+        cwd: StrPath | None = None,
+        user: str | None = None,
+        timeout: Timeout = "default",
+        grace: float = 0.0,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Start a program that is to stay, in the box, and talk to it.
+
+        Args and errors: as for `anyspawn.open_process`; ``cwd`` and ``user`` as for `spawn`.
+        """
+        command = Command(
+            argv, env=self._env(env), cwd=self._path(cwd), timeout=timeout, grace=grace
+        )
+        return self._as(user).open_process(command)
+
+    async def write_file(
+        self, path: StrPath, data: bytes | bytearray | memoryview | str | os.PathLike[str]
+    ) -> None:
+        """Write a file, whole or not at all; its folders are made. Who reads it meanwhile has the
+        old one, or the new one.
+
+        Args:
+            path: Where. A file that is there keeps its permissions.
+            data: Its content; text is UTF-8. A path (``os.PathLike``, not str) names a file of the
+                host, which is copied.
+        """
+        if isinstance(data, os.PathLike):
+            await self._copy_in(os.fspath(data), path)
+            return
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        args = (self._path(path, what="path"), os.urandom(8).hex(), str(len(content)), "")
+        await self._ask(files.WRITE, path, *args, stdin=content)
+
+    async def read_file(self, path: StrPath, *, limit: int = 16 * 2**20) -> bytes:
+        """Return what is in a file.
+
+        Args:
+            path: Which.
+            limit: The most bytes that it may have. Default 16 MiB.
+
+        Raises:
+            OutputLimitError: It has more.
+        """
+        done = await self._ask(files.READ, path, self._path(path, what="path"), output_limit=limit)
+        return done.stdout
+
+    async def list_dir(self, path: StrPath = ".") -> list[str]:
+        """Return the names in a folder, hidden ones too, sorted."""
+        done = await self._ask(files.LIST, path, self._path(path, what="path"))
+        return sorted(os.fsdecode(name) for name in done.stdout.split(b"\0")[:-1])
+
+    async def remove(self, path: StrPath) -> None:
+        """Remove a file, a link, or a folder with all that is in it.
+
+        Raises:
+            ValueError: It is ``workdir``, or holds it.
+        """
+        inside = self._path(path, what="path", follow=False)
+        if posixpath.join(self.workdir, "").startswith(posixpath.join(inside, "")):
+            raise ValueError(f"path: {inside!r} holds the box's workdir; remove what is in it")
+        await self._ask(files.REMOVE, path, inside)
+
+    async def upload(self, source: StrPath, path: StrPath) -> None:
+        """Copy a file or a folder of the host into the box.
+
+        Args:
+            source: What. Links in a folder are copied as links.
+            path: Where it is to be, not which folder to put it in. A folder is merged into one that
+                is there; it takes as long as it takes.
+        """
+        local = os.fspath(source)
+        if not await anyio.Path(local).is_dir():
+            await self._copy_in(local, path)
+            return
+        inside = self._path(path, what="path")
+        with tempfile.TemporaryFile() as packed:
+            await anyio.to_thread.run_sync(files.pack, local, packed)
+            await self._unpack(packed, path, inside)
+
+    async def download(self, path: StrPath, target: StrPath, *, limit: int = 2**30) -> None:
+        """Copy a file or a folder of the box to the host.
+
+        Args:
+            path: What.
+            target: Where it is to be; its folders are made. A file there is replaced.
+            limit: The most bytes that it may take, packed. Default 1 GiB.
+
+        Raises:
+            OutputLimitError: It takes more.
+            PermissionError: Something in it would leave ``target``: a link that leads out, or a
+                device. Nothing is written then.
+            FileExistsError: ``target`` is there, and a folder is to be copied.
+        """
+        with tempfile.TemporaryFile() as packed:
+            await self._pack(packed, path, limit)
+            await anyio.to_thread.run_sync(files.unpack, packed, os.fspath(target))
+
+    async def save(self, path: StrPath, *, limit: int = 2**30) -> None:
+        """Write the box's ``workdir`` to a file of the host, as a tar, for ``restore`` of another
+        box. Either the whole is there, or the file is as before.
+
+        Args:
+            path: The file.
+            limit: The most bytes that it may have. Default 1 GiB.
+
+        Raises:
+            OutputLimitError: It has more.
+        """
+        parent = os.path.dirname(os.fspath(path)) or "."
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".anyspawn-") as folder:
+            whole = os.path.join(folder, "box.tar")
+            with _opened(whole, "xb") as packed:
+                await self._pack(packed, ".", limit)
+            os.replace(whole, path)
+
+    async def aclose(self) -> None:
+        """End the box that `start_box` gave, with all that is in it. May be called again, and from
+        any task; what is in a ``with`` block ends with the block.
+        """
+        await self._close()
+
+    def __repr__(self) -> str:
+        return f"<anyspawn.Box {self._place.sandbox.name} {self.id} workdir={self.workdir!r}>"
+
+    # --- how --------------------------------------------------------------------------------------
+
+    def _env(self, env: Mapping[str, str] | Iterable[str]) -> Env:
+        given = Env(env)
+        return Env({**self._place.env, **given}) if self._place.env else given
+
+    def _as(self, user: str | None) -> ArgvSandbox:
+        sandbox: Any = self._place.sandbox
+        if user is None:
+            return self._place.sandbox
+        if not hasattr(sandbox, "user"):
+            raise ConfigError(f"user: {sandbox.name} has no other users; leave it out")
+        changed: ArgvSandbox = sandbox._changed(user=user)  # noqa: SLF001  it is one of us
+        return changed
+
+    def _path(self, path: StrPath | None, *, what: str = "cwd", follow: bool = True) -> str:
+        text = "." if path is None else check_text(os.fspath(path), what)
+        if not text:
+            raise ValueError(f"{what} is empty; '.' is the workdir")
+        inside = posixpath.normpath(posixpath.join(self.workdir, text))
+        root = self._place.root
+        if root is not None:
+            folder, name = os.path.split(inside)
+            real = os.path.realpath(inside) if follow else f"{os.path.realpath(folder)}/{name}"
+            if inside != root and not real.startswith(root + "/") and real != root:
+                raise PermissionError(errno.EACCES, f"{what} leads out of the box", text)
+        return inside
+
+    async def _ask(self, script: str, path: StrPath, *args: str, **fields: Any) -> Completed:
+        command = Command(["sh", "-c", script, "sh", *args], **fields)
+        done = await self._place.sandbox.spawn(command)
+        files.raise_for(done, os.fspath(path))
+        return done
+
+    async def _feed(
+        self, script: str, path: StrPath, stream: IO[bytes], size: int, *args: str
+    ) -> None:
+        """Run a script that reads so many bytes of a file of the host."""
+        command = Command(["sh", "-c", script, "sh", *args])
+        async with self._place.sandbox.open_process(command) as process:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it has ended
+                while chunk := await anyio.to_thread.run_sync(stream.read, min(_CHUNK, size)):
+                    size -= len(chunk)
+                    await process.stdin.send(chunk)
+                await process.stdin.aclose()
+            code = await process.wait()
+            said = b"".join([chunk async for chunk in process.stderr])
+        error = ExitError(f"sh exited with status {code}") if code else None
+        files.raise_for(
+            Completed(argv=command.argv, returncode=code, stderr=said, error=error),
+            os.fspath(path),
+        )
+
+    async def _copy_in(self, local: str, path: StrPath) -> None:
+        inside = self._path(path, what="path")
+        with _opened(local, "rb") as stream:
+            stat = os.fstat(stream.fileno())
+            args = (inside, os.urandom(8).hex(), str(stat.st_size), f"{stat.st_mode & 0o777:o}")
+            await self._feed(files.WRITE, path, stream, stat.st_size, *args)
+
+    async def _unpack(self, packed: IO[bytes], path: StrPath, inside: str) -> None:
+        size = packed.seek(0, os.SEEK_END)
+        packed.seek(0)
+        await self._feed(files.UNPACK, path, packed, size, inside)
+
+    async def _pack(self, packed: IO[bytes], path: StrPath, limit: int) -> None:
+        taken = 0
+
+        async def take(name: str, chunk: bytes) -> None:
+            nonlocal taken
+            if name == "stdout":
+                taken += len(chunk)
+                if taken > limit:
+                    raise OutputLimitError(f"{os.fspath(path)!r} takes more than {limit} bytes")
+                await anyio.to_thread.run_sync(packed.write, chunk)
+
+        await self._ask(
+            files.PACK,
+            path,
+            self._path(path, what="path"),
+            on_output=take,
+            output_limit=4096,
+            overflow="tail",
+            timeout=None,
+        )
+        packed.seek(0)
+
+
+def _opened(path: StrPath, mode: str) -> IO[bytes]:
+    opened: IO[bytes] = open(path, mode)  # noqa: SIM115  the caller closes it
+    return opened
+
+
+@asynccontextmanager
+async def open_box(
+    sandbox: Sandbox | str | None = None,
+    *,
+    workdir: StrPath | None = None,
+    restore: StrPath | None = None,
+) -> AsyncIterator[Box]:
+    """Open a box: a place in a sandbox that stays, with its files, for as long as the block.
+
+    With `Bubblewrap` that is one set of namespaces, with `DockerRun` and `KubectlRun` a container
+    or pod of its own; when the block is left, all of it is gone, as it is when this process is
+    killed. With `DockerExec` and `KubectlExec` it is in a container or pod that is there already:
+    calls end with the block, and files stay. With `Direct` it is a folder, which confines nothing.
+
+    Args:
+        sandbox: Where: a sandbox, or the name of a mode. Its limits are those of the whole box,
+            where they are not a process's. Default: `Direct`.
+        workdir: Where calls start, inside; it is made if it is not there. With `Direct` a folder of
+            the host, which stays; left out, a temporary one, which is removed. Default: the
+            sandbox's own.
+        restore: A file that `Box.save` wrote; its content is put in ``workdir`` first.
+
+    Raises:
+        TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot hold a box;
+            nothing was started.
+        SpawnError: It could not be made; nothing is left of it.
+        OSError: ``restore`` cannot be read, or ``workdir`` cannot be made.
+    """
+    given = None
+    if workdir is not None:
+        given = check_text(os.fspath(workdir), "workdir")
+        if not given.startswith("/"):
+            raise ConfigError(f"workdir: {given!r} is not an absolute path")
+    place_sandbox = _to_sandbox(sandbox)
+    async with place_of(place_sandbox, given) as place:
+        box = Box(place, place.workdir or ".")
+        done = await place.sandbox.spawn(
+            Command(["sh", "-c", files.WORKDIR, "sh", place.workdir or "."])
+        )
+        files.raise_for(done, box.workdir)
+        box.workdir = os.fsdecode(done.stdout).removesuffix("\n")
+        if restore is not None:
+            with _opened(restore, "rb") as packed:
+                await box._unpack(packed, ".", box.workdir)  # noqa: SLF001  in this file
+        yield box
+
+
+async def start_box(
+    sandbox: Sandbox | str | None = None,
+    *,
+    workdir: StrPath | None = None,
+    restore: StrPath | None = None,
+) -> Box:
+    """Open a box as `open_box` does, where no block can hold it: until ``await box.aclose()``,
+    which any task of the same event loop may call, or until the event loop ends.
+
+    Args, errors: as for `open_box`.
+    """
+    return await Held(open_box(sandbox, workdir=workdir, restore=restore), "box").start()

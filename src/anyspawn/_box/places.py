@@ -1,0 +1,225 @@
+"""Where a box is, for each kind of sandbox: something that holds a place, and a sandbox whose calls
+run in it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+import attrs
+from attrs import field, frozen
+
+from anyspawn._env import Env
+from anyspawn._model import Command, Launch, Sandbox
+from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.tasks import see_through, start_detached
+from anyspawn.exceptions import ConfigError
+from anyspawn.sandboxes.direct import Direct
+
+__all__ = ["Place", "place_of"]
+
+_HOLD = ["sh", "-c", "exec 3<&0; cat <&3 >/dev/null & wait $!"]
+"""Stays, and reaps what is given to it, until its stdin ends."""
+_REMOVE = 'chmod -R u+rwX "$1"; rm -rf "$1"'
+_CLEANUP = 30.0
+
+
+@frozen(kw_only=True)
+class Place:
+    """A place that is there.
+
+    Args:
+        sandbox: Runs a call in it.
+        id: What it is called.
+        workdir: A path inside; ``None``: where a call starts.
+        env: Variables that every call has.
+        root: The folder of the host that files must lie in; ``None``: the place has its own.
+    """
+
+    sandbox: ArgvSandbox
+    id: str
+    workdir: str | None = None
+    env: Env = field(default=Env())
+    root: str | None = None
+
+
+def place_of(sandbox: Sandbox, workdir: str | None) -> AbstractAsyncContextManager[Place]:
+    """Return what gives a place for a box, and takes it back.
+
+    Raises:
+        ConfigError: A box cannot be there.
+    """
+    kind = type(sandbox)
+    for known in kind.__mro__:  # what is not asked for is not imported
+        maker = _MAKERS.get(known.__name__)
+        if maker is not None and known.__module__.startswith("anyspawn.sandboxes."):
+            if getattr(sandbox, "resident", 0) and known.__name__ not in _EXISTING:
+                raise ConfigError("sandbox: a box is one that stays; leave its resident at 0")
+            return maker(sandbox, workdir)
+    raise ConfigError(
+        f"sandbox: a box can be in one of anyspawn's own sandboxes, not in a {kind.__name__}"
+    )
+
+
+@asynccontextmanager
+async def _existing(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    pod = hasattr(sandbox, "pod")  # whose container is one of several
+    target: str | None = sandbox._one_pod if pod else sandbox.container  # noqa: SLF001
+    if target is None:
+        raise ConfigError("sandbox: a box is in one pod; name it by pod, without a selector")
+    yield Place(sandbox=sandbox, id=target, workdir=workdir or getattr(sandbox, "workdir", None))
+
+
+@asynccontextmanager
+async def _container(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    from anyspawn._egress import Egress
+    from anyspawn.argv.docker import container_name
+    from anyspawn.sandboxes.docker_exec import DockerExec
+
+    command = Command(_HOLD)
+    async with sandbox.open_process(command):
+        name = container_name(command)
+        beside = DockerExec(
+            name,
+            name=sandbox.name,
+            default_timeout=sandbox.default_timeout,
+            max_concurrent=sandbox.max_concurrent,
+            docker_path=sandbox.docker_path,
+            user=sandbox.user,
+            supervisor="required",
+            shared="trusted",  # by nobody but the box's own calls
+        )
+        env = Env(sandbox.network.env()) if isinstance(sandbox.network, Egress) else Env()
+        async with beside:
+            yield Place(sandbox=beside, id=name, workdir=workdir or sandbox.workdir, env=env)
+
+
+@asynccontextmanager
+async def _pod(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    from anyspawn.argv.kubectl import CONTAINER, pod_name
+    from anyspawn.sandboxes.kubectl_exec import KubectlExec
+
+    command = Command(_HOLD)
+    async with sandbox.open_process(command):
+        name = pod_name(command)
+        beside = KubectlExec(
+            name,
+            name=sandbox.name,
+            default_timeout=sandbox.default_timeout,
+            max_concurrent=sandbox.max_concurrent,
+            container=CONTAINER,
+            namespace=sandbox.namespace,
+            kubeconfig=sandbox.kubeconfig,
+            context=sandbox.context,
+            kubectl_path=sandbox.kubectl_path,
+            supervisor="required",
+            shared="trusted",
+        )
+        async with beside:
+            yield Place(sandbox=beside, id=name, workdir=workdir)
+
+
+@asynccontextmanager
+async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    from anyspawn._box.beside import HOLDER, InBubblewrap, KeptBubblewrap, let_go, let_go_when_over
+
+    if workdir is not None:
+        sandbox = attrs.evolve(sandbox, workdir=workdir)
+    uid, gid = sandbox._ids()  # noqa: SLF001  it is one of us
+    own = (uid, gid) == (os.getuid(), os.getgid())
+    command = Command(["sh", "-c", HOLDER])
+    pipes = tempfile.mkdtemp(prefix="anyspawn-box-")
+    over, watching, kept_open = anyio.Event(), [], -1
+    try:
+        call = os.path.join(pipes, "call")
+        os.mkfifo(call, 0o600)
+        # What is asked for before the holder reads would be lost with the last who has it open.
+        kept_open = os.open(call, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not own:
+            os.chmod(pipes, 0o711)  # noqa: S103  to be gone through, by name, by the user inside
+            os.chown(call, uid, gid)
+        fields = {
+            one.name: getattr(sandbox, one.name) for one in attrs.fields(type(sandbox)) if one.init
+        }
+        kept = KeptBubblewrap(pipes=pipes, **fields)
+        async with kept.open_process(command) as holder:
+
+            async def watch() -> None:
+                await let_go_when_over(holder, pipes)
+                over.set()
+
+            watching.append(start_detached(watch, name=f"anyspawn box {pipes}"))
+            beside = InBubblewrap(
+                name=sandbox.name,
+                default_timeout=sandbox.default_timeout,
+                max_concurrent=sandbox.max_concurrent,
+                resident=0,
+                pipes=pipes,
+                workdir=sandbox.workdir or "/tmp",
+                owner="" if own else f"{uid}:{gid}",
+                shared="trusted",
+            )
+            yield Place(sandbox=beside, id=command.id, workdir=sandbox.workdir or "/tmp")
+    finally:
+        if kept_open >= 0:
+            os.close(kept_open)
+        let_go(pipes)
+        await _remove(pipes)
+        if watching:
+            await see_through(over.wait, _CLEANUP)
+
+
+@frozen(kw_only=True)
+class _Guarded(Direct):
+    """A process beside which a guard waits that removes a folder if this process vanishes."""
+
+    folder: str = field()
+
+    def launch(self, command: Command) -> Launch:
+        guard = ("sh", "-c", f'read -r _; set -- "$0"; {_REMOVE}', self.folder)
+        return attrs.evolve(super().launch(command), guard=guard)
+
+
+@asynccontextmanager
+async def _folder(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    name = os.urandom(16).hex()
+    if workdir is not None:
+        root = _made(workdir)
+        yield Place(sandbox=sandbox, id=name, workdir=root, root=root)
+        return
+    root = _made(tempfile.mkdtemp(prefix="anyspawn-box-"))
+    try:
+        async with _Guarded(folder=root).open_process(Command(_HOLD)):
+            yield Place(sandbox=sandbox, id=name, workdir=root, root=root)
+    finally:
+        await _remove(root)
+
+
+def _made(folder: str) -> str:
+    os.makedirs(folder, exist_ok=True)
+    return os.path.realpath(folder)
+
+
+async def _remove(folder: str) -> None:
+    """Remove a folder of the host, whatever cancels the caller, and whatever rights it lacks."""
+
+    async def remove() -> None:
+        await Direct().spawn(Command(["sh", "-c", _REMOVE, "sh", folder], timeout=_CLEANUP))
+
+    await see_through(remove, _CLEANUP)
+
+
+_EXISTING = {"DockerExec", "KubectlExec"}
+_MAKERS: dict[str, Callable[[Any, str | None], AbstractAsyncContextManager[Place]]] = {
+    "Direct": _folder,
+    "Bubblewrap": _namespaces,
+    "DockerExec": _existing,
+    "KubectlExec": _existing,
+    "DockerRun": _container,
+    "KubectlRun": _pod,
+}

@@ -1,0 +1,159 @@
+"""What a box promises wherever it is, as steps that a test of each mode takes."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+import pytest
+
+import anyspawn
+from anyspawn import Cleanup, ConfigError, NotStartedError, OutputLimitError, SpawnTimeoutError
+
+ANY_BYTES = bytes(range(256)) * 3
+NAMES = ["b", "-n", "a b", "ü", "line\nbreak", ".hidden", "$(id)", "'", "*"]
+
+
+async def files(box):
+    """What is written is read, whatever it holds and is called; its folders are made."""
+    await box.write_file("a/b/c.bin", ANY_BYTES)
+    assert await box.read_file("a/b/c.bin") == ANY_BYTES
+    await box.write_file("a/b/c.bin", "text ü")
+    assert await box.read_file(f"{box.workdir}/a/b/../b/c.bin") == "text ü".encode()
+    await box.write_file("empty", b"")
+    assert await box.read_file("empty") == b""
+    for name in NAMES:
+        await box.write_file(f"names/{name}", name)
+    assert await box.list_dir("names") == sorted(NAMES)
+    assert [await box.read_file(f"names/{name}") for name in NAMES] == [
+        name.encode() for name in NAMES
+    ]
+    await box.remove("names/-n")
+    await box.remove("a")
+    assert await box.list_dir() == ["empty", "names"]
+    assert "-n" not in await box.list_dir("names")
+
+
+async def permissions(box):
+    """A file that is written again keeps its permissions; a link is written through."""
+    await box.write_file("tool", "#!/bin/sh\necho one\n")
+    await box.spawn(["sh", "-c", "chmod 751 tool; ln -s tool link"], check=True)
+    await box.write_file("link", "#!/bin/sh\necho two\n")
+    done = await box.spawn(["sh", "-c", "./tool; ls -l tool; ls -l link"], check=True)
+    assert done.text.startswith("two\n-rwxr-x--x")
+    assert "link -> tool" in done.text
+    await box.remove("link")
+    assert await box.list_dir() == ["tool"]
+
+
+async def errors(box):
+    """What goes wrong with a file is the error that Python has for it, and nothing is written."""
+    await box.write_file("file", b"12345")
+    for call, error in (
+        (box.read_file("no"), FileNotFoundError),
+        (box.read_file("no/where"), FileNotFoundError),
+        (box.read_file("."), IsADirectoryError),
+        (box.read_file("file/x"), NotADirectoryError),
+        (box.write_file(".", b""), IsADirectoryError),
+        (box.write_file("file/x", b""), NotADirectoryError),
+        (box.list_dir("no"), FileNotFoundError),
+        (box.list_dir("file"), NotADirectoryError),
+        (box.remove("no"), FileNotFoundError),
+        (box.download("no", "/nowhere/x"), FileNotFoundError),
+        (box.read_file("file", limit=4), OutputLimitError),
+        (box.remove("."), ValueError),
+        (box.remove(".."), (ValueError, PermissionError)),
+        (box.read_file(""), ValueError),
+        (box.read_file("a\0b"), ValueError),
+    ):
+        with pytest.raises(error):
+            await call
+    assert await box.read_file("file", limit=5) == b"12345"
+    assert await box.list_dir() == ["file"]
+
+
+async def trees(box, folder):
+    """A tree goes in and comes out as it was, links and permissions too; one that would leave its
+    place does not come out at all.
+    """
+    source = folder / "source"
+    (source / "deep/er").mkdir(parents=True)
+    (source / "deep/er/x").write_bytes(ANY_BYTES)
+    (source / "deep/tool").write_text("#!/bin/sh\necho tool\n")
+    (source / "deep/tool").chmod(0o755)
+    (source / "link").symlink_to("deep/tool")
+    await box.upload(source, "up/here")
+    assert (await box.spawn(["./link"], cwd="up/here", check=True)).text == "tool\n"
+    await box.download("up/here", folder / "out/tree")
+    assert (folder / "out/tree/deep/er/x").read_bytes() == ANY_BYTES
+    assert os.readlink(folder / "out/tree/link") == "deep/tool"
+    assert os.access(folder / "out/tree/deep/tool", os.X_OK)
+    with pytest.raises(FileExistsError):
+        await box.download("up/here", folder / "out/tree")
+    await box.upload(source / "deep/tool", "tool")
+    await box.download("tool", folder / "out/tool")
+    assert (folder / "out/tool").read_text() == "#!/bin/sh\necho tool\n"
+    assert os.access(folder / "out/tool", os.X_OK)
+    await box.write_file("copy", source / "deep/er/x")
+    assert await box.read_file("copy") == ANY_BYTES
+    with pytest.raises(OutputLimitError):
+        await box.download("up", folder / "out/large", limit=1000)
+    for link in ("/etc/passwd", "../../../secret"):
+        await box.spawn(["sh", "-c", 'rm -f up/bad; ln -s "$1" up/bad', "sh", link], check=True)
+        with pytest.raises(PermissionError):
+            await box.download("up", folder / "out/bad")
+    assert sorted(os.listdir(folder / "out")) == ["tool", "tree"]
+
+
+async def calls(box):
+    """Calls share files; each starts where it is told, ends alone, and leaves no process."""
+    done = await box.spawn(["sh", "-c", 'cat; pwd; echo "$X"'], stdin=b"in\n", env={"X": "1\n2"})
+    assert done.check().text == f"in\n{box.workdir}\n1\n2\n"
+    await box.write_file("sub/x", b"")
+    assert (await box.spawn(["ls"], cwd="sub", check=True)).text == "x\n"
+    assert (await box.spawn(["sh", "-c", "exit 7"])).returncode == 7
+    for argv, cwd, kind in ((["no-such"], ".", "not_found"), (["true"], "no", "cwd")):
+        error = (await box.spawn(argv, cwd=cwd)).error
+        assert isinstance(error, NotStartedError)
+        assert error.kind == kind
+    late = await box.spawn(["sh", "-c", "touch here; sleep 987"], timeout=3)
+    assert isinstance(late.error, SpawnTimeoutError)
+    assert late.cleanup is Cleanup.CONFIRMED
+    await box.spawn(["sh", "-c", "sleep 987 >/dev/null 2>&1 &"], check=True)
+    assert await box.read_file("here") == b""
+
+
+async def beside_each_other(box):
+    """Calls run at once, one reads what another writes, and a live program talks meanwhile."""
+    async with box.open_process(["cat"]) as process:
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(
+                    lambda n=number: box.spawn(["sh", "-c", f"echo {n} >n{n}"], check=True)
+                )
+        await process.stdin.send(b"in")
+        assert await process.stdout.receive() == b"in"
+    assert [await box.read_file(f"n{number}") for number in range(4)] == [
+        f"{number}\n".encode() for number in range(4)
+    ]
+
+
+async def saved(box, sandbox, folder, **where):
+    """What was saved is in another box; a file that is too large is as before."""
+    await box.write_file("kept/x", ANY_BYTES)
+    await box.save(folder / "box.tar")
+    with pytest.raises(OutputLimitError):
+        await box.save(folder / "box.tar", limit=1000)
+    async with anyspawn.open_box(sandbox, restore=folder / "box.tar", **where) as other:
+        assert await other.read_file("kept/x") == ANY_BYTES
+        await other.remove("kept")
+    assert await box.read_file("kept/x") == ANY_BYTES
+
+
+async def wrong(box):
+    """What cannot be is said before anything starts."""
+    with pytest.raises(TypeError):
+        await box.spawn("ls")
+    if not hasattr(box._place.sandbox, "user"):
+        with pytest.raises(ConfigError, match="user"):
+            await box.spawn(["true"], user="nobody")

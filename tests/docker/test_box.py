@@ -1,0 +1,73 @@
+"""Boxes in containers: of their own, and in one that runs already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import anyspawn
+import boxes
+from anyspawn import DockerExec, DockerRun, TransportError
+from engines import docker, made_by_us, processes_in
+from machine import eventually, settled_below
+
+pytestmark = pytest.mark.anyio
+
+RUN = DockerRun("busybox", network="none", default_timeout=60)
+
+
+async def test_a_container_of_its_own(tmp_path):
+    """Holds what a box promises, and is gone afterwards."""
+    async with anyspawn.open_box(RUN, workdir="/work") as box:
+        assert made_by_us() == [box.id] or box.id in docker("ps", "--format={{.Names}}")
+        for check in (boxes.files, boxes.calls, boxes.beside_each_other):
+            await check(box)
+        assert (await box.spawn(["id", "-u"], user="65534", check=True)).text == "65534\n"
+    async with anyspawn.open_box(RUN, workdir="/work") as box:
+        await boxes.errors(box)
+        await boxes.trees(box, tmp_path)
+        await boxes.saved(box, RUN, tmp_path, workdir="/work")
+
+
+async def test_a_container_that_is_there(busybox):
+    """Keeps the files, and no process."""
+    before = processes_in(busybox)
+    async with DockerExec(busybox, default_timeout=60) as sandbox:
+        async with anyspawn.open_box(sandbox, workdir="/tmp/box") as box:
+            await boxes.permissions(box)
+            await boxes.calls(box)
+        async with anyspawn.open_box(sandbox, workdir="/tmp/box") as box:
+            assert "here" in await box.list_dir()
+            await box.spawn(["sh", "-c", "rm -rf /tmp/box"], cwd="/", check=True)
+    assert not eventually(lambda: set(processes_in(busybox)) - set(before))
+
+
+async def test_the_container_is_removed():
+    """All that comes after is told so, and nothing makes another one."""
+    async with anyspawn.open_box(RUN, workdir="/work") as box:
+        await box.write_file("x", b"")
+        docker("rm", "-f", box.id)
+        with pytest.raises(TransportError):
+            await box.read_file("x")
+        assert isinstance((await box.spawn(["true"])).error, TransportError)
+
+
+HOST = """
+import sys, anyio, anyspawn
+async def main():
+    async with anyspawn.open_box(anyspawn.DockerRun("busybox", default_timeout=60)) as box:
+        print(box.id, flush=True)
+        await box.spawn(["sleep", "987"], timeout=None)
+anyio.run(main)
+"""
+
+
+def test_the_host_is_killed():
+    """A guard removes the container."""
+    with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as host:
+        name = host.stdout.readline().strip()
+        settled_below(host.pid)
+        host.kill()
+    assert not eventually(lambda: name in docker("ps", "-a", "--format={{.Names}}"), 60)
