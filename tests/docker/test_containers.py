@@ -530,6 +530,18 @@ class TestBox:
         (kept,) = made_by_us()
         docker("rm", kept)
 
+    @pytest.mark.parametrize(("image", "status"), [("golang", 0), ("other", 126)])
+    def test_what_is_built_in_tmp_runs_in_the_image_of_a_compiler(self, image, status):
+        """In no other: its /tmp is noexec."""
+        name = f"anyspawn-test-{os.getpid()}/{image}:1"
+        docker("tag", "busybox", name)
+        try:
+            script = "cp /bin/busybox /tmp/true && /tmp/true"
+            done = box("--image", name, "--", "sh", "-c", script)
+        finally:
+            docker("rmi", name)
+        assert done.returncode == status, done.stderr
+
     def test_failures(self, tmp_path):
         """One line, and the status of what is not the program's doing."""
         done = box("--image", "busybox", "--workspace", "/no/such", "--", "true")

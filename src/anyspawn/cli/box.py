@@ -40,6 +40,8 @@ _ALLOW = (
     "LINES",
 )
 _NOBODY = 65534
+_COMPILERS = {"eclipse-temurin", "gcc", "golang", "gradle", "maven", "rust"}
+"""Images whose programs run what they have built in /tmp."""
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
@@ -82,7 +84,8 @@ def box(
 
     No capabilities, no new privileges, a read-only root, limits on memory and processes, no network
     unless asked for, and with your user's number (nobody's, if you are root). Of your variables it
-    sees language, terminal and time zone alone. It has a terminal if you have one.
+    sees language, terminal and time zone alone. It has a terminal if you have one. Programs in /tmp
+    can be run in the images of compilers alone (golang, rust, gcc and the like).
 
     \b
     Examples:
@@ -95,9 +98,11 @@ def box(
     """  # noqa: D301  click is told by that very character to leave lines as they are
     fill_closed_streams()
     terminal = os.isatty(0) and os.isatty(1)
+    image = image or detect_image(argv)
+    builds = image.rpartition("/")[2].partition(":")[0] in _COMPILERS
     try:
         spec = ContainerSpec(
-            image=image or detect_image(argv),
+            image=image,
             cmd=argv,
             entrypoint=(),
             remove_on_exit=not keep,
@@ -110,7 +115,10 @@ def box(
             network=network,
             tty=terminal,
             attach_stdin=True,
-            security=SecurityConfig(user=f"{os.getuid() or _NOBODY}:{os.getgid() or _NOBODY}"),
+            security=SecurityConfig(
+                user=f"{os.getuid() or _NOBODY}:{os.getgid() or _NOBODY}",
+                tmpfs=["/tmp:exec" if builds else "/tmp"],
+            ),
         )
         manager = ContainerManager(docker_path=docker_path)
         container = anyio.run(_prepare, manager, spec)

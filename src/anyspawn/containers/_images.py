@@ -44,7 +44,14 @@ _BY_SUFFIX = {
     ".php": "php",
     ".pl": "perl",
 }
-_WRAPPERS = ("env", "exec", "nice", "nohup", "time")
+_WRAPPERS = {
+    "env": ("-C", "-u", "--chdir", "--unset"),
+    "exec": ("-a",),
+    "nice": ("-n", "--adjustment"),
+    "nohup": (),
+    "time": ("-f", "-o", "--format", "--output"),
+}
+"""What stands in front of a program, and those of its options that take the next word."""
 
 
 def detect_image(argv: Sequence[str]) -> str:
@@ -56,9 +63,10 @@ def detect_image(argv: Sequence[str]) -> str:
     """
     words = list(argv)
     while words and os.path.basename(words[0]) in _WRAPPERS:
+        takes = _WRAPPERS[os.path.basename(words[0])]
         words = words[1:]
         while words and (words[0].startswith("-") or "=" in words[0]):
-            words = words[1:]
+            words = words[2:] if words[0] in takes else words[1:]
     if not words:
         return FALLBACK_IMAGE
     program = os.path.basename(words[0])
