@@ -12,7 +12,7 @@ import uuid
 import anyio
 import pytest
 
-from anyspawn import Cleanup, DockerExec, spawn
+from anyspawn import Cleanup, DockerExec, TransportError, spawn
 from machine import kill_all, processes_with
 
 pytestmark = [
@@ -107,6 +107,29 @@ async def test_nothing_is_broken(container):
             )
 
 
+OTHERS = [name for name in ("mksh", "ksh93", "yash", "zsh") if shutil.which(name)]
+
+
+@pytest.mark.parametrize("container", OTHERS, indirect=True)
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_other_shells(container, resident):
+    """Are right, or are refused before anything has begun, with words that say which shells are
+    not.
+    """
+    cat, seven = ["/bin/cat"], ["/bin/dash", "-c", "/bin/cat; exit 7"]
+    box = DockerExec("box", docker_path=container(), resident=resident, shared="trusted")
+    async with box:
+        for size, (argv, status) in itertools.product((0, *SIZES), ((cat, 0), (seven, 7))):
+            stdin = os.urandom(size)
+            done = await spawn(argv, sandbox=box, stdin=stdin, timeout=60)
+            if isinstance(done.error, TransportError):
+                assert (done.error.started, done.cleanup) == (False, Cleanup.NOT_NEEDED), done
+                assert "dash" in str(done.error), done
+            else:
+                assert (done.returncode, done.stdout) == (status, stdin), done
+                assert done.cleanup is not Cleanup.UNCONFIRMED, done
+
+
 @pytest.mark.parametrize("processes", range(2, 9))
 async def test_a_limit_of_processes(container, processes):
     """Whichever step meets it."""
@@ -124,6 +147,11 @@ async def test_a_limit_of_open_files(container):
     await all_at_once(
         (container(f"prlimit --nofile={count}"), ("files", count)) for count in range(4, 14, 2)
     )
+
+
+async def test_a_limit_of_locks(container):
+    """Set by others: by it supervisors know what is theirs, and it cannot be raised again."""
+    await all_at_once((container(f"prlimit --locks={count}"), ("locks", count)) for count in (0, 5))
 
 
 async def test_a_limit_of_memory(container):
