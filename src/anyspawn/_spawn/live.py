@@ -565,7 +565,7 @@ class _TalkWriter(ByteSendStream):
         self._free.set()
         self._owed = False  # an answer to a chunk
         self._ending = False
-        self._closed = False
+        self._closed = self._shut = False
         self._broken = False
         self._guard = anyio.ResourceGuard("writing to")
 
@@ -584,7 +584,7 @@ class _TalkWriter(ByteSendStream):
                     return  # it was taken, whatever became of the program since
                 if self._broken or self._live.over:
                     raise anyio.BrokenResourceError
-                if self._closed:
+                if self._closed or self._shut:
                     raise anyio.ClosedResourceError
                 if not rest:
                     return
@@ -614,13 +614,13 @@ class _TalkWriter(ByteSendStream):
 
     def shut(self) -> None:
         """Take no more."""
-        self._closed = True
+        self._shut = True
         self._free.set()
 
     async def aclose(self) -> None:
         """Let the program see the end of its standard input."""
-        if not self._closed:
-            self._closed = True
+        wanted, self._closed = not (self._closed or self._shut), True
+        if wanted:
             if self._free.is_set():
                 self._live.say(CLOSE)
             else:
