@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from machine import MARK, kill_all
 from uses import left_by
 
-__all__ = ["BACKENDS", "hosts"]
+__all__ = ["BACKENDS", "hosts", "outlast_a_stop"]
 
 TESTS = Path(__file__).parent
 BACKENDS = ("asyncio", "trio")
@@ -62,3 +64,16 @@ def hosts(*what, where, within=lambda number: ()):
         for host in started:
             host.kill()
             host.communicate()
+
+
+def outlast_a_stop(where):
+    """Stop hosts for longer than the timeout of their program, which ends meanwhile, in time."""
+    with hosts("outlast", where=where) as started:
+        for host in started:
+            host.hears("ready")
+            host.send_signal(signal.SIGSTOP)
+        time.sleep(9)  # the time is the point: longer than the timeout
+        for host in started:
+            host.send_signal(signal.SIGCONT)
+        for host in started:
+            host.hears("3 ExitError NOT_NEEDED")

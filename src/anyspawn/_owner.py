@@ -8,6 +8,8 @@ import hashlib
 import os
 from functools import cache
 
+from anyspawn._spawn import proc
+
 __all__ = ["is_dead", "owner", "owner_label"]
 
 
@@ -26,11 +28,7 @@ def _read(path: str) -> str:
 def host_id() -> str:
     """Return what tells this boot of this host, and this pid namespace, from all others."""
     boot = _read("/proc/sys/kernel/random/boot_id").strip() or os.uname().nodename
-    try:
-        namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
-    except OSError:
-        namespace = "0"
-    return f"{boot}.{namespace}"
+    return f"{boot}.{proc.namespace() or 0}"
 
 
 @cache

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import time
-
 import pytest
 
-from befallen import BACKENDS, hosts
+from befallen import BACKENDS, outlast_a_stop
 from engines import LABEL, docker, docker_works, made_by_us, processes_in
 from machine import eventually
 from uses import ENGINES
@@ -37,12 +34,4 @@ def nothing_is_left_there(container, monkeypatch):
 
 def test_the_host_is_stopped_for_a_while():
     """A program that ended in time has not timed out, whenever its host hears of that."""
-    with hosts("outlast", where=EVERYWHERE) as started:
-        for host in started:
-            host.hears("ready")
-            host.send_signal(signal.SIGSTOP)
-        time.sleep(9)  # the time is the point: longer than the timeout
-        for host in started:
-            host.send_signal(signal.SIGCONT)
-        for host in started:
-            host.hears("3 ExitError NOT_NEEDED")
+    outlast_a_stop(EVERYWHERE)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import time
 
 import pytest
 
-from befallen import BACKENDS, hosts
+from befallen import BACKENDS, hosts, outlast_a_stop
 from machine import bubblewrap_works, eventually, kill_all, processes_with, settled_below
 from uses import LOCAL, left_by
 
@@ -73,15 +71,7 @@ def test_so_many_processes_may_be_started(limit):
 
 def test_the_host_is_stopped_for_a_while():
     """A program that ended in time has not timed out, whenever its host hears of that."""
-    with hosts("outlast", where=EVERYWHERE) as started:
-        for host in started:
-            host.hears("ready")
-            host.send_signal(signal.SIGSTOP)
-        time.sleep(9)  # the time is the point: longer than the timeout
-        for host in started:
-            host.send_signal(signal.SIGCONT)
-        for host in started:
-            host.hears("3 ExitError NOT_NEEDED")
+    outlast_a_stop(EVERYWHERE)
 
 
 @modes

@@ -69,7 +69,7 @@ def place_of(sandbox: Sandbox, workdir: str | None) -> AbstractAsyncContextManag
 @asynccontextmanager
 async def _existing(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
     pod = hasattr(sandbox, "pod")  # whose container is one of several
-    target: str | None = sandbox._one_pod if pod else sandbox.container  # noqa: SLF001
+    target: str | None = sandbox._one_pod if pod else sandbox.container  # noqa: SLF001  one of us
     if target is None:
         raise ConfigError("sandbox: a box is in one pod; name it by pod, without a selector")
     yield Place(sandbox=sandbox, id=target, workdir=workdir or getattr(sandbox, "workdir", None))

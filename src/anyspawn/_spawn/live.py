@@ -619,13 +619,13 @@ class _TalkWriter(ByteSendStream):
 
     async def aclose(self) -> None:
         """Let the program see the end of its standard input."""
-        wanted, self._closed = not (self._closed or self._shut), True
-        if wanted:
+        if not (self._closed or self._shut):
             if self._free.is_set():
                 self._live.say(CLOSE)
             else:
                 self._ending = True  # after the chunk that is on its way
                 self._free.set()
+        self._closed = True
         await anyio.lowlevel.checkpoint()
 
 

@@ -8,7 +8,7 @@ import click
 
 from anyspawn.config import InvalidConfigError, RuntimeConfig, load_config
 
-__all__ = ["check", "load"]
+__all__ = ["check", "load", "load_valid"]
 
 
 def load(path: str) -> RuntimeConfig:
@@ -17,6 +17,15 @@ def load(path: str) -> RuntimeConfig:
         return load_config(path)
     except OSError as exc:
         raise click.UsageError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def load_valid(path: str) -> RuntimeConfig:
+    """Return the configuration of a file; the problems of an invalid one end the command."""
+    try:
+        return load(path)
+    except InvalidConfigError as exc:
+        click.echo(str(exc), err=True)
+        raise click.exceptions.Exit(1) from None
 
 
 @click.command()

@@ -13,8 +13,8 @@ import anyio
 import click
 
 from anyspawn._registry import nearest
-from anyspawn.cli.check import load
-from anyspawn.config import InvalidConfigError, RuntimeConfig
+from anyspawn.cli.check import load, load_valid
+from anyspawn.config import RuntimeConfig
 from anyspawn.exceptions import ConfigError
 from anyspawn.hooks import Decision, ExecHook, HookRunner, Phase
 from anyspawn.hooks._claude import CLAUDE
@@ -92,11 +92,7 @@ def run_hook(
         return _run_settings(context, settings, phase)
     if config is None or name is None:
         raise click.UsageError("give CONFIG and NAME, or --claude-settings FILE", context)
-    try:
-        loaded = load(config)
-    except InvalidConfigError as exc:
-        click.echo(str(exc), err=True)
-        return 1
+    loaded = load_valid(config)
     if name not in loaded.hooks:
         raise click.UsageError(
             f"no hook is called {name!r} (there are: {', '.join(loaded.hooks) or 'none'})", context
@@ -141,11 +137,7 @@ def trace_hooks(context: click.Context, config: str, phase: str, *, as_json: boo
     """  # noqa: D301  click is told by that very character to leave lines as they are
     from anyspawn.cli import trace
 
-    try:
-        loaded = load(config)
-    except InvalidConfigError as exc:
-        click.echo(str(exc), err=True)
-        return 1
+    loaded = load_valid(config)
     if phase not in PHASES:
         raise click.UsageError(
             f"there is no phase {phase!r}{nearest(phase, list(PHASES))}", context

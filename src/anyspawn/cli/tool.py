@@ -9,9 +9,9 @@ import anyio
 import attrs
 import click
 
-from anyspawn.cli.check import load
+from anyspawn.cli.check import load_valid
 from anyspawn.cli.hook import payload
-from anyspawn.config import InvalidConfigError, RuntimeConfig
+from anyspawn.config import RuntimeConfig
 from anyspawn.exceptions import SpawnError
 from anyspawn.tools import AnswerError, ToolResult
 
@@ -42,11 +42,7 @@ def run_tool(context: click.Context, config: str, name: str) -> int:
     Exit status: 0 a result, or pending; 3 the tool's own error; 4 the tool failed, and stderr says
     how; 1 the configuration has problems, 2 wrong usage, 130 after Ctrl-C.
     """  # noqa: D301  click is told by that very character to leave lines as they are
-    try:
-        loaded = load(config)
-    except InvalidConfigError as exc:
-        click.echo(str(exc), err=True)
-        return 1
+    loaded = load_valid(config)
     if name not in loaded.tools:
         raise click.UsageError(
             f"no tool that is a program is called {name!r} "

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import anyio
@@ -40,7 +39,7 @@ from anyspawn.hooks._payloads import to_wire
 from anyspawn.hooks._phases import AFTER, KINDS, PHASES, Phase, SessionPhase, check_phase, parts
 from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
 from anyspawn.hooks._rewrite import changed_places, rewritten
-from anyspawn.hooks._server import CallError, Servers
+from anyspawn.hooks._server import CallError, Served, Servers
 from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
@@ -86,7 +85,7 @@ def _to_eval_timeout(value: float | None) -> float:
 
 
 @frozen(kw_only=True)
-class ExecHook:
+class ExecHook(Served):
     """A program that is asked at certain moments whether the work may go on.
 
     Args:
@@ -481,37 +480,6 @@ class ExecHook:
             raise _no_verdict(str(exc), exc.cause, question, exc.completed) from None
         except WireError as exc:
             raise _NoVerdictError(f"failed: {exc}", exc) from None
-
-    def hold(self) -> None:
-        """Note another user of the hook's server, which `release` ends with the last."""
-        self._servers.hold()
-
-    async def release(self) -> None:
-        """Take back a `hold`."""
-        await self._servers.release()
-
-    async def aclose(self) -> None:
-        """End the server that this event loop has of the hook, if it runs one. A later call starts
-        another.
-        """
-        await self._servers.aclose()
-
-    async def __aenter__(self) -> Self:
-        self.hold()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.release()
-
-    def _seconds(self) -> float:
-        """Return how long a call may take."""
-        timeout = self.timeout or 0
-        return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
 
     async def _spawn(self, command: Command, places: anyio.CapacityLimiter | None) -> Completed:
         timeout = self._seconds()

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections import deque
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -33,7 +34,7 @@ from anyspawn.exceptions import (
 from anyspawn.hooks._json import is_object
 from anyspawn.hooks._wire import WireError, decode_object
 
-__all__ = ["CallError", "Server", "Servers"]
+__all__ = ["CallError", "Served", "Server", "Servers"]
 
 _IN_FLIGHT = 64
 _PATIENCE = 3
@@ -212,6 +213,47 @@ class Servers:
         server = self.by_loop.get(anyio.lowlevel.current_token().native_token)
         if server is not None:
             await server.aclose()
+
+
+class Served:
+    """The base of programs that may run as a server, which whoever uses them shares."""
+
+    __slots__ = ()
+
+    timeout: float | None
+    sandbox: Sandbox
+    _servers: Servers
+
+    def _seconds(self) -> float:
+        """Return how long a call may take."""
+        timeout = self.timeout or 0
+        return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
+
+    def hold(self) -> None:
+        """Note another user of the program's server, which `release` ends with the last."""
+        self._servers.hold()
+
+    async def release(self) -> None:
+        """Take back a `hold`."""
+        await self._servers.release()
+
+    async def aclose(self) -> None:
+        """End the server that this event loop has of the program, if it runs one. A later call
+        starts another.
+        """
+        await self._servers.aclose()
+
+    async def __aenter__(self) -> Self:
+        self.hold()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.release()
 
 
 class _Life:

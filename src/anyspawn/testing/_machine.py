@@ -12,14 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from anyspawn._spawn.proc import is_ours
+
 __all__ = ["all_command_lines", "children", "command_lines", "gone", "open_fds", "survivors"]
-
-
-def _ours() -> bool:
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False
 
 
 def survivors(mark: str) -> list[int]:
@@ -40,7 +35,7 @@ def command_lines() -> dict[int, list[bytes]]:
 
 
 def _said_of_each(file: str) -> Iterator[tuple[int, bytes]]:
-    for name in os.listdir("/proc") if _ours() else ():
+    for name in os.listdir("/proc") if is_ours() else ():
         if name.isdigit():
             with suppress(OSError):  # it has ended, or is not ours to look at
                 yield int(name), Path(f"/proc/{name}/{file}").read_bytes()
@@ -68,7 +63,7 @@ def all_command_lines() -> Iterator[list[list[bytes]]]:
 def children() -> list[int]:
     """Return this process's children, zombies included."""
     found = []
-    for task in Path("/proc/self/task").iterdir() if _ours() else ():
+    for task in Path("/proc/self/task").iterdir() if is_ours() else ():
         with suppress(OSError):  # a thread that ended since hands its children to another one
             found += [int(pid) for pid in (task / "children").read_text().split()]
     return found
@@ -79,7 +74,7 @@ def open_fds() -> dict[str, str]:
     found = {}
     for entry in os.listdir("/dev/fd"):
         with suppress(OSError):
-            found[entry] = os.readlink(f"/dev/fd/{entry}") if _ours() else entry
+            found[entry] = os.readlink(f"/dev/fd/{entry}") if is_ours() else entry
     return found
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import anyio
 import attrs
@@ -31,7 +30,7 @@ from anyspawn.hooks import _checks as checks
 from anyspawn.hooks._exec import BACKSTOP
 from anyspawn.hooks._json import is_object
 from anyspawn.hooks._payloads import EvalResult
-from anyspawn.hooks._server import CallError, Servers
+from anyspawn.hooks._server import CallError, Served, Servers
 from anyspawn.hooks._wire import WireError, decode_object, encode
 from anyspawn.tools._results import Selection, ToolResult, score, selection, tool_result
 
@@ -83,25 +82,8 @@ class _Calls:
 
 
 @frozen(kw_only=True)
-class ExecProgram:
-    """A program that answers calls with JSON.
-
-    Args:
-        name: What it is called in messages.
-        command: The program; looked up on ``PATH`` where it has no slash.
-        args: Its arguments.
-        env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, waiting for a free place included. ``None``, 0 or negative:
-            the sandbox's ``default_timeout``, which is 10 unless given; 30 for an evaluator.
-        sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user.
-        output_limit: Bytes that an answer may have; more is an error. Default 1 MiB.
-        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
-            and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
-            `aclose`, with the program's or the configuration's block, or with the event loop.
-
-    Raises:
-        ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
-    """
+class ExecProgram(Served):
+    """The base of programs that answer calls with JSON; `ExecTool` has its arguments."""
 
     what: ClassVar[str] = "program"
 
@@ -228,39 +210,9 @@ class ExecProgram:
             output_limit=self.output_limit,
         )
 
-    def _seconds(self) -> float:
-        timeout = self.timeout or 0
-        return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
-
     async def drained(self) -> None:
         """Wait until no call is under way in this event loop."""
         await self._calls.get().drained()
-
-    def hold(self) -> None:
-        """Note another user of the program's server, which `release` ends with the last."""
-        self._servers.hold()
-
-    async def release(self) -> None:
-        """Take back a `hold`."""
-        await self._servers.release()
-
-    async def aclose(self) -> None:
-        """End the server that this event loop has of the program, if it runs one. A later call
-        starts another.
-        """
-        await self._servers.aclose()
-
-    async def __aenter__(self) -> Self:
-        self.hold()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.release()
 
 
 @frozen(kw_only=True)
