@@ -47,12 +47,16 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
 def test_block(page, kind, text, folders, request):
-    """Python runs, consoles show what is shown, set-up names real sessions and extras; nothing else
-    may stand there.
+    """Python runs, excerpts (py) stand in an example, consoles show what is shown, set-up names
+    real sessions and extras; nothing else may stand there.
     """
-    check = {"python": run_python, "console": run_console, "sh": read_setup, "toml": read_toml}.get(
-        kind
-    )
+    check = {
+        "python": run_python,
+        "py": find_excerpt,
+        "console": run_console,
+        "sh": read_setup,
+        "toml": read_toml,
+    }.get(kind)
     if check is None:
         assert kind in (
             "{toctree}",
@@ -93,6 +97,11 @@ def run_python(text, folder):
     subprocess.run([sys.executable, "-W", "error", "-c", text], cwd=folder, check=True, timeout=60)
 
 
+def find_excerpt(text, folder):
+    files = (ROOT / "examples").rglob("*.py")
+    assert any(text in file.read_text() for file in files), "no example has these lines"
+
+
 def run_console(text, folder):
     bin_folder = Path(sys.executable).parent
     for command, shown in re.findall(
@@ -121,7 +130,7 @@ def read_setup(text, folder):
             assert name in SESSIONS
         for names in re.findall(r"anyspawn\[(.*?)\]", line):
             assert set(names.split(",")) <= set(extras)
-        assert line.startswith(("pip install ", "nox -s "))
+        assert line.startswith(("pip install ", "nox -s ", "git clone ", "cd "))
 
 
 def read_toml(text, folder):
