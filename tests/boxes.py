@@ -112,6 +112,9 @@ async def calls(box):
     await box.write_file("sub/x", b"")
     assert (await box.spawn(["ls"], cwd="sub", check=True)).text == "x\n"
     assert (await box.spawn(["sh", "-c", "exit 7"])).returncode == 7
+    both = "for i in 1 2 3; do echo $i; echo e$i >&2; done"
+    done = await box.spawn(["sh", "-c", both], merge_stderr=True, check=True)
+    assert (done.text, done.stderr) == ("1\ne1\n2\ne2\n3\ne3\n", b"")
     for argv, cwd, kind in ((["no-such"], ".", "not_found"), (["true"], "no", "cwd")):
         error = (await box.spawn(argv, cwd=cwd)).error
         assert isinstance(error, NotStartedError)

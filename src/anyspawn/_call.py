@@ -71,6 +71,7 @@ async def spawn(
     grace: float = _default(0.0),
     output_limit: int = _default(16 * 2**20),
     overflow: Overflow = _default("error"),
+    merge_stderr: bool = _default(False),
     on_output: (
         Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
     ) = _default(None),
@@ -105,6 +106,9 @@ async def spawn(
             disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
             bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
             and says how many bytes were left out.
+        merge_stderr: Have the program's standard error be its standard output: one stream, in the
+            order in which the program wrote it. ``stderr`` is then empty, but for a runner's own
+            words. Default: two streams.
         on_output: Called with the stream's name and each chunk, in order, as it is read; may be
             async, and is awaited before more is read. An exception in it ends the work and reaches
             the caller as it is.
@@ -126,6 +130,7 @@ async def spawn(
         "grace": grace,
         "output_limit": output_limit,
         "overflow": overflow,
+        "merge_stderr": merge_stderr,
         "on_output": on_output,
     }
     command, place = _to_command(argv, fields), _to_sandbox(sandbox)
@@ -143,6 +148,7 @@ def open_process(
     cwd: StrPath | None = _default(None),
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
+    merge_stderr: bool = _default(False),
 ) -> AbstractAsyncContextManager[Process]:
     """Start a program that is to stay, in a sandbox, and talk to it.
 
@@ -160,6 +166,8 @@ def open_process(
             long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         grace: Seconds between SIGTERM and SIGKILL where it still runs when the block is left.
             Default 0: SIGKILL at once.
+        merge_stderr: Have ``stdout`` be both streams, in the order in which the program wrote them;
+            there is nothing in ``stderr`` then. Default: two streams.
 
     Raises:
         TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot do this;
@@ -167,7 +175,14 @@ def open_process(
         NotStartedError, TransportError, SpawnTimeoutError: It did not start; the block is not
             entered.
     """
-    command = _to_command(argv, {"env": env, "cwd": cwd, "timeout": timeout, "grace": grace})
+    fields = {
+        "env": env,
+        "cwd": cwd,
+        "timeout": timeout,
+        "grace": grace,
+        "merge_stderr": merge_stderr,
+    }
+    command = _to_command(argv, fields)
     plain = Command(command.argv)
     for name in ("stdin", "wait_delay", "output_limit", "overflow", "on_output"):
         if getattr(command, name) != getattr(plain, name):
@@ -193,6 +208,7 @@ async def start_process(
     cwd: StrPath | None = _default(None),
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
+    merge_stderr: bool = _default(False),
 ) -> Process:
     """Start a program that is to stay, as `open_process` does, where no block can hold it.
 
@@ -201,8 +217,8 @@ async def start_process(
     forgotten.
 
     Args:
-        argv, sandbox, env, cwd, timeout, grace: As for `open_process`; ``grace`` counts at
-            `Process.aclose`.
+        argv, sandbox, env, cwd, timeout, grace, merge_stderr: As for `open_process`; ``grace``
+            counts at `Process.aclose`.
 
     Returns:
         The live process, which has started.
@@ -213,5 +229,12 @@ async def start_process(
     """
     from anyspawn._spawn.held import Held
 
-    command = _to_command(argv, {"env": env, "cwd": cwd, "timeout": timeout, "grace": grace})
+    fields = {
+        "env": env,
+        "cwd": cwd,
+        "timeout": timeout,
+        "grace": grace,
+        "merge_stderr": merge_stderr,
+    }
+    command = _to_command(argv, fields)
     return await Held(open_process(command, sandbox=sandbox), command.argv[0]).start()

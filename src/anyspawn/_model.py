@@ -134,6 +134,11 @@ def _overflow(_: object, __: Attribute[Any], value: Any) -> None:
         raise ValueError(f"overflow must be 'error', 'truncate', 'head' or 'tail', not {value!r}")
 
 
+def _flag(_: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {value!r}")
+
+
 def _callback(_: object, __: Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
         raise TypeError(
@@ -179,6 +184,9 @@ class Command:
             disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
             bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
             and says how many bytes were left out.
+        merge_stderr: Have the program's standard error be its standard output: one stream, in the
+            order in which the program wrote it. ``stderr`` is then empty, but for a runner's own
+            words. Default: two streams.
         on_output: Called with the stream's name and each chunk, in order, as it is read; may be
             async, and is awaited before more is read. An exception in it ends the work and reaches
             the caller as it is.
@@ -197,6 +205,7 @@ class Command:
     grace: float = field(default=0.0, kw_only=True, validator=_seconds)
     output_limit: int = field(default=16 * 2**20, kw_only=True, validator=_limit)
     overflow: Overflow = field(default="error", kw_only=True, validator=_overflow)
+    merge_stderr: bool = field(default=False, kw_only=True, validator=_flag)
     on_output: OnOutput | None = field(default=None, kw_only=True, validator=_callback)
     id: str = field(factory=lambda: os.urandom(16).hex(), kw_only=True, validator=_hex)
 
@@ -409,7 +418,9 @@ class Launch:
             itself had its say.
         examine: Asks others what an outcome means: returns it with the right error, or ``None``
             where the command was not begun, and another attempt may succeed.
-        remote: The work is no descendant of the local process, and does not end with it.
+        remote: The work is no descendant of the local process, and does not end with it. Where
+            there is no ``task``, the argv sees to ``Command.merge_stderr`` then; elsewhere that is
+            done.
         stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place
             another signal's name may stand.
         running: A local argv that prints something as soon as the remote work runs. Asked where a

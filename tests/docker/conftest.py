@@ -89,8 +89,8 @@ def box(request, monkeypatch):
     box.resident = 8 if residents else 0
     if residents.endswith("know"):
 
-        def told(*args):
-            return call_line(*args[:2], "yes")
+        def told(*args, **fields):
+            return call_line(*args[:2], "yes", **fields)
 
         monkeypatch.setattr(resident, "call_line", told)
     return box

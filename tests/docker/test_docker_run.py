@@ -62,6 +62,32 @@ async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it(box):
     assert done.cleanup is Cleanup.NOT_NEEDED
 
 
+async def test_both_streams_are_one_where_that_is_asked_for(box):
+    """In the order in which they were written; docker's own words are apart, and a program that was
+    not started has written nothing.
+    """
+    both = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; exit 3"
+    done = await run("sh", "-c", both, merge_stderr=True, sandbox=box)
+    lines = b"".join(b"o%d\ne%d\n" % (i, i) for i in range(300))
+    assert (done.returncode, done.stdout, done.stderr) == (3, lines, b"")
+    assert str(done.error).endswith("e299")
+    where = await run("pwd", cwd="/etc", merge_stderr=True, sandbox=box)
+    assert (where.error, where.text) == (None, "/etc\n")
+    for argv, cwd, kind in (
+        (["no-such"], None, "not_found"),
+        (["/etc/passwd"], None, "not_executable"),
+        (["true"], "/no/such", "cwd"),
+    ):
+        done = await run(*argv, cwd=cwd, merge_stderr=True, sandbox=box)
+        assert isinstance(done.error, NotStartedError), done
+        assert (done.error.kind, done.stdout, done.stderr) == (kind, b"", b"")
+    missing = attrs.evolve(box, image="no-such-image", resident=0)
+    done = await run("true", merge_stderr=True, sandbox=missing)
+    assert isinstance(done.error, TransportError)
+    assert (done.error.kind, done.error.started, done.stdout) == ("image", False, b"")
+    assert b"No such image" in done.stderr
+
+
 async def test_timeout(box):
     """The container is gone within bounds, and that was seen; what it wrote until then is there."""
     timeout = (

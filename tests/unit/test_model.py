@@ -53,8 +53,23 @@ WRONG = [
     (TypeError, "output_limit", {"output_limit": 1.5}),
     (ValueError, "output_limit", {"output_limit": -1}),
     (ValueError, "overflow", {"overflow": "drop"}),
+    (TypeError, "merge_stderr", {"merge_stderr": "yes"}),
     (TypeError, "on_output", {"on_output": 3}),
 ]
+
+
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        anyspawn.DockerExec("box", supervisor="off"),
+        anyspawn.KubectlExec("pod", supervisor="off"),
+    ],
+    ids=lambda sandbox: sandbox.name,
+)
+def test_streams_that_cannot_be_merged_in_order(sandbox):
+    """Nothing of a mode's own keeps the order there, and it says so instead."""
+    with pytest.raises(anyspawn.ConfigError, match="merge_stderr"):
+        sandbox.launch(Command(["true"], merge_stderr=True))
 
 
 @pytest.mark.parametrize(("kind", "message", "fields"), WRONG)

@@ -69,6 +69,7 @@ class Box:
         grace: float = 0.0,
         output_limit: int = 16 * 2**20,
         overflow: Overflow = "error",
+        merge_stderr: bool = False,
         on_output: (
             Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
         ) = None,
@@ -79,8 +80,8 @@ class Box:
         Args:
             cwd: A path inside, relative to ``workdir``, which is the default.
             user: Who runs it, by name or number, in a container. Default: the sandbox's.
-            argv, stdin, env, timeout, wait_delay, grace, output_limit, overflow, on_output, check:
-                As for `anyspawn.spawn`.
+            argv, stdin, env, timeout, wait_delay, grace, output_limit, overflow, merge_stderr,
+                on_output, check: As for `anyspawn.spawn`.
 
         Returns:
             The outcome. A failure stands in its ``error``, unless ``check`` is set.
@@ -100,6 +101,7 @@ class Box:
             grace=grace,
             output_limit=output_limit,
             overflow=overflow,
+            merge_stderr=merge_stderr,
             on_output=on_output,
         )
         completed = await self._as(user).spawn(command)
@@ -114,13 +116,19 @@ class Box:
         user: str | None = None,
         timeout: Timeout = "default",
         grace: float = 0.0,
+        merge_stderr: bool = False,
     ) -> AbstractAsyncContextManager[Process]:
         """Start a program that is to stay, in the box, and talk to it.
 
         Args and errors: as for `anyspawn.open_process`; ``cwd`` and ``user`` as for `spawn`.
         """
         command = Command(
-            argv, env=self._env(env), cwd=self._path(cwd), timeout=timeout, grace=grace
+            argv,
+            env=self._env(env),
+            cwd=self._path(cwd),
+            timeout=timeout,
+            grace=grace,
+            merge_stderr=merge_stderr,
         )
         return self._as(user).open_process(command)
 

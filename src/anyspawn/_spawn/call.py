@@ -20,7 +20,7 @@ import anyio
 from anyspawn._model import Cleanup, Command, Completed, Launch
 from anyspawn._spawn import proc, remote
 from anyspawn._spawn.connection import BOUNDS, STATUS_LIMIT, Connection, open_connection
-from anyspawn._spawn.outcome import Seen, outcome
+from anyspawn._spawn.outcome import Seen, merged_here, outcome
 from anyspawn._spawn.phase import Event, Phase, State, Why
 from anyspawn._spawn.streams import Capture, Feed, Output
 from anyspawn._spawn.tasks import on_asyncio, see_through
@@ -60,7 +60,9 @@ async def run(
 
     async def open_work() -> Work:
         stdin, talk = begin_talk(launch, command)
-        return Work(await open_connection(launch, command.id, stdin), command, talk)
+        merged = merged_here(launch, command)
+        connection = await open_connection(launch, command.id, stdin, merged=merged)
+        return Work(connection, command, talk)
 
     with watch_spawn(command, mode) as watched:
         work = await see_to_its_end(open_work, began + timeout, watched)
@@ -131,7 +133,9 @@ def begin_talk(
         data = launch.stdin
         return (None if data is None else lambda: Feed(data)), None
     task, nonce = launch.task, new_nonce()
-    told = task.before + head(command.id, nonce, task.env, len(task.stdin), task.cwd) + task.stdin
+    size, merge = len(task.stdin), command.merge_stderr
+    told = head(command.id, nonce, task.env, size, task.cwd, merge=merge)
+    told = task.before + told + task.stdin
     talk = Conversation(nonce)
     talk.report.wants = bool(task.stdin)
     return lambda: Feed(told, hold=True, later=True), talk

@@ -273,7 +273,11 @@ class Connection:
 
 
 async def open_connection(
-    launch: Launch, call_id: str, make_stdin: Callable[[], Feed] | None
+    launch: Launch,
+    call_id: str,
+    make_stdin: Callable[[], Feed] | None,
+    *,
+    merged: bool = False,
 ) -> Connection:
     """Start the local process of a launch.
 
@@ -281,6 +285,7 @@ async def open_connection(
         launch: It, with all placeholders but descriptors filled in.
         call_id: What the call is known by.
         make_stdin: Makes the pipe that it reads. ``None``: it shares the caller's standard input.
+        merged: What it writes to stderr goes where its stdout goes.
 
     Raises:
         SpawnError: It did not start.
@@ -315,7 +320,7 @@ async def open_connection(
                 argv=argv,
                 stdin=stdin.read_end if stdin is not None else None,
                 stdout=stdout_fd,
-                stderr=stderr_fd,
+                stderr=stdout_fd if merged else stderr_fd,
                 cwd=launch.cwd,
                 env=env,
                 pass_fds=pass_fds,

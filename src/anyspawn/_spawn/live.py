@@ -22,7 +22,7 @@ from anyspawn._model import Command, Completed, Launch
 from anyspawn._spawn import proc
 from anyspawn._spawn.call import Work, never_started, new_nonce
 from anyspawn._spawn.connection import open_connection
-from anyspawn._spawn.outcome import outcome
+from anyspawn._spawn.outcome import merged_here, outcome
 from anyspawn._spawn.phase import Phase, Why
 from anyspawn._spawn.streams import Feed, Output
 from anyspawn._spawn.tasks import see_through, start_detached
@@ -235,10 +235,15 @@ class _Live:
         launch, task = self._launch, self._launch.task
         talk: Conversation | None = None
         if task is None:
-            connection = await open_connection(launch, self._command.id, lambda: Feed(hold=True))
+            merged = merged_here(launch, self._command)
+            connection = await open_connection(
+                launch, self._command.id, lambda: Feed(hold=True), merged=merged
+            )
         else:
             nonce = new_nonce()
-            told = task.before + head(self._command.id, nonce, task.env, None, task.cwd)
+            merge = self._command.merge_stderr
+            told = head(self._command.id, nonce, task.env, None, task.cwd, merge=merge)
+            told = task.before + told
             talk = Conversation(nonce)
             talk.expect_chunks()
             connection = await open_connection(

@@ -20,7 +20,7 @@ from anyspawn.exceptions import (
 )
 from anyspawn.supervisor.protocol import Report
 
-__all__ = ["Seen", "outcome", "with_reached"]
+__all__ = ["Seen", "merged_here", "outcome", "with_reached"]
 
 
 @frozen(kw_only=True)
@@ -63,24 +63,32 @@ class Seen:
     reached: str = ""
 
 
+def merged_here(launch: Launch, command: Command) -> bool:
+    """Whether the local process's stderr is its stdout: it, or what it becomes, is the program."""
+    return command.merge_stderr and launch.task is None and not launch.remote
+
+
 def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
     """Return how a call came out."""
     report, returncode = seen.report, seen.returncode if seen.exited else None
+    stdout, stdout_total = seen.stdout, seen.stdout_total
     stderr, stderr_total = seen.stderr, seen.stderr_total
     if report is not None:
         if report.exit_status is not None:
             returncode = report.exit_status
         if report.unstarted is not None:
             stderr, stderr_total = b"", 0  # the shell's words, which the error says in ours
+            if command.merge_stderr:
+                stdout, stdout_total = b"", 0
         elif not report.begun:
             stderr, stderr_total = seen.opening, len(seen.opening)
     completed = Completed(
         argv=command.argv,
         runner_argv=launch.argv,
         returncode=returncode,
-        stdout=seen.stdout,
+        stdout=stdout,
         stderr=stderr,
-        stdout_total=seen.stdout_total,
+        stdout_total=stdout_total,
         stderr_total=stderr_total,
         overflow=seen.overflow,
         output_incomplete=seen.incomplete,
@@ -90,10 +98,13 @@ def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
     error = _judge(launch, command, seen, completed)
     if error is None:
         return completed
-    if stderr and isinstance(error, (ExitError, SpawnTimeoutError, OutputLimitError)):
+    if _never_ran(error) and report is None:
+        completed = _as_runners(command, completed)
+    said = completed.stdout if command.merge_stderr else stderr
+    if said and isinstance(error, (ExitError, SpawnTimeoutError, OutputLimitError)):
         from anyspawn._masks import Masks
 
-        error.stderr_tail = Masks(command.env).last_lines(stderr)
+        error.stderr_tail = Masks(command.env).last_lines(said)
     if isinstance(error, (NotStartedError, TransportError)):
         returncode = None  # the runner's status, if any, is not the program's
     elif report is not None:
@@ -101,6 +112,27 @@ def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
     elif launch.remote and returncode is not None and returncode < 0:
         returncode = None  # the client's, not the program's
     return evolve(completed, returncode=returncode, error=error)
+
+
+def _never_ran(error: SpawnError) -> bool:
+    never = isinstance(error, TransportError) and error.started is False
+    return never or isinstance(error, NotStartedError)
+
+
+def _as_runners(command: Command, completed: Completed) -> Completed:
+    """Return an outcome with what may be a runner's words in its stderr, where they are looked
+    for.
+    """
+    if not command.merge_stderr or not completed.stdout:
+        return completed
+    said, total = completed.stdout, completed.stdout_total
+    return evolve(
+        completed,
+        stdout=b"",
+        stdout_total=0,
+        stderr=completed.stderr + said,
+        stderr_total=completed.stderr_total + total,
+    )
 
 
 def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -> SpawnError | None:
@@ -125,7 +157,8 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
     if report is not None and launch.task is not None:
         error = launch.task.explain(completed, report)
     else:
-        error = launch.explain(completed, seen.status) if launch.explain is not None else None
+        said = _as_runners(command, completed)
+        error = launch.explain(said, seen.status) if launch.explain is not None else None
     error = error or _judge_status(launch, program, completed.returncode)
     return with_reached(error, seen.reached)
 

@@ -180,7 +180,8 @@ class _Lease:
         resident = self._resident
         nonce, begun = new_nonce(), resident.begun
         told = task_line(self._command.argv, task.env, stdin, task.cwd)
-        line = call_line(told, nonce, self._known(resident, told))
+        known = self._known(resident, told)
+        line = call_line(told, nonce, known, merge=self._command.merge_stderr)
         talk = Conversation(nonce, begun=begun)
         work = Work(resident.connection, self._command, talk, ending=self)
         if begun:
@@ -305,12 +306,10 @@ class _Lease:
                 await work.until_exit(_KILL_AGAIN, over)
 
     def _learn(self, resident: _Resident, report: Report, work: Work) -> None:
-        stdout, stderr = (output.capture for output in work.connection.outputs)
-        if (
-            report.gone is not None
-            and not stdout.total
-            and _SETSID_FAILED.fullmatch(stderr.value())
-        ):
+        own, said = (output.capture for output in work.connection.outputs)
+        if self._command.merge_stderr:
+            own, said = said, own
+        if report.gone is not None and not own.total and _SETSID_FAILED.fullmatch(said.value()):
             report.unstarted = report.gone
         if report.unstarted is not None or report.gone is not None:
             resident.known.pop(self._program, None)

@@ -39,13 +39,16 @@ _ENV_FILE = Fill("/dev/fd/?", "fd")
 """The file of variables: a descriptor."""
 
 _ENTER = r"""
-CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd 126\n" "$0" >&2; exit 126; }
+[ -z "$1" ] || CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd 126\n" "$0" >&2; exit 126; }
 unset OLDPWD
-shift
 trap 'printf "%s unstarted $?\n" "$0" >&2' EXIT
+[ -z "$2" ] || exec 2>&1
+shift 2
 exec "$@"
 """
-"""Starts a command in a folder that docker would create if it were not there."""
+"""Starts a command in a folder that docker would create if it were not there, or with one stream
+for both outputs, which docker would hand over out of order.
+"""
 
 _LINE = 32 * 1024
 """Characters of a variable that fit a line of the file whatever client reads it; its scanner stops
@@ -117,8 +120,9 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         begun = ("sh", "-c", resident_script(alone=True), "anyspawn")
     else:
         argv += env_args(command.env)
-        if command.cwd:
-            begun = ("sh", "-c", _ENTER, f"anyspawn-{command.id}", command.cwd, *command.argv)
+        if command.cwd or command.merge_stderr:
+            told = (command.cwd or "", "merge" if command.merge_stderr else "")
+            begun = ("sh", "-c", _ENTER, f"anyspawn-{command.id}", *told, *command.argv)
     return (*argv, *config.extra_args, config.image, *begun)
 
 
@@ -169,7 +173,8 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     the supervisor the variables are on stdin instead, as is the working directory.
 
     Raises:
-        ConfigError: Without the supervisor a relative working directory takes an absolute workdir.
+        ConfigError: Without the supervisor a relative working directory takes an absolute workdir,
+            and streams cannot be merged.
     """
     argv = [config.docker_path, "exec", "-i"]
     cwd = config.workdir  # from where the supervisor goes to the command's own
@@ -185,6 +190,11 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
     if config.user:
         argv.append(f"--user={config.user}")
     if config.supervisor == "off":
+        if command.merge_stderr:
+            raise ConfigError(
+                "merge_stderr: docker exec itself does not keep the order of the two streams; it "
+                "needs the supervisor"
+            )
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
     begun = ("sh", "-c", script(), "anyspawn", *command.argv)

@@ -56,17 +56,17 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
     stdin.
 
     Raises:
-        ConfigError: Without the supervisor there is no way to hand over variables or a working
-            directory.
+        ConfigError: Without the supervisor there is no way to hand over variables, a working
+            directory, or that streams are to be merged.
     """
     container = ["-c", config.container] if config.container else []
     target = (*container, *config.extra_args, config.pod or _ANY_POD, "--")
     if config.supervisor == "off":
-        for name, value in (("env", command.env), ("cwd", command.cwd)):
-            if value:
-                raise ConfigError(
-                    f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
-                )
+        wanted = {"env": command.env, "cwd": command.cwd, "merge_stderr": command.merge_stderr}
+        for name in (name for name, value in wanted.items() if value):
+            raise ConfigError(
+                f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
+            )
         return kubectl_argv(config, "exec", *target, *command.argv)
     begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
     if config.resident not in (0, "auto"):

@@ -50,7 +50,13 @@ def tag_of(call_id: str) -> int:
 
 
 def head(
-    call_id: str, nonce: str, env: Mapping[str, str], size: int | None, cwd: str | None = None
+    call_id: str,
+    nonce: str,
+    env: Mapping[str, str],
+    size: int | None,
+    cwd: str | None = None,
+    *,
+    merge: bool = False,
 ) -> bytes:
     """Return what the supervisor reads before the command's stdin.
 
@@ -60,8 +66,9 @@ def head(
         env: The command's variables.
         size: How many bytes of stdin follow. ``None``: it comes in lines, one for each chunk.
         cwd: Where the command starts. Default: where the supervisor does.
+        merge: The command's stderr is its stdout.
     """
-    lines = []
+    lines = [b"ANYSPAWN_merge=yes"] if merge else []
     if cwd is not None:
         refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
         into = b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD"
@@ -105,7 +112,7 @@ def task_line(
     return b"%s\0%s\n" % (format_or_size, line)
 
 
-def call_line(task: bytes, nonce: str, known: str = "") -> bytes:
+def call_line(task: bytes, nonce: str, known: str = "", *, merge: bool = False) -> bytes:
     """Return the line by which a resident begins a command.
 
     Args:
@@ -114,9 +121,11 @@ def call_line(task: bytes, nonce: str, known: str = "") -> bytes:
         known: ``yes``: the program was executed there before, and any exec executes it, so that one
             that cannot be executed need not be told from one that returns 127; arguments and
             variables are not near any system's limit. ``ask``: have it said whether that is so.
+        merge: The command's stderr is its stdout.
     """
     form, _, rest = task.partition(b"\0")
-    return b"run %s %s '%s' %s" % (nonce.encode(), form, known.encode(), rest)
+    first = b"_merge=yes; " if merge else b""
+    return b"%srun %s %s '%s' %s" % (first, nonce.encode(), form, known.encode(), rest)
 
 
 def chunk_line(chunk: bytes) -> bytes:

@@ -252,6 +252,8 @@ class Conversation:
                 if stream == "stdout":
                     self.report.whole = self.report.whole or word == "end"
                     self.report.begun = self.report.begun or word == "start"
+                    if word.startswith("unstarted"):  # where the command's stderr is its stdout
+                        self.report.hear(word)
                 elif self._streaming and word in {TOOK, BROKE}:
                     self.chunks.append(word)
                 else:

@@ -102,6 +102,10 @@ if [ "$ANYSPAWN_ASK" ]; then
   case $ANYSPAWN_FILE in "#!"* | ?ELF) printf "%s fit\036" "$ANYSPAWN_frame" >&2 ;; esac
   unset ANYSPAWN_ASK ANYSPAWN_FILE
 fi
+if [ "$ANYSPAWN_MERGE" ]; then
+  unset ANYSPAWN_MERGE
+  exec 2>&1
+fi
 exec "$@"
 exit'
 _look=$_settle'
@@ -134,6 +138,7 @@ work() (
       shift
     done
     shift
+    [ -z "$_merge" ] || exec 2>&1
     exec ${ANYSPAWN_SESSION:+"$ANYSPAWN_SESSION"} "$@"
   fi
   _cwd=$1
@@ -145,6 +150,7 @@ work() (
   done
   shift
   [ -z "$_known" ] || export ANYSPAWN_ASK=yes
+  [ -z "$_merge" ] || export ANYSPAWN_MERGE=yes
   export ANYSPAWN_NONCE ANYSPAWN_COUNT
   exec $_session sh -c "$_start" anyspawn "$_cwd" "$@"
 )
@@ -243,7 +249,7 @@ judge() {
 }
 # Nothing is known where setsid might find another program than the shell, as PATH is not set, or
 # has other statuses.
-_ran= _most= _exact=
+_ran= _most= _exact= _merge=
 case $(export -p) in
 *" PATH="*)
   if [ -z "$_session" ] || { "$_session" /; [ "$?" = 126 ]; }; then

@@ -68,7 +68,7 @@ _start='
 ANYSPAWN_n="
 "
 ANYSPAWN_frame=$(printf "\036")$ANYSPAWN_NONCE
-ANYSPAWN_i=0
+ANYSPAWN_i=0 ANYSPAWN_merge=
 while [ "$ANYSPAWN_i" -lt "$ANYSPAWN_COUNT" ]; do
   ANYSPAWN_i=$((ANYSPAWN_i + 1))
   eval "ANYSPAWN_line=\$ANYSPAWN_ENV_$ANYSPAWN_i"
@@ -79,6 +79,7 @@ unset ANYSPAWN_COUNT ANYSPAWN_NONCE
 printf "%s start\036" "$ANYSPAWN_frame"
 printf "%s start\036" "$ANYSPAWN_frame" >&2
 trap "printf \"%s unstarted \$?\\036\" \"\$ANYSPAWN_frame\" >&2" EXIT
+[ -z "$ANYSPAWN_merge" ] || exec 2>&1
 exec "$@"'
 work() (
   exec 2>&4 3<&- 4>&-

@@ -201,6 +201,33 @@ class SandboxConformance:
         assert done.stderr == b"".join(b"e%d\n" % i for i in range(2000))
         assert seen == {"stdout": done.stdout, "stderr": done.stderr}
 
+    async def test_both_streams_are_one_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
+        """Everything is in stdout, in the order in which it was written, whatever became of the
+        program; a program that was not started has written nothing.
+        """
+        seen: list[tuple[str, bytes]] = []
+        script = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; exit 3"
+        argv = ("sh", "-c", script)
+        lines = b"".join(b"o%d\ne%d\n" % (i, i) for i in range(300))
+        for _ in range(2):  # what stays may know the program the second time
+            seen.clear()
+            done = await self.run(
+                sandbox, *argv, merge_stderr=True, on_output=lambda *chunk: seen.append(chunk)
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (3, lines, b"")
+            assert {name for name, _ in seen} == {"stdout"}
+            assert b"".join(chunk for _, chunk in seen) == lines
+            assert str(done.error).endswith("e299")
+        for program, kind, code in (
+            ("no-such-program", "not_found", 127),
+            ("/etc/passwd", "not_executable", 126),
+        ):
+            done = await self.run(sandbox, program, merge_stderr=True)
+            if self.knows_start:
+                self.is_not_started(done, kind, code)
+        done = await self.run(sandbox, "pwd", cwd="/etc", merge_stderr=True)
+        assert (done.error, done.stdout) == (None, b"/etc\n")
+
     @pytest.mark.parametrize("size", [10, 1_000_000])
     async def test_stdin_that_nobody_reads(self, sandbox: Sandbox, size: int) -> None:
         """Holds nothing up, and changes neither status nor output."""
@@ -475,6 +502,18 @@ class SandboxConformance:
                 await process.stdin.send(b"x" * 100_000)
         assert process.completed is not None
         assert isinstance(process.completed.error, ExitError)
+
+    async def test_live_streams_are_one_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
+        """Everything is read from stdout, in order, and nothing from stderr."""
+        if self.refuses(sandbox):
+            return
+        argv = ("sh", "-c", "echo a >&2; echo b; read x; echo $x >&2; echo c")
+        async with self.opened(sandbox, *argv, merge_stderr=True) as process:
+            assert await _exactly(process.stdout, 4) == b"a\nb\n"
+            await process.stdin.send(b"x\n")
+            assert await process.wait() == 0
+            assert b"".join([chunk async for chunk in process.stdout]) == b"x\nc\n"
+            assert b"".join([chunk async for chunk in process.stderr]) == b""
 
     async def test_live_signal(self, sandbox: Sandbox) -> None:
         """Reaches the program."""
