@@ -107,17 +107,13 @@ async def test_a_watcher_that_cannot_register(no_watcher, anyio_backend):
                 assert done.error is None or isinstance(done.error, SpawnTimeoutError)
 
 
-async def test_no_selector_for_a_program(monkeypatch):
-    """What takes a descriptor is had before the fork: without a selector nothing is started."""
+async def test_no_epoll_for_a_program(monkeypatch):
+    """What takes a descriptor is had before the fork: without an epoll nothing is started."""
 
-    class Selectors:
-        EVENT_READ, EVENT_WRITE = streams.selectors.EVENT_READ, streams.selectors.EVENT_WRITE
+    def no_room():
+        raise OSError(errno.EMFILE, "Too many open files")
 
-        @staticmethod
-        def DefaultSelector():  # noqa: N802  the standard library's name
-            raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(streams, "selectors", Selectors)
+    monkeypatch.setattr(streams, "_Poll", no_room)
     done = await spawn(["sh", "-c", "sleep 100 & sleep 100"], timeout=2)
     assert isinstance(done.error, NotStartedError)
     assert done.error.kind == "resources"

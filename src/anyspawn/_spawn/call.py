@@ -356,7 +356,7 @@ class Work:
     async def serve_all(self) -> None:
         """Deal with what is there, without waiting for more."""
         for _ in range(_LAST_LOOKS):
-            if not await self.serve():
+            if not (self.streams_open and await self.serve()):
                 return
 
     async def serve(self) -> bool:

@@ -106,11 +106,16 @@ class Child:
         exited: It was seen to have exited.
     """
 
-    def __init__(self, process: anyio.abc.Process | subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self,
+        process: anyio.abc.Process | subprocess.Popen[bytes],
+        *,
+        reaped_by_loop: bool = False,
+    ) -> None:
         self._process = process
         self._host = os.getpid()
         self._waited = False
-        self._reaped_by_loop = not isinstance(process, subprocess.Popen) and on_asyncio()
+        self._reaped_by_loop = reaped_by_loop
         self.pid = process.pid
         self.returncode: int | None = None
         self.exited = False
@@ -138,7 +143,7 @@ class Child:
 
             if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
                 process, cancelled = await _open_on_asyncio(start, mark)
-                return cls(process), cancelled
+                return cls(process, reaped_by_loop=True), cancelled
         elif not start.dies_with_parent and _trio_has_a_thread():
             with suppress(RuntimeError):  # no thread can be started
                 return cls(await start.by_anyio()), None
@@ -175,17 +180,20 @@ class Child:
             await self._until_exited()
             while not self._reap(self._process):  # macOS tells of the exit before it is there
                 await anyio.lowlevel.checkpoint()
-        elif on_asyncio():
+        elif self._reaped_by_loop:
             self.returncode = await self._process.wait()
         else:
             await self._until_exited()
             # trio takes a status that other code took for 0, so ask before it reaps.
             known = _is_our_child(self.pid)
-            status = await self._process.wait()
+            while (status := self._process.returncode) is None:  # to ask trio reaps
+                await anyio.lowlevel.checkpoint()
             self.returncode = status if known else None
         self.exited = self._waited = True
 
     async def _until_exited(self) -> None:
+        if self.exited:
+            return
         if self.pidfd >= 0:
             await anyio.wait_readable(self.pidfd)
         pause = 0.0002
@@ -324,16 +332,16 @@ async def _open_on_asyncio(
     opening = asyncio.ensure_future(start.by_anyio())
     cancelled: asyncio.CancelledError | None = None
     while not opening.done():
-        lost = opening.cancelling() > 0  # somebody cancels every task of the loop
         try:
-            await asyncio.wait((opening,), timeout=_LOST if lost else 1.0)
+            await asyncio.shield(opening)
         except asyncio.CancelledError as exc:
             cancelled = exc  # a fork takes no time, and is seen through
-        else:
-            if lost:
+            if opening.cancelling():  # somebody cancels every task of the loop
                 # asyncio kills the process, and in 3.11 waits for ever to be told of its end, by a
                 # task that was cancelled as well.
-                opening.cancel()
+                asyncio.get_running_loop().call_later(_LOST, opening.cancel)
+        except Exception:  # noqa: S110  `result` raises it
+            pass
     try:
         process = opening.result()
     except asyncio.CancelledError:  # somebody cancelled every task of the loop

@@ -6,7 +6,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -290,54 +290,63 @@ async def open_connection(
     Raises:
         SpawnError: It did not start.
     """
-    with ExitStack() as on_failure, ExitStack() as always:
-        if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-            raise NotStartedError(_SIGCHLD_IGNORED.format(launch.argv[0]))
-        mark = ""
-        if launch.mark:
-            # A client's mark is not the id that its supervisor, maybe in our namespace, looks for.
-            mark = f"{'client.' if launch.task else ''}{call_id}.{os.urandom(4).hex()}"
-        env = _environment(launch, mark)
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise NotStartedError(_SIGCHLD_IGNORED.format(launch.argv[0]))
+    mark = ""
+    if launch.mark:
+        # A client's mark is not the id that its supervisor, maybe in our namespace, looks for.
+        mark = f"{'client.' if launch.task else ''}{call_id}.{os.urandom(4).hex()}"
+    env = _environment(launch, mark)
+    program = launch.argv[0]
+    undo: list[Callable[[], object]] = []
+    theirs: list[int] = []
+    try:
+        # All that takes a descriptor comes before the process.
+        watch = Watch()
+        undo.append(watch.close)
+        stdin = None
+        if make_stdin is not None:
+            stdin = make_stdin()
+            undo.append(stdin.close)
+        stdout, stderr = _output("stdout", undo, theirs), _output("stderr", undo, theirs)
+        stdout_fd, stderr_fd = theirs
+        argv, status, feeds, pass_fds = _fill_fds(launch, undo, theirs)
+        for output in (stdout, stderr, status):
+            if output is not None:
+                watch.reads(output)
+        if launch.guard:
+            program = launch.guard[0]
+        guard = _start_guard(launch, undo)
         program = launch.argv[0]
-        try:
-            # All that takes a descriptor comes before the process.
-            watch = Watch()
-            on_failure.callback(watch.close)
-            stdin = None
-            if make_stdin is not None:
-                stdin = make_stdin()
-                on_failure.callback(stdin.close)
-            stdout, stdout_fd = _output("stdout", on_failure, always)
-            stderr, stderr_fd = _output("stderr", on_failure, always)
-            argv, status, feeds, pass_fds = _fill_fds(launch, watch, on_failure, always)
-            watch.reads(stdout)
-            watch.reads(stderr)
-            if launch.guard:
-                program = launch.guard[0]
-            guard = _start_guard(launch, on_failure)
-            program = launch.argv[0]
-            start = Start(
-                argv=argv,
-                stdin=stdin.read_end if stdin is not None else None,
-                stdout=stdout_fd,
-                stderr=stdout_fd if merged else stderr_fd,
-                cwd=launch.cwd,
-                env=env,
-                pass_fds=pass_fds,
-                dies_with_parent=launch.dies_with_parent,
-            )
-            child, cancelled = await Child.open(start, mark.encode())
-        except StartedButLostError as exc:
+        start = Start(
+            argv=argv,
+            stdin=stdin.read_end if stdin is not None else None,
+            stdout=stdout_fd,
+            stderr=stdout_fd if merged else stderr_fd,
+            cwd=launch.cwd,
+            env=env,
+            pass_fds=pass_fds,
+            dies_with_parent=launch.dies_with_parent,
+        )
+        child, cancelled = await Child.open(start, mark.encode())
+    except BaseException as exc:
+        for give_back in reversed(undo):
+            give_back()
+        if isinstance(exc, StartedButLostError):
             message = f"{program!r} was started, could not be watched, and was killed: {exc}"
             raise TransportError(message, started=True, kind="resources") from None
-        except OSError as exc:
+        if isinstance(exc, OSError):
             raise _not_started(launch, program, exc, env) from None
-        if launch.fd_args:
-            launch = evolve(launch, argv=argv)
-        connection = Connection(
-            launch, mark, stdin, feeds, (stdout, stderr), status, watch, guard, child, cancelled
-        )
-        on_failure.pop_all()
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    if launch.fd_args:
+        launch = evolve(launch, argv=argv)
+    outputs = (stdout, stderr)
+    connection = Connection(
+        launch, mark, stdin, feeds, outputs, status, watch, guard, child, cancelled
+    )
     for feed in (stdin, *feeds):
         if feed is not None:
             connection.pump(feed)
@@ -345,42 +354,44 @@ async def open_connection(
 
 
 def _output(
-    name: Literal["stdout", "stderr"], on_failure: ExitStack, always: ExitStack
-) -> tuple[Output, int]:
-    """Return a stream to read, and the descriptor that the program writes to."""
+    name: Literal["stdout", "stderr"], undo: list[Callable[[], object]], theirs: list[int]
+) -> Output:
+    """Return a stream to read; the descriptor that the program writes to is the last of theirs."""
     read_end, write_end = make_pipe()
-    always.callback(os.close, write_end)
+    theirs.append(write_end)
     output = Output(name, read_end)
-    on_failure.callback(output.close)
-    return output, write_end
+    undo.append(output.close)
+    return output
 
 
 def _fill_fds(
-    launch: Launch, watch: Watch, on_failure: ExitStack, always: ExitStack
+    launch: Launch, undo: list[Callable[[], object]], theirs: list[int]
 ) -> tuple[tuple[str, ...], Output | None, list[Feed], list[int]]:
     """Return the argv with its descriptors' numbers, what reports, what is fed, and the numbers."""
+    if not launch.fd_args:
+        return launch.argv, None, [], []
     argv, status, feeds, fds = list(launch.argv), None, [], []
     for arg in launch.fd_args:
         if arg.fd is not None:
             fd = arg.fd
         elif arg.data is None:
-            status, fd = _output("stdout", on_failure, always)
+            status = _output("stdout", undo, theirs)
             status.begin(Capture(STATUS_LIMIT, "truncate"), None)
-            watch.reads(status)
+            fd = theirs[-1]
         else:
             feeds.append(feed := Feed(arg.data, later=arg.gate))
-            on_failure.callback(feed.close)
+            undo.append(feed.close)
             fd = feed.read_end
         argv[arg.index] = f"{arg.prefix}{fd}"
         fds.append(fd)
     return tuple(argv), status, feeds, fds
 
 
-def _start_guard(launch: Launch, on_failure: ExitStack) -> tuple[Guard, WriteEnd] | None:
+def _start_guard(launch: Launch, undo: list[Callable[[], object]]) -> tuple[Guard, WriteEnd] | None:
     if not launch.guard:
         return None
     lifeline = Feed(hold=True)
-    on_failure.callback(lifeline.close)
+    undo.append(lifeline.close)
     null = os.open(os.devnull, os.O_RDWR)
     try:
         start = Start(
@@ -395,7 +406,7 @@ def _start_guard(launch: Launch, on_failure: ExitStack) -> tuple[Guard, WriteEnd
     finally:
         os.close(null)
     lifeline.drop_read_end()
-    on_failure.callback(guard.kill)
+    undo.append(guard.kill)
     return guard, lifeline
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from anyspawn._model import Cleanup, Command, Completed, Launch, Overflow
+from anyspawn._spawn.diagnose import HOST_ERRORS
 from anyspawn._spawn.phase import Why
 from anyspawn.exceptions import (
     ExitError,
@@ -21,6 +23,9 @@ from anyspawn.exceptions import (
 from anyspawn.supervisor.protocol import Report
 
 __all__ = ["Seen", "merged_here", "outcome", "with_reached"]
+
+_LONGEST = 128 * 1024
+"""Bytes of a text that no program is given (MAX_ARG_STRLEN in execve(2))."""
 
 
 @frozen(kw_only=True)
@@ -154,6 +159,9 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
             )
         case Why.CLOSED:
             return None  # it was ended because it was no longer wanted
+    if report is not None and report.not_started and _is_too_long(command):
+        message = f"{program!r} was not started: {HOST_ERRORS[errno.E2BIG]}"
+        return NotStartedError(message, kind="too_long")
     if report is not None and launch.task is not None:
         error = launch.task.explain(completed, report)
     else:
@@ -161,6 +169,12 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
         error = launch.explain(said, seen.status) if launch.explain is not None else None
     error = error or _judge_status(launch, program, completed.returncode)
     return with_reached(error, seen.reached)
+
+
+def _is_too_long(command: Command) -> bool:
+    """Whether Linux executes no program with one of these arguments and variables."""
+    env = (f"{name}={value}" for name, value in command.env.known().items())
+    return any(len(os.fsencode(text)) >= _LONGEST for text in (*command.argv, *env))
 
 
 def _judge_status(launch: Launch, program: str, code: int | None) -> SpawnError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 __all__ = ["NEXT", "Event", "Phase", "State", "Why"]
 
@@ -77,4 +77,4 @@ class State:
         """
         phase = NEXT[self.phase, event]
         # A callback's exception reaches the caller, whatever came first.
-        return evolve(self, phase=phase, why=why if why is Why.RAISED else self.why or why)
+        return State(phase, why if why is Why.RAISED else self.why or why)

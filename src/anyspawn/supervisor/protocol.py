@@ -85,6 +85,11 @@ class Report:
         return self.begun and self.unstarted is None
 
     @property
+    def not_started(self) -> bool:
+        """Whether the supervisor said that it could not start the command."""
+        return not self.started and (self.unstarted is not None or self.exit_status is not None)
+
+    @property
     def listens(self) -> bool:
         """Whether a resident heeds words about the command: it has read a long stdin to its end."""
         return self.begun and (not self.send or self.took)

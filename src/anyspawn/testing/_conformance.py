@@ -24,6 +24,7 @@ from anyspawn import (
     OutputLimitError,
     Process,
     Sandbox,
+    SpawnError,
     SpawnTimeoutError,
     TransportError,
 )
@@ -413,6 +414,17 @@ class SandboxConformance:
     async def test_a_program_that_is_none(self, sandbox: Sandbox) -> None:
         """What cannot be executed was not started."""
         self.is_not_started(await self.run(sandbox, "/etc/passwd"), "not_executable", 126)
+
+    async def test_what_no_program_can_be_given(self, sandbox: Sandbox) -> None:
+        """An argument or a variable of more than the system takes keeps it from being started."""
+        long = "x" * 140_000
+        for done in (
+            await self.run(sandbox, "true", long),
+            await self.run(sandbox, "true", env={"LONG": long}),
+        ):
+            assert isinstance(done.error, NotStartedError if self.knows_start else SpawnError), done
+            if isinstance(done.error, NotStartedError):
+                assert (done.error.kind, done.error.exit_code) == ("too_long", 126)
 
     async def test_a_folder_that_is_missing(self, sandbox: Sandbox) -> None:
         """The program was not started, and its name is not blamed."""
