@@ -1,5 +1,5 @@
 """Plots as SVG text: lines on logarithmic axes, and panels of samples over time. No library is
-needed, nor any drift in files.
+needed. They take the colour of the text around them, light or dark.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ _PANEL = 84
 def _svg(width: int, height: int, title: str, parts: list[str]) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>'
+        f'font-family="sans-serif" font-size="12" fill="currentColor" color="#777">'
+        f"<title>{escape(title)}</title>"
         f'<text x="12" y="20" font-size="14" font-weight="bold">{escape(title)}</text>'
     )
     return "\n".join([head, *parts, "</svg>\n"])
 
 
 def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(words)}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _line(points: Points, colour: str, *, dashed: bool = False) -> str:
@@ -47,7 +45,10 @@ def _line(points: Points, colour: str, *, dashed: bool = False) -> str:
 
 
 def _grid(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#ddd"/>'
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+        'stroke="currentColor" stroke-opacity="0.25"/>'
+    )
 
 
 def _decades(values: list[float]) -> list[float]:

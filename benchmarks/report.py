@@ -19,30 +19,46 @@ _STDIN = {"closed": "", "open": " ¹", "none": " ²"}
 _INTRO = """\
 # Benchmarks
 
-`nox -s bench` measures anyspawn beside what one would use instead, all in one run, and writes this page, its plots and
-[the figures as JSON](benchmarks/results.json). Give it `-- --quick` for a few minutes' look, `-- --only local` (or another place, or
-several) for a part, `-- --render` to write the page again from the JSON. A place that this machine does not have is left out, and named.
-
-How it is measured:
-
-- Each place and event loop is a process of its own. In each round every peer takes its turn, each round begins with another
-  one, and ratios are taken within a round: a machine whose speed drifts favours nobody. "x" is how many times the calls/s of the
-  table's first peer a peer makes: the median (least .. most) of the rounds.
-- A call is 1 KiB through `cat`. ¹ This peer can send stdin but not close it: `head -c 1024` of 1 KiB stands for `cat`. ² This peer sends no stdin:
-  the program writes 1 KiB by itself, which is less work.
-- Blocking libraries run in threads, 64 at most, as an async program has to run them. A time limit for a command is the peer's own, if it has one;
-  if not, the caller gives up waiting, which is all that an async program can do.
-- *Calls apart* are made one at a time, a second after each other, and the seconds between them do not count: what has something started
-  ahead has had the time for it. *Calls in a burst* are five, one after the other, after such a second. Calls in flight are kept up for 0.7 s, of which what is started
-  ahead serves a part; for longer, calls come as fast as docker makes containers. What starts something ahead makes ready again before the next peer has its turn.
-- Each answer's length is looked at. A peer that loses output has failed the case, and is shown so.
-- Memory and behaviour are seen in a process for each peer. Memory is the most that this process and all that it
-  started on this host held together, 16 calls in flight or during one large output. Processes left over are counted everywhere on the machine, in containers too.
-- *Timeout*: three processes that do not end, one of them in a session of its own. *Held*: a program that ends at once and leaves a child
-  that holds its stdout. *Killed*: the caller gets SIGKILL while the three processes run; they are counted when 5 s are over, or none is left.
-  "n left" are processes that still ran after the call had ended. A call that has not ended 5 s after its timeout "did not return".
+How fast is anyspawn beside the tool that you would use instead, and what does each of them leave behind? All of them were measured in one
+run, on one machine. The first plots show calls a second; higher is better, and the scales are logarithmic. Solid lines are
+anyspawn's, dashed lines are the others'.
 """
-"""What a page begins with."""
+"""What the page begins with."""
+_LEFT = """\
+## What each leaves behind
+
+How many processes still run after a call that went wrong:
+
+- **timeout**: the program is three processes that do not exit, one of them in a session of its own. The call's time is up.
+- **held**: the program exits at once, but leaves a child that holds its stdout.
+- **killed**: the caller is killed by SIGKILL while the three processes run. They are counted after 5 s, or as soon as none is left.
+
+A call that has not returned 5 s after its timeout "did not return".
+"""
+_METHOD = """\
+## How it is measured
+
+`nox -s bench` measures, and writes this page, its plots and [the figures as JSON](benchmarks/results.json). `-- --quick` takes a few minutes and
+`-- --only local` measures one place; both write to `build/bench` instead. `-- --render` writes the page again from the JSON. A place that the
+machine does not have is left out, and named.
+
+- **Rounds.** Each place and event loop is a process of its own. Every peer has a turn in each round, and each round begins with another peer. Ratios are
+  taken within a round, so a machine whose speed drifts favours nobody. "x" is how many times the calls/s of the table's first peer a peer
+  makes: the median (least .. most) of the rounds.
+- **A call** sends 1 KiB through `cat`. ¹ This peer can send stdin but cannot close it, so `head -c 1024` stands for `cat`. ² This peer sends no
+  stdin: the program writes 1 KiB by itself, which is less work.
+- **Blocking libraries** run in threads, 64 at most. If a peer has a timeout of its own, that is used. If it has none, the caller stops waiting, which is
+  all that an async program can do.
+- **Calls apart** are made one at a time, a second after each other; the seconds between them do not count. A peer that starts something ahead has had the
+  time for it. **Calls in a burst** are five, one after the other, after such a second. Other calls are kept up for 0.7 s, of which
+  what was started ahead serves a part; over a longer time calls come as fast as docker makes containers.
+- **Lost output.** The length of each answer is checked. A peer that loses output has failed the case.
+- **Memory** is the most that the caller and everything that it started on this host held together, with 16 calls in flight or during one large
+  output, in a process for each peer.
+- **Processes left over** are counted everywhere on the machine, in containers too.
+"""
+_FIRST = ("local", "docker_exec", "kubectl_exec")
+"""The places whose plots the page begins with."""
 
 
 def render(found: Found) -> str:
@@ -72,21 +88,51 @@ def render_plots(found: Found) -> dict[str, str]:
 
 
 def _page(found: Found) -> Iterator[str]:
-    about = found["about"]
+    places = found["places"]
     yield _INTRO
-    yield f"Seen on {about['day']}: {about['cores']} cores, {about['system']}, Python {about['python']}, docker {about['docker'] or _NONE}, "
+    first = [name for name in _FIRST if places.get(name, {}).get("rows")]
+    for name in first:
+        yield _plot(name, places[name])
+    yield _LEFT
+    yield from _leftovers(places)
+    yield "## Where anyspawn is slower\n"
+    yield from _behind(found)
+    yield "## Aims\n"
+    yield from _table(["aim", "seen", ""], _aims(found))
+    for name, place in places.items():
+        yield from _place(name, place, plot=name not in first)
+    yield _METHOD
+    about = found["about"]
+    yield f"Measured on {about['day']}: {about['cores']} cores, {about['system']}, Python {about['python']}, docker {about['docker'] or _NONE}, "
     yield f"Kubernetes {about['kubernetes'] or _NONE}, load at the start {about['load']}; {found['minutes']:.0f} minutes. {_extent(found)}"
     yield (
         "Versions: "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + ".\n"
+        + "."
     )
-    yield "## Aims\n"
-    yield from _table(["aim", "seen", ""], _aims(found))
-    yield "## Where anyspawn is behind\n"
-    yield from _behind(found)
-    for name, place in found["places"].items():
-        yield from _place(name, place)
+
+
+def _plot(name: str, place: Found) -> str:
+    return f"![{place['title']}: calls/s by calls in flight](benchmarks/{name}.svg)\n"
+
+
+def _leftovers(places: dict[str, Found]) -> Iterator[str]:
+    """Return a table of all places' peers, with what each left in each case."""
+    rows = []
+    for place in places.values():
+        for peer, seen in place.get("probes", {}).items():
+            cells = [_left(case, seen.get(case)) for case in ("timeout", "held", "killed")]
+            if any(cell != _NONE for cell in cells):
+                rows.append([place["title"], peer, *cells])
+    yield from _table(["where", "peer", "timeout", "held", "killed"], rows)
+
+
+def _left(case: str, seen: Found | None) -> str:
+    if seen is None or "left" not in seen:
+        return _NONE
+    left = f"**{seen['left']}**" if seen["left"] else "0"
+    late = case != "killed" and "did not return" in seen["outcome"]
+    return f"{left}, did not return" if late else left
 
 
 def _extent(found: Found) -> str:
@@ -159,15 +205,15 @@ def _behind(found: Found) -> Iterator[str]:
                 if ahead:
                     names = ", ".join(f"{peer} ({ratio:.2f}x)" for ratio, peer in ahead)
                     lost.append([place["title"], own["peer"], own["loop"], own["case"], names])
-    yield "Every case in which another peer made more calls/s than this mode of anyspawn in the same rounds, and by how much.\n"
+    yield "Every case in which another peer made more calls/s than this mode of anyspawn in the same rounds, and by how much:\n"
     yield from _table(["where", "mode", "loop", "in flight", "faster, by"], lost)
 
 
-def _place(name: str, place: Found) -> Iterator[str]:
+def _place(name: str, place: Found, *, plot: bool) -> Iterator[str]:
     yield f"## {place['title']}\n"
     loops = list(dict.fromkeys(row["loop"] for row in place.get("rows", [])))
-    if loops:
-        yield f"![{place['title']}: calls/s by calls in flight](benchmarks/{name}.svg)\n"
+    if loops and plot:
+        yield _plot(name, place)
     for loop in loops:
         yield f"{loop}:\n"
         yield from _speed(place, [row for row in place["rows"] if row["loop"] == loop])

@@ -39,13 +39,13 @@ def render(found: dict[str, Any]) -> str:
     about = found["about"]
     text = [
         "# Soak\n",
-        "`nox -s soak` makes 20,000 calls (`-- --calls N` for another number) at every sandbox that this machine has, drawn at random: programs that",
-        "end well, fail, get a signal, do not exist, write too much, hold their streams, do not end, or are cancelled at any moment. Each outcome",
-        "must be the right one. Between batches, with nothing in flight, it counts what the process holds and what is left on the machine, in",
-        "containers and pods too; it fails if anything grew, or is still there when everything is closed.\n",
-        f"Seen on {about['day']}: {found['calls']} calls in {found['minutes']:.1f} minutes, {about['cores']} cores, Python {about['python']}, seed {found['seed']}.\n",
+        "Does anything grow or stay behind after thousands of calls that go wrong? `nox -s soak` makes 20,000 calls (`-- --calls N` for another number), drawn at",
+        "random, in every sandbox that the machine has. Their programs exit, fail, are killed by a signal, do not exist, write too much, hold their streams,",
+        "do not exit, or are cancelled at any moment. Each outcome must be the right one. Between batches, with no call in flight, the soak counts what the",
+        "process holds and what is left on the machine, in containers and pods too. It fails if anything grew, or is left when everything is closed.\n",
+        f"Measured on {about['day']}: {found['calls']} calls in {found['minutes']:.1f} minutes, {about['cores']} cores, Python {about['python']}, seed {found['seed']}.\n",
         "![What was held, over the calls](benchmarks/soak.svg)\n",
-        "| | " + " | ".join(LABELS.values()) + " | calls that ended otherwise than they should |",
+        "| | " + " | ".join(LABELS.values()) + " | wrong outcomes |",
         "| --- " * (len(LABELS) + 2) + "|",
     ]
     for loop, seen in found["loops"].items():
@@ -68,7 +68,7 @@ def render(found: dict[str, Any]) -> str:
     ]
     text += [
         "",
-        "Not as it should be:\n" if problems else "Nothing grew and nothing was left.",
+        "Problems:\n" if problems else "Nothing grew and nothing was left.",
         *problems,
         "",
     ]

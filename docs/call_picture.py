@@ -21,18 +21,18 @@ def picture() -> str:
     parts = [
         (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 330" '
-            'font-family="sans-serif" font-size="13" role="img" aria-label="The phases of a call">'
+            'font-family="sans-serif" font-size="13" role="img" color="#777" aria-label="The phases of a call">'
         ),
         (
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" '
-            'markerHeight="8" orient="auto"><path d="M0 0 8 4 0 8z" fill="#888"/></marker></defs>'
+            'markerHeight="8" orient="auto"><path d="M0 0 8 4 0 8z" fill="currentColor"/></marker></defs>'
         ),
     ]
     for phase, left in PLACES.items():
         parts.append(
             f'<rect x="{left}" y="{TOP}" width="{WIDTH}" height="40" rx="8" fill="none" '
-            f'stroke="#888" stroke-width="2"/><text x="{left + WIDTH / 2}" y="{TOP + 25}" '
-            f'text-anchor="middle" fill="#888" font-weight="bold">{phase.name}</text>'
+            f'stroke="currentColor" stroke-width="2"/><text x="{left + WIDTH / 2}" y="{TOP + 25}" '
+            f'text-anchor="middle" fill="currentColor" font-weight="bold">{phase.name}</text>'
         )
     above, below = TOP, TOP + 40
     for (phase, event), following in NEXT.items():
@@ -52,9 +52,9 @@ def picture() -> str:
             line = f"M{start} {edge} V{y} H{stop} V{edge}"
             y += -6 if over else 16
         parts.append(
-            f'<path d="{line}" fill="none" stroke="#888" stroke-width="1.5" '
+            f'<path d="{line}" fill="none" stroke="currentColor" stroke-width="1.5" '
             'marker-end="url(#tip)"/>'
-            f'<text x="{x}" y="{y}" text-anchor="middle" fill="#888">{SAYS[event]}</text>'
+            f'<text x="{x}" y="{y}" text-anchor="middle" fill="currentColor">{SAYS[event]}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
 

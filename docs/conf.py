@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from anyspawn.config import json_schema
@@ -13,9 +19,20 @@ from anyspawn.config import json_schema
 project = "anyspawn"
 author = "The anyspawn authors"
 copyright = author  # noqa: A001  Sphinx's name for it
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 html_theme = "furo"
 html_title = "anyspawn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+copybutton_prompt_text = r"\$ |> "
+copybutton_prompt_is_regexp = True  # what commands print is not copied
+myst_enable_extensions = ["colon_fence"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
@@ -80,5 +97,83 @@ def _form(schema: dict[str, Any]) -> str:
     return names[schema["type"]]
 
 
+NAMES = {
+    name: f"{module}.{name}"
+    for module in (
+        "anyspawn.argv",
+        "anyspawn.testing",
+        "anyspawn.containers",
+        "anyspawn.config",
+        "anyspawn.tools",
+        "anyspawn.hooks",
+        "anyspawn",
+    )
+    for name in importlib.import_module(module).__all__
+}
+"""Public names, and where they stand."""
+
+
+class LinkNames(SphinxTransform):
+    """Links each public name to its reference, where it first stands on a page, outside of
+    headings and other links.
+    """
+
+    default_priority = 500
+
+    def apply(self, **_kwargs: Any) -> None:
+        linked = set()
+        for literal in list(self.document.findall(nodes.literal)):
+            found = re.fullmatch(
+                r"(?:anyspawn\.(?:[a-z]+\.)?)?(\w+)(?:\(.*\)|\.\w+)?", literal.astext()
+            )
+            if found is None or found[1] not in NAMES or found[1] in linked:
+                continue
+            above = literal.parent
+            while above is not None and not isinstance(above, nodes.title | nodes.reference):
+                above = above.parent
+            if above is None:
+                linked.add(found[1])
+                link = addnodes.pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=NAMES[found[1]],
+                    refdoc=self.env.docname,
+                )
+                literal.replace_self(link)
+                link += literal
+
+
+class PlainTypes(SphinxPostTransform):
+    """Shows a type as its name, where autodoc leaves a tilde and its module in front of it."""
+
+    default_priority = 900
+
+    def run(self, **_kwargs: Any) -> None:
+        for text in list(self.document.findall(nodes.Text)):
+            named = re.sub(r"~(?:\w+\.)+(?=\w)", "", text)
+            if named != text:
+                text.parent.replace(text, nodes.Text(named))
+
+
+class DrawnPictures(SphinxPostTransform):
+    """Puts pictures that take the colour of the text into the page, so that they follow its
+    light or dark mode.
+    """
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **_kwargs: Any) -> None:
+        for image in list(self.document.findall(nodes.image)):
+            path = Path(self.app.srcdir, image["uri"])
+            if path.suffix == ".svg" and "currentColor" in (text := path.read_text("utf-8")):
+                drawn = text.replace("<svg ", '<svg class="drawn" ', 1)
+                image.replace_self(nodes.raw("", drawn, format="html"))
+
+
 def setup(app: Sphinx) -> None:
+    app.add_transform(LinkNames)
+    app.add_post_transform(PlainTypes)
+    app.add_post_transform(DrawnPictures)
     app.add_directive("config-fields", ConfigFields)

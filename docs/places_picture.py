@@ -19,7 +19,7 @@ GROUPS = {
         "KubectlExec": "pods that run already",
     },
 }
-WIDTH, HEIGHT, ROW, LEFT, WALL = 760, 330, 42, 300, 740
+WIDTH, HEIGHT, ROW, LEFT, WALL = 760, 294, 34, 300, 740
 
 
 def picture() -> str:
@@ -41,7 +41,7 @@ def picture() -> str:
     ]
     y = 10.0
     for group, places in GROUPS.items():
-        height = 22 + ROW * len(places) - 12
+        height = 14 + ROW * len(places)
         parts += [
             (
                 f'<rect x="{LEFT}" y="{y}" width="{WALL - LEFT}" height="{height}" rx="8" fill="none" '
@@ -50,7 +50,7 @@ def picture() -> str:
             _text(WALL - 10, y + 18, group, "end", weak=True),
         ]
         for number, (name, what) in enumerate(places.items()):
-            line = y + 24 + number * (ROW - 8)
+            line = y + 24 + number * ROW
             parts += [
                 (
                     f'<path d="M180 {middle} C 240 {middle}, 230 {line} {LEFT + 6} {line}" '
