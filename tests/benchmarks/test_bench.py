@@ -210,6 +210,21 @@ def test_losses_and_failures_are_on_the_page():
     assert "at most 15 ms | 10.0 | met |" in page
 
 
+def test_the_page_begins_with_plots_and_what_is_left():
+    """Plots, what each peer leaves, where anyspawn is slower, the rest, and the method last."""
+    page = report.render(FOUND)
+    order = [
+        "![On this host: calls/s",
+        "## What each leaves behind",
+        "## Where anyspawn is slower",
+        "## Aims",
+        "## On this host",
+        "## How it is measured",
+    ]
+    assert sorted(order, key=page.index) == order
+    assert "**3**, did not return" in page
+
+
 def test_a_whole_run_is_written(tmp_path, monkeypatch):
     """Page, figures and plots are written, and the figures are what was found."""
     monkeypatch.setattr(command, "measure", lambda names, settings: FOUND)

@@ -80,8 +80,8 @@ class Box:
         Args:
             cwd: A path inside, relative to ``workdir``, which is the default.
             user: Who runs it, by name or number, in a container. Default: the sandbox's.
-            argv, stdin, env, timeout, wait_delay, grace, output_limit, overflow, merge_stderr,
-                on_output, check: As for `anyspawn.spawn`.
+            argv, stdin, env, timeout, wait_delay, grace: As for `anyspawn.spawn`.
+            output_limit, overflow, merge_stderr, on_output, check: As for `anyspawn.spawn`.
 
         Returns:
             The outcome. A failure stands in its ``error``, unless ``check`` is set.
