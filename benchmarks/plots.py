@@ -20,7 +20,7 @@ _COLOURS = (
     "#7f7f7f",
     "#bcbd22",
 )
-_WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND, _BOTTOM = 760, 380, 64, 34, 240, 44
+_WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND, _BOTTOM = 820, 380, 64, 34, 300, 44
 _PANEL = 84
 
 

@@ -123,7 +123,8 @@ def _leftovers(places: dict[str, Found]) -> Iterator[str]:
         for peer, seen in place.get("probes", {}).items():
             cells = [_left(case, seen.get(case)) for case in ("timeout", "held", "killed")]
             if any(cell != _NONE for cell in cells):
-                rows.append([place["title"], peer, *cells])
+                before = {row[0] for row in rows}
+                rows.append(["" if place["title"] in before else place["title"], peer, *cells])
     yield from _table(["where", "peer", "timeout", "held", "killed"], rows)
 
 
