@@ -157,6 +157,6 @@ async def wrong(box):
     """What cannot be is said before anything starts."""
     with pytest.raises(TypeError):
         await box.spawn("ls")
-    if not hasattr(box._place.sandbox, "user"):
+    if not box._place.sandbox.takes_user:
         with pytest.raises(ConfigError, match="user"):
             await box.spawn(["true"], user="nobody")

@@ -66,6 +66,7 @@ async def spawn(
     stdin: bytes | bytearray | memoryview | None = _default(b""),
     env: Mapping[str, str] | Iterable[str] = _default(()),
     cwd: StrPath | None = _default(None),
+    user: str | None = _default(None),
     timeout: Timeout = _default("default"),
     wait_delay: float = _default(0.5),
     grace: float = _default(0.0),
@@ -94,6 +95,8 @@ async def spawn(
         env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
             ``KEY`` looked up on the host at call time (dropped where unset there).
         cwd: The program's working directory. Default: the caller's, or the sandbox's own.
+        user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
+            A sandbox that cannot choose refuses it with a `ConfigError`. Default: the sandbox's.
         timeout: Seconds from the call to the end of the program, waiting for a free place included.
             Left out: the sandbox's ``default_timeout``, 10 s. ``None``: no limit.
         wait_delay: Seconds to wait, once the program has exited, for its output streams to be
@@ -125,6 +128,7 @@ async def spawn(
         "stdin": stdin,
         "env": env,
         "cwd": cwd,
+        "user": user,
         "timeout": timeout,
         "wait_delay": wait_delay,
         "grace": grace,
@@ -146,6 +150,7 @@ def open_process(
     sandbox: Sandbox | str | None = None,
     env: Mapping[str, str] | Iterable[str] = _default(()),
     cwd: StrPath | None = _default(None),
+    user: str | None = _default(None),
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
     merge_stderr: bool = _default(False),
@@ -161,7 +166,7 @@ def open_process(
             are given on it), of which ``stdin`` and the fields about output are `spawn`'s and are
             left out.
         sandbox: Where it runs: a sandbox, or the name of a mode. Default: `Direct`.
-        env, cwd: As for `spawn`.
+        env, cwd, user: As for `spawn`.
         timeout: Seconds that it has to start, waiting for a free place included; it then runs as
             long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         grace: Seconds between SIGTERM and SIGKILL where it still runs when the block is left.
@@ -178,6 +183,7 @@ def open_process(
     fields = {
         "env": env,
         "cwd": cwd,
+        "user": user,
         "timeout": timeout,
         "grace": grace,
         "merge_stderr": merge_stderr,
@@ -206,6 +212,7 @@ async def start_process(
     sandbox: Sandbox | str | None = None,
     env: Mapping[str, str] | Iterable[str] = _default(()),
     cwd: StrPath | None = _default(None),
+    user: str | None = _default(None),
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
     merge_stderr: bool = _default(False),
@@ -217,8 +224,8 @@ async def start_process(
     forgotten.
 
     Args:
-        argv, sandbox, env, cwd, timeout, grace, merge_stderr: As for `open_process`; ``grace``
-            counts at `Process.aclose`.
+        argv, sandbox, env, cwd, user, timeout, grace, merge_stderr: As for `open_process`;
+            ``grace`` counts at `Process.aclose`.
 
     Returns:
         The live process, which has started.
@@ -232,6 +239,7 @@ async def start_process(
     fields = {
         "env": env,
         "cwd": cwd,
+        "user": user,
         "timeout": timeout,
         "grace": grace,
         "merge_stderr": merge_stderr,

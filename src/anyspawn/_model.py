@@ -87,6 +87,18 @@ def _to_path(value: str | os.PathLike[str] | None) -> str | None:
     return path
 
 
+def _to_user(value: str | None) -> str | None:
+    if value is None:
+        return None
+    user = check_text(value, "user")
+    if not re.fullmatch("[^-:][^:]*(:[^:]+)?", user):
+        raise ValueError(
+            f"user must be a name or a number, with or without a group, such as nobody or "
+            f"1000:1000, not {user!r}"
+        )
+    return user
+
+
 def _to_env(value: Mapping[str, str | None] | Iterable[str]) -> Env:
     return value if isinstance(value, Env) else Env(value)
 
@@ -172,6 +184,8 @@ class Command:
         env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
             ``KEY`` looked up on the host at call time (dropped where unset there).
         cwd: The program's working directory. Default: the caller's.
+        user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
+            A sandbox that cannot choose refuses it with a `ConfigError`. Default: the sandbox's.
         timeout: Seconds from the call to the end of the program, waiting for a free place included.
             Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed
@@ -200,6 +214,7 @@ class Command:
     stdin: bytes | None = field(default=b"", kw_only=True, converter=_to_stdin, repr=_size)
     env: Env = field(default=Env(), kw_only=True, converter=_to_env)
     cwd: str | None = field(default=None, kw_only=True, converter=_to_path)
+    user: str | None = field(default=None, kw_only=True, converter=_to_user)
     timeout: Timeout = field(default="default", kw_only=True, converter=_to_timeout)
     wait_delay: float = field(default=0.5, kw_only=True, validator=_seconds)
     grace: float = field(default=0.0, kw_only=True, validator=_seconds)
@@ -396,6 +411,8 @@ class Launch:
         inherit_env: Merge ``env`` over the host's variables (default), or let ``env`` be all there
             is.
         cwd: The local working directory. Default: the caller's.
+        user: Whose the local process is, and which group's, by number, without other groups; only
+            root's can be another's. Default: the caller's.
         stdin: What the local process reads; ``None`` shares the caller's standard input.
         task: There is a supervisor at the other end, which is told this instead of ``stdin``. Its
             words are taken out of the output, and its stdin stays open until the work is over or
@@ -443,6 +460,7 @@ class Launch:
     env: Env = field(default=Env(), converter=_to_env)
     inherit_env: bool = True
     cwd: str | None = field(default=None, converter=_to_path)
+    user: tuple[int, int] | None = None
     stdin: bytes | None = field(default=b"", converter=_to_stdin, repr=_size)
     task: Task | None = None
     fd_args: tuple[FdArg, ...] = ()
@@ -479,6 +497,9 @@ class Launch:
 @runtime_checkable
 class Sandbox(Protocol):
     """Where commands run. `ArgvSandbox` is the easy way to write one.
+
+    What it cannot do for a command, such as have it be another user's, it refuses by a
+    `ConfigError`.
 
     A sandbox may also have ``async def aclose(self) -> None``.
     """

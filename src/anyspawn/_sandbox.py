@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio
 import attrs
@@ -103,7 +103,13 @@ class ArgvSandbox(ABC):
         default_timeout: Seconds for a command that gives no timeout. Default 10.
         max_concurrent: How many commands may run at once; more wait for their turn, on their own
             timeout. ``None``: no limit.
+
+    Attributes:
+        takes_user: `launch` heeds a command's ``user``. Where it does not, a command that has one
+            is a `ConfigError`.
     """
+
+    takes_user: ClassVar[bool] = False
 
     name: str = field(default="argv", validator=config_text)
     default_timeout: float = field(default=10.0, validator=_default_timeout)
@@ -235,7 +241,15 @@ class ArgvSandbox(ABC):
     def _call_of(self, command: Command) -> Iterator[Command]:
         """Give the command with its variables looked up, and an id that no other call has
         meanwhile.
+
+        Raises:
+            ConfigError: The sandbox cannot run it.
         """
+        if command.user is not None and not self.takes_user:
+            raise ConfigError(
+                f"user: {self.name} runs all commands as the same user; leave it out, or use a "
+                "sandbox that can choose, such as DockerExec"
+            )
         env = command.env.look_up(os.environ)
         if env is not command.env:
             command = attrs.evolve(command, env=env)

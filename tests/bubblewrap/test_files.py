@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import anyspawn
-from anyspawn import Bubblewrap, Cleanup, ConfigError, spawn
+from anyspawn import Bubblewrap, Cleanup, ConfigError, NotStartedError, spawn
 from anyspawn.sandboxes._etc import etc_folder
 from machine import bubblewrap_works
 
@@ -260,12 +260,39 @@ async def test_another_user(open_folder, resident):
 
 @pytest.mark.parametrize(
     ("user", "words"),
-    [("no-such-user", "no user"), ("0:no-such-group", "no group"), ("", "empty"), ("-x", "'-'")],
+    [("no-such-user", "no user"), ("0:no-such-group", "no group")],
 )
 async def test_a_user_that_there_is_not(user, words):
-    """Is an error that names the field, before anything starts."""
+    """Is a kind of its own, the sandbox's or the command's."""
+    for options in ({"sandbox": Bubblewrap(user=user)}, {"sandbox": Bubblewrap(), "user": user}):
+        done = await spawn(["true"], **options)
+        assert isinstance(done.error, NotStartedError), done
+        assert done.error.kind == "user"
+        assert words in str(done.error)
+
+
+@pytest.mark.parametrize(("user", "words"), [("", "empty"), ("-x", "'-'")])
+def test_a_user_that_is_no_name(user, words):
+    """Is an error that names the field."""
     with pytest.raises(ConfigError, match=f"user.*{words}"):
-        await spawn(["true"], sandbox=Bubblewrap(user=user))
+        Bubblewrap(user=user)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_a_user_of_a_command(resident):
+    """Is the command's alone, in place of the sandbox's; sandboxes started ahead are not shared
+    with others.
+    """
+    async with Bubblewrap(user="12345:12346", resident=resident) as sandbox:
+        for _ in range(2):
+            for user, ids in ((None, "12345 12346"), ("1:2", "1 2"), ("nobody", "65534 65534")):
+                done = await spawn(
+                    ["sh", "-c", "echo $(id -u) $(id -g)"], sandbox=sandbox, user=user
+                )
+                assert done.text == f"{ids}\n", done
+        done = await spawn(["sleep", "999"], sandbox=sandbox, user="1:2", timeout=1)
+        assert done.cleanup is Cleanup.CONFIRMED
 
 
 @pytest.mark.parametrize("resident", [0, 1], ids=["one for each", "kept"])

@@ -530,9 +530,14 @@ async def test_settings(busybox):
     sandbox = DockerExec(busybox, user="1234:5678", workdir="/etc", resident=0)
     assert (await run(sandbox, "sh", "-c", "id -u; id -g; pwd")).stdout == b"1234\n5678\n/etc\n"
     assert (await run(sandbox, "pwd", cwd="/tmp")).stdout == b"/tmp\n"
-    done = await run(attrs.evolve(sandbox, user="no-such-user"), "true")
-    assert isinstance(done.error, TransportError)
-    assert "correct user" in str(done.error)
+    assert (await run(sandbox, "id", "-u", user="4321")).stdout == b"4321\n"
+    for supervisor in ("auto", "off"):
+        for user in ("no-such-user", "0:no-such-group"):
+            other = attrs.evolve(sandbox, workdir=None, supervisor=supervisor)
+            done = await run(other, "true", user=user)
+            assert isinstance(done.error, NotStartedError), done
+            assert (done.error.kind, done.stdout) == ("user", b"")
+            assert "correct user" in str(done.error)
     done = await run(
         sandbox, "sh", "-c", "setsid sleep 999 & echo ready; sleep 999", output_limit=5
     )

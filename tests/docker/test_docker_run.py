@@ -269,7 +269,6 @@ async def test_out_of_memory():
             "No such image: no-such-image:1; pull the image first, or set pull",
         ),
         (DockerRun("busybox", extra_args=["--no-such-flag"]), "correct extra_args"),
-        (DockerRun("busybox", user="no-such-user"), "correct user"),
         (DockerRun("busybox", network="no-such-network"), "network"),
         (DockerRun("busybox", docker_path="no-such-docker"), "install the docker CLI"),
         (DockerRun("Not A Name"), "invalid reference format"),
@@ -282,6 +281,31 @@ async def test_docker_cannot_run_it(sandbox, words):
     assert words in str(done.error)
     assert done.error.started is False
     assert done.returncode is None
+
+
+async def test_a_user_of_a_command(box):
+    """Is the command's alone, in place of the sandbox's; one that the image does not have is a kind
+    of its own.
+    """
+    whose = attrs.evolve(box, user="1234:5678")
+    async with whose:
+        for user, ids in ((None, "1234 5678"), ("4321", "4321 0"), ("nobody", "65534 65534")):
+            done = await run("sh", "-c", "echo $(id -u) $(id -g)", sandbox=whose, user=user)
+            assert done.text == f"{ids}\n", done
+        for user in ("no-such-user", "0:no-such-group"):
+            done = await run("true", sandbox=whose, user=user)
+            assert isinstance(done.error, NotStartedError), done
+            assert done.error.kind == "user"
+            assert "correct user" in str(done.error)
+
+
+async def test_one_stream_without_a_sh():
+    """Docker would not keep the order: the image has to have a sh, and the error says that."""
+    sandbox = DockerRun("distroless", default_timeout=60)
+    done = await run("/busybox/true", merge_stderr=True, sandbox=sandbox)
+    assert isinstance(done.error, TransportError), done
+    assert (done.error.kind, done.error.started) == ("shell", False)
+    assert "merge_stderr" in str(done.error)
 
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "unix:///nowhere/docker.sock"])

@@ -59,9 +59,9 @@ async def test_a_call(box, client):
     assert b"No such file" in done.stderr
     assert (done.returncode, done.cleanup) == (7, Cleanup.NOT_NEEDED)
     assert isinstance(done.error, ExitError)
-    both = "for i in 1 2 3; do echo $i; echo e$i >&2; done"
-    done = await run(box, "sh", "-c", both, merge_stderr=True)
-    assert (done.text, done.stderr) == ("1\ne1\n2\ne2\n3\ne3\n", b"")
+    both = "id -u; for i in 1 2 3; do echo $i; echo e$i >&2; done; id -g"
+    done = await run(box, "sh", "-c", both, merge_stderr=True, user="1234:5678")
+    assert (done.text, done.stderr) == ("1234\n1\ne1\n2\ne2\n3\ne3\n5678\n", b"")
 
 
 async def test_variables_are_exact_and_nowhere_else(space, box):

@@ -18,7 +18,6 @@ from anyspawn._box.places import Place, place_of
 from anyspawn._call import _to_sandbox
 from anyspawn._env import Env, check_text
 from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
-from anyspawn._sandbox import ArgvSandbox
 from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
 from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError
@@ -79,7 +78,8 @@ class Box:
 
         Args:
             cwd: A path inside, relative to ``workdir``, which is the default.
-            user: Who runs it, by name or number, in a container. Default: the sandbox's.
+            user: Who runs it, by name or number, in a container; with `Direct`, whose folder has to
+                let that user in, where this process is root's. Default: the sandbox's.
             argv, stdin, env, timeout, wait_delay, grace: As for `anyspawn.spawn`.
             output_limit, overflow, merge_stderr, on_output, check: As for `anyspawn.spawn`.
 
@@ -96,6 +96,7 @@ class Box:
             stdin=stdin,
             env=self._env(env),
             cwd=self._path(cwd),
+            user=user,
             timeout=timeout,
             wait_delay=wait_delay,
             grace=grace,
@@ -104,7 +105,7 @@ class Box:
             merge_stderr=merge_stderr,
             on_output=on_output,
         )
-        completed = await self._as(user).spawn(command)
+        completed = await self._place.sandbox.spawn(command)
         return completed.check() if check else completed
 
     def open_process(
@@ -126,11 +127,12 @@ class Box:
             argv,
             env=self._env(env),
             cwd=self._path(cwd),
+            user=user,
             timeout=timeout,
             grace=grace,
             merge_stderr=merge_stderr,
         )
-        return self._as(user).open_process(command)
+        return self._place.sandbox.open_process(command)
 
     async def write_file(
         self, path: StrPath, data: bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -246,15 +248,6 @@ class Box:
     def _env(self, env: Mapping[str, str] | Iterable[str]) -> Env:
         given = Env(env)
         return Env({**self._place.env, **given}) if self._place.env else given
-
-    def _as(self, user: str | None) -> ArgvSandbox:
-        sandbox: Any = self._place.sandbox
-        if user is None:
-            return self._place.sandbox
-        if not hasattr(sandbox, "user"):
-            raise ConfigError(f"user: {sandbox.name} has no other users; leave it out")
-        changed: ArgvSandbox = sandbox._changed(user=user)  # noqa: SLF001  it is one of us
-        return changed
 
     def _path(self, path: StrPath | None, *, what: str = "cwd", follow: bool = True) -> str:
         text = "." if path is None else check_text(os.fspath(path), what)

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -51,6 +51,7 @@ class Start:
 
     Args:
         argv, cwd, env, pass_fds, stdin, stdout, stderr: As for `subprocess.Popen`.
+        user: Whose it is, and which group's, without other groups; ``None``: this process's own.
         dies_with_parent: It asks the kernel to kill it when the thread that started it ends.
     """
 
@@ -61,6 +62,7 @@ class Start:
     cwd: str | None
     env: Mapping[bytes, bytes]
     pass_fds: Sequence[int] = ()
+    user: tuple[int, int] | None = None
     dies_with_parent: bool = False
 
     def by_popen(self) -> subprocess.Popen[bytes]:
@@ -74,6 +76,7 @@ class Start:
             env=self.env,
             pass_fds=self.pass_fds,
             start_new_session=True,
+            **self._whose(),
         )
 
     async def by_anyio(self) -> anyio.abc.Process:
@@ -87,7 +90,13 @@ class Start:
             env=self.env,  # type: ignore[arg-type]  # bytes reach Popen as they are
             pass_fds=self.pass_fds,
             start_new_session=True,
+            **self._whose(),
         )
+
+    def _whose(self) -> dict[str, Any]:
+        if self.user is None:
+            return {}
+        return {"user": self.user[0], "group": self.user[1], "extra_groups": []}
 
 
 class Child:

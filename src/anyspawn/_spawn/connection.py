@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import weakref
@@ -326,6 +327,7 @@ async def open_connection(
             cwd=launch.cwd,
             env=env,
             pass_fds=pass_fds,
+            user=launch.user,
             dies_with_parent=launch.dies_with_parent,
         )
         child, cancelled = await Child.open(start, mark.encode())
@@ -429,9 +431,19 @@ def _not_started(
 ) -> SpawnError:
     if exc.errno not in HOST_ERRORS and (problem := cwd_problem(launch.cwd)):
         return NotStartedError(f"{program!r} was not started: {problem}", kind="cwd")
+    if launch.user is not None and exc.errno in (errno.EPERM, errno.EACCES):
+        return _refused_to_user(launch.user[0], program, exc)
     path = os.fsdecode(env.get(b"PATH", b"")) or os.defpath
     kind, reason = describe(program, launch.cwd, path, exc)
     if launch.runner is None or exc.errno in HOST_ERRORS:
         return NotStartedError(reason, kind=kind)
     reason = f"{reason}; {launch.install}" if launch.install else reason
     return TransportError(reason, started=False, kind="runner")
+
+
+def _refused_to_user(uid: int, program: str, exc: OSError) -> NotStartedError:
+    if exc.errno == errno.EPERM:
+        reason = f"{program!r} was not started: this process cannot become user {uid}"
+        return NotStartedError(reason, kind="user")
+    reason = f"{program!r} is not executable for user {uid}; see its permissions and its folders'"
+    return NotStartedError(reason, kind="not_executable")

@@ -109,8 +109,8 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         argv.append(f"--network={config.network}")
     if config.workdir:
         argv.append(f"--workdir={config.workdir}")
-    if config.user:
-        argv.append(f"--user={config.user}")
+    if user := command.user or config.user:
+        argv.append(f"--user={user}")
     for mount in config.mounts:
         argv += ["-v", mount]
     if config.entrypoint is None:
@@ -187,8 +187,8 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
             )
     if cwd:
         argv.append(f"--workdir={cwd}")
-    if config.user:
-        argv.append(f"--user={config.user}")
+    if user := command.user or config.user:
+        argv.append(f"--user={user}")
     if config.supervisor == "off":
         if command.merge_stderr:
             raise ConfigError(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from anyspawn._model import Completed
-from anyspawn.exceptions import TransportError, TransportKind
+from anyspawn.exceptions import NotStartedError, TransportError, TransportKind
 
 __all__ = [
     "CANNOT_BEGIN",
@@ -17,6 +17,7 @@ __all__ = [
     "events",
     "failure",
     "last_words",
+    "no_user",
     "refused_by_init",
     "refused_by_runtime",
 ]
@@ -50,8 +51,6 @@ _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
         "let this user use the daemon's socket (group docker)",
     ),
     ("invalid reference format", "image", "correct the image's name"),
-    ("unable to find user", "other", "correct user"),
-    ("unable to find group", "other", "correct user"),
     ("unknown flag", "other", "correct extra_args; this client does not know the flag"),
     ("bind source path does not exist", "other", "correct mounts"),
 )
@@ -85,6 +84,12 @@ def refused_by_init(program: str, code: int, said: str) -> int | None:
     if found["why"] and _INITS_STATUS.get(found["why"], 1) != code:
         return None
     return 127 if found["why"] == _MISSING else 126
+
+
+def no_user(said: str) -> NotStartedError | None:
+    """Return the error of a user or a group that the container does not have, if docker says so."""
+    found = re.search("unable to find (?:user|group) .*", said)
+    return NotStartedError(f"{found[0].strip()}; correct user", kind="user") if found else None
 
 
 def refused_by_runtime(said: str) -> int | None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import attrs
 from attrs import Attribute, field, frozen
@@ -45,6 +45,7 @@ from anyspawn.exceptions import (
 from anyspawn.sandboxes._etc import etc_folder
 from anyspawn.sandboxes._residents import ResidentSandbox, started_ahead
 from anyspawn.sandboxes._supervised import explain_report, supervised
+from anyspawn.sandboxes._users import as_root, ids_of
 from anyspawn.supervisor import Report
 
 if TYPE_CHECKING:
@@ -114,31 +115,6 @@ def _filter(value: StrPath) -> str:
 
 def _filter_path(text: str, folder: str) -> str:
     return text if text in ("auto", "required") else host_path(text, folder)
-
-
-def _ids(user: str) -> tuple[int, int]:
-    """Return the numbers of a user and its group: a name or a number, with or without a group.
-
-    Raises:
-        ConfigError: There is no such user or group.
-    """
-    import grp
-    import pwd
-
-    name, _, group = user.partition(":")
-    try:
-        known = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
-        if not name.isdigit():
-            raise ConfigError(f"user: there is no user {name!r}; use a number") from None
-        known = None
-    uid = int(name) if known is None else known.pw_uid
-    if not group:
-        return uid, uid if known is None else known.pw_gid
-    try:
-        return uid, int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"user: there is no group {group!r}; use a number") from None
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
@@ -219,6 +195,7 @@ class Bubblewrap(ResidentSandbox):
         idle_timeout: Seconds after which a sandbox that no command has come for ends. Default 60.
     """
 
+    takes_user: ClassVar[bool] = True
     name: str = field(default="bubblewrap", validator=config_text)
     resident: int = field(default=0, validator=started_ahead)
     readonly: tuple[str | Mapping[str, str], ...] = field(
@@ -295,6 +272,11 @@ class Bubblewrap(ResidentSandbox):
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
         """Give the launch with the bwrap that there is, and its way to the network, if any."""
+        if command.user is not None:
+            theirs = self._changed(user=command.user)
+            async with theirs.place(attrs.evolve(command, user=None), deadline) as launch:
+                yield launch
+            return
         bwrap = _find_bwrap()
         if bwrap is None:
             message = f"there is no bwrap on PATH; {_INSTALL}"
@@ -346,9 +328,11 @@ class Bubblewrap(ResidentSandbox):
     def _ids(self) -> tuple[int, int]:
         """Return the numbers of the user and the group that the sandbox is started by."""
         own = (os.getuid(), os.getgid())
-        ids = own if self.user is None else _ids(self.user)
-        if ids != own and own[0] != 0:
-            raise ConfigError(f"user: only root can start a sandbox as {self.user!r}; leave it out")
+        if self.user is None:
+            return own
+        ids = ids_of(self.user)
+        if ids != own:
+            as_root(self.user, self.name)
         return ids
 
     def _as_user(self, launch: Launch) -> Launch:

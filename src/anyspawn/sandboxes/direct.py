@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from anyspawn._limits import Limits, limits_or_none
 from anyspawn._model import Command, Launch
 from anyspawn._sandbox import ArgvSandbox, config_flag, config_text
 from anyspawn.exceptions import ConfigError
+from anyspawn.sandboxes._users import as_root, ids_of
 
 __all__ = ["Direct"]
 
@@ -31,6 +35,9 @@ class Direct(ArgvSandbox):
     stream (Linux; not with ``inherit_env=False``, where the program has the variables of ``env``
     and no other). One that does neither is beyond this sandbox: use `Bubblewrap`.
 
+    Where this process is root's, a command's ``user`` can be another one: it has that user's and
+    that group's rights, no other group's, and its variables are as they are.
+
     Args:
         inherit_env: Merge a command's ``env`` over the host's variables (default), or let it be all
             there is.
@@ -39,6 +46,7 @@ class Direct(ArgvSandbox):
             alone. Default: as much as this process.
     """
 
+    takes_user: ClassVar[bool] = True
     name: str = field(default="direct", validator=config_text)
     inherit_env: bool = field(default=True, validator=config_flag)
     limits: Limits | None = field(default=None, validator=_limits)
@@ -54,3 +62,14 @@ class Direct(ArgvSandbox):
             mark=self.inherit_env,
             limits=self.limits,
         )
+
+    @asynccontextmanager
+    async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
+        """Give the launch, with the numbers of the command's user."""
+        launch = self.launch(command)
+        if command.user is not None:
+            ids = ids_of(command.user)
+            if ids != (os.geteuid(), os.getegid()):
+                as_root(command.user, self.name)
+                launch = evolve(launch, user=ids)
+        yield launch

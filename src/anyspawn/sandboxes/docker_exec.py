@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import attrs
@@ -29,6 +29,7 @@ from anyspawn.sandboxes._docker import (
     events,
     failure,
     last_words,
+    no_user,
     refused_by_runtime,
 )
 from anyspawn.sandboxes._residents import CLIENT_ENV
@@ -117,6 +118,7 @@ class DockerExec(SupervisedSandbox):
             says so once, and hooks that filter refuse the sandbox. ``trusted``: nobody who would.
     """
 
+    takes_user: ClassVar[bool] = True
     container: str = field(kw_only=False, validator=config_text)
     name: str = field(default="docker_exec", validator=config_text)
     workdir: str | None = field(default=None, validator=optional_text)
@@ -150,7 +152,8 @@ class DockerExec(SupervisedSandbox):
                 remote=True,
                 **fields,
             )
-        user = (f"--user={self.user}",) if self.user else ()
+        whose = command.user or self.user
+        user = (f"--user={whose}",) if whose else ()
         stays = self.resident not in (0, "auto")
         known = known_by(command, stays=stays)
         sweep = (docker, "exec", *user, self.container, "sh", "-c", SWEEP, "anyspawn", *known)
@@ -276,12 +279,14 @@ def _refused(program: str, said: str) -> SpawnError | None:
         if (as_shell := refused_by_runtime(said)) is not None:
             return not_started(program, as_shell)
         return failure(said, None, started=False)
-    return failure(said, None, started=False) if said.startswith("unable to find ") else None
+    return no_user(said) if said.startswith("unable to find ") else None
 
 
 def _explain(completed: Completed, report: Report) -> SpawnError | None:
     if not report.ready and _CWD.search(completed.stderr_text):
         return no_cwd(completed.argv[0])
+    if not report.ready and (unknown := no_user(completed.stderr_text)) is not None:
+        return unknown
     return explain_report(completed, report, failure)
 
 

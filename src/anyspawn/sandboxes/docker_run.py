@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import anyio
 import attrs
@@ -42,6 +42,7 @@ from anyspawn.sandboxes._docker import (
     beside,
     events,
     failure,
+    no_user,
     refused_by_init,
     refused_by_runtime,
 )
@@ -185,6 +186,7 @@ class DockerRun(ResidentSandbox):
         idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
     """
 
+    takes_user: ClassVar[bool] = True
     image: str = field(kw_only=False, validator=config_text)
     name: str = field(default="docker_run", validator=config_text)
     resident: int = field(default=0, validator=started_ahead)
@@ -362,15 +364,16 @@ class DockerRun(ResidentSandbox):
                 f"docker's status {code} may be its own or the program's; its daemon does not remember",
                 started=None,
             )
-        if 'exec: "sh": ' in stderr and command.cwd:
+        if 'exec: "sh": ' in stderr and (command.cwd or command.merge_stderr):
+            wants = "cwd needs; use workdir instead" if command.cwd else "merge_stderr needs"
             return TransportError(
-                f"the image {self.image} has no sh, which a command's cwd needs; use workdir instead",
+                f"the image {self.image} has no sh, which a command's {wants}",
                 started=False,
                 kind="shell",
             )
         if (as_shell := refused_by_runtime(stderr)) is not None:
             return not_started(program, as_shell)
-        return failure(stderr, code, started=False)
+        return no_user(stderr) or failure(stderr, code, started=False)
 
     async def _events(self, command: Command) -> list[str] | None:
         """Return what happened to the command's container, or ``None`` where that cannot be
@@ -413,7 +416,8 @@ class DockerRun(ResidentSandbox):
 
 
 def _explain_resident(completed: Completed, report: Report) -> SpawnError | None:
-    return explain_report(completed, report, failure)
+    unknown = None if report.ready else no_user(completed.stderr_text)
+    return unknown or explain_report(completed, report, failure)
 
 
 def _actions(record: list[str]) -> set[str]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import anyio
 import attrs
@@ -169,6 +169,7 @@ class KubectlRun(ArgvSandbox):
         kubectl_path: The client. Default: ``kubectl``.
     """
 
+    takes_user: ClassVar[bool] = True
     image: str = field(kw_only=False, validator=config_text)
     name: str = field(default="kubectl_run", validator=config_text)
     namespace: str | None = field(default=None, validator=optional_text)
@@ -190,7 +191,12 @@ class KubectlRun(ArgvSandbox):
     kubectl_path: str = field(default="kubectl", validator=config_text)
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs."""
+        """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs.
+
+        Raises:
+            ConfigError: The command's user is a name, which no pod takes.
+        """
+        _whose(self, command)
         pod = pod_name(command)
         script = ("--", "sh", "-c", SWEEP, "anyspawn", *known_by(command, stays=False))
         sweep = kubectl_argv(self, "exec", "-c", CONTAINER, pod, *script)
@@ -415,6 +421,18 @@ def _bounds(config: KubectlRun) -> dict[str, dict[str, str]]:
     return bounds
 
 
+def _whose(config: KubectlRun, command: Command) -> tuple[int | None, int | None]:
+    """Return the numbers of the user and the group of a pod."""
+    if command.user is None:
+        return config.user, config.user
+    user, _, group = command.user.partition(":")
+    if not (user.isdecimal() and (group or "0").isdecimal()):
+        raise ConfigError(
+            f"user: {config.name} takes a number, with or without a group's, not {command.user!r}"
+        )
+    return int(user), int(group or user)
+
+
 def pod_manifest(
     config: KubectlRun, command: Command, *, seconds: float, owner: str
 ) -> dict[str, Any]:
@@ -426,9 +444,10 @@ def pod_manifest(
         seconds: How long the pod may live; infinite: as long as it likes.
         owner: Who makes it.
     """
-    security: dict[str, Any] = {"runAsNonRoot": config.user != 0}
-    if config.user is not None:
-        security |= {"runAsUser": config.user, "runAsGroup": config.user}
+    user, group = _whose(config, command)
+    security: dict[str, Any] = {"runAsNonRoot": user != 0}
+    if user is not None:
+        security |= {"runAsUser": user, "runAsGroup": group}
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 1,
