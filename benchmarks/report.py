@@ -118,7 +118,7 @@ def _plot(name: str, place: Found) -> str:
 
 def _leftovers(places: dict[str, Found]) -> Iterator[str]:
     """Return a table of all places' peers, with what each left in each case."""
-    rows = []
+    rows: list[list[str]] = []
     for place in places.values():
         for peer, seen in place.get("probes", {}).items():
             cells = [_left(case, seen.get(case)) for case in ("timeout", "held", "killed")]

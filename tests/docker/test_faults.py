@@ -10,7 +10,7 @@ import pytest
 
 from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, spawn
 from anyspawn.containers import SecurityConfig
-from docker_faults import FAULTS
+from engine_faults import FAULTS
 
 RUNS = {
     "docker_run": {},

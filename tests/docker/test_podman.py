@@ -22,7 +22,7 @@ from anyspawn import (
     spawn,
 )
 from anyspawn.containers import ContainerManager, ContainerSpec, SecurityConfig, running
-from docker_faults import DOCKER, FAULTS
+from engine_faults import DOCKER, FAULTS
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docker_faults import table
+from engine_faults import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "docker.md"
 

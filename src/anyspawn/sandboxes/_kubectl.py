@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from anyspawn.exceptions import TransportError
+from anyspawn.exceptions import TransportError, TransportKind
 
 __all__ = [
     "GONE",
@@ -25,60 +25,97 @@ INSTALL = "install kubectl (https://kubernetes.io/docs/tasks/tools/), or set kub
 GONE = ("(NotFound)", "container not found", "in a completed pod")
 """What kubectl says where the pod, or the container in it, has ended, and all that ran in it."""
 
-_NODE = ("error dialing backend", "the pod's node does not answer: see kubectl get nodes")
-_CLUSTER = (
-    # what kubectl says where no pod is to blame; what to do. None of it is said once a program
-    # runs.
+_Failure = tuple[str, TransportKind, str]
+_NODE: _Failure = (
+    "error dialing backend",
+    "unreachable",
+    "the pod's node does not answer: see kubectl get nodes",
+)
+_CLUSTER: tuple[_Failure, ...] = (
+    # what kubectl says where no pod is to blame; the kind of that; what to do. None of it is said
+    # once a program runs.
     (
         "Please enter Username",
+        "runner",
         "the kubeconfig has no credentials for this cluster, and kubectl asks for them; add them",
     ),
-    ("Unauthorized", "log in again: the token or certificate is wrong or has expired"),
-    ("getting credentials", "run the kubeconfig's credential plugin by hand to see why it fails"),
-    ("exceeded quota", "raise the namespace's quota, or have fewer pods at once (max_concurrent)"),
-    ("violates PodSecurity", "correct overrides, or the namespace's Pod Security level"),
+    ("Unauthorized", "runner", "log in again: the token or certificate is wrong or has expired"),
+    (
+        "getting credentials",
+        "runner",
+        "run the kubeconfig's credential plugin by hand to see why it fails",
+    ),
+    (
+        "exceeded quota",
+        "resources",
+        "raise the namespace's quota, or have fewer pods at once (max_concurrent)",
+    ),
+    ("violates PodSecurity", "other", "correct overrides, or the namespace's Pod Security level"),
     (
         "is being terminated",
+        "target",
         "choose another namespace, or wait until this one is gone and make it anew",
     ),
-    ("(Forbidden)", "grant this user what it names: kubectl auth can-i --list"),
-    ("context was not found", "choose one of kubectl config get-contexts, or set kubeconfig"),
-    (" does not exist", "choose one of kubectl config get-contexts, or set kubeconfig"),
-    ("error loading config file", "correct the kubeconfig"),
-    ("no configuration has been provided", "set KUBECONFIG, kubeconfig or context"),
-    ("no such file or directory", "correct kubeconfig"),
-    ("error validating data: ValidationError", "correct overrides"),
-    ("was refused", "start the cluster, or choose another: kubectl config get-contexts"),
-    ("connection refused", "start the cluster, or choose another: kubectl config get-contexts"),
+    ("(Forbidden)", "other", "grant this user what it names: kubectl auth can-i --list"),
+    (
+        "context was not found",
+        "runner",
+        "choose one of kubectl config get-contexts, or set kubeconfig",
+    ),
+    (" does not exist", "runner", "choose one of kubectl config get-contexts, or set kubeconfig"),
+    ("error loading config file", "runner", "correct the kubeconfig"),
+    ("no configuration has been provided", "runner", "set KUBECONFIG, kubeconfig or context"),
+    ("no such file or directory", "runner", "correct kubeconfig"),
+    ("error validating data: ValidationError", "other", "correct overrides"),
+    (
+        "was refused",
+        "unreachable",
+        "start the cluster, or choose another: kubectl config get-contexts",
+    ),
+    (
+        "connection refused",
+        "unreachable",
+        "start the cluster, or choose another: kubectl config get-contexts",
+    ),
+    ("no such host", "unreachable", "check the cluster's address in the kubeconfig"),
     (
         "Unable to connect to the server",
+        "unreachable",
         "check the cluster's address in the kubeconfig, and the network",
     ),
-    ("x509:", "correct the cluster's certificate authority in the kubeconfig"),
+    ("x509:", "unreachable", "correct the cluster's certificate authority in the kubeconfig"),
     (
         "(TooManyRequests)",
+        "unreachable",
         "the API server is overloaded: have fewer calls in flight (max_concurrent)",
     ),
-    ("(ServiceUnavailable)", "the API server is not available now: try again later"),
+    ("(ServiceUnavailable)", "unreachable", "the API server is not available now: try again later"),
     (
         "currently unable to handle the request",
+        "unreachable",
         "the API server is not available now: try again later",
     ),
-    ("unknown flag", "correct extra_args, or install a newer kubectl (1.20 or later)"),
-    ("unknown shorthand flag", "correct extra_args, or install a newer kubectl (1.20 or later)"),
-    ("unknown command", "install a newer kubectl (1.20 or later)"),
-    ("is not valid for pod", "correct container"),
+    ("unknown flag", "other", "correct extra_args, or install a newer kubectl (1.20 or later)"),
+    (
+        "unknown shorthand flag",
+        "other",
+        "correct extra_args, or install a newer kubectl (1.20 or later)",
+    ),
+    ("unknown command", "runner", "install a newer kubectl (1.20 or later)"),
+    ("is not valid for pod", "target", "correct container"),
 )
-_POD = (
+_POD: tuple[_Failure, ...] = (
     # the same where it is this pod, and another might do
-    ("(NotFound)", "correct pod and namespace, or wait until there is one"),
-    ("in a completed pod", "start a new pod"),
+    ("(NotFound)", "target", "correct pod and namespace, or wait until there is one"),
+    ("in a completed pod", "target", "start a new pod"),
     (
         "does not have a host assigned",
+        "target",
         "wait until the pod is scheduled: kubectl describe pod tells what it waits for",
     ),
     (
         "container not found",
+        "target",
         "wait until the container runs: kubectl describe pod tells what it waits for",
     ),
 )
@@ -86,6 +123,7 @@ _WORDS = (
     "error: ",
     "Error: ",
     "Error from server",
+    "Error in configuration",
     "Unable to connect",
     "The connection to the server",
     "Please enter",
@@ -103,9 +141,9 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
         started: Whether the program ran, where the text does not say.
     """
     said = last_words(text)
-    for words, advice in (_NODE, *_CLUSTER, *_POD):
+    for words, kind, advice in (_NODE, *_CLUSTER, *_POD):
         if words in said and not started:
-            return TransportError(f"{said}; {advice}", started=started)
+            return TransportError(f"{said}; {advice}", started=started, kind=kind)
     if code is not None and code < 0:
         return TransportError(f"kubectl was killed from outside by signal {-code}", started=started)
     return TransportError(said or f"kubectl ended with status {code} and no word", started=started)
@@ -114,7 +152,7 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
 def about_the_pod(text: str) -> bool:
     """Whether a failure is this pod's own matter, so that another pod may do."""
     said = last_words(text)
-    return _NODE[0] in said or not any(words in said for words, _ in _CLUSTER)
+    return _NODE[0] in said or not any(words in said for words, *_ in _CLUSTER)
 
 
 def is_all_there_is(text: str) -> bool:
@@ -153,11 +191,13 @@ class PodState:
         running: The container runs, and nothing has been asked of it yet that would end it.
         hopeless: It will not run any more, or not without somebody's help.
         text: The state in words.
+        kind: What is to blame where it does not run.
     """
 
     running: bool
     hopeless: bool
     text: str
+    kind: TransportKind = "target"
 
 
 _STUCK = {
@@ -211,7 +251,10 @@ def pod_state(pod: Mapping[str, Any], container: str | None) -> PodState:
             else ""
         )
         return PodState(
-            running=False, hopeless=stuck is not None, text=f"{text}; {stuck}" if stuck else text
+            running=False,
+            hopeless=stuck is not None,
+            text=f"{text}; {stuck}" if stuck else text,
+            kind="image" if "Image" in reason else "target",
         )
     if "running" in state:
         return PodState(running=True, hopeless=False, text=f"container {first} of pod {name} runs")

@@ -19,7 +19,8 @@ from anyspawn._sandbox import config_text, config_texts, host_path, optional_tex
 from anyspawn._spawn.call import run
 from anyspawn._spawn.tasks import PerLoop
 from anyspawn.argv.kubectl import kubectl_argv, kubectl_exec_argv
-from anyspawn.exceptions import ConfigError, SpawnError, TransportError
+from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
+from anyspawn.sandboxes._docker import refused_by_runtime
 from anyspawn.sandboxes._kubectl import (
     GONE,
     INSTALL,
@@ -269,7 +270,9 @@ class KubectlExec(SupervisedSandbox):
         )
 
     async def plain_outcome(self, completed: Completed, _: float) -> Completed:
-        """Return an outcome without what kubectl added to the program's output."""
+        """Return an outcome without what kubectl, or the node, added to the program's output."""
+        if isinstance(completed.error, NotStartedError):
+            return attrs.evolve(completed, stdout=b"", stdout_total=0, stderr=b"", stderr_total=0)
         stderr = _TRAILER.sub(b"", completed.stderr)
         stderr = _DEFAULTED.sub(b"", stderr)
         total = completed.stderr_total - len(completed.stderr) + len(stderr)
@@ -301,5 +304,5 @@ def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
         return failure(stderr, code, started=False if alone else None)
     said = stderr + completed.stdout[:4096].decode(errors="replace")
     if code in {126, 127} and (match := re.search(r'OCI runtime exec failed.*exec: "(.*?)"', said)):
-        return not_started(match[1], code)
+        return not_started(match[1], refused_by_runtime(said) or code)
     return None

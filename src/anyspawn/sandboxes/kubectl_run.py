@@ -297,9 +297,9 @@ class KubectlRun(ArgvSandbox):
         try:
             done = await self._kubectl(argv, pod, seconds=seconds, on_output=see)
         except _SeenEnoughError:
-            if state is not None and state.running:
+            if state is None or state.running:
                 return None
-            return TransportError(state.text if state else "", started=False)
+            return TransportError(state.text, started=False, kind=state.kind)
         if isinstance(done.error, SpawnTimeoutError):
             waits = f": {state.text}" if state else ""
             return SpawnTimeoutError(f"{command.argv[0]!r} was not started in time{waits}")

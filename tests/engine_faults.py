@@ -1,14 +1,19 @@
-"""What can go wrong around a program, and what docker's modes make of it: one table, which the
+"""Faults around a program, and what the modes of containers and pods report: one table, which the
 tests check row by row, and which the documentation shows.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from attrs import field, frozen
 
 from anyspawn import NotStartedError, TransportError
 
 GONE = "tcp://no-such-host.invalid:2375"
+GONE_CLUSTER = str(Path(__file__).with_name("unreachable.kubeconfig"))
+DOCKER = ("docker_run", "docker_exec")
+KUBERNETES = ("kubectl_exec", "kubectl_run")
 
 
 @frozen(kw_only=True)
@@ -22,9 +27,9 @@ class Fault:
         started: Its ``started``, where it has one.
         argv: The command, where it is to blame.
         cwd: Its working directory.
-        settings: Those of the sandbox.
+        settings: Those of the sandbox, which takes the ones that it has.
         environ: Variables of this process.
-        modes: The modes that it can come to.
+        modes: The modes that it can come to, by default all four.
     """
 
     name: str
@@ -35,7 +40,7 @@ class Fault:
     cwd: str | None = None
     settings: dict[str, object] = field(factory=dict)
     environ: dict[str, str] = field(factory=dict)
-    modes: tuple[str, ...] = ("docker_run", "docker_exec")
+    modes: tuple[str, ...] = (*DOCKER, *KUBERNETES)
 
     @property
     def told(self) -> str:
@@ -45,7 +50,6 @@ class Fault:
         return f'`TransportError`, kind `"{self.kind}"`, `started={self.started}`'
 
 
-DOCKER = ("docker_run", "docker_exec")
 FAULTS = [
     Fault(
         name="The program is missing",
@@ -79,20 +83,20 @@ FAULTS = [
         outcome=TransportError,
         kind="other",
         settings={"extra_args": ["--no-such-flag"]},
-        modes=DOCKER,
+        modes=(*DOCKER, "kubectl_exec"),
     ),
     Fault(
         name="The client is missing",
         outcome=TransportError,
         kind="runner",
-        settings={"docker_path": "no-such-client"},
+        settings={"docker_path": "no-such-client", "kubectl_path": "no-such-client"},
     ),
     Fault(
         name="The client's context is gone",
         outcome=TransportError,
         kind="runner",
         environ={"DOCKER_CONTEXT": "no-such-context"},
-        modes=DOCKER,
+        settings={"context": "no-such-context"},
     ),
     Fault(
         name="The client has no certificates",
@@ -123,11 +127,32 @@ FAULTS = [
         modes=DOCKER,
     ),
     Fault(
+        name="The cluster's host is unknown",
+        outcome=TransportError,
+        kind="unreachable",
+        settings={"kubeconfig": GONE_CLUSTER},
+        modes=KUBERNETES,
+    ),
+    Fault(
         name="The image is missing",
         outcome=TransportError,
         kind="image",
-        settings={"image": "no-such-image:1"},
-        modes=("docker_run",),
+        settings={"image": "no-such-image:1", "image_pull_policy": "Never"},
+        modes=("docker_run", "kubectl_run"),
+    ),
+    Fault(
+        name="The namespace is missing",
+        outcome=TransportError,
+        kind="target",
+        settings={"namespace": "no-such-namespace"},
+        modes=KUBERNETES,
+    ),
+    Fault(
+        name="The pod is missing",
+        outcome=TransportError,
+        kind="target",
+        settings={"pod": "no-such-pod"},
+        modes=("kubectl_exec",),
     ),
     Fault(
         name="The container is missing",
