@@ -8,7 +8,7 @@ from anyspawn._spawn.phase import NEXT, Event, Phase
 
 PLACES = {Phase.RUNNING: 20, Phase.DRAINING: 250, Phase.ENDING: 480, Phase.SETTLED: 710}
 SAYS = {
-    Event.EXITED: "the program has ended",
+    Event.EXITED: "the program exited",
     Event.STOPPED: "timeout, overflow, cancellation",
     Event.LEFT_SOMETHING: "something is left",
     Event.GONE: "nothing is left",
@@ -20,7 +20,7 @@ def picture() -> str:
     """Return the picture as SVG."""
     parts = [
         (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 330" '
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 80 880 190" '
             'font-family="sans-serif" font-size="13" role="img" color="#777" aria-label="The phases of a call">'
         ),
         (

@@ -28,6 +28,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "anyspawn"
+smartquotes = False  # messages are searched for as they are printed
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 copybutton_prompt_text = r"\$ |> "
@@ -168,7 +169,7 @@ class DrawnPictures(SphinxPostTransform):
         for image in list(self.document.findall(nodes.image)):
             path = Path(self.app.srcdir, image["uri"])
             if path.suffix == ".svg" and "currentColor" in (text := path.read_text("utf-8")):
-                drawn = text.replace("<svg ", '<svg class="drawn" ', 1)
+                drawn = f'<div class="drawn">{text}</div>'
                 image.replace_self(nodes.raw("", drawn, format="html"))
 
 

@@ -58,7 +58,7 @@ def picture() -> str:
                 ),
                 f'<circle cx="{LEFT + 10}" cy="{line}" r="4"/>',
                 _text(LEFT + 24, line + 5, name, "start", mono=True),
-                _text(LEFT + 126, line + 5, what, "start"),
+                _text(LEFT + 138, line + 5, what, "start"),
             ]
         y += height + 14
     return "\n".join([*parts, "</svg>", ""])
