@@ -60,7 +60,7 @@ def factory_for(sandbox: type[ArgvSandbox]) -> SandboxFactory:
     known = [
         attribute.name
         for attribute in attrs.fields(sandbox)
-        if attribute.init and attribute.name != "name"
+        if attribute.init and attribute.name != "name" and not attribute.name.startswith("_")
     ]
 
     def make(name: str, config: Mapping[str, Any]) -> Sandbox:

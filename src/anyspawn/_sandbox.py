@@ -97,12 +97,14 @@ class ArgvSandbox(ABC):
     """The base of sandboxes that run a command by way of a local process.
 
     Implement the pure method `launch`; timeouts, output, cancellation and clean-up are inherited.
+    A copy by `attrs.evolve` has places (``max_concurrent``) of its own.
 
     Args:
         name: What the sandbox is called in messages. Default: its mode.
         default_timeout: Seconds for a command that gives no timeout. Default 10.
         max_concurrent: How many commands may run at once; more wait for their turn, on their own
-            timeout. ``None``: no limit.
+            timeout. ``None``: no limit. It counts for each event loop by itself: a loop that is
+            stopped, or busy, would hold up all others.
 
     Attributes:
         takes_user: `launch` heeds a command's ``user``. Where it does not, a command that has one

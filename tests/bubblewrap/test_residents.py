@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import anyio
+import attrs
 import pytest
 
 from anyspawn import (
     Bubblewrap,
     Cleanup,
     ConfigError,
+    Limits,
     NotStartedError,
     SpawnTimeoutError,
     TransportError,
@@ -44,6 +46,21 @@ async def waiting(number):
 def sleeping(seconds):
     """Return the processes of this host that sleep for so long."""
     return [pid for pid, argv in command_lines().items() if argv[:2] == [b"sleep", seconds]]
+
+
+async def test_copies_of_a_sandbox():
+    """Do not use what was started ahead for another one, whatever the difference is; all of it is
+    gone when one of them is closed.
+    """
+    base = Bubblewrap(resident=1, default_timeout=60, limits=Limits(files=100))
+    more = attrs.evolve(base, limits=Limits(files=200))
+    for _ in range(2):
+        for sandbox, files in ((base, "100"), (more, "200")):
+            done = await spawn(["sh", "-c", "ulimit -n"], sandbox=sandbox, check=True)
+            assert done.text.strip() == files
+    await waiting(2)
+    await base.aclose()
+    await waiting(0)
 
 
 IMPERSONATE = r"""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
@@ -282,6 +283,20 @@ def test_the_loop_is_closed_under_a_call():
     )
     assert host.returncode == 0
     assert not eventually(lambda: processes_with(os.environ[MARK]))
+
+
+def test_each_event_loop_has_places_of_its_own(tmp_path):
+    """Each of two, in threads of their own, has the one place at the same time: a program ends when
+    both run.
+    """
+    sandbox = Direct(max_concurrent=1, default_timeout=60)
+    argv = ["sh", "-c", "touch $$; until [ $(ls | wc -l) = 2 ]; do sleep 0.01; done"]
+    with ThreadPoolExecutor() as threads:
+        calls = [
+            threads.submit(anyio.run, lambda: spawn(argv, sandbox=sandbox, cwd=tmp_path))
+            for _ in range(2)
+        ]
+    assert all(call.result().ok for call in calls)
 
 
 async def test_errors_come_bare():

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import attrs
 import pytest
 
 from anyspawn import (
@@ -87,6 +88,24 @@ async def test_one_client_serves_many_calls(busybox):
                 Cleanup.NOT_NEEDED,
             )
         assert len(clients(place)) == 1
+    assert not clients(place)
+    assert not eventually(lambda: processes_in(busybox))
+
+
+async def test_copies_of_a_sandbox(busybox):
+    """Use the same residents where they would begin the same, as one user's; all of them close with
+    any of them.
+    """
+    place = busybox.encode()
+    base = DockerExec(busybox, resident=1, default_timeout=60)
+    for _ in range(2):
+        for user in ("65534", "1234", None):
+            copy = attrs.evolve(base, user=user, name="copy")
+            whose = await spawn(["id", "-u"], sandbox=copy, check=True)
+            assert whose.text.strip() == (user or "0")
+            assert (await spawn(["id", "-u"], sandbox=base, user=user)).text == whose.text
+    assert len(clients(place)) == 3
+    await base.aclose()
     assert not clients(place)
     assert not eventually(lambda: processes_in(busybox))
 

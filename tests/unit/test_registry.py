@@ -59,6 +59,8 @@ def test_built_in_factories():
     assert lookup_sandbox("direct")("d", {}).name == "d"
     with pytest.raises(ConfigError, match="box: unknown key 'readnoly'; did you mean 'readonly'"):
         lookup_sandbox("bubblewrap")("box", {"readnoly": []})
+    with pytest.raises(ConfigError, match="unknown key '_pools'"):
+        lookup_sandbox("bubblewrap")("box", {"_pools": None})
     assert {"direct", "bubblewrap"} <= set(default_registry.modes())
 
 

@@ -212,7 +212,9 @@ def build(
     known = [
         attribute.name
         for attribute in attrs.fields(cls)
-        if attribute.init and attribute.name not in (given or {})
+        if attribute.init
+        and attribute.name not in (given or {})
+        and not attribute.name.startswith("_")
     ]
     values = dict(values)
     for key in [key for key in values if key not in known]:

@@ -58,8 +58,11 @@ class ResidentSandbox(ArgvSandbox):
 
     resident: int | Literal["auto"] = 0
     idle_timeout: float = field(default=60.0, validator=_idle)
-    # A type that is loaded only where there are some could not be resolved.
-    _pools: Any = field(init=False, factory=_no_pools, repr=False, eq=False)
+    # Not of its own: copies by `attrs.evolve` have the same. A type that is loaded only where there
+    # are some could not be resolved.
+    _pools: Any = field(
+        factory=_no_pools, alias="_pools", repr=False, eq=False, metadata={"config": False}
+    )
 
     async def carry(
         self, launch: Launch, command: Command, *, began: float, timeout: float
@@ -71,9 +74,13 @@ class ResidentSandbox(ArgvSandbox):
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
 
     def _pool(self, launch: Launch) -> Pool:
-        """Return the pool of those that a launch begins."""
+        """Return the pool of those that a launch begins.
+
+        Copies of the sandbox share it as far as they begin the same: the argv does not say all.
+        """
         most = MOST_BY_ITSELF if self.resident == "auto" else self.resident
-        pool: Pool = self._pools.get(launch.argv, most, self.idle_timeout, once=self._once)
+        place = (launch.argv, launch.fd_args, launch.limits, most, self.idle_timeout)
+        pool: Pool = self._pools.get(place, most, self.idle_timeout, once=self._once)
         return pool
 
     @property
@@ -96,7 +103,7 @@ class ResidentSandbox(ArgvSandbox):
         return changed
 
     async def aclose(self) -> None:
-        """Close the supervisors that this event loop keeps here, in bounded time. A later call
-        opens new ones.
+        """Close the supervisors that this event loop keeps here, in bounded time, with those of
+        copies by `attrs.evolve`. A later call opens new ones.
         """
         await self._pools.aclose()
