@@ -150,8 +150,10 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
         async with kept.open_process(command) as holder:
 
             async def watch() -> None:
-                await let_go_when_over(holder, pipes)
-                over.set()
+                try:
+                    await let_go_when_over(holder, pipes)
+                finally:  # the event loop may end it
+                    over.set()
 
             watching.append(start_detached(watch, name=f"anyspawn box {pipes}"))
             beside = InBubblewrap(

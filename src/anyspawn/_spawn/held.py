@@ -7,6 +7,7 @@ belong to one task.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
@@ -14,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 
 from anyspawn._spawn.tasks import see_through, start_in_background
+from anyspawn._telemetry import warn
 from anyspawn.exceptions import TransportError
 
 __all__ = ["Held"]
@@ -84,10 +86,24 @@ class Held(Generic[T]):
                     self._opened.set()
                     await self._wanted_no_more.wait()
         except GeneratorExit:  # the loop is closed, and nobody waits any more
+            self._say_forgotten()
             raise
         except BaseException as exc:
             self._raised = exc
+        self._say_forgotten()
         self._say_over()
+
+    def _say_forgotten(self) -> None:
+        """Warn where the event loop ended what nobody had closed."""
+        if self._process is None or self._wanted_no_more.is_set():
+            return
+        message = (
+            f"{self._program!r} was never closed, and ended with its event loop; await its aclose()"
+        )
+        try:
+            warnings.warn(message, ResourceWarning, source=self._process, stacklevel=2)
+        except ResourceWarning:  # a filter makes it an error, which nobody could catch here
+            warn("anyspawn.spawn", "%s", message)
 
     def _say_over(self) -> None:
         self._opened.set()
