@@ -39,10 +39,13 @@ def render(found: dict[str, Any]) -> str:
     about = found["about"]
     text = [
         "# Soak\n",
-        "Does anything grow or stay behind after thousands of calls that go wrong? `nox -s soak` makes 20,000 calls (`-- --calls N` for another number), drawn at",
-        "random, in every sandbox that the machine has. Their programs exit, fail, are killed by a signal, do not exist, write too much, hold their streams,",
-        "do not exit, or are cancelled at any moment. Each outcome must be the right one. Between batches, with no call in flight, the soak counts what the",
-        "process holds and what is left on the machine, in containers and pods too. It fails if anything grew, or is left when everything is closed.\n",
+        "Does anything grow or stay behind after thousands of calls that go wrong? `nox -s",
+        "soak` makes 20,000 calls (`-- --calls N` for another number), drawn at random, in",
+        "every sandbox that the machine has. Their programs exit, fail, are killed by a signal,",
+        "do not exist, write too much, hold their streams, do not exit, or are cancelled at any",
+        "moment. Each outcome must be the right one. Between batches, with no call in flight,",
+        "the soak counts what the process holds and what is left on the machine, in containers",
+        "and pods too. It fails if anything grew, or is left when everything is closed.\n",
         f"Measured on {about['day']}: {found['calls']} calls in {found['minutes']:.1f} minutes, {about['cores']} cores, Python {about['python']}, seed {found['seed']}.\n",
         "![What was held, over the calls](benchmarks/soak.svg)\n",
         "| | " + " | ".join(LABELS.values()) + " | wrong outcomes |",
