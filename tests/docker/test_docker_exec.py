@@ -571,6 +571,43 @@ async def test_input_that_is_lost_in_the_container(containers):
     assert "did not arrive whole" in str(done.error)
 
 
+@pytest.mark.parametrize("image", ["busybox", "python:3-slim"])
+async def test_out_of_memory(containers, image):
+    """What the kernel killed for lack of memory is told from a program's own status, with a
+    supervisor for the call and with a resident; the next call has nothing of it.
+    """
+    name = containers(image, "--memory=64m", "--memory-swap=64m")
+    for resident in (0, 1):
+        async with DockerExec(name, resident=resident, shared="trusted") as box:
+            for _ in range(2):
+                done = await spawn(["tail", "/dev/zero"], sandbox=box, timeout=60)
+                assert isinstance(done.error, ExitError), done
+                assert (done.returncode, "for lack of memory" in str(done.error)) == (137, True)
+                done = await spawn(["sh", "-c", "exit 137"], sandbox=box, timeout=60)
+                assert done.returncode == 137
+                assert "memory" not in str(done.error)
+
+
+@pytest.mark.parametrize("resident", [0, 1, "auto"])
+async def test_near_the_limit_of_processes(containers, resident):
+    """In a container with room for few more processes, a call sees its whole stdin, or is an
+    error.
+    """
+    name = containers("busybox", "--init", "--pids-limit=11")
+    told = set()
+    async with DockerExec(name, resident=resident, shared="trusted", default_timeout=60) as box:
+        for _ in range(7):
+            done = await spawn(["cat"], sandbox=box, stdin=b"deny this request\n")
+            told.add(type(done.error))
+            if done.error is None:
+                assert done.stdout == b"deny this request\n"
+            else:
+                assert isinstance(done.error, (NotStartedError, TransportError)), done
+            docker("exec", "-d", name, "sleep", "300", check=False)
+    assert type(None) in told
+    assert len(told) > 1
+
+
 async def test_variables_that_are_too_long(box):
     """The command never ran, and that is what the error says."""
     done = await run(box, "/bin/true", env={"BIG": "x" * 140_000})

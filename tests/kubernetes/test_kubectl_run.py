@@ -21,6 +21,7 @@ from anyspawn import (
     ConfigError,
     ExitError,
     KubectlRun,
+    Limits,
     NotStartedError,
     OutputLimitError,
     SpawnTimeoutError,
@@ -62,6 +63,14 @@ async def test_a_call(box, client):
     both = "id -u; for i in 1 2 3; do echo $i; echo e$i >&2; done; id -g"
     done = await run(box, "sh", "-c", both, merge_stderr=True, user="1234:5678")
     assert (done.text, done.stderr) == ("1234\n1\ne1\n2\ne2\n3\ne3\n5678\n", b"")
+
+
+async def test_out_of_memory(box):
+    """What the kernel killed for lack of memory is told from a program's own status."""
+    box = attrs.evolve(box, limits=Limits(memory="64MiB"))
+    done = await run(box, "tail", "/dev/zero")
+    assert isinstance(done.error, ExitError), done
+    assert (done.returncode, "for lack of memory" in str(done.error)) == (137, True)
 
 
 async def test_variables_are_exact_and_nowhere_else(space, box):

@@ -24,6 +24,7 @@ from anyspawn.supervisor.protocol import Report
 
 __all__ = ["Seen", "merged_here", "outcome", "with_reached"]
 
+_OUT_OF_MEMORY = "the kernel killed a process of its container for lack of memory"
 _LONGEST = 128 * 1024
 """Bytes of a text that no program is given (MAX_ARG_STRLEN in execve(2))."""
 
@@ -168,7 +169,7 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
         said = _as_runners(command, completed)
         error = launch.explain(said, seen.status) if launch.explain is not None else None
     error = error or _judge_status(launch, program, completed.returncode)
-    return with_reached(error, seen.reached)
+    return with_reached(error, seen.reached or (_OUT_OF_MEMORY if report and report.oom else ""))
 
 
 def _is_too_long(command: Command) -> bool:

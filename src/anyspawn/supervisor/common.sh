@@ -68,13 +68,29 @@ sweep() {
   done
 }
 
+# How often the kernel has killed something of this container's for lack of memory.
+ooms() {
+  _ooms=
+  for _file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ -r "$_file" ] || continue
+    while read -r _a _b _rest; do
+      [ "$_a" != oom_kill ] || _ooms=$_b
+    done <"$_file"
+  done
+}
+starved() {
+  ooms
+  [ "$_ooms" = "$_killed" ] || say oom
+}
+
 # Whatever is left of a command is, or descends from, a child of the first process, to which the
 # kernel gives orphans, or one of this shell, to which CLONE_PARENT may; from the latter they go to
 # the former. New ones come at the list's end. One that is reaped while the list is read hides the
 # next; so those that are known have to be there afterwards, and one that is not is seen itself. In
 # the shell that has called `before` its own processes are among the known.
 before() {
-  _old=
+  ooms
+  _killed=$_ooms _old=
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
   # where zombies stay for good there may be so many that a list of them takes too long
   [ "${#_old}" -lt 6000 ] || _adopts=

@@ -54,6 +54,7 @@ class Report:
         fed: All of it was written to the command.
         unread: What writes it was still there when the command ended.
         fit: Any exec executes the program: it is known by its first bytes.
+        oom: The kernel killed something in the container for lack of memory meanwhile.
     """
 
     asks: bool = False
@@ -78,6 +79,7 @@ class Report:
     fed: bool = False
     unread: bool = False
     fit: bool = False
+    oom: bool = False
 
     @property
     def started(self) -> bool:
@@ -123,7 +125,7 @@ class Report:
                 self.lost = self.lost or self.exit_status is None
             case "nocwd" | "running" | "held" | "untagged" | "elusive" | "send" | "took":
                 setattr(self, name, True)
-            case "fed" | "unread" | "fit" | "failed":
+            case "fed" | "unread" | "fit" | "failed" | "oom":
                 setattr(self, name, True)
             case _:
                 pass  # a word of a newer script

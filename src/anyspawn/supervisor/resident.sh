@@ -161,6 +161,7 @@ attempt() {
   before
   work "$@"
   _status=$?
+  [ "$_status" = 0 ] || starved
   case $_known,$_status in
   yes,12[67]) again "$_look" "$@" || say "gone $_status" ;;
   *,126) [ -z "$BASH_VERSION" ] || again : "$@" || say "unstarted 126" ;;

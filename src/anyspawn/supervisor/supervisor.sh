@@ -103,6 +103,7 @@ look_after() {
   if [ "$_size" = - ]; then announce & _announcer=$!; fi
   work "$@"
   _status=$?
+  [ "$_status" = 0 ] || starved
   if [ -n "$_announcer" ]; then exec </dev/null; kill "$_announcer"; wait "$_announcer"; fi
   # Whoever is there has not closed the pipe yet, unless it has said what became of the stdin.
   [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_writer" || say unread
