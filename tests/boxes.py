@@ -160,3 +160,29 @@ async def wrong(box):
     if not box._place.sandbox.takes_user:
         with pytest.raises(ConfigError, match="user"):
             await box.spawn(["true"], user="nobody")
+
+
+IGNORES = "import time\nwhile True:\n    try: time.sleep(987)\n    except BaseException: pass"
+
+
+async def python(box, program="python3"):
+    """State stays from run to run; what hangs is interrupted, else killed, and each is told."""
+    async with box.python(program) as session:
+        assert session.version.startswith("3.")
+        result = await session.run("import time\nx = [1, (2,)]\ndef f(): return x\nprint('out')")
+        assert (result.ok, result.value, result.text) == (True, None, "out\n")
+        result = await session.run("f()")
+        assert (result.value, result.data, result.text) == ("[1, (2,)]", [1, [2]], "")
+        result = await session.run("import os; os.write(2, b'err'); 1 / 0")
+        assert (result.error.type, result.stderr_text) == ("ZeroDivisionError", "err")
+        assert "1 / 0" in result.error.traceback
+        for hangs in ("time.sleep(987)", "os.system('sleep 987')"):
+            result = await session.run(hangs, timeout=1, grace=60)
+            assert (result.ok, result.stopped, result.state_lost) == (False, "timeout", False)
+        assert (await session.run("x")).data == [1, [2]]
+        result = await session.run(IGNORES, timeout=0.5, grace=0.5)
+        assert (result.stopped, result.state_lost, result.error.type) == ("timeout", True, "Killed")
+        assert "timed out after 0.5 s" in result.error.message
+        result = await session.run("import os; os._exit(7)")
+        assert (result.state_lost, result.error.type) == (True, "Exited")
+        assert (await session.run("x")).error.type == "NameError"

@@ -40,7 +40,14 @@ from anyspawn.exceptions import (
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
-    from anyspawn._box import Box, open_box, start_box
+    from anyspawn._box import (
+        Box,
+        PythonFailure,
+        PythonResult,
+        PythonSession,
+        open_box,
+        start_box,
+    )
     from anyspawn._egress import Egress
     from anyspawn._spawn.live import Process
     from anyspawn.sandboxes.bubblewrap import Bubblewrap
@@ -76,6 +83,9 @@ __all__ = [
     "OutputLimitError",
     "PlantedError",
     "Process",
+    "PythonFailure",
+    "PythonResult",
+    "PythonSession",
     "Registry",
     "Sandbox",
     "SandboxFactory",
@@ -95,6 +105,8 @@ __all__ = [
     "start_process",
 ]
 
+_BOX = ("Box", "PythonFailure", "PythonResult", "PythonSession", "open_box", "start_box")
+
 
 def __getattr__(name: str) -> Any:
     """Import what not every program needs when it is first asked for: most use one kind of sandbox,
@@ -105,7 +117,7 @@ def __getattr__(name: str) -> Any:
     others = (
         ("anyspawn._spawn.live", "Process"),
         ("anyspawn._egress", "Egress"),
-        *(("anyspawn._box", box) for box in ("Box", "open_box", "start_box")),
+        *(("anyspawn._box", box) for box in _BOX),
     )
     for module, found in (*LATER.values(), *others):
         if found == name:

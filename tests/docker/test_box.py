@@ -9,7 +9,7 @@ import pytest
 
 import anyspawn
 import boxes
-from anyspawn import DockerExec, DockerRun, TransportError
+from anyspawn import DockerExec, DockerRun, NotStartedError, TransportError
 from engines import docker, made_by_us, processes_in
 from machine import eventually, settled_below
 
@@ -42,6 +42,28 @@ async def test_a_container_that_is_there(busybox):
             assert "here" in await box.list_dir()
             await box.spawn(["sh", "-c", "rm -rf /tmp/box"], cwd="/", check=True)
     assert not eventually(lambda: set(processes_in(busybox)) - set(before))
+
+
+async def test_python(python):
+    """Stays in a container of its own, and in one that runs already; none there is told."""
+    own = DockerRun("python:3-slim", network="none", default_timeout=60)
+    for sandbox in (own, DockerExec(python, default_timeout=60)):
+        async with sandbox, anyspawn.open_box(sandbox) as box:
+            await boxes.python(box)
+    async with anyspawn.open_box(RUN) as box:
+        with pytest.raises(NotStartedError, match="there is no Python in the box"):
+            async with box.python():
+                pass
+
+
+async def test_a_container_with_python_is_removed():
+    """A run is told so, and so is the next one."""
+    sandbox = DockerRun("python:3-slim", network="none", default_timeout=60)
+    async with anyspawn.open_box(sandbox) as box, box.python() as session:
+        docker("rm", "-f", box.id)
+        for _ in range(2):
+            with pytest.raises(TransportError):
+                await session.run("1")
 
 
 async def test_the_container_is_removed():

@@ -95,6 +95,17 @@ async def live(command: Command) -> None:
     anyspawn.open_process(["cat"], stdin=b"x")  # type: ignore[call-arg]
 
 
+async def python(box: anyspawn.Box) -> None:
+    async with box.python("python3.13", cwd="x", env=["A=1"]) as session:
+        assert_type(session, anyspawn.PythonSession)
+        result = await session.run("1", timeout=None, overflow="tail")
+        assert_type(result, anyspawn.PythonResult)
+        assert_type(result.value, str | None)
+        assert_type(result.error, anyspawn.PythonFailure | None)
+        assert_type(result.state_lost, bool)
+        await session.run(b"1")  # type: ignore[arg-type]
+
+
 def print_number(number: int) -> None: ...
 
 

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from anyspawn._box import files
 from anyspawn._box.places import Place, place_of
+from anyspawn._box.python import PythonSession
 from anyspawn._call import _to_sandbox
 from anyspawn._env import Env, check_text
 from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
@@ -133,6 +134,39 @@ class Box:
             merge_stderr=merge_stderr,
         )
         return self._place.sandbox.open_process(command)
+
+    @asynccontextmanager
+    async def python(
+        self,
+        program: StrPath = "python3",
+        *,
+        env: Mapping[str, str] | Iterable[str] = (),
+        cwd: StrPath | None = None,
+        user: str | None = None,
+    ) -> AsyncIterator[PythonSession]:
+        """Start a Python that stays, for as long as the block, and runs code piece by piece.
+
+        Args:
+            program: The interpreter inside, Python 3.8 or later, as a name or a path.
+            env, cwd, user: As for `spawn`.
+
+        Raises:
+            TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
+            NotStartedError: There is no such Python in the box.
+            SpawnTimeoutError: It was not ready within the sandbox's ``default_timeout``.
+            TransportError: The place itself is gone.
+        """
+        name = os.fspath(program)
+
+        def opening(argv: Sequence[str]) -> AbstractAsyncContextManager[Process]:
+            return self.open_process(argv, env=env, cwd=cwd, user=user)
+
+        session = PythonSession(opening, name, self._place.sandbox.default_timeout)
+        await session._start()  # noqa: SLF001  one thing, in two files
+        try:
+            yield session
+        finally:
+            await session.aclose()
 
     async def write_file(
         self, path: StrPath, data: bytes | bytearray | memoryview | str | os.PathLike[str]
