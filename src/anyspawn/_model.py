@@ -229,7 +229,10 @@ class Cleanup(enum.Enum):
     """What became of the work when the call returned."""
 
     NOT_NEEDED = "not needed"
-    """The program ended by itself and left nothing."""
+    """The program ended by itself, and nothing that it left was killed. In `Bubblewrap` without
+    residents and in `DockerRun`, which end with their program, nobody looks whether it left
+    something.
+    """
     CONFIRMED = "confirmed"
     """Something had to be ended, and was seen to be gone."""
     UNCONFIRMED = "unconfirmed"

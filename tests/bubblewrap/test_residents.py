@@ -184,7 +184,7 @@ async def test_what_hides_has_ended_with_its_call(how):
         hide = f"{HIDING[how]}; env -i setsid sleep 777 </dev/null >/dev/null 2>&1 & exit 0"
         for _ in range(3):
             done = await spawn(["sh", "-c", hide], sandbox=sandbox)
-            assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
+            assert (done.error, done.cleanup) == (None, Cleanup.CONFIRMED)
             assert not sleeping(b"777")
 
 

@@ -21,7 +21,7 @@ RUN = DockerRun("busybox", network="none", default_timeout=60)
 async def test_a_container_of_its_own(tmp_path):
     """Holds what a box promises, and is gone afterwards."""
     async with anyspawn.open_box(RUN, workdir="/work") as box:
-        assert made_by_us() == [box.id] or box.id in docker("ps", "--format={{.Names}}")
+        assert made_by_us() == [docker("inspect", "--format={{.Id}}", box.id)[:12]]
         for check in (boxes.files, boxes.calls, boxes.beside_each_other):
             await check(box)
         assert (await box.spawn(["id", "-u"], user="65534", check=True)).text == "65534\n"
@@ -29,6 +29,7 @@ async def test_a_container_of_its_own(tmp_path):
         await boxes.errors(box)
         await boxes.trees(box, tmp_path)
         await boxes.saved(box, RUN, tmp_path, workdir="/work")
+    assert made_by_us() == []
 
 
 async def test_a_container_that_is_there(busybox):

@@ -27,6 +27,7 @@ class TestDirect(SandboxConformance):
 @needs_bwrap
 class TestBubblewrap(SandboxConformance):
     knows_signal = False
+    knows_left = False
 
     @pytest.fixture
     def sandbox(self):

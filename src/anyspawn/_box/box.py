@@ -212,7 +212,11 @@ class Box:
         """
         inside = self._path(path, what="path", follow=False)
         if posixpath.join(self.workdir, "").startswith(posixpath.join(inside, "")):
-            raise ValueError(f"path: {inside!r} holds the box's workdir; remove what is in it")
+            what = "is" if inside == self.workdir else "contains"
+            raise ValueError(
+                f"path: {inside!r} {what} the box's workdir, which must stay; remove the files in "
+                "it one by one"
+            )
         await self._ask(files.REMOVE, path, inside)
 
     async def upload(self, source: StrPath, path: StrPath) -> None:

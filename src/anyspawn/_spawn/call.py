@@ -304,6 +304,8 @@ class Work:
         if self.state.phase is not Phase.DRAINING or self.incomplete:
             return
         nothing = await self.ending.left_nothing(self)
+        if nothing and self.talk is not None and self.talk.report.killed:
+            self.cleanup = Cleanup.CONFIRMED
         self.state = self.state.after(Event.GONE if nothing else Event.LEFT_SOMETHING)
 
     async def end(self) -> None:

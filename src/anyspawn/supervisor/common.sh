@@ -63,6 +63,7 @@ sweep() {
   _round=0
   while _pids=$(left) || return 1; [ -n "$_pids" ]; do
     [ "$_round" -lt "$1" ] || return 1
+    _killed=yes
     kill -9 $_pids
     _round=$((_round + 1))
   done
@@ -139,7 +140,7 @@ chase() {
         _gone=yes
         [ -z "$_state" ] || _old="$_old $_child"
       elif [ "$_tagged" ] || { [ "$_alone" ] && hides; }; then
-        _gone=yes
+        _gone=yes _killed=yes
         kill -9 "$_child" # until it is dead it may have a child that is not listed yet
       elif hides; then
         _hidden=yes
@@ -156,11 +157,15 @@ chase() {
     _round=$((_round + 1))
   done
 }
-# Ends all that is left of a command. Looking alone does not end what is many, and starts its like.
+# Ends all that is left of a command, and says whether there was something. Looking alone does not
+# end what is many, and starts its like.
 clear_up() {
   if sweep 20; then chase; else chase && sweep 300; fi
+  _cleared=$?
+  [ -z "$_killed" ] || say killed
+  return "$_cleared"
 }
-_adopts= _old= _watcher= _self=
+_adopts= _old= _watcher= _self= _killed=
 case $PPID in
 0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
 esac

@@ -43,6 +43,7 @@ class Report:
         whole: The end of the command's stdout was seen.
         clean: Nothing of the command was left, as far as the supervisor could look.
         swept: It has looked, whatever it found.
+        killed: Something of the command was left, and was killed.
         untagged: The command could not be given the tag by which it is found.
         elusive: What was left starts its like, faster than it can be looked at.
         lost: Its stdin did not arrive whole; what is said after its end, of a stdin that it left,
@@ -69,6 +70,7 @@ class Report:
     whole: bool = False
     clean: bool = False
     swept: bool = False
+    killed: bool = False
     untagged: bool = False
     elusive: bool = False
     lost: bool = False
@@ -125,7 +127,7 @@ class Report:
                 self.lost = self.lost or self.exit_status is None
             case "nocwd" | "running" | "held" | "untagged" | "elusive" | "send" | "took":
                 setattr(self, name, True)
-            case "fed" | "unread" | "fit" | "failed" | "oom":
+            case "fed" | "unread" | "fit" | "failed" | "oom" | "killed":
                 setattr(self, name, True)
             case _:
                 pass  # a word of a newer script
