@@ -176,6 +176,22 @@ async def test_nothing_is_left_in_the_container(box, how):
     assert time.monotonic() - began < 40
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the daemon is what takes the time
+async def test_forty_timeouts_at_once(busybox):
+    """All are seen to be gone, however long it takes a busy machine to look forty times."""
+    sandbox, outcomes = DockerExec(busybox, resident=0, shared="trusted"), []
+
+    async def one():
+        outcomes.append(await run(sandbox, "sh", "-c", "sleep 1000 & sleep 1000", timeout=6))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(40):
+            tasks.start_soon(one)
+    assert {type(done.error) for done in outcomes} == {SpawnTimeoutError}
+    assert [done.cleanup for done in outcomes] == [Cleanup.CONFIRMED] * 40
+    assert not await left_in(busybox)
+
+
 async def test_what_a_program_leaves_behind_is_ended(box):
     """At once where it holds no stream; else after `wait_delay`, and the outcome says that output
     may be missing.

@@ -341,9 +341,8 @@ class Work:
             reached=connection.reached(),
         )
 
-    async def beside(self, argv: tuple[str, ...], timeout: float = 0.0) -> Completed:
+    async def beside(self, argv: tuple[str, ...], seconds: float = BOUNDS.remote) -> Completed:
         """Run a command of the sandbox's own while the work goes on, or is being ended."""
-        seconds = timeout or BOUNDS.remote
         command = Command(argv, timeout=seconds, output_limit=STATUS_LIMIT, overflow="truncate")
         now = anyio.current_time()
         return await run(Launch(argv=argv, stdin=b""), command, mode="", began=now, timeout=seconds)
@@ -467,20 +466,20 @@ class EndsWithIt:
         connection, child = work.connection, work.connection.child
         grace = work.command.grace if not child.exited and work.state.why is not None else 0.0
         clean = False
-        with anyio.move_on_after(grace + BOUNDS.cleanup) as limit:
+        with remote.patience(connection.launch, grace + BOUNDS.cleanup) as patience:
             if not child.exited:
-                await remote.end(work, grace if work.ready else 0.0)
+                await remote.end(work, grace if work.ready else 0.0, patience)
             await child.wait()
             await leader_gone(connection)
             connection.signal_group(SIGKILL)
             clean = await _sweep(connection.mark)
             await _group_gone(connection)
-            clean = await remote.is_gone(work) and clean
+            clean = await remote.is_gone(work, patience) and clean
         seconds = BOUNDS.settle if work.incomplete else work.command.wait_delay
         await work.keep_raised(_collect_rest, work, seconds)
         work.incomplete = work.incomplete or work.streams_open
         clean = clean and not remote.may_come(work) and not work.streams_open
-        sure = clean and child.exited and not limit.cancelled_caught
+        sure = clean and child.exited and not patience.scope.cancelled_caught
         work.cleanup = Cleanup.CONFIRMED if sure else Cleanup.UNCONFIRMED
         connection.settled = sure
 

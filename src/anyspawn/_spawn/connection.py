@@ -40,6 +40,7 @@ class Bounds:
     Args:
         cleanup: All of the clean-up.
         remote: One step of it that others take, such as a daemon or a supervisor.
+        each: What each other clean-up of remote work at the same time adds to both.
         settle: What is left of output whose stream is held.
         exit_poll: Between two looks for the exit, where the kernel cannot tell of it.
         doubt: For which what is just becoming another program may turn out to be the call's.
@@ -47,6 +48,7 @@ class Bounds:
 
     cleanup: float = 5.0
     remote: float = 2.0
+    each: float = 0.25
     settle: float = 0.1
     exit_poll: float = 0.05
     doubt: float = 1.0

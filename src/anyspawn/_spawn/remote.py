@@ -4,26 +4,86 @@ from __future__ import annotations
 
 import math
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
-from anyspawn._model import Completed
+from anyspawn._model import Completed, Launch
 from anyspawn._spawn import proc
 from anyspawn._spawn.connection import BOUNDS
-from anyspawn._spawn.tasks import uninterrupted
+from anyspawn._spawn.tasks import PerLoop, uninterrupted
 from anyspawn.exceptions import TransportError
 
 if TYPE_CHECKING:
     from anyspawn._spawn.call import Work
 
-__all__ = ["end", "is_gone", "is_in_doubt", "may_come"]
+__all__ = ["Patience", "end", "is_gone", "is_in_doubt", "may_come", "patience"]
 
 _RUNNER_FAILED = 125
 
 
-async def end(work: Work, grace: float) -> None:
+class Patience:
+    """How long a clean-up may take, and each step of it that others take: a daemon, a supervisor.
+
+    Where many clean up remote work on one loop at the same time, each adds to the time of all.
+
+    Args:
+        seconds: All of the clean-up, where it is alone.
+
+    Attributes:
+        scope: The clean-up's.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        self._scopes = [self.scope]
+        self._more = 0.0
+
+    @property
+    def for_a_step(self) -> float:
+        """Seconds for a step that begins now."""
+        return BOUNDS.remote + self._more
+
+    def add(self, seconds: float) -> None:
+        """Give it, and the step that it is in, more time."""
+        self._more += seconds
+        for scope in self._scopes:
+            scope.deadline += seconds
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Bound a step."""
+        scope = anyio.CancelScope(deadline=anyio.current_time() + self.for_a_step)
+        self._scopes.append(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._scopes.remove(scope)
+
+
+_under_way: PerLoop[set[Patience]] = PerLoop(set)
+
+
+@contextmanager
+def patience(launch: Launch, seconds: float) -> Iterator[Patience]:
+    """Bound a clean-up."""
+    own = Patience(seconds)
+    others = _under_way.get() if launch.remote else set[Patience]()
+    own.add(BOUNDS.each * len(others))
+    for other in others:
+        other.add(BOUNDS.each)
+    others.add(own)
+    try:
+        with own.scope:
+            yield own
+    finally:
+        others.discard(own)
+
+
+async def end(work: Work, grace: float, patience: Patience) -> None:
     """End the local process, and what it stands for: politely, then surely."""
     connection, child = work.connection, work.connection.child
     if grace > 0:
@@ -31,9 +91,10 @@ async def end(work: Work, grace: float) -> None:
     if not child.exited and work.talk is not None:
         connection.hang_up()
         if work.ready:
-            await work.until_exit(BOUNDS.remote)
+            with patience.step():
+                await work.until_exit(math.inf)
     elif not child.exited and connection.launch.end:
-        await _remove(work)
+        await _remove(work, patience)
     if not child.exited:
         connection.signal_group(signal.SIGKILL)
 
@@ -67,25 +128,25 @@ async def _ask_remote(work: Work, grace: float) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def _remove(work: Work) -> None:
+async def _remove(work: Work, patience: Patience) -> None:
     """End remote work before its client: one that is killed may leave a request under way."""
     child = work.connection.child
 
     async def remove() -> None:
         while not child.exited:
-            await work.keep_raised(_end_remote, work)
+            await work.keep_raised(_end_remote, work, patience)
             if not child.exited:
                 await anyio.sleep(0.05)
 
-    with anyio.move_on_after(BOUNDS.remote):
+    with patience.step():
         async with anyio.create_task_group() as tasks:
             # beside: docker waits for its client to take all output
             tasks.start_soon(uninterrupted(remove))
             await work.until_exit(math.inf)
 
 
-async def _end_remote(work: Work) -> None:
-    done = await work.beside(work.connection.launch.end)
+async def _end_remote(work: Work, patience: Patience) -> None:
+    done = await work.beside(work.connection.launch.end, patience.for_a_step)
     if done.error is None and done.stdout.strip():  # it was there
         work.removed = True
 
@@ -119,7 +180,7 @@ def may_come(work: Work) -> bool:
     return killed and work.talk is None and bool(work.connection.launch.end) and not work.removed
 
 
-async def is_gone(work: Work) -> bool:
+async def is_gone(work: Work, patience: Patience) -> bool:
     """See that nothing is left of remote work; return whether that could be seen."""
     launch, report = work.connection.launch, work.talk.report if work.talk is not None else None
     if not launch.remote or (report is not None and (report.left_nothing or not report.ready)):
@@ -128,7 +189,7 @@ async def is_gone(work: Work) -> bool:
         return False
     pause = 0.02
     while True:
-        found = await work.beside(launch.gone)
+        found = await work.beside(launch.gone, patience.for_a_step)
         if found.error is None and not found.stdout.strip() and not may_come(work):
             return True
         said = found.stderr
@@ -136,6 +197,6 @@ async def is_gone(work: Work) -> bool:
             return True
         if launch.end:
             with suppress(Exception):
-                await _end_remote(work)
+                await _end_remote(work, patience)
         await anyio.sleep(pause)
         pause = min(pause * 2, 0.5)

@@ -19,6 +19,7 @@ from weakref import finalize
 import anyio
 
 from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._spawn import remote
 from anyspawn._spawn.call import (
     EndsWithIt,
     Work,
@@ -294,16 +295,15 @@ class _Lease:
         def over() -> bool:
             return self._over(work)
 
-        with anyio.move_on_after(grace + BOUNDS.cleanup):
-            await work.until_exit(BOUNDS.remote, lambda: report.listens)
+        with remote.patience(self._launch, grace + BOUNDS.cleanup) as patience:
+            await work.until_exit(patience.for_a_step, lambda: report.listens)
             if grace > 0 and not work.ended:
                 resident.say(b"t\n")
                 await work.until_exit(grace, over)
-            for _ in range(int(BOUNDS.remote / _KILL_AGAIN)):
-                if over() or work.connection.child.exited:
-                    break
-                resident.say(b"k\n")
-                await work.until_exit(_KILL_AGAIN, over)
+            with patience.step():
+                while not (over() or work.connection.child.exited):
+                    resident.say(b"k\n")
+                    await work.until_exit(_KILL_AGAIN, over)
 
     def _learn(self, resident: _Resident, report: Report, work: Work) -> None:
         own, said = (output.capture for output in work.connection.outputs)
