@@ -8,9 +8,10 @@ import anyio
 import attrs
 import pytest
 
-from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, spawn
+from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, TransportError, spawn
 from anyspawn.containers import SecurityConfig
 from engine_faults import FAULTS
+from engines import docker
 
 RUNS = {
     "docker_run": {},
@@ -71,3 +72,38 @@ def test_a_fault_is_told_from_the_programs_exit(fault, mode, busybox, bare, monk
 async def once(sandbox, argv, cwd=None):
     async with sandbox:
         return await spawn(argv, cwd=cwd, stdin=b"", sandbox=sandbox)
+
+
+# The daemon and the shells decide, not the loop.
+@pytest.mark.parametrize(("image", "loop"), [("busybox", "asyncio"), ("python:3-slim", "trio")])
+def test_near_the_limit_of_processes_stdin_is_whole_or_an_error(image, loop, containers):
+    """However many processes may still be started: a filter that allows by default is never given
+    an empty stdin for a request.
+    """
+    container = containers(image, "--pids-limit=100")
+    anyio.run(near_the_limit, container, backend=loop)
+
+
+async def near_the_limit(container):
+    def sandbox(**fields):
+        return DockerExec(container, default_timeout=20, shared="trusted", **fields)
+
+    outcomes = []
+    async with sandbox(resident=1) as resident:
+        await spawn(["true"], sandbox=resident, check=True)
+        modes = resident, sandbox(resident=0), sandbox(supervisor="off")
+        there = len(docker("top", container).splitlines()) - 1  # less its heading
+        for room in (12, 5, 4, 3, 1):
+            docker("update", f"--pids-limit={there + room}", container)
+            for mode in modes:
+                for stdin in (b"deny", b"deny" * 50_000):
+                    done = await spawn(["cat"], stdin=stdin, sandbox=mode)
+                    outcomes.append(done)
+                    if done.error is None:
+                        assert done.stdout == stdin, (room, mode, done)
+                    else:
+                        assert isinstance(done.error, (NotStartedError, TransportError)), done
+        docker("update", "--pids-limit=100", container)
+        for mode in modes:
+            assert (await spawn(["cat"], stdin=b"deny", sandbox=mode)).stdout == b"deny"
+    assert {done.ok for done in outcomes} == {True, False}
