@@ -28,7 +28,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "anyspawn"
-smartquotes = False  # messages are searched for as they are printed
+smartquotes_action = "D"  # quotes stay as messages have them, and can be searched for
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 copybutton_prompt_text = r"\$ |> "
@@ -37,8 +37,10 @@ myst_enable_extensions = ["colon_fence"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+autodoc_type_aliases = {"Phase": "anyspawn.hooks.Phase"}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+nitpick_ignore = [("py:class", "'anyspawn.hooks.Phase'")]  # as autodoc writes an alias in a tuple
 nitpick_ignore_regex = [
     (
         r"py:.*",
@@ -146,7 +148,9 @@ class LinkNames(SphinxTransform):
 
 
 class PlainTypes(SphinxPostTransform):
-    """Shows a type as its name, where autodoc leaves a tilde and its module in front of it."""
+    """Shows a type as its name, where autodoc leaves a tilde and its module, or an alias's
+    wrapping, around it.
+    """
 
     default_priority = 900
 
@@ -155,6 +159,13 @@ class PlainTypes(SphinxPostTransform):
             named = re.sub(r"~(?:\w+\.)+(?=\w)", "", text)
             if named != text:
                 text.parent.replace(text, nodes.Text(named))
+        for part in list(self.document.findall(nodes.emphasis)):
+            if part.astext() == "TypeAliasForwardRef":  # then: ( 'module.Name' )
+                following = part.parent[part.parent.index(part) :][:4]
+                name = following[2].astext().strip("'").rpartition(".")[2]
+                part.replace_self(nodes.emphasis("", name))
+                for rest in following[1:]:
+                    rest.parent.remove(rest)
 
 
 class DrawnPictures(SphinxPostTransform):
