@@ -16,6 +16,7 @@ import anyspawn.argv
 import anyspawn.config
 import anyspawn.containers
 import anyspawn.hooks
+import anyspawn.sync
 import anyspawn.testing
 import anyspawn.tools
 
@@ -25,6 +26,7 @@ PUBLIC = [
     anyspawn.config,
     anyspawn.containers,
     anyspawn.hooks,
+    anyspawn.sync,
     anyspawn.testing,
     anyspawn.tools,
     importlib.import_module("anyspawn.exceptions"),

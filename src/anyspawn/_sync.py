@@ -1,0 +1,255 @@
+"""`anyspawn.sync`: one event loop in a thread beside, and calls that wait for it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from types import TracebackType
+from typing import Generic, ParamSpec, Self, TypeVar
+
+import anyio
+import anyio.from_thread
+
+import anyspawn
+from anyspawn import hooks
+from anyspawn._model import Sandbox, StrPath
+
+__all__ = ["Box", "HookRunner", "open_box", "run_hooks", "spawn"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """One call, which another thread waits for.
+
+    Args:
+        step: What is awaited.
+    """
+
+    def __init__(self, step: Callable[[], Awaitable[T]]) -> None:
+        self.over = threading.Event()
+        self.given_up = False
+        self.scope: anyio.CancelScope | None = None
+        self._step = step
+        self._results: list[T] = []
+        self._raised: BaseException | None = None
+
+    async def run(self) -> None:
+        """See it through, in a task of its own."""
+        try:
+            with anyio.CancelScope() as self.scope:
+                if not self.given_up:  # asked after the scope is there, as who gives up says first
+                    self._results.append(await self._step())
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):  # the loop is ended
+            raise
+        except BaseException as exc:  # nobody's else: it would end the loop
+            self._raised = exc
+        finally:
+            self.over.set()
+
+    def result(self) -> T:
+        """Return what it came to, once it is over."""
+        if self._raised is not None:
+            try:
+                raise self._raised
+            finally:
+                self._raised = None  # it refers to this frame
+        if not self._results:
+            raise RuntimeError("the event loop of anyspawn.sync ended before the call did")
+        return self._results[0]
+
+
+class _Loop:
+    """The event loop, in a thread of its own, which is started when it is needed.
+
+    Attributes:
+        portal: The way to it, while it runs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
+        self.portal: anyio.from_thread.BlockingPortal | None = None
+        self._thread: int | None = None
+        self._lost: list[object] = []
+
+    def wait(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Await something in the loop; return or raise what it does.
+
+        Interrupted meanwhile, cancel it, and let the interrupt go on when it is over.
+        """
+        if threading.get_ident() == self._thread:
+            raise RuntimeError(
+                "anyspawn.sync was called from one of its own callbacks, which it would wait for; "
+                "make the callback async, and await anyspawn's own functions in it"
+            )
+        portal = self._started()
+        call, begun = _Call(step), False
+        try:
+            future = portal.start_task_soon(call.run)
+            begun = True
+            future.add_done_callback(lambda _: call.over.set())
+            call.over.wait()
+        except BaseException:
+            call.given_up = True
+            if begun or call.scope is not None:
+                if call.scope is not None:
+                    with suppress(RuntimeError):  # the loop has ended
+                        portal.start_task_soon(call.scope.cancel)
+                call.over.wait()
+            raise
+        return call.result()
+
+    def _started(self) -> anyio.from_thread.BlockingPortal:
+        with self._lock:
+            if self.portal is None:
+                self._context = anyio.from_thread.start_blocking_portal(name="anyspawn sync")
+                self.portal = self._context.__enter__()
+                self._thread = self.portal.call(threading.get_ident)
+            return self.portal
+
+    def stop(self) -> None:
+        """End the loop, and all that it looks after."""
+        with self._lock:
+            context, portal = self._context, self.portal
+            self._context = self.portal = self._thread = None
+        if context is not None and portal is not None:
+            with suppress(RuntimeError):  # it has ended
+                portal.call(portal.stop, True)  # noqa: FBT003  its parameter has no other way
+            context.__exit__(None, None, None)
+
+    def forget(self) -> None:
+        """Have another one: this process is a copy, in which the thread is not."""
+        self._lost += [self._context, self.portal]  # to give them back would touch the parent's
+        self._lock = threading.Lock()
+        self._context = self.portal = self._thread = None
+
+
+_loop = _Loop()
+atexit.register(_loop.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_loop.forget)
+
+
+def _blocking(function: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+    """Return a function that waits for what another one does."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _loop.wait(lambda: function(*args, **kwargs))
+
+    return call
+
+
+spawn = _blocking(anyspawn.spawn)
+run_hooks = _blocking(hooks.run_hooks)
+
+
+class _Owned:
+    """What belongs to one event loop: it ends with that, and a copy of the process that ``os.fork``
+    makes does not have it.
+    """
+
+    def __init__(self) -> None:
+        self._portal = _loop.portal
+
+    @property
+    def _there(self) -> bool:
+        return self._portal is None or self._portal is _loop.portal
+
+    def _of_ours(self, function: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+        blocking = _blocking(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            if not self._there:
+                raise RuntimeError(
+                    "this ended with its event loop, or belongs to the process that this one is a "
+                    "copy of, by os.fork; open another one"
+                )
+            return blocking(*args, **kwargs)
+
+        return call
+
+
+class Box(_Owned):
+    """An `anyspawn.Box` whose methods block; `open_box` gives it.
+
+    Attributes:
+        id, workdir: As of the `anyspawn.Box`.
+        spawn, write_file, read_file, list_dir, remove, upload, download, save: As its methods.
+    """
+
+    def __init__(self, box: anyspawn.Box) -> None:
+        super().__init__()
+        self.id = box.id
+        self.workdir = box.workdir
+        self.spawn = self._of_ours(box.spawn)
+        self.write_file = self._of_ours(box.write_file)
+        self.read_file = self._of_ours(box.read_file)
+        self.list_dir = self._of_ours(box.list_dir)
+        self.remove = self._of_ours(box.remove)
+        self.upload = self._of_ours(box.upload)
+        self.download = self._of_ours(box.download)
+        self.save = self._of_ours(box.save)
+        self._box = box
+
+    def _close(self) -> None:
+        if self._there:
+            _loop.wait(self._box.aclose)
+
+    def __repr__(self) -> str:
+        return repr(self._box).replace("anyspawn.Box", "anyspawn.sync.Box", 1)
+
+
+@contextmanager
+def open_box(
+    sandbox: Sandbox | str | None = None,
+    *,
+    workdir: StrPath | None = None,
+    restore: StrPath | None = None,
+) -> Iterator[Box]:
+    """Open a box for as long as the block, as `anyspawn.open_box` does.
+
+    Args, errors: as for `anyspawn.open_box`.
+    """
+    box = Box(_loop.wait(lambda: anyspawn.start_box(sandbox, workdir=workdir, restore=restore)))
+    try:
+        yield box
+    finally:
+        box._close()  # noqa: SLF001  in this file
+
+
+class HookRunner(_Owned):
+    """An `anyspawn.hooks.HookRunner` whose methods block: a context manager.
+
+    Args:
+        runner: It, or the hooks for one with its defaults.
+
+    Attributes:
+        run: As its method.
+    """
+
+    def __init__(self, runner: hooks.HookRunner | Iterable[hooks.ExecHook]) -> None:
+        self._portal = None
+        self._runner = runner if isinstance(runner, hooks.HookRunner) else hooks.HookRunner(runner)
+        self.run = self._of_ours(self._runner.run)
+
+    def __enter__(self) -> Self:
+        _loop.wait(self._runner.__aenter__)
+        self._portal = _loop.portal
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._there:
+            _loop.wait(lambda: self._runner.__aexit__(exc_type, exc, traceback))
