@@ -37,6 +37,7 @@ from anyspawn import (
     lookup_sandbox,
     register_sandbox,
     spawn,
+    sync,
 )
 from anyspawn.argv import bubblewrap_argv
 from anyspawn.config import OpenConfig, RuntimeConfig, load_config
@@ -163,6 +164,16 @@ async def sandboxes(registry: Registry) -> None:
     Bubblewrap(network=Egress(allow=["pypi.org"], private=(), resolve=resolve))
     DockerRun("busybox", network=Egress(allow=[], resolve=lambda name, port: ["::1"]))  # type: ignore[arg-type, return-value]
     Direct("direct")  # type: ignore[call-arg, arg-type]
+
+
+def threads() -> None:
+    assert_type(sync.spawn(["true"], timeout=1.0), Completed)
+    sync.spawn("ls", timeout="1")  # type: ignore[arg-type]
+    with sync.open_box("bubblewrap") as box:
+        assert_type(box.read_file("a", limit=1), bytes)
+        box.write_file("a")  # type: ignore[call-arg]
+    with sync.HookRunner([]) as runner:
+        assert_type(runner.run("before_execution", {}), Decision)
 
 
 async def resolve(name: str, port: int) -> list[str]:
