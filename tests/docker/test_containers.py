@@ -98,6 +98,23 @@ async def test_the_life_of_a_container(manager, tmp_path):
     assert (tmp_path / "made").exists()
 
 
+async def test_a_workspace_that_its_user_cannot_write(manager, tmp_path, caplog):
+    """The log says so, and what to do; where the user can, it says nothing."""
+    for mode, owner, told in ((0o755, "65534:65534", True), (0o777, "65534:65534", False)):
+        caplog.clear()
+        tmp_path.chmod(mode)
+        spec = ContainerSpec(
+            image="busybox",
+            cmd=["touch", "made"],
+            workspace=tmp_path,
+            security=SecurityConfig(user=owner),
+        )
+        container = await manager.create(spec)
+        assert (await manager.run(container) != 0) is told
+        await manager.remove(container)
+        assert (f"workspace '{tmp_path}' cannot be written by user {owner}" in caplog.text) is told
+
+
 async def test_entrypoint_and_mount_target(manager, tmp_path):
     """The entrypoint's own arguments come before the command's."""
     spec = ContainerSpec(

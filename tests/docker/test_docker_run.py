@@ -248,6 +248,16 @@ async def test_a_program_that_cannot_be_started(box, argv, words):
     assert (done.returncode, done.stdout) == (None, b"")
 
 
+async def test_dockers_own_warnings(caplog):
+    """They are in the log, and not in what the program wrote; a program's own stay its own."""
+    published = ["--publish", "127.0.0.1::9"]
+    sandbox = DockerRun("busybox", network="host", extra_args=published, default_timeout=60)
+    done = await run("sh", "-c", "echo 'WARNING: mine' >&2; exit 3", sandbox=sandbox)
+    assert (done.stderr, done.stderr_total) == (b"WARNING: mine\n", 14)
+    assert str(done.error).endswith("stderr: WARNING: mine")
+    assert "Published ports are discarded" in caplog.text
+
+
 async def test_out_of_memory():
     """The kernel's doing is told from a program's own 137, or said to be likely: docker's word of
     it is lost now and then.

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -114,8 +115,9 @@ class ContainerSpec:
         image: The image.
         cmd: The command and its arguments. Default: the image's.
         entrypoint: What runs in front of the command; empty: nothing does. Default: the image's.
-        workspace: A folder of the host, which the container sees as ``mount_target`` and may write
-            to.
+        workspace: A folder of the host, which the container sees as ``mount_target``. Its user
+            (``security.user``) can write there if the folder's owner and mode let it; if they do
+            not, the log says so once the container is created.
         mount_target: Where it sees it, and starts. Default ``/work``.
         env: Variables, as for `anyspawn.Command`.
         timeout: Seconds that it may run; then it is stopped and removed. Default: no limit.
@@ -140,6 +142,19 @@ class ContainerSpec:
     tty: bool = field(default=False, validator=config_flag)
     attach_stdin: bool = field(default=False, validator=config_flag)
     security: SecurityConfig = field(factory=SecurityConfig, validator=_security)
+
+
+def _can_write(folder: str, user: str | None) -> bool:
+    """Whether a user, by numbers, may write to a folder, as its mode says; true for names."""
+    uid, _, gid = (user or "0").partition(":")
+    if not uid.isdigit() or int(uid) == 0 or not (gid or "0").isdigit():
+        return True
+    found = os.stat(folder)
+    if found.st_uid == int(uid):
+        return bool(found.st_mode & stat.S_IWUSR)
+    if found.st_gid == int(gid or 0):
+        return bool(found.st_mode & stat.S_IWGRP)
+    return bool(found.st_mode & stat.S_IWOTH)
 
 
 async def _run(launch: Launch, command: Command) -> Completed:
@@ -233,6 +248,12 @@ class ContainerManager:
         argv += ["--tty"] if spec.tty else []
         argv += ["--interactive"] if spec.attach_stdin else []
         if spec.workspace is not None:
+            if not _can_write(spec.workspace, spec.security.user):
+                message = (
+                    "workspace %r cannot be written by user %s of the container; set "
+                    "security.user, or change the folder's owner or mode"
+                )
+                _log.warning(message, spec.workspace, spec.security.user)
             argv += [
                 "-v",
                 f"{spec.workspace}:{spec.mount_target}",

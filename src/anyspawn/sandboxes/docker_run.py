@@ -15,10 +15,12 @@ from attrs import Attribute, field, frozen
 from anyspawn._egress import Egress
 from anyspawn._env import Env
 from anyspawn._limits import Limits, limits_or_none
+from anyspawn._masks import Masks
 from anyspawn._model import Command, Completed, Fill, Launch
 from anyspawn._owner import owner
 from anyspawn._sandbox import config_text, config_texts, host_path, optional_text
 from anyspawn._security import SecurityConfig
+from anyspawn._telemetry import warn
 from anyspawn.argv.docker import (
     container_name,
     docker_run_argv,
@@ -71,6 +73,12 @@ _UNREACHABLE = (
 )
 _KILLED = 137
 _DOUBTFUL = {125, 126, 127, _KILLED}
+_WARNINGS = re.compile(
+    rb"(?:WARNING: (?:The requested image's platform |Your kernel does not support |"
+    rb"Published ports are discarded |IPv4 forwarding is disabled|Localhost DNS setting )"
+    rb"[^\n]*\n)+"
+)
+"""Warnings of the client before it starts a container (docker/cli and moby, container/create)."""
 """Statuses that docker uses for its own failures too, or that out-of-memory looks like."""
 
 GUARD = """
@@ -302,6 +310,7 @@ class DockerRun(ResidentSandbox):
 
         docker is asked where the client's status could mean two things.
         """
+        completed = self._without_warnings(command, completed)
         error = completed.error
         if isinstance(error, NotStartedError):  # what is on stderr the container's own init said
             return attrs.evolve(completed, stderr=b"", stderr_total=0)
@@ -321,6 +330,21 @@ class DockerRun(ResidentSandbox):
             return completed
         failed = await self._pull_image()
         return None if failed is None else attrs.evolve(completed, error=failed)
+
+    def _without_warnings(self, command: Command, completed: Completed) -> Completed:
+        """Return an outcome without docker's own warnings, which come before all else on stderr;
+        the log has them.
+        """
+        found = _WARNINGS.match(completed.stderr)
+        if found is None:
+            return completed
+        for line in found[0].decode(errors="replace").splitlines():
+            warn("anyspawn.docker", "%s: docker says: %s", self.name, line)
+        stderr = completed.stderr[found.end() :]
+        total = completed.stderr_total - found.end()
+        if completed.error is not None and completed.error.stderr_tail:
+            completed.error.stderr_tail = Masks(command.env).last_lines(stderr)
+        return attrs.evolve(completed, stderr=stderr, stderr_total=total)
 
     @property
     def _once(self) -> bool:
@@ -346,7 +370,7 @@ class DockerRun(ResidentSandbox):
         if actions & {"start", "die"}:
             if "oom" in actions and code == _KILLED:
                 return ExitError(
-                    f"{program!r} was ended by the kernel: the container was out of memory"
+                    f"{program!r} was killed by the kernel: the container was out of memory"
                 )
             if f"die {code}" not in record:
                 return failure(stderr, code, started=True)
