@@ -116,6 +116,9 @@ NAMES = {
 """Public names, and where they stand."""
 
 
+LINKED = nodes.title | nodes.reference | addnodes.pending_xref
+
+
 class LinkNames(SphinxTransform):
     """Links each public name to its reference, where it first stands on a page, outside of
     headings and other links.
@@ -132,7 +135,7 @@ class LinkNames(SphinxTransform):
             if found is None or found[1] not in NAMES or found[1] in linked:
                 continue
             above = literal.parent
-            while above is not None and not isinstance(above, nodes.title | nodes.reference):
+            while above is not None and not isinstance(above, LINKED):
                 above = above.parent
             if above is None:
                 linked.add(found[1])
