@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import anyio
 import pytest
@@ -256,6 +256,26 @@ class SandboxConformance:
         assert done.stdout.startswith(b"begin\n")
         assert done.stdout.endswith(b"\nend\n")
 
+    async def test_text_says_what_was_left_out(self, sandbox: Sandbox) -> None:
+        """How many bytes, and where, of either stream; also where both are one."""
+        script = "seq 1000; seq 1000 >&2"
+        seq = "".join(f"{n}\n" for n in range(1, 1001))
+        mark = f"[... {len(seq) - 18} bytes left out ...]\n"
+        cases: tuple[tuple[Literal["head", "tail", "truncate"], str], ...] = (
+            ("head", seq[:18] + mark),
+            ("tail", mark + seq[-18:]),
+            ("truncate", f"{seq[:9]}\n{mark}{seq[-9:]}"),
+        )
+        for overflow, text in cases:
+            done = await self.run(sandbox, "sh", "-c", script, output_limit=18, overflow=overflow)
+            assert (done.error, done.text, done.stderr_text) == (None, text, text)
+            assert (done.stdout_total, done.stderr_total) == (len(seq), len(seq))
+        done = await self.run(
+            sandbox, "sh", "-c", script, output_limit=18, overflow="tail", merge_stderr=True
+        )
+        mark = f"[... {2 * len(seq) - 18} bytes left out ...]\n"
+        assert (done.error, done.text, done.stderr_text) == (None, mark + seq[-18:], "")
+
     async def test_an_exception_of_on_output(self, sandbox: Sandbox) -> None:
         """Ends the work, and reaches the caller as it is."""
 
@@ -435,7 +455,7 @@ class SandboxConformance:
         """The program was not started, and its name is not blamed."""
         done = await self.run(sandbox, "true", cwd="/no/such/folder")
         assert isinstance(done.error, NotStartedError), done
-        assert (done.error.kind, done.returncode) == ("cwd", None)
+        assert (done.error.kind, done.error.exit_code, done.returncode) == ("cwd", 126, None)
 
     async def test_a_path_without_programs(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
