@@ -62,6 +62,17 @@ async def test_what_a_box_promises(check, sandbox):
         await check(box)
 
 
+async def test_a_stream_to_a_port(sandbox):
+    """In a folder that is one to the host's own loopback interface."""
+    if isinstance(sandbox, Bubblewrap):
+        sandbox = attrs_with_python()
+    async with anyspawn.open_box(sandbox) as box:
+        await boxes.connected(box, sys.executable, 4 * 2**20)
+        for port, error in ((0, ValueError), (65536, ValueError), ("80", TypeError)):
+            with pytest.raises(error, match="port"):
+                await box.connect(port)
+
+
 async def test_trees(sandbox, tmp_path):
     async with anyspawn.open_box(sandbox) as box:
         await boxes.trees(box, tmp_path)
@@ -205,6 +216,28 @@ class TestNamespaces:
                 assert await server.stdout.receive() == b"up\n"
                 done = await box.spawn([sys.executable, "-c", ask], check=True)
                 assert done.text == "b'hello'\n"
+
+    async def test_the_box_ends_under_a_stream(self):
+        """Whoever waits for data is told, and so is whoever asks later."""
+        async with anyio.create_task_group() as tasks:
+            async with (
+                anyspawn.open_box(attrs_with_python()) as box,
+                box.open_process([sys.executable, "-c", boxes.SERVER]) as server,
+            ):
+                port = int(await server.stdout.receive())
+                stream = await box.connect(port)
+
+                async def wait():
+                    with pytest.raises((anyio.ClosedResourceError, anyio.BrokenResourceError)):
+                        await stream.receive()
+
+                tasks.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                await box.spawn(["sh", "-c", "kill -9 -1"], timeout=None)
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.receive()
+            with pytest.raises(TransportError):
+                await box.connect(port)
 
     async def test_a_call_has_no_more_rights_than_the_first_program(self):
         """No capability, the filter of system calls, and no way to gain rights."""

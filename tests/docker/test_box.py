@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import anyio
 import pytest
 
 import anyspawn
@@ -65,6 +66,25 @@ async def test_a_container_with_python_is_removed():
         for _ in range(2):
             with pytest.raises(TransportError):
                 await session.run("1")
+
+
+async def test_a_stream_to_a_port():
+    """Of a container without a network, of which no port is published."""
+    run = DockerRun("python:3-slim", network="none", default_timeout=60)
+    async with anyspawn.open_box(run) as box:
+        await boxes.connected(box, "python3", 2**20)
+        async with (
+            DockerExec(box.id, default_timeout=60) as sandbox,
+            anyspawn.open_box(sandbox) as same,
+        ):
+            before = processes_in(box.id)
+            async with same.open_process(["python3", "-c", boxes.SERVER]) as server:
+                port = int(await server.stdout.receive())
+                stream = await same.connect(port)
+                await stream.send(b"E")
+        with pytest.raises(anyio.ClosedResourceError):
+            await stream.receive()
+        assert not eventually(lambda: set(processes_in(box.id)) - set(before))
 
 
 async def test_the_container_is_removed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import posixpath
 import tempfile
@@ -12,8 +13,10 @@ from typing import IO, Any, Literal
 
 import anyio
 import anyio.to_thread
+from anyio.abc import ByteStream
 
 from anyspawn._box import files
+from anyspawn._box.connect import Relayed, connect_here, relay
 from anyspawn._box.places import Place, place_of
 from anyspawn._box.python import PythonSession
 from anyspawn._call import _to_sandbox
@@ -21,6 +24,7 @@ from anyspawn._env import Env, check_text
 from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
 from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
+from anyspawn._spawn.tasks import see_through
 from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError
 
 __all__ = ["Box", "open_box", "start_box"]
@@ -54,6 +58,7 @@ class Box:
         self.id = place.id
         self.workdir = workdir
         self._place = place
+        self._streams: set[Relayed] = set()
         self._close: Callable[[], Awaitable[None]] = _nothing
 
     async def spawn(
@@ -167,6 +172,46 @@ class Box:
             yield session
         finally:
             await session.aclose()
+
+    async def connect(self, port: int) -> ByteStream:
+        """Connect to a TCP port on the box's own loopback interface, 127.0.0.1 or ::1, which need
+        not be published.
+
+        A small relay runs in the box as long as the stream is open, and counts as a call: it takes
+        python3, perl or BusyBox's nc there. With `Direct`, which has the host's own loopback, there
+        is none.
+
+        Args:
+            port: 1 to 65535.
+
+        Returns:
+            An `anyio.abc.ByteStream`: `receive`, `send`, `send_eof` and `aclose`. It is closed with
+            the box at the latest, but for one of `Direct`. Where BusyBox's nc is all there is, the
+            connection ends as soon as the other side sends no more.
+
+        Raises:
+            TypeError, ValueError: ``port`` is not such a number; nothing was started.
+            ConnectionRefusedError: Nothing listens there.
+            TimeoutError: It took longer than the sandbox's ``default_timeout``.
+            NotStartedError: None of the tools is in the box.
+            TransportError: The box has ended.
+        """
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"port must be an int, not {type(port).__name__}")
+        if not 1 <= port <= 65535:
+            raise ValueError(f"port must be 1 to 65535, not {port}")
+        sandbox = self._place.sandbox
+        with anyio.fail_after(sandbox.default_timeout):
+            if self._place.root is not None:
+                return await connect_here(port)
+            opening = sandbox.open_process(Command(relay(port)))
+            stream = Relayed(await Held(opening, "connect").start(), port, self._streams)
+            try:
+                await stream.opened()
+            except BaseException:
+                await stream.aclose()
+                raise
+        return stream
 
     async def write_file(
         self, path: StrPath, data: bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -409,7 +454,11 @@ async def open_box(
         if restore is not None:
             with _opened(restore, "rb") as packed:
                 await box._unpack(packed, ".", box.workdir)  # noqa: SLF001  in this file
-        yield box
+        try:
+            yield box
+        finally:
+            for stream in tuple(box._streams):  # noqa: SLF001  in this file
+                await see_through(stream.aclose, math.inf)
 
 
 async def start_box(

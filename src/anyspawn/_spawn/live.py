@@ -29,7 +29,7 @@ from anyspawn._spawn.tasks import see_through, start_detached
 from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import NotStartedError, SpawnError, SpawnTimeoutError, TransportError
 from anyspawn.supervisor import Conversation
-from anyspawn.supervisor.encode import CHUNK, CLOSE, TAKEN, chunk_line, head
+from anyspawn.supervisor.encode import CHUNK, CLOSE, chunk_line, head
 from anyspawn.supervisor.protocol import BROKE
 
 __all__ = ["Process", "open_live"]
@@ -612,7 +612,6 @@ class _TalkWriter(ByteSendStream):
         """Go on, now that a chunk was written, or refused."""
         self._owed = False
         self._broken = self._broken or broken
-        self._live.say(TAKEN)
         if self._ending:
             self._live.say(CLOSE)
         self._free.set()

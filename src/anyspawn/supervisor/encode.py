@@ -11,7 +11,6 @@ __all__ = [
     "CHUNK",
     "CLOSE",
     "SHORT",
-    "TAKEN",
     "call_line",
     "check_name",
     "chunk_line",
@@ -25,14 +24,12 @@ SHORT = 4096
 """Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer
 one follows it.
 """
-CHUNK = 16 * 1024
-"""Bytes of a live program's stdin in a line: the supervisor's shell reads it a byte at a time."""
+CHUNK = 64 * 1024
+"""Bytes of a live program's stdin that are handed over at once: as many as a pipe holds."""
 CLOSE = b"-\n"
 """The line after the last chunk."""
-TAKEN = b".\n"
-"""The line with which the caller answers that it knows what became of a chunk; upon that the shell
-forgets the process that wrote it.
-"""
+_IN_A_LINE = 1024
+"""Bytes of a chunk that is a line: a shell reads it a byte at a time, but starts no process."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = re.compile(rb"[^ -$&(-,/-\[\]-~]")
@@ -129,7 +126,11 @@ def call_line(task: bytes, nonce: str, known: str = "", *, merge: bool = False) 
 
 
 def chunk_line(chunk: bytes) -> bytes:
-    """Return the line for a chunk: a printf format, which `CLOSE` and `TAKEN` cannot be."""
+    """Return how a chunk is told: as a printf format, which ``.`` or `CLOSE` cannot begin, or as
+    its number of bytes, and these.
+    """
+    if len(chunk) > _IN_A_LINE:
+        return b".%d\n%s" % (len(chunk), chunk)
     return printf_format(chunk) + b"\n"
 
 

@@ -13,20 +13,37 @@ while [ "$_i" -lt "$_count" ]; do
   eval "ANYSPAWN_ENV_$_i=\$_line"
 done
 
-# The stdin of a live program comes in lines, each a format for printf, written by a process beside,
-# so that a program that does not read cannot keep the end of our own stdin from being seen. "."
-# lets the shell forget that process, "-" is the end.
+# The stdin of a live program comes in lines, each a format for printf, or . and a number of bytes
+# that follow; "-" is the end. A process beside writes them, so that a program that does not read
+# cannot keep the end of our own stdin from being seen. It has read a chunk before it writes any of
+# it, and there is no other chunk before it has said what became of that one.
 stream() {
-  trap '' PIPE
-  _writer=
   while IFS= read -r _line <&3; do
     case $_line in
-      .) wait; _writer= ;;
       -) exec >/dev/null ;;
-      *) { if printf "$_line"; then say took; else say broke; fi; } & _writer=$! ;;
+      .*) printf '%s\n' "$_line"; head -c "${_line#.}" <&3 ;;
+      *) printf '%s\n' "$_line" ;;
     esac
   done
-  if [ -n "$_writer" ]; then kill -9 "$_writer"; wait; fi
+}
+pass() {
+  trap '' PIPE
+  exec 3<&-
+  IFS= read -r _line
+  printf '%s\n' "$_line"
+  _dd=
+  while IFS= read -r _line; do
+    if case $_line in
+      .*)
+        [ "$_dd" ] || if dd bs=1 count=0 iflag=fullblock </dev/null; then _dd=yes; else _dd=no; fi
+        case $_dd in
+          yes) dd bs="${_line#.}" count=1 iflag=fullblock ;;
+          *) head -c "${_line#.}" ;;
+        esac
+        ;;
+      *) printf "$_line" ;;
+    esac; then say took; else say broke; fi
+  done
 }
 # Says that a live program has taken the place of the shell that starts it, as its environment
 # shows; where one cannot look, that it should have by now.
@@ -122,7 +139,9 @@ look_after() {
   kill -s USR1 "$_feeder"
 }
 trap 'say failed' EXIT
-if [ "$_size" = - ] || [ "$_size" -le 65000 ]; then
+if [ "$_size" = - ]; then
+  feed | pass | look_after "$@"
+elif [ "$_size" -le 65000 ]; then
   feed | look_after "$@"
 else
   feed | { read -r _feeder; echo "$_feeder"; spool; } | look_after "$@"
