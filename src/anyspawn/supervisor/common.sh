@@ -81,7 +81,7 @@ ooms() {
 }
 starved() {
   ooms
-  [ "$_ooms" = "$_killed" ] || say oom
+  [ "$_ooms" = "$_starved" ] || say oom
 }
 
 # Whatever is left of a command is, or descends from, a child of the first process, to which the
@@ -91,7 +91,7 @@ starved() {
 # the shell that has called `before` its own processes are among the known.
 before() {
   ooms
-  _killed=$_ooms _old=
+  _starved=$_ooms _old=
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
   # where zombies stay for good there may be so many that a list of them takes too long
   [ "${#_old}" -lt 6000 ] || _adopts=
