@@ -604,26 +604,6 @@ async def test_out_of_memory(containers, image):
                 assert "memory" not in str(done.error)
 
 
-@pytest.mark.parametrize("resident", [0, 1, "auto"])
-async def test_near_the_limit_of_processes(containers, resident):
-    """In a container with room for few more processes, a call sees its whole stdin, or is an
-    error.
-    """
-    name = containers("busybox", "--init", "--pids-limit=11")
-    told = set()
-    async with DockerExec(name, resident=resident, shared="trusted", default_timeout=60) as box:
-        for _ in range(7):
-            done = await spawn(["cat"], sandbox=box, stdin=b"deny this request\n")
-            told.add(type(done.error))
-            if done.error is None:
-                assert done.stdout == b"deny this request\n"
-            else:
-                assert isinstance(done.error, (NotStartedError, TransportError)), done
-            docker("exec", "-d", name, "sleep", "300", check=False)
-    assert type(None) in told
-    assert len(told) > 1
-
-
 async def test_variables_that_are_too_long(box):
     """The command never ran, and that is what the error says."""
     done = await run(box, "/bin/true", env={"BIG": "x" * 140_000})
