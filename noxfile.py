@@ -33,6 +33,8 @@ LAST_ALONE = (
     ),
 )
 
+INTERPRETERS = tuple(f"tests/{name}" for name in ("core", "unit", "property", "kit", "bubblewrap"))
+"""Tests of what differs from one Python to the next."""
 WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
 NEWER = tuple(f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py"))
 """Tests that need newer versions of what they use than the project does."""
@@ -86,8 +88,8 @@ def install_oldest(session: nox.Session) -> None:
 
 @nox.session(name="tests-all", python=THERE)
 def tests_all(session: nox.Session) -> None:
-    """Run all tests: on the newest Python under coverage, and what needs no engine on the others,
-    on the oldest one with the oldest versions that pyproject.toml allows.
+    """Run all tests on the newest Python, under coverage; what needs no engine on the oldest one,
+    with the oldest versions that pyproject.toml allows; what depends on the Python on the others.
     """
     if session.python == THERE[-1]:
         install(session, "test", "cli", "bubblewrap", "egress")
@@ -97,7 +99,7 @@ def tests_all(session: nox.Session) -> None:
         session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *NEWER, *session.posargs)
     else:
         install(session, "test", "cli", "bubblewrap", "egress")
-        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *session.posargs)
+        session.run("pytest", *PARALLEL, *QUICK, *INTERPRETERS, *session.posargs)
 
 
 def cover(session: nox.Session) -> None:

@@ -111,6 +111,8 @@ async def test_as_another_user():
 
 async def test_a_fork_bomb(small):
     """The host goes on, and the bomb is gone with its call."""
+    if "pids" not in homes() and os.geteuid() == 0:
+        pytest.skip("nothing bounds the processes of a host that is root without control groups")
     done = await spawn(["bash", "-c", BOMB], sandbox=small, timeout=3)
     assert not done.ok
     assert (await spawn(["true"])).ok
