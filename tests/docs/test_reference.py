@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "reference").glob("*.md"))
-MODULES = ("", ".argv", ".config", ".containers", ".hooks", ".testing", ".tools")
+MODULES = ("", ".argv", ".config", ".containers", ".hooks", ".sync", ".testing", ".tools")
 WRITTEN = {
     name
     for page in PAGES
