@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from anyspawn.sandboxes.kubectl_exec import KubectlExec
     from anyspawn.sandboxes.kubectl_run import KubectlRun
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "AnyspawnError",
