@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
 from anyspawn._sandbox import ArgvSandbox
+from anyspawn.exceptions import ConfigError
 from anyspawn.sandboxes.direct import Direct
 
 if TYPE_CHECKING:
@@ -154,6 +157,7 @@ def open_process(
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
     merge_stderr: bool = _default(False),
+    tty: bool = False,
 ) -> AbstractAsyncContextManager[Process]:
     """Start a program that is to stay, in a sandbox, and talk to it.
 
@@ -173,6 +177,9 @@ def open_process(
             Default 0: SIGKILL at once.
         merge_stderr: Have ``stdout`` be both streams, in the order in which the program wrote them;
             there is nothing in ``stderr`` then. Default: two streams.
+        tty: Give the program a terminal, 24 by 80 (`Process.resize`), for its three streams: it
+            echoes, edits lines, and the byte 3 is Ctrl-C. ``stdin.aclose()`` types the byte 4, the
+            end of input. It needs Linux or macOS, and ``python3`` in the sandbox. Default: pipes.
 
     Raises:
         TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot do this;
@@ -202,6 +209,13 @@ def open_process(
             f"{type(place).__name__} can only run a program to its end; give it an async context "
             "manager open_process(command), which an ArgvSandbox inherits"
         )
+    if tty:
+        if os.name == "nt" and isinstance(place, Direct):
+            raise ConfigError("tty: this system has no terminals to give; leave it out")
+        from anyspawn._terminal import open_terminal
+
+        seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001
+        return open_terminal(opener, command, here=isinstance(place, Direct), seconds=seconds)
     process: AbstractAsyncContextManager[Process] = opener(command)
     return process
 
@@ -216,6 +230,7 @@ async def start_process(
     timeout: Timeout = _default("default"),
     grace: float = _default(0.0),
     merge_stderr: bool = _default(False),
+    tty: bool = False,
 ) -> Process:
     """Start a program that is to stay, as `open_process` does, where no block can hold it.
 
@@ -224,7 +239,7 @@ async def start_process(
     forgotten.
 
     Args:
-        argv, sandbox, env, cwd, user, timeout, grace, merge_stderr: As for `open_process`;
+        argv, sandbox, env, cwd, user, timeout, grace, merge_stderr, tty: As for `open_process`;
             ``grace`` counts at `Process.aclose`.
 
     Returns:
@@ -245,4 +260,4 @@ async def start_process(
         "merge_stderr": merge_stderr,
     }
     command = _to_command(argv, fields)
-    return await Held(open_process(command, sandbox=sandbox), command.argv[0]).start()
+    return await Held(open_process(command, sandbox=sandbox, tty=tty), command.argv[0]).start()

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import anyspawn
+import terminals
 from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, TransportError
 from cases import TREES, all_command_lines
 from engines import docker, made_by_us, processes_in
@@ -251,3 +252,22 @@ async def test_no_secret_in_any_argv(sandbox):
             assert await process.stdout.receive() == b"s3cret-value\n"
             await process.wait()
     assert not [argv for argv in seen if any(b"s3cret" in arg for arg in argv)]
+
+
+async def test_a_terminal(python):
+    """In a container of its own, in one that runs, and in a box; none without a Python there."""
+    own = DockerRun("python:3-slim", network="none", default_timeout=60)
+    running = DockerExec(python, default_timeout=60)
+    for sandbox in (own, running):
+        await terminals.drive(sandbox)
+    async with (
+        running,
+        anyspawn.open_box(running) as box,
+        box.open_process(["python3", "-q"], tty=True) as process,
+    ):
+        await terminals.until(process, b">>> ")
+        await process.stdin.send(b"6 * 7\n")
+        await terminals.until(process, b"42")
+    with pytest.raises(NotStartedError, match="tty=True needs python3 in the sandbox"):
+        async with anyspawn.open_process(["sh"], sandbox=DockerRun("busybox"), tty=True):
+            raise AssertionError

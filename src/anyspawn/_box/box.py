@@ -19,7 +19,7 @@ from anyspawn._box import files
 from anyspawn._box.connect import Relayed, connect_here, relay
 from anyspawn._box.places import Place, place_of
 from anyspawn._box.python import PythonSession
-from anyspawn._call import _to_sandbox
+from anyspawn._call import _to_sandbox, open_process
 from anyspawn._env import Env, check_text
 from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
 from anyspawn._spawn.held import Held
@@ -124,6 +124,7 @@ class Box:
         timeout: Timeout = "default",
         grace: float = 0.0,
         merge_stderr: bool = False,
+        tty: bool = False,
     ) -> AbstractAsyncContextManager[Process]:
         """Start a program that is to stay, in the box, and talk to it.
 
@@ -138,7 +139,7 @@ class Box:
             grace=grace,
             merge_stderr=merge_stderr,
         )
-        return self._place.sandbox.open_process(command)
+        return open_process(command, sandbox=self._place.sandbox, tty=tty)
 
     @asynccontextmanager
     async def python(

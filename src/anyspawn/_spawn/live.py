@@ -700,6 +700,20 @@ class Process:
         """
         await self._live.send_signal(signum)
 
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the program's terminal, where it has one (``tty=True``): it gets a
+        SIGWINCH.
+
+        Args:
+            rows, columns: 0 to 65535 characters. 24 by 80 at first.
+
+        Raises:
+            RuntimeError: It has no terminal.
+            ValueError: A number is out of range.
+            anyio.BrokenResourceError: It has ended.
+        """
+        raise RuntimeError("resize needs a terminal: open the process with tty=True")
+
     async def aclose(self) -> None:
         """Kill the program, with all that it started, if it still runs, and give back what it
         holds; ``completed`` says how it came out. May be called again, and from any task.
