@@ -53,6 +53,7 @@ echo "$$" 1<>"$0/call"
 wait "$out"
 wait "$err"
 kill "$in" 2>/dev/null
+wait "$in" 2>/dev/null
 rm -f "$c".*
 """
 
