@@ -63,7 +63,7 @@ sweep() {
   _round=0
   while _pids=$(left) || return 1; [ -n "$_pids" ]; do
     [ "$_round" -lt "$1" ] || return 1
-    _killed=yes
+    _slew=yes
     kill -9 $_pids
     _round=$((_round + 1))
   done
@@ -140,7 +140,7 @@ chase() {
         _gone=yes
         [ -z "$_state" ] || _old="$_old $_child"
       elif [ "$_tagged" ] || { [ "$_alone" ] && hides; }; then
-        _gone=yes _killed=yes
+        _gone=yes _slew=yes
         kill -9 "$_child" # until it is dead it may have a child that is not listed yet
       elif hides; then
         _hidden=yes
@@ -162,10 +162,10 @@ chase() {
 clear_up() {
   if sweep 20; then chase; else chase && sweep 300; fi
   _cleared=$?
-  [ -z "$_killed" ] || say killed
+  [ -z "$_slew" ] || say killed
   return "$_cleared"
 }
-_adopts= _old= _watcher= _self= _killed=
+_adopts= _old= _watcher= _self= _killed= _slew=
 case $PPID in
 0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
 esac
