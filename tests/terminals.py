@@ -43,4 +43,5 @@ async def drive(sandbox):
         with pytest.raises(anyio.EndOfStream):
             await process.stdout.receive()
     assert process.completed.argv == ("sh", "-c", SCRIPT)
+    assert str(process.completed.error) == "'sh' exited with status 3"
     assert process.completed.cleanup is not Cleanup.UNCONFIRMED

@@ -21,7 +21,7 @@ from anyio.abc import ByteSendStream
 
 from anyspawn._model import Command, Completed
 from anyspawn._spawn.live import Process
-from anyspawn.exceptions import NotStartedError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import ExitError, NotStartedError, SpawnTimeoutError, TransportError
 
 __all__ = ["open_terminal"]
 
@@ -252,4 +252,10 @@ class _Terminal(Process):
     def completed(self) -> Completed | None:
         """As for every process."""
         done = self._live.completed
-        return done if done is None else attrs.evolve(done, argv=self._command.argv)
+        if done is None:
+            return None
+        error = done.error
+        if isinstance(error, ExitError):  # it names the helper
+            program = self._command.argv[0]
+            error = ExitError(error.message.replace(repr(done.argv[0]), repr(program), 1))
+        return attrs.evolve(done, argv=self._command.argv, error=error)
