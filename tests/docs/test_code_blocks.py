@@ -41,6 +41,8 @@ def folders(tmp_path_factory):
     """
     found = {page: tmp_path_factory.mktemp("page") for page in PAGES}
     for folder in found.values():
+        folder.chmod(0o777)  # a container writes there as nobody
+    for folder in found.values():
         (folder / "examples").symlink_to(ROOT / "examples")
     return found
 
