@@ -126,6 +126,40 @@ async def calls(box):
     assert await box.read_file("here") == b""
 
 
+TICKS = "while :; do echo noise; echo . >>ticks; sleep 0.05; done"
+
+
+async def ticks(box):
+    """Whether something in the box runs, which writes all the time."""
+    await box.write_file("ticks", b"")
+    with anyio.move_on_after(1):
+        while not await box.read_file("ticks"):
+            pass
+    return bool(await box.read_file("ticks"))
+
+
+async def leaving(box):
+    """What a call leaves runs on where that is asked for, whatever it writes and to what; else it
+    is killed, and the outcome says so. A call that times out leaves nothing.
+    """
+    sh = ["sh", "-c"]
+    done = await box.spawn([*sh, f"({TICKS}) & echo up; exit 3"], leave="detached")
+    assert (done.returncode, done.cleanup) == (3, Cleanup.LEFT)
+    assert done.stdout.startswith(b"up\n")
+    assert await ticks(box)
+    done = await box.spawn([*sh, "sleep 987 >/dev/null 2>&1 & echo up"], check=True)
+    assert (done.text, done.cleanup) == ("up\n", Cleanup.CONFIRMED)
+    for leave in ("nothing", "detached"):
+        done = await box.spawn(["true"], leave=leave, check=True)
+        assert done.cleanup is Cleanup.NOT_NEEDED
+    late = await box.spawn([*sh, "sleep 987 & sleep 987"], leave="detached", timeout=1)
+    assert isinstance(late.error, SpawnTimeoutError)
+    assert late.cleanup is Cleanup.CONFIRMED
+    assert await ticks(box)
+    with pytest.raises(ValueError, match="leave"):
+        await box.spawn(["true"], leave="something")
+
+
 async def beside_each_other(box):
     """Calls run at once, one reads what another writes, and a live program talks meanwhile."""
     async with box.open_process(["cat"]) as process:

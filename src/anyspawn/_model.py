@@ -30,6 +30,7 @@ __all__ = [
     "FdArg",
     "Fill",
     "Launch",
+    "LeavingCommand",
     "Overflow",
     "Sandbox",
     "StreamName",
@@ -225,6 +226,17 @@ class Command:
     id: str = field(factory=lambda: os.urandom(16).hex(), kw_only=True, validator=_hex)
 
 
+@frozen(kw_only=True)
+class LeavingCommand(Command):
+    """A command of a box: what it leaves running stays there.
+
+    Args:
+        keep: Is given the work that goes on, and says whether the box still stays.
+    """
+
+    keep: Callable[[Any], bool] = field(repr=False, eq=False)
+
+
 class Cleanup(enum.Enum):
     """What became of the work when the call returned."""
 
@@ -235,6 +247,8 @@ class Cleanup(enum.Enum):
     """
     CONFIRMED = "confirmed"
     """Something had to be ended, and was seen to be gone."""
+    LEFT = "left"
+    """The program ended by itself, and what it left runs on in its box (``leave="detached"``)."""
     UNCONFIRMED = "unconfirmed"
     """Something had to be ended, and could not be seen to be gone within the bounds."""
 

@@ -51,6 +51,7 @@ def sandbox(request):
         boxes.permissions,
         boxes.errors,
         boxes.calls,
+        boxes.leaving,
         boxes.beside_each_other,
         boxes.wrong,
     ],
@@ -131,6 +132,9 @@ async def main():
     sandbox = anyspawn.Direct() if sys.argv[2] == "direct" else anyspawn.Bubblewrap(share_env=["ANYSPAWN_TEST"])
     async with anyspawn.open_box(sandbox) as box:
         await box.write_file("x", b"1")
+        if sys.argv[2] != "direct":
+            left = await box.spawn(["sh", "-c", "sleep 987 >/dev/null 2>&1 &"], leave="detached")
+            assert left.cleanup is anyspawn.Cleanup.LEFT
         async with box.open_process(["sh", "-c", "sleep 987 & echo; wait"]) as process:
             await process.stdout.receive()
             print("ready", flush=True)

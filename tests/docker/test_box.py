@@ -23,7 +23,7 @@ async def test_a_container_of_its_own(tmp_path):
     """Holds what a box promises, and is gone afterwards."""
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         assert made_by_us() == [docker("inspect", "--format={{.Id}}", box.id)[:12]]
-        for check in (boxes.files, boxes.calls, boxes.beside_each_other):
+        for check in (boxes.files, boxes.calls, boxes.leaving, boxes.beside_each_other):
             await check(box)
         assert (await box.spawn(["id", "-u"], user="65534", check=True)).text == "65534\n"
     async with anyspawn.open_box(RUN, workdir="/work") as box:
@@ -40,6 +40,7 @@ async def test_a_container_that_is_there(busybox):
         async with anyspawn.open_box(sandbox, workdir="/tmp/box") as box:
             await boxes.permissions(box)
             await boxes.calls(box)
+            await boxes.leaving(box)
         async with anyspawn.open_box(sandbox, workdir="/tmp/box") as box:
             assert "here" in await box.list_dir()
             await box.spawn(["sh", "-c", "rm -rf /tmp/box"], cwd="/", check=True)
@@ -95,6 +96,31 @@ async def test_the_container_is_removed():
         with pytest.raises(TransportError):
             await box.read_file("x")
         assert isinstance((await box.spawn(["true"])).error, TransportError)
+
+
+LEAVING_HOST = """
+import sys, anyio, anyspawn
+async def main():
+    async with anyspawn.open_box(anyspawn.DockerExec(sys.argv[1], default_timeout=60)) as box:
+        done = await box.spawn(["sh", "-c", "setsid sleep 986 >/dev/null 2>&1 & echo"], leave="detached")
+        print(done.cleanup.name, flush=True)
+        await anyio.sleep_forever()
+anyio.run(main)
+"""
+
+
+def test_the_host_is_killed_after_a_call_left_something(busybox):
+    """In a container that is there already: it is killed."""
+
+    def left():
+        return [line for line in processes_in(busybox) if "986" in line]
+
+    argv = [sys.executable, "-c", LEAVING_HOST, busybox]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout.readline() == "LEFT\n"
+        assert left()
+        host.kill()
+    assert not eventually(left, 60)
 
 
 HOST = """

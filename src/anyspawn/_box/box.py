@@ -9,6 +9,7 @@ import posixpath
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import IO, Any, Literal
 
 import anyio
@@ -17,11 +18,20 @@ from anyio.abc import ByteStream
 
 from anyspawn._box import files
 from anyspawn._box.connect import Relayed, connect_here, relay
+from anyspawn._box.left import Left
 from anyspawn._box.places import Place, place_of
 from anyspawn._box.python import PythonSession
 from anyspawn._call import _to_sandbox, open_process
 from anyspawn._env import Env, check_text
-from anyspawn._model import Command, Completed, Overflow, Sandbox, StrPath, Timeout
+from anyspawn._model import (
+    Command,
+    Completed,
+    LeavingCommand,
+    Overflow,
+    Sandbox,
+    StrPath,
+    Timeout,
+)
 from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through
@@ -59,6 +69,7 @@ class Box:
         self.workdir = workdir
         self._place = place
         self._streams: set[Relayed] = set()
+        self._left = Left()
         self._close: Callable[[], Awaitable[None]] = _nothing
 
     async def spawn(
@@ -78,14 +89,20 @@ class Box:
         on_output: (
             Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None] | None] | None
         ) = None,
+        leave: Literal["nothing", "detached"] = "nothing",
         check: bool = False,
     ) -> Completed:
-        """Run a program in the box to its end. What it leaves running is ended; its files stay.
+        """Run a program in the box to its end. What it leaves running is killed; its files stay.
 
         Args:
             cwd: A path inside, relative to ``workdir``, which is the default.
             user: Who runs it, by name or number, in a container; with `Direct`, whose folder has to
                 let that user in, where this process is root's. Default: the sandbox's.
+            leave: ``"detached"``: what the program leaves running when it has exited by itself,
+                such as a server, stays until the box ends; ``cleanup`` is then ``LEFT``, and the
+                call does not wait for it, nor keeps what it writes from then on. A call that times
+                out, is cancelled or writes too much is killed with all that it started. Default:
+                nothing stays, and ``cleanup`` is ``CONFIRMED`` where something was killed.
             argv, stdin, env, timeout, wait_delay, grace: As for `anyspawn.spawn`.
             output_limit, overflow, merge_stderr, on_output, check: As for `anyspawn.spawn`.
 
@@ -97,7 +114,17 @@ class Box:
             PermissionError: ``cwd`` is outside of a box of `Direct`; nothing was started.
             SpawnError: With ``check``, the failure.
         """
-        command = Command(
+        sandbox: Any = self._place.sandbox
+        make: Callable[..., Command] = Command
+        if leave == "detached":
+            if getattr(sandbox, "supervisor", "") == "off":
+                raise ConfigError(
+                    "leave: 'detached' needs a supervisor; leave supervisor at 'auto'"
+                )
+            sandbox, make = sandbox.alone(), partial(LeavingCommand, keep=self._left.keep)
+        elif leave != "nothing":
+            raise ValueError(f"leave must be 'nothing' or 'detached', not {leave!r}")
+        command = make(
             argv,
             stdin=stdin,
             env=self._env(env),
@@ -111,7 +138,7 @@ class Box:
             merge_stderr=merge_stderr,
             on_output=on_output,
         )
-        completed = await self._place.sandbox.spawn(command)
+        completed: Completed = await sandbox.spawn(command)
         return completed.check() if check else completed
 
     def open_process(
@@ -460,6 +487,8 @@ async def open_box(
         finally:
             for stream in tuple(box._streams):  # noqa: SLF001  in this file
                 await see_through(stream.aclose, math.inf)
+            if box._left.stop():  # noqa: SLF001  in this file
+                await see_through(box._left.end, math.inf)  # noqa: SLF001
 
 
 async def start_box(

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._model import Cleanup, Command, Completed, Launch, LeavingCommand
 from anyspawn._spawn import proc, remote
 from anyspawn._spawn.connection import BOUNDS, STATUS_LIMIT, Connection, open_connection
 from anyspawn._spawn.outcome import Seen, merged_here, outcome
@@ -134,7 +134,8 @@ def begin_talk(
         return (None if data is None else lambda: Feed(data)), None
     task, nonce = launch.task, new_nonce()
     size, merge = len(task.stdin), command.merge_stderr
-    told = head(command.id, nonce, task.env, size, task.cwd, merge=merge)
+    leaves = isinstance(command, LeavingCommand)
+    told = head(command.id, nonce, task.env, size, task.cwd, merge=merge, leaves=leaves)
     told = task.before + told + task.stdin
     talk = Conversation(nonce)
     talk.report.wants = bool(task.stdin)
@@ -184,6 +185,7 @@ class Work:
         incomplete: A stream was still held when `wait_delay` ran out.
         cleanup: What became of what it left.
         take: Is given each chunk of output.
+        leaves: What it leaves running is to stay.
         removed: What a client had asked for was seen, and removed.
         task: What a resident is told as soon as it is ready.
         long_stdin: What it is told when it asks for it.
@@ -211,7 +213,9 @@ class Work:
         self.deadline = math.inf
         self.take = take or (None if command.on_output is None else self._call_back)
         self._patience: anyio.CancelScope | None = None
+        self.leaves = isinstance(command, LeavingCommand)
         for output in connection.outputs:
+            output.stays = output.stays or self.leaves
             output.begin(Capture(command.output_limit, command.overflow), talk)
 
     # --- what is true of it -----------------------------------------------------------------------
@@ -276,6 +280,8 @@ class Work:
         """Read on until nobody holds the output streams any more, or `wait_delay` is over."""
         if self.take is None and self._is_draining():
             await self.serve_all()  # what is there already counts, however short the delay
+        if self.leaves and self.talk is None:
+            return  # who holds a stream is to run on
         if self.talk is not None and self._is_draining():
             # Only when the supervisor has looked, and saw a stream held, the time begins.
             with self._patient(BOUNDS.remote):
@@ -449,6 +455,11 @@ class EndsWithIt:
     async def left_nothing(self, work: Work) -> bool:
         """Reap the process; return whether nothing of its group, or far away, is left."""
         connection = work.connection
+        if isinstance(work.command, LeavingCommand) and await _leaves_something(work):
+            if work.command.keep(work):
+                work.cleanup = Cleanup.LEFT
+                return True
+            return False
         if not connection.child.exited:  # a supervisor's client has closed its streams first
             with anyio.move_on_after(BOUNDS.remote):
                 await connection.child.wait()
@@ -484,8 +495,18 @@ class EndsWithIt:
         connection.settled = sure
 
     def release(self, work: Work) -> None:
-        """Close the connection."""
-        work.connection.close()
+        """Close the connection, unless what was left runs on."""
+        if work.cleanup is not Cleanup.LEFT:
+            work.connection.close()
+
+
+async def _leaves_something(work: Work) -> bool:
+    """Whether the program has left something that runs."""
+    if work.talk is not None:
+        return work.talk.report.left
+    await work.connection.child.wait()
+    mark = work.connection.mark
+    return work.connection.child.group_alive() or (bool(mark) and proc.is_carried(mark))
 
 
 async def leader_gone(connection: Connection) -> None:

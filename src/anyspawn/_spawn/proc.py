@@ -15,6 +15,7 @@ from contextlib import suppress
 __all__ = [
     "MARK",
     "WHOLE_GROUP",
+    "is_carried",
     "is_ours",
     "kill_pinned",
     "members",
@@ -145,6 +146,15 @@ def _carries(pid: int, mark: bytes) -> bool | None:
         if fields[_ENV_START] == fields[_ENV_END]:
             return False
     return False  # it took its variables away
+
+
+def is_carried(mark: bytes) -> bool:
+    """Whether another process carries ``mark`` in its environment, as far as one can look."""
+    own = os.getpid()
+    try:
+        return is_ours() and any(pid != own and _carries(pid, mark) for pid in _pids())
+    except OSError:
+        return True
 
 
 def sweep(mark: bytes) -> Iterator[bool | None]:

@@ -54,6 +54,7 @@ def head(
     cwd: str | None = None,
     *,
     merge: bool = False,
+    leaves: bool = False,
 ) -> bytes:
     """Return what the supervisor reads before the command's stdin.
 
@@ -64,6 +65,7 @@ def head(
         size: How many bytes of stdin follow. ``None``: it comes in lines, one for each chunk.
         cwd: Where the command starts. Default: where the supervisor does.
         merge: The command's stderr is its stdout.
+        leaves: What it leaves running stays until the supervisor's stdin ends.
     """
     lines = [b"ANYSPAWN_merge=yes"] if merge else []
     if cwd is not None:
@@ -74,6 +76,7 @@ def head(
         lines.append(b"export %s=%s" % (name.encode(), _on_one_line(value)))
     size_or_lines = "-" if size is None else size
     first = f"{nonce} {call_id} {tag_of(call_id)} {len(lines)} {size_or_lines}".encode()
+    first += b" yes" if leaves else b""
     return b"\n".join([first, *lines]) + b"\n"
 
 

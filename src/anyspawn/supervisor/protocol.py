@@ -44,6 +44,7 @@ class Report:
         clean: Nothing of the command was left, as far as the supervisor could look.
         swept: It has looked, whatever it found.
         killed: Something of the command was left, and was killed.
+        left: Something of it was left, and stays as long as the supervisor does.
         untagged: The command could not be given the tag by which it is found.
         elusive: What was left starts its like, faster than it can be looked at.
         lost: Its stdin did not arrive whole; what is said after its end, of a stdin that it left,
@@ -71,6 +72,7 @@ class Report:
     clean: bool = False
     swept: bool = False
     killed: bool = False
+    left: bool = False
     untagged: bool = False
     elusive: bool = False
     lost: bool = False
@@ -121,6 +123,8 @@ class Report:
                     self.exit_status = int(number)
             case "clean" | "unclean":
                 self.clean, self.swept = name == "clean", True
+            case "left":
+                self.left = self.swept = True
             case "start":
                 self.begun = True
             case "lost":

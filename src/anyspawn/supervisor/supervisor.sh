@@ -3,7 +3,7 @@
 # the whole tree is killed. What it has to say stands in frames on stderr, and two on stdout, which
 # the caller takes out again. It is given nothing before it has said that it is ready: what else
 # might read its stdin, such as a client that asks for a password, gets none.
-read -r _nonce _id _tag _count _size || exit 125
+read -r _nonce _id _tag _count _size _leaves || exit 125
 exec 3<&0 4>&2 2>/dev/null
 _alone=
 _i=0
@@ -110,6 +110,17 @@ work() (
   done
   exec $_session sh -c "$_start" anyspawn "$@"
 )
+# Lets what is left run on, until it has ended, or whoever called is gone, or wants its end.
+leave() {
+  _pids=$(left) && [ "$_pids" ] || return
+  printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
+  say left
+  _round=1
+  while ! dead "/proc/$_feeder" && { [ "$((_round % 20))" != 0 ] || [ "$(left)" ]; }; do
+    sleep 0.2 || sleep 1 || while read -r _rest <&3; do :; done
+    _round=$((_round + 1))
+  done
+}
 look_after() {
   trap 'say failed' EXIT
   before
@@ -125,6 +136,7 @@ look_after() {
   # Whoever is there has not closed the pipe yet, unless it has said what became of the stdin.
   [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_writer" || say unread
   say "exit $_status"
+  [ -z "$_leaves" ] || leave
   _told=
   while held && kill -0 "$_feeder"; do
     [ "$_told" ] || say held

@@ -1,0 +1,85 @@
+"""What the calls of a box left running, each with the connection that looks after it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import anyio
+
+from anyspawn._model import Cleanup
+from anyspawn._spawn.call import EndsWithIt, Work
+from anyspawn._spawn.streams import Capture
+from anyspawn._spawn.tasks import start_in_background, uninterrupted
+from anyspawn._telemetry import warn
+
+__all__ = ["Left"]
+
+
+class _Kept:
+    """One call's, whose supervisor kills it when its connection is closed."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.scope, self.drained = anyio.CancelScope(), anyio.Event()
+
+
+class Left:
+    """All of it; it is killed when the box ends."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+        self._over = False
+
+    def keep(self, work: Work) -> bool:
+        """Take over what a call left; return whether the box still stays."""
+        if self._over:
+            return False
+        kept = _Kept(work)
+        self._kept.append(kept)
+        start_in_background(self._drain, kept, name="anyspawn box", if_cancelled=kept.drained.set)
+        return True
+
+    async def _drain(self, kept: _Kept) -> None:
+        """Read on what it writes, as it would otherwise be killed by SIGPIPE, or wait for ever;
+        let go what has ended by itself.
+        """
+        work = kept.work
+        try:
+            with kept.scope:
+                work.take = None
+                for output in work.connection.outputs:
+                    output.begin(Capture(0, "truncate"), work.talk)
+                while any(output.fd >= 0 for output in work.connection.outputs):
+                    await work.turn()
+                if work.talk is not None:
+                    await _end(work)
+                    self._kept.remove(kept)
+        finally:
+            kept.drained.set()
+
+    def stop(self) -> bool:
+        """Keep nothing more; return whether there is something to `end`."""
+        self._over = True
+        return bool(self._kept)
+
+    async def end(self) -> None:
+        """Kill it, and look until it is gone, in bounded time."""
+        async with anyio.create_task_group() as tasks:
+            for kept in self._kept:
+                tasks.start_soon(uninterrupted(partial(self._end, kept)))
+        self._kept.clear()
+
+    async def _end(self, kept: _Kept) -> None:
+        kept.scope.cancel()
+        await kept.drained.wait()
+        if kept in self._kept:
+            await _end(kept.work)
+
+
+async def _end(work: Work) -> None:
+    try:
+        await EndsWithIt().end(work)
+    finally:
+        work.connection.close()
+    if work.cleanup is Cleanup.UNCONFIRMED:
+        warn("anyspawn.box", "what %r left running may still be there", work.command.argv[0])
