@@ -126,6 +126,13 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "tests/property/test_verdicts.py", "--hypothesis-profile=long")
 
 
+@nox.session(python=THERE[-1])
+def runtimes(session: nox.Session) -> None:
+    """Run the adapters of anyspawn.contrib with the agent runtimes that they are for."""
+    install(session, "test", "bubblewrap", "inspect-ai", "mcp")
+    session.run("pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""

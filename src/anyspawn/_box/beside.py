@@ -39,11 +39,12 @@ while read -r call <&3; do
 done
 """
 _CLIENT = """
-c=$0/$$
+c=$0/$$ owner=$1
+shift
 umask 077
 rm -f "$c".*
-mkfifo "$c.in" "$c.out" "$c.err" && printf 'exec %s\\n' "$1" >"$c.run" || exit 125
-[ -z "$2" ] || chown "$2" "$c".* || exit 125
+mkfifo "$c.in" "$c.out" "$c.err" && { printf exec; printf ' %s' "$@"; echo; } >"$c.run" || exit 125
+[ -z "$owner" ] || chown "$owner" "$c".* || exit 125
 exec 3<&0
 cat <"$c.out" 3<&- & out=$!
 cat <"$c.err" >&2 3<&- & err=$!
@@ -106,7 +107,7 @@ class InBubblewrap(SupervisedSandbox):
         )
 
     def _client(self, *argv: str) -> tuple[str, ...]:
-        return ("sh", "-c", _CLIENT, self.pipes, shlex.join(argv), self.owner)
+        return ("sh", "-c", _CLIENT, self.pipes, self.owner, *map(shlex.quote, argv))
 
 
 async def let_go_when_over(holder: Process, pipes: str) -> None:

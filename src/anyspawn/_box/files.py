@@ -55,6 +55,7 @@ WRITE = (
 f=$1
 if [ -L "$f" ]; then f=$(readlink -f "$f") && [ "$f" ] || f=$1; fi
 [ ! -d "$f" ] || exit 42
+[ ! -e "$f" ] || [ -w "$f" ] || exit 41
 d=${f%/*}
 t=$d/.anyspawn-$2
 mkdir -p "${d:-/}" || why "$f" w

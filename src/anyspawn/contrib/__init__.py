@@ -1,0 +1,1 @@
+"""Adapters for agent runtimes, one module each; none is imported with `anyspawn`."""

@@ -1,0 +1,18 @@
+"""`nox -s runtimes` installs the runtimes and names this folder; other sessions leave it out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave a test out where nobody asked for this folder, or its runtime is not installed."""
+    asked = any(Path(arg.partition("::")[0]).resolve().is_relative_to(HERE) for arg in config.args)
+    if not asked:
+        return True
+    name = collection_path.stem.removeprefix("test_")
+    is_test = collection_path.name.startswith("test_")
+    return True if is_test and find_spec(name) is None else None

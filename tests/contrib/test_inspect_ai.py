@@ -1,0 +1,43 @@
+"""Inspect's own checks of sandbox providers, over boxes."""
+
+from __future__ import annotations
+
+import pytest
+from inspect_ai.util._sandbox.self_check import *  # noqa: F403  as its docstring says
+
+from anyspawn import Bubblewrap, DockerRun
+from anyspawn.containers import SecurityConfig
+from anyspawn.contrib.inspect_ai import provider
+
+pytestmark = pytest.mark.anyio
+LOOSE = SecurityConfig(cap_drop=(), read_only=False, tmpfs=(), user=None, no_new_privileges=False)
+SANDBOXES = {
+    "bubblewrap": Bubblewrap(default_timeout=60),
+    "docker_run": DockerRun("python:3-slim", security=LOOSE, default_timeout=60),
+}
+CANNOT = {
+    "bubblewrap": {"test_exec_as_user"},
+    # root may read and write everything
+    "docker_run": {
+        "test_read_file_not_allowed",
+        "test_write_binary_file_without_permissions",
+        "test_write_text_file_without_permissions",
+    },
+}
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(params=list(SANDBOXES))
+async def sandbox_env(request):
+    if request.node.originalname in CANNOT[request.param]:
+        request.applymarker(pytest.mark.xfail(strict=True))
+    cls = provider(f"test-{request.param}", SANDBOXES[request.param])
+    environments = await cls.sample_init("task", None, {})
+    try:
+        yield environments["default"]
+    finally:
+        await cls.sample_cleanup("task", None, environments, interrupted=False)
