@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403  as its docstring says
 
@@ -24,6 +29,16 @@ CANNOT = {
         "test_write_text_file_without_permissions",
     },
 }
+
+
+def test_the_example(tmp_path):
+    """Inspect evaluates a task whose sample has a box, with its own stand-in for a model."""
+    example = Path(__file__).parents[2] / "examples" / "runtimes" / "inspect_task.py"
+    code = "import sys; from inspect_ai import eval; from inspect_task import boxed; (log,) = eval(boxed(), model='mockllm/model', display='none', log_dir=sys.argv[1]); print(log.status, log.results.scores[0].metrics['accuracy'].value)"
+    env = {**os.environ, "PYTHONPATH": str(example.parent)}
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["success", "1.0"], done
 
 
 @pytest.fixture

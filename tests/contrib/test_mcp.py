@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -67,6 +68,13 @@ async def test_a_server_that_dies(mark, sandbox):
         ):
             await session.initialize()
             await session.call_tool("t", {})
+
+
+def test_the_example():
+    """It lists the tools of a server in a sandbox."""
+    example = Path(__file__).parents[2] / "examples" / "runtimes" / "mcp_session.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, check=True)
+    assert done.stdout == b"['add']\n"
 
 
 @pytest.mark.parametrize("kind", ["slow", "stubborn"])
