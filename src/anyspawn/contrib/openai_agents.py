@@ -1,0 +1,66 @@
+"""OpenAI's Agents SDK (openai-agents): shell calls in a box, and tools that hooks guard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from agents import (
+    ShellCallOutcome,
+    ShellCommandOutput,
+    ShellCommandRequest,
+    ShellResult,
+    ToolInputGuardrail,
+    ToolInputGuardrailData,
+)
+from agents import ToolGuardrailFunctionOutput as Verdict
+
+import anyspawn
+from anyspawn.hooks import HookRunner, ToolRequest
+
+__all__ = ["shell_executor", "tool_guardrail"]
+
+
+def shell_executor(box: anyspawn.Box) -> Callable[[ShellCommandRequest], Awaitable[ShellResult]]:
+    """Return the ``executor`` of a `ShellTool` that runs commands in ``box``, one after the other;
+    the first that times out is the last one.
+    """
+
+    async def execute(request: ShellCommandRequest) -> ShellResult:
+        action, output = request.data.action, list[ShellCommandOutput]()
+        for command in action.commands:
+            done = await box.spawn(["sh", "-c", command], overflow="truncate",
+                timeout=action.timeout_ms / 1000 if action.timeout_ms else "default")  # fmt: skip
+            timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
+            if done.returncode is None and not timed_out:
+                done.check()
+            outcome = ShellCallOutcome("timeout" if timed_out else "exit", done.returncode)
+            output.append(ShellCommandOutput(done.text, done.stderr_text, outcome, command))
+            if timed_out:
+                break
+        return ShellResult(output, action.max_output_length)
+
+    return execute
+
+
+def tool_guardrail(hooks: HookRunner) -> ToolInputGuardrail[Any]:
+    """Return a guardrail for function tools, by which hooks judge each call before it runs; the
+    model is told the reason of a denial. A rewritten call is refused, as a guardrail changes none.
+    """
+
+    async def ask(data: ToolInputGuardrailData) -> Verdict:
+        call = data.context
+        try:
+            args = json.loads(call.tool_arguments or "{}")
+        except ValueError:
+            return Verdict.reject_content("the arguments are not valid JSON")
+        request = ToolRequest(name=call.tool_name, args=args, call_id=call.tool_call_id)
+        decision = await hooks.run("before_execution", request)
+        if decision.blocks:
+            return Verdict.reject_content(decision.reason)
+        if decision.payload is not None:
+            return Verdict.reject_content(f"hook {decision.hook!r} wants other arguments")
+        return Verdict.allow()
+
+    return ToolInputGuardrail(ask, name="anyspawn")
