@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 
 import pytest
 from pydantic_ai import Agent, FunctionToolset
@@ -14,9 +15,17 @@ from pydantic_ai.workspaces.conformance import WorkspaceBackendSuite
 from anyspawn import Bubblewrap, open_box, start_box
 from anyspawn.contrib.pydantic_ai import BoxBackend, GuardedToolset
 from anyspawn.hooks import ExecToolHook, HookRunner
+from cases import command_lines
+from machine import eventually
 
 pytestmark = pytest.mark.anyio
 SANDBOX = Bubblewrap(default_timeout=60)
+
+
+@pytest.fixture
+def anyio_backend():
+    """Agents of Pydantic AI know no other loop."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -27,20 +36,20 @@ async def backend():
 
 class TestConformance(WorkspaceBackendSuite):
     @pytest.fixture
-    def can_detect_exit_with_inherited_output_pipes(self):
-        """Its rule is that what a command left running goes on; a box ends it, see below."""
-        return False
-
-    @pytest.fixture
     def backend(self, backend):
         return backend
 
 
-async def test_what_a_command_leaves_is_ended(backend):
-    """A command's outcome does not wait for what holds its streams, which does not go on."""
-    done = await backend.run("sleep 300 & echo $!", shell=True, timeout=30)
-    assert done.exit_code == 0
-    assert (await backend.run(["kill", "-0", done.stdout.strip()])).exit_code != 0
+async def test_what_a_command_leaves_ends_with_the_box():
+    """A background process stays for the next command, and not longer than the box."""
+    mark = f"300.{str(uuid.uuid4().int)[:12]}"
+    async with open_box(SANDBOX) as box:
+        backend = BoxBackend(box)
+        done = await backend.run(f"sleep {mark} & echo $!", shell=True, timeout=30)
+        assert (await backend.run(["kill", "-0", done.stdout.strip()])).exit_code == 0
+    assert not eventually(
+        lambda: [pid for pid, argv in command_lines().items() if mark.encode() in argv]
+    )
 
 
 async def test_too_much_output(backend):
@@ -71,7 +80,6 @@ print(json.dumps({"allow": response["Content"] != "b!", "reason": "withheld"}))
 """
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # agents of Pydantic AI know no other loop
 async def test_hooks_guard_tools():
     """A hook changes arguments, a denial before the call keeps the tool from running, one after it
     keeps the result; the model is told the reasons.

@@ -28,7 +28,7 @@ class BoxBackend:
         if shell is not isinstance(command, str):
             raise TypeError("command must be a str with shell=True, and a sequence without")
         argv = ["sh", "-c", command] if isinstance(command, str) else command
-        done = await self.box.spawn(argv, env=env or {}, timeout=timeout)
+        done = await self.box.spawn(argv, env=env or {}, timeout=timeout, leave="detached")
         texts, code, what = (done.text, done.stderr_text), done.returncode, str(done.error)
         match done.error:
             case anyspawn.SpawnTimeoutError():
