@@ -33,6 +33,8 @@ LAST_ALONE = (
     ),
 )
 
+RUNTIMES = ("deepagents", "google-adk", "inspect-ai", "mcp", "openai-agents", "pydantic-ai")
+"""Extras for the adapters of anyspawn.contrib."""
 INTERPRETERS = tuple(f"tests/{name}" for name in ("core", "unit", "property", "kit", "bubblewrap"))
 """Tests of what differs from one Python to the next."""
 WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
@@ -75,8 +77,8 @@ def install_oldest(session: nox.Session) -> None:
         *PROJECT["project"]["dependencies"],
         *nox.project.dependency_groups(PROJECT, "test"),
     ]
-    for extra in PROJECT["project"]["optional-dependencies"].values():
-        requirements += extra
+    for extra, needs in PROJECT["project"]["optional-dependencies"].items():
+        requirements += () if extra in RUNTIMES else needs
     oldest = {
         requirement.replace(">=", "==")
         for requirement in requirements
@@ -129,7 +131,8 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(python=THERE[-1])
 def runtimes(session: nox.Session) -> None:
     """Run the adapters of anyspawn.contrib with the agent runtimes that they are for."""
-    install(session, "test", "bubblewrap", "inspect-ai", "mcp")
+    install(session, "test", "bubblewrap", *RUNTIMES)
+    session.install("langchain-tests>=1.1.9,<2")  # deepagents' suite of sandboxes
     session.run("pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs)
 
 

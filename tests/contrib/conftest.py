@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
+NAMES = {"google_adk": "google.adk", "openai_agents": "agents"}
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -15,4 +16,11 @@ def pytest_ignore_collect(collection_path, config):
         return True
     name = collection_path.stem.removeprefix("test_")
     is_test = collection_path.name.startswith("test_")
-    return True if is_test and find_spec(name) is None else None
+    return True if is_test and not installed(NAMES.get(name, name)) else None
+
+
+def installed(name):
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is not there
+        return False
