@@ -17,7 +17,7 @@ _WORDS: dict[type[Exception], str] = {FileNotFoundError: "file_not_found", Permi
           IsADirectoryError: "is_directory", NotADirectoryError: "invalid_path"}  # fmt: skip
 
 
-class BoxBackend(BaseSandbox):
+class BoxBackend(BaseSandbox):  # type: ignore[misc]  # not installed everywhere
     """Commands and files of an agent in ``box``. Make it in the event loop that opened the box;
     its blocking methods are for other threads.
     """

@@ -12,7 +12,7 @@ import anyspawn
 __all__ = ["BoxEnvironment"]
 
 
-class BoxEnvironment(BaseEnvironment):
+class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed everywhere
     """A box that is opened by `initialize` and ended by `close`, in one event loop.
 
     Args:

@@ -44,7 +44,7 @@ class BoxBackend:
 
 
 @dataclass
-class GuardedToolset(WrapperToolset[Any]):
+class GuardedToolset(WrapperToolset[Any]):  # type: ignore[misc]  # not installed everywhere
     """Another toolset, whose calls and results ``hooks`` judge, and may rewrite; the model gets the
     reason of a denial as the tool's failure. Who makes the runner closes it.
     """
