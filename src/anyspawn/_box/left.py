@@ -51,9 +51,11 @@ class Left:
                     output.begin(Capture(0, "truncate"), work.talk)
                 while any(output.fd >= 0 for output in work.connection.outputs):
                     await work.turn()
-                if work.talk is not None:
-                    await _end(work)
-                    self._kept.remove(kept)
+            if work.talk is not None and not kept.scope.cancel_called:
+                await _end(work)
+                self._kept.remove(kept)
+        except Exception as exc:  # a task of the event loop's must not raise
+            warn("anyspawn.box", "what %r left is not read: %r", work.command.argv[0], exc)
         finally:
             kept.drained.set()
 
