@@ -37,7 +37,7 @@ def _check_name(name: object) -> str:
     text = check_text(name, "env: a variable's name")
     if not text or "=" in text:
         raise ValueError(
-            f"env: {text.partition('=')[0] + '=...' if text else 'an empty string'} is no variable name"
+            f"env: {text.partition('=')[0] + '=...' if text else 'an empty string'} is not a variable name"
         )
     return text
 

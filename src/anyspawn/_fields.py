@@ -25,7 +25,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"{text!r} is no size; write a number of bytes, or 10k, 512MB, 1.5GiB, 4g "
+            f"{text!r} is not a size; write a number of bytes, or 10k, 512MB, 1.5GiB, 4g "
             "(all powers of 1024)"
         )
     from fractions import Fraction  # slow to import

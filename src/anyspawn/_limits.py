@@ -57,7 +57,7 @@ def _bytes(value: Any, name: str) -> int:
 
 @frozen(kw_only=True)
 class Limits:
-    """How much of the host a program may use. ``None`` in any field is no limit.
+    """How much of the host a program may use. ``None`` in any field means no limit.
 
     Sizes are texts such as ``512MB`` or ``1.5GiB`` (powers of 1024), or bytes.
 

@@ -452,7 +452,7 @@ class Launch:
             itself had its say.
         examine: Asks others what an outcome means: returns it with the right error, or ``None``
             where the command was not begun, and another attempt may succeed.
-        remote: The work is no descendant of the local process, and does not end with it. Where
+        remote: The work is not a descendant of the local process, and does not end with it. Where
             there is no ``task``, the argv sees to ``Command.merge_stderr`` then; elsewhere that is
             done.
         stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place

@@ -57,7 +57,7 @@ def _capabilities(_: object, attribute: Attribute[Any], value: tuple[str, ...]) 
     for name in value:
         if not re.fullmatch("[A-Za-z_]+", name):
             raise ConfigError(
-                f"{attribute.name}: {name!r} is no capability; write ALL, or names such as NET_BIND_SERVICE"
+                f"{attribute.name}: {name!r} is not a capability; write ALL, or names such as NET_BIND_SERVICE"
             )
 
 
@@ -109,10 +109,12 @@ def _seccomp(_: object, __: object, value: Any) -> None:
             f"seccomp: the profile {os.fspath(value)!r} cannot be read: {exc.strerror}"
         ) from None
     except (ValueError, RecursionError) as exc:
-        raise ConfigError(f"seccomp: the profile {os.fspath(value)!r} is no JSON: {exc}") from None
+        raise ConfigError(
+            f"seccomp: the profile {os.fspath(value)!r} is not valid JSON: {exc}"
+        ) from None
     if not isinstance(profile, dict) or not isinstance(profile.get("defaultAction"), str):
         raise ConfigError(
-            f"seccomp: the profile {os.fspath(value)!r} has no defaultAction, so that it is no seccomp profile"
+            f"seccomp: the profile {os.fspath(value)!r} has no defaultAction, so it is not a seccomp profile"
         )
 
 

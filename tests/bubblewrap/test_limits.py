@@ -297,14 +297,14 @@ def box_command():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"memory": "lots"}, "memory: 'lots' is no size"),
+        ({"memory": "lots"}, "memory: 'lots' is not a size"),
         ({"memory": 0}, "memory must be at least 1 byte"),
         ({"memory": 1.5}, "memory must be a size"),
         ({"tmp": True}, "tmp must be a size"),
         ({"processes": 0}, "processes must be a whole number from 1 up"),
         ({"files": "many"}, "files must be a whole number"),
         ({"cpu": 0}, "cpu must be a number of processors"),
-        ({"file_size": "-1"}, "file_size: '-1' is no size"),
+        ({"file_size": "-1"}, "file_size: '-1' is not a size"),
     ],
 )
 def test_wrong_values(fields, words):

@@ -147,9 +147,9 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("args", "words"),
         [
-            (["--timeout", "5x", "--", "true"], b"'--timeout': '5x' is no duration"),
-            (["--timeout", "0", "--", "true"], b"'--timeout': '0' is no time at all"),
-            (["--output-limit", "ten", "--", "true"], b"'--output-limit': 'ten' is no size"),
+            (["--timeout", "5x", "--", "true"], b"'--timeout': '5x' is not a duration"),
+            (["--timeout", "0", "--", "true"], b"'--timeout': '0' is too short"),
+            (["--output-limit", "ten", "--", "true"], b"'--output-limit': 'ten' is not a size"),
             (["--env", "=x", "--", "true"], b"anyspawn: --env: "),
             (["--mode", "docker_run", "--", "true"], b"docker_run: --image is missing"),
             (["--mode", "kubectl_exec", "--", "true"], b"anyspawn: --pod or --selector: give one"),

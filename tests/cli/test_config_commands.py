@@ -144,9 +144,9 @@ def test_hook_run_with_a_response(config):
             b"{}",
             "is not asked at 'after_execution' (its phases: before_execution)",
         ),
-        (["allow"], b"{", "stdin is no JSON: Expecting property name"),
-        (["allow"], b"", "stdin is no JSON"),
-        (["allow"], b"\xff", "stdin is no JSON"),
+        (["allow"], b"{", "stdin is not valid JSON: Expecting property name"),
+        (["allow"], b"", "stdin is not valid JSON"),
+        (["allow"], b"\xff", "stdin is not valid JSON"),
         (
             ["deny", "--phase", "after_execution"],
             b"{}",
@@ -170,7 +170,7 @@ def test_hook_run_without_stdin(config):
         check=False,
     )
     assert done.returncode == 2
-    assert b"stdin is no JSON" in done.stderr
+    assert b"stdin is not valid JSON" in done.stderr
 
 
 def test_hook_run_with_a_wrong_configuration(tmp_path):

@@ -77,7 +77,7 @@ def test_durations_as_people_write_them(text, seconds):
 )
 def test_what_is_no_duration_is_told_how_to_write_one(text):
     """The error shows the text and the ways to write a duration."""
-    with pytest.raises(ValueError, match=r"is no duration; write 500ms, 5s"):
+    with pytest.raises(ValueError, match=r"is not a duration; write 500ms, 5s"):
         parse_duration(text)
 
 
@@ -107,5 +107,5 @@ def test_sizes_as_people_write_them(text, size):
 @pytest.mark.parametrize("text", ["", "MiB", "10x", "-1", "1e3", "inf", "10 Mi", "٣"])
 def test_what_is_no_size_is_told_how_to_write_one(text):
     """The error shows the text and the ways to write a size."""
-    with pytest.raises(ValueError, match=r"is no size; write a number of bytes"):
+    with pytest.raises(ValueError, match=r"is not a size; write a number of bytes"):
         parse_size(text)

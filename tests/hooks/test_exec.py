@@ -287,7 +287,7 @@ async def test_a_long_stderr_is_trimmed_to_its_end():
 
 
 async def test_verdicts():
-    """All fields of an answer arrive; more fields than these are no failure."""
+    """All fields of an answer arrive; more fields than these are not failures."""
     answer = {
         "allow": False,
         "reason": "no",
@@ -527,9 +527,9 @@ async def test_wrong_calls():
         ({"phases": "before_call"}, r"phases must be a list such as \['before_call'\]"),
         (
             {"phases": ["before_cal"]},
-            "'before_cal' is no phase of this hook; did you mean 'before_call'",
+            "'before_cal' is not a phase of this hook; did you mean 'before_call'",
         ),
-        ({"phases": ["before_execution"]}, "'before_execution' is no phase of this hook"),
+        ({"phases": ["before_execution"]}, "'before_execution' is not a phase of this hook"),
         ({"sandbox": "direct"}, "sandbox must have a name"),
         ({"timeout": "1"}, "timeout must be a number of seconds"),
         ({"output_limit": 0}, "output_limit must be a whole number of bytes above 0"),

@@ -395,7 +395,7 @@ async def test_wrong_use():
     """Each is an error before anything starts."""
     with pytest.raises(ConfigError, match="two have the name 'a'"):
         await run_hooks([sh("a", ALLOW), sh("a", DENY)], "before_execution", {})
-    with pytest.raises(ConfigError, match="'guard' is no ExecHook"):
+    with pytest.raises(ConfigError, match="'guard' is not an ExecHook"):
         HookRunner(["guard"])
     with pytest.raises(ConfigError, match="max_concurrent must be a whole number above 0"):
         HookRunner(max_concurrent=0)

@@ -286,12 +286,12 @@ async def test_a_selector():
         ("{}", "no 'selected'"),
         ('{"selected": "a"}', "'selected' of its answer is a string"),
         ('{"selected": [1]}', "holds a number"),
-        ('{"selected": ["z"]}', "names 'z', which is no candidate"),
+        ('{"selected": ["z"]}', "names 'z', which is not a candidate"),
         ('{"selected": [], "reason": 3}', "'reason' of its answer is a number"),
     ],
 )
 async def test_selections_that_cannot_be_used(text, words):
-    """What is no candidate cannot be chosen."""
+    """What is not a candidate cannot be chosen."""
     with pytest.raises(AnswerError, match=f"selector 't' failed: .*{words}"):
         await printing(text, ExecSelector)({}, [{"id": "a"}])
 

@@ -117,7 +117,7 @@ def test_fields_beside_a_command():
 
 
 def test_no_sandbox():
-    """Something that cannot spawn is no sandbox."""
+    """Something that cannot spawn is not a sandbox."""
     with pytest.raises(TypeError, match="sandbox"):
         anyio.run(lambda: spawn(["true"], sandbox=object()))
 

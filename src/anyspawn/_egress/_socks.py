@@ -51,7 +51,7 @@ def read_methods(data: bytes) -> tuple[bool, bytes] | None:
     more is to come.
 
     Raises:
-        ValueError: It is no greeting.
+        ValueError: It is not a greeting.
     """
     if data[:1] != bytes([VERSION]):
         raise ValueError("not SOCKS 5")
@@ -64,7 +64,7 @@ def read_request(data: bytes) -> tuple[SocksRequest, bytes] | None:
     """Return the request, and what follows; ``None`` where more is to come.
 
     Raises:
-        ValueError: It is no request.
+        ValueError: It is not a request.
     """
     if data[:1] not in {b"", bytes([VERSION])} or data[2:3] not in {b"", b"\0"}:
         raise ValueError("not SOCKS 5")

@@ -1,4 +1,4 @@
-"""Work that is no descendant of its local process: how it is ended, and seen to be gone."""
+"""Work that is not a descendant of its local process: how it is ended, and seen to be gone."""
 
 from __future__ import annotations
 

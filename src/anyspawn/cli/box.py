@@ -60,7 +60,7 @@ _COMPILERS = {"eclipse-temurin", "gcc", "golang", "gradle", "maven", "rust"}
     help="A docker network; bridge for the usual one.",
 )
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="One more variable. Repeatable.")
-@click.option("--keep", is_flag=True, help="Keep the container when it has ended.")
+@click.option("--keep", is_flag=True, help="Keep the container after it exits.")
 @click.option(
     "--docker-path", default="docker", show_default=True, metavar="PROGRAM", help="The client."
 )

@@ -33,8 +33,8 @@ def load_valid(path: str) -> RuntimeConfig:
 def check(configs: tuple[str, ...]) -> int:
     """Check RuntimeConfig files, and name all their problems with their places.
 
-    Warnings are of what is no mistake, and may not be what was meant, such as a command that does
-    not exist on this host.
+    Warnings are about things that are valid but may not be what you meant, such as a command that
+    does not exist on this host.
 
     \b
     Example:

@@ -195,7 +195,7 @@ def payload(context: click.Context) -> Any:
     try:
         return json.loads(b"" if sys.stdin is None else sys.stdin.buffer.read())
     except (ValueError, RecursionError) as exc:
-        raise click.UsageError(f"stdin is no JSON: {exc}", context) from exc
+        raise click.UsageError(f"stdin is not valid JSON: {exc}", context) from exc
 
 
 async def _ask(config: RuntimeConfig, name: str, phase: Phase, payload: Any) -> Decision:

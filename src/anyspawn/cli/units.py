@@ -31,11 +31,9 @@ def parse_duration(text: str) -> float:
     match = _NUMBER.fullmatch(text.strip())
     if match is None or match[2] not in _SECONDS:
         raise ValueError(
-            f"{text!r} is no duration; write 500ms, 5s, 2m, 1h, a number of seconds, or inf for no limit"
+            f"{text!r} is not a duration; write 500ms, 5s, 2m, 1h, a number of seconds, or inf for no limit"
         )
     seconds = float(Fraction(match[1]) * _SECONDS[match[2]])
     if not seconds:
-        raise ValueError(
-            f"{text!r} is no time at all; write a duration above 0, or inf for no limit"
-        )
+        raise ValueError(f"{text!r} is too short; write a duration above 0, or inf for no limit")
     return seconds

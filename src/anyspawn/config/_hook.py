@@ -91,7 +91,7 @@ class HookConfig(ProgramConfig):
         self.make("hook", None, "/")
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
-        """Give what is no mistake, and may not be what was meant; arguments as there."""
+        """Give what is not a mistake, but may not be what was meant; arguments as there."""
         yield from super().notes(sandbox, folder)
         if self.hook == "eval" and (self.mode is not None or self.phases is not None):
             yield "mode and phases mean nothing for eval hooks, and are ignored"

@@ -68,7 +68,7 @@ class ProgramConfig:
         ExecProgram(**self.common("program", None, "/"))
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
-        """Give what is no mistake, and may not be what was meant.
+        """Give what is not a mistake, but may not be what was meant.
 
         Args:
             sandbox: Where it runs.

@@ -133,8 +133,8 @@ class RuntimeConfig:
         selectors: By name.
         tool_selector: The selector of tools that ``spec.tool_selector`` names, if any.
         skills_selector: The selector of skills that ``spec.skills.selector`` names, if any.
-        warnings: What is no mistake, and may not be what was meant, each with its place. They are
-            in the log, too.
+        warnings: What is not a mistake, but may not be what was meant, each with its place. The
+            log has them, too.
     """
 
     metadata: Mapping[str, Any]
@@ -250,7 +250,7 @@ def parse_config(
         except UnicodeDecodeError as exc:
             line = exc.object.count(b"\n", 0, exc.start) + 1
             column = exc.start - (exc.object.rfind(b"\n", 0, exc.start) + 1) + 1
-            what = f"byte 0x{exc.object[exc.start]:02x} is no UTF-8; save the file as UTF-8"
+            what = f"byte 0x{exc.object[exc.start]:02x} is not UTF-8; save the file as UTF-8"
             raise InvalidConfigError([ConfigProblem("", what, line, column)], source) from None
     document = Document(text)
     reader = _Reader(
@@ -396,7 +396,7 @@ class _Reader:
             factory = self._registry.lookup(mode)
         except ValueError as exc:
             known = listed(self._registry.modes())
-            hidden = f"the variable's value is no mode (known: {known})"  # it may be a secret
+            hidden = f"the variable's value is not a mode (known: {known})"  # it may be a secret
             self._problem((*path, "mode"), hidden if isinstance(mode, Expanded) else str(exc))
             return None
         cls = getattr(factory, "sandbox", None)
@@ -412,7 +412,7 @@ class _Reader:
             )
             return None
         if not isinstance(made, Sandbox):
-            self._problem(path, f"its factory gave {type(made).__name__}, which is no sandbox")
+            self._problem(path, f"its factory gave {type(made).__name__}, which is not a sandbox")
             return None
         return made
 

@@ -36,7 +36,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
 def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a RuntimeConfig, with the modes of ``registry``.
 
-    Modes of plugins, and factories that are no attrs class, are known by name alone.
+    Modes of plugins, and factories that are not an attrs class, are known by name alone.
     """
     modes = {mode: _class_of(mode, registry) for mode in registry.modes()}
     sandboxes = [

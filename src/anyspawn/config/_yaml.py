@@ -111,14 +111,14 @@ class Document:
             lines = text.splitlines()
             if mark is not None and "${" in "".join(lines[mark.line : mark.line + 1]):
                 what += '; put a variable within braces in quotes: "${NAME}"'
-            self.problems.append(ConfigProblem("", f"this is no YAML: {what}", *_numbers(mark)))
+            self.problems.append(ConfigProblem("", f"this is not YAML: {what}", *_numbers(mark)))
         except (
             yaml.YAMLError,
             ValueError,
             OverflowError,
         ) as exc:  # the latter for impossible escapes
             self.problems.append(
-                ConfigProblem("", f"this is no YAML: {' '.join(str(exc).split())}")
+                ConfigProblem("", f"this is not YAML: {' '.join(str(exc).split())}")
             )
         except RecursionError:
             self.problems.append(ConfigProblem("", "values are nested too deeply"))
@@ -185,7 +185,7 @@ class Document:
                 continue
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode):
-                self.problem(path, f"a key in line {key_node.start_mark.line + 1} is no text")
+                self.problem(path, f"a key in line {key_node.start_mark.line + 1} is not text")
                 continue
             line = key_node.start_mark.line + 1
             if not _encodes(key):
@@ -215,7 +215,7 @@ class Document:
             self.problem(path, "tags are not known here; put a text that begins with ! in quotes")
             return None
         if not re.fullmatch(_PATTERNS[kind], text):
-            self.problem(path, f"the value is no {kind}, as its tag says")
+            self.problem(path, f"the value is not a {kind}, as its tag says")
             return None
         if kind == "null":
             return None

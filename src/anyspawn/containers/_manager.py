@@ -421,7 +421,7 @@ class ContainerManager:
 
     async def remove(self, container: str) -> None:
         """Remove a container, running or not; one that is gone already, or that somebody else
-        removes meanwhile, is no error.
+        removes meanwhile, is not an error.
         """
         podman = await is_podman(self._docker, self._podman)
         failed = await remove(self._docker, _check_id(container), podman=podman)

@@ -121,7 +121,7 @@ def _text(value: object) -> str:
 async def remove(docker_path: str, *containers: str, podman: bool) -> SpawnError | None:
     """Remove containers, running or not; return why that failed.
 
-    Those that are gone, and those that others are removing and that are gone soon, are no failure.
+    Those that are gone, and those that others remove at the same time, are not failures.
     """
     left, until = list(containers), anyio.current_time() + _TIMEOUT
     while True:

@@ -171,7 +171,7 @@ class ExecHook(Served):
             if phase not in possible:
                 hint = nearest(str(phase), possible)
                 raise ConfigError(
-                    f"phases: {phase!r} is no phase of this hook{hint} (known: {', '.join(possible)})"
+                    f"phases: {phase!r} is not a phase of this hook{hint} (known: {', '.join(possible)})"
                 )
         object.__setattr__(self, "phases", phases)
         object.__setattr__(self, "_matchers", self._made_matchers(agent))

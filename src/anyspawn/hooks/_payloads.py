@@ -160,7 +160,7 @@ def from_wire(cls: type[Any], value: Any) -> Any:
     """Return an instance of a payload class from its object on the wire.
 
     Raises:
-        TypeError: The value is no object, or has other names or types than the class.
+        TypeError: The value is not an object, or has other names or types than the class.
     """
     if not is_mapping(value):
         raise TypeError(f"it is {type(value).__name__}, not an object")
@@ -182,7 +182,7 @@ def to_wire(value: Any) -> Any:
     else as it is.
 
     Raises:
-        TypeError: A mapping's key is no str: JSON knows no other, and two keys might turn into one.
+        TypeError: A mapping's key is not a str: JSON has no others, and two might become one.
     """
     if isinstance(value, PAYLOADS):
         return {

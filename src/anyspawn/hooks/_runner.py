@@ -49,7 +49,7 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
     names: set[str] = set()
     for hook in found:
         if not isinstance(hook, ExecHook):
-            raise ConfigError(f"hooks: {hook!r} is no ExecHook")
+            raise ConfigError(f"hooks: {hook!r} is not an ExecHook")
         if hook.name in names:
             raise ConfigError(
                 f"hooks: two have the name {hook.name!r}, by which results are told apart; rename one"
@@ -134,7 +134,7 @@ class HookRunner:
             project: The project's folder, as the hooks see it. Default: on this host and in
                 `Bubblewrap`, which must bind it, that of the last file; elsewhere, where programs
                 start there.
-            others: What becomes of hooks that are no programs (``http``, ``prompt``, ...):
+            others: What becomes of hooks that are not programs (``http``, ``prompt``, ...):
                 ``"refuse"`` (default), or ``"skip"``, with a warning in the log.
             on_failure: As for `ExecHook`. A hook with ``onFailure: "block"`` denies all the same.
             rewrites: Which hooks may change a tool's input or output: all, none (default), or those

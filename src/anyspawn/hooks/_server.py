@@ -464,7 +464,7 @@ class _Life:
             self._fail(call, f"'s answer cannot be used: {why}", WireError())
         if not calls:
             self._complain(
-                "a line of its stdout is no answer by JSON-RPC 2.0, and was left out; "
+                "a line of its stdout is not a JSON-RPC 2.0 answer, and was left out; "
                 "diagnostics belong on stderr"
             )
 

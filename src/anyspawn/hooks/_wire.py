@@ -121,7 +121,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise WireError(f"its answer has {name}, which is no JSON")
+    raise WireError(f"its answer has {name}, which is not JSON")
 
 
 def _finite(digits: str) -> float:
@@ -210,7 +210,7 @@ def decode_decision(data: bytes) -> Decision:
     """Return the verdict that ``data`` is.
 
     Raises:
-        WireError: It is no object (see `decode_object`), ``allow`` is missing or no boolean,
+        WireError: It is not an object (see `decode_object`), ``allow`` is missing or not a boolean,
             another field of the verdict is of the wrong type, or there is a verdict under another
             name.
     """

@@ -364,7 +364,7 @@ class ExecSelector(ExecProgram):
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was started.
             SpawnError: As for `ExecTool`.
-            AnswerError: Its answer cannot be used, or names what is no candidate.
+            AnswerError: Its answer cannot be used, or names what is not a candidate.
         """
         if not isinstance(query, Mapping):
             raise TypeError(f"query must be a mapping, not {type(query).__name__}")

@@ -145,7 +145,7 @@ def selection(answer: Any, known: Collection[str]) -> Selection:
         known: The ids of the candidates.
 
     Raises:
-        WireError: ``selected`` is missing or no list of texts, or names what is no candidate.
+        WireError: ``selected`` is missing or not a list of texts, or names what is not a candidate.
     """
     answer = _object(answer)
     if "selected" not in answer:
@@ -158,7 +158,7 @@ def selection(answer: Any, known: Collection[str]) -> Selection:
             raise WireError(f"'selected' of its answer holds {kind_of(name)}, not only strings")
         if name not in known:
             raise WireError(
-                f"'selected' of its answer names {name[:_SHOWN]!r}, which is no candidate"
+                f"'selected' of its answer names {name[:_SHOWN]!r}, which is not a candidate"
             )
     return Selection(selected=tuple(dict.fromkeys(chosen)), reason=_text(answer, "reason"))
 
