@@ -33,7 +33,15 @@ LAST_ALONE = (
     ),
 )
 
-RUNTIMES = ("deepagents", "google-adk", "inspect-ai", "mcp", "openai-agents", "pydantic-ai")
+RUNTIMES = (
+    "deepagents",
+    "google-adk",
+    "inspect-ai",
+    "mcp",
+    "openai-agents",
+    "pydantic-ai",
+    "smolagents",
+)
 """Extras for the adapters of anyspawn.contrib."""
 INTERPRETERS = tuple(f"tests/{name}" for name in ("core", "unit", "property", "kit", "bubblewrap"))
 """Tests of what differs from one Python to the next."""
