@@ -37,7 +37,10 @@ def test_what_the_new_keys_mean():
         ("{command: x, hook: session, rewrites: true}", "h.rewrites: needs a filter"),
         ("{command: x, hook: tool, on_failure: as_claude}", "not of protocol 'exec'"),
         ("{command: x, hook: agent}", "no event for agent hooks"),
-        ("{command: x, hook: agent, protocol: codex, phases: [Notification]}", "no phase of this"),
+        (
+            "{command: x, hook: agent, protocol: codex, phases: [Notification]}",
+            "not a phase of this",
+        ),
         ("{command: x, hook: tool, protocol: cursor, names: snake}", "protocol 'exec' alone"),
         ("{command: x, hook: tool, project: /p}", "h.project: is of the protocols"),
         (

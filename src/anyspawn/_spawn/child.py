@@ -1,10 +1,11 @@
 """The only place that starts a process, and all that is known of one that was started.
 
-`anyio.open_process` opens it, with descriptors of ours. Four kinds are opened by ``Popen`` on
+`anyio.open_process` opens it, with descriptors of ours. Five kinds are opened by ``Popen`` on
 the event loop's thread instead, as docs/design.md argues: programs on loops that are neither
 asyncio's own nor trio's (uvloop leaves inheritable descriptors open in them); on trio, runners
 that ask to die with their parent (the kernel takes that for trio's worker thread, which ends) and
-programs for which no worker thread can be had; and guards, which must outlive their loop.
+programs for which no worker thread can be had; programs with a user of
+their own; and guards, which must outlive their loop.
 """
 
 from __future__ import annotations
@@ -90,7 +91,6 @@ class Start:
             env=self.env,  # type: ignore[arg-type]  # bytes reach Popen as they are
             pass_fds=self.pass_fds,
             start_new_session=True,
-            **self._whose(),
         )
 
     def _whose(self) -> dict[str, Any]:
@@ -147,6 +147,8 @@ class Child:
             OSError: It could not be started.
             StartedButLostError: It was started, but could not be watched; it was killed.
         """
+        if start.user is not None:
+            return cls(start.by_popen()), None  # anyio 4.12 mistakes the group for the groups
         if on_asyncio():
             import asyncio
 
