@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from anyspawn import NotStartedError, TransportError
+from anyspawn import Cleanup, Completed, NotStartedError, TransportError
 
 GONE = "tcp://no-such-host.invalid:2375"
 GONE_CLUSTER = str(Path(__file__).with_name("unreachable.kubeconfig"))
@@ -41,6 +41,15 @@ class Fault:
     settings: dict[str, object] = field(factory=dict)
     environ: dict[str, str] = field(factory=dict)
     modes: tuple[str, ...] = (*DOCKER, *KUBERNETES)
+
+    def is_told(self, done: Completed, loop: str) -> None:
+        """The outcome is an error of the right kind, with no status, output or doubt."""
+        assert type(done.error) is self.outcome, (loop, done)
+        assert done.error.kind == self.kind, (loop, done)
+        if self.outcome is not NotStartedError:
+            assert done.error.started is self.started, (loop, done)
+        assert (done.returncode, done.stdout) == (None, b""), done
+        assert done.cleanup is not Cleanup.UNCONFIRMED
 
     @property
     def told(self) -> str:

@@ -214,7 +214,7 @@ def open_process(
             raise ConfigError("tty: this system has no terminals to give; leave it out")
         from anyspawn._terminal import open_terminal
 
-        seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001
+        seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001  it is one of us
         return open_terminal(opener, command, here=isinstance(place, Direct), seconds=seconds)
     process: AbstractAsyncContextManager[Process] = opener(command)
     return process
@@ -251,13 +251,16 @@ async def start_process(
     """
     from anyspawn._spawn.held import Held
 
-    fields = {
-        "env": env,
-        "cwd": cwd,
-        "user": user,
-        "timeout": timeout,
-        "grace": grace,
-        "merge_stderr": merge_stderr,
-    }
-    command = _to_command(argv, fields)
-    return await Held(open_process(command, sandbox=sandbox, tty=tty), command.argv[0]).start()
+    opening = open_process(
+        argv,
+        sandbox=sandbox,
+        env=env,
+        cwd=cwd,
+        user=user,
+        timeout=timeout,
+        grace=grace,
+        merge_stderr=merge_stderr,
+        tty=tty,
+    )
+    words = argv.argv if isinstance(argv, Command) else argv
+    return await Held(opening, os.fspath(words[0])).start()

@@ -8,7 +8,7 @@ import anyio
 import attrs
 import pytest
 
-from anyspawn import Cleanup, DockerExec, DockerRun, NotStartedError, TransportError, spawn
+from anyspawn import DockerExec, DockerRun, NotStartedError, TransportError, spawn
 from anyspawn.containers import SecurityConfig
 from engine_faults import FAULTS
 from engines import docker
@@ -61,12 +61,7 @@ def test_a_fault_is_told_from_the_programs_exit(fault, mode, busybox, bare, monk
         monkeypatch.setenv(name, value)
     for loop in ("asyncio", "trio"):
         done = anyio.run(once, sandbox, argv, fault.cwd, backend=loop)
-        assert type(done.error) is fault.outcome, (loop, done)
-        assert done.error.kind == fault.kind, (loop, done)
-        if fault.outcome is not NotStartedError:
-            assert done.error.started is fault.started, (loop, done)
-        assert (done.returncode, done.stdout) == (None, b""), done
-        assert done.cleanup is not Cleanup.UNCONFIRMED
+        fault.is_told(done, loop)
 
 
 async def once(sandbox, argv, cwd=None):

@@ -8,7 +8,7 @@ import anyio
 import attrs
 import pytest
 
-from anyspawn import Cleanup, KubectlExec, KubectlRun, NotStartedError, spawn
+from anyspawn import KubectlExec, KubectlRun, spawn
 from engine_faults import FAULTS
 
 EXECS = {
@@ -42,12 +42,7 @@ def test_a_fault_is_told_from_the_programs_exit(fault, mode, space, busybox):
     sandbox = sandbox_of(mode, fault.settings, busybox, space.name)
     for loop in ("asyncio", "trio"):
         done = anyio.run(once, sandbox, fault, backend=loop)
-        assert type(done.error) is fault.outcome, (loop, done)
-        assert done.error.kind == fault.kind, (loop, done)
-        if fault.outcome is not NotStartedError:
-            assert done.error.started is fault.started, (loop, done)
-        assert (done.returncode, done.stdout) == (None, b""), done
-        assert done.cleanup is not Cleanup.UNCONFIRMED
+        fault.is_told(done, loop)
 
 
 async def once(sandbox, fault):

@@ -4,8 +4,8 @@
 the event loop's thread instead, as docs/design.md argues: programs on loops that are neither
 asyncio's own nor trio's (uvloop leaves inheritable descriptors open in them); on trio, runners
 that ask to die with their parent (the kernel takes that for trio's worker thread, which ends) and
-programs for which no worker thread can be had; programs with a user of
-their own; and guards, which must outlive their loop.
+programs for which no worker thread can be had; programs with a user of their own; and guards,
+which must outlive their loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import anyio.lowlevel
@@ -68,6 +68,7 @@ class Start:
 
     def by_popen(self) -> subprocess.Popen[bytes]:
         """Start it on this thread, a session of its own."""
+        uid, gid = (None, None) if self.user is None else self.user
         return subprocess.Popen(
             self.argv,
             stdin=self.stdin,
@@ -77,7 +78,9 @@ class Start:
             env=self.env,
             pass_fds=self.pass_fds,
             start_new_session=True,
-            **self._whose(),
+            user=uid,
+            group=gid,
+            extra_groups=None if self.user is None else [],
         )
 
     async def by_anyio(self) -> anyio.abc.Process:
@@ -92,11 +95,6 @@ class Start:
             pass_fds=self.pass_fds,
             start_new_session=True,
         )
-
-    def _whose(self) -> dict[str, Any]:
-        if self.user is None:
-            return {}
-        return {"user": self.user[0], "group": self.user[1], "extra_groups": []}
 
 
 class Child:

@@ -165,7 +165,7 @@ clear_up() {
   [ -z "$_slew" ] || say killed
   return "$_cleared"
 }
-_adopts= _old= _watcher= _self= _killed= _slew=
+_adopts= _old= _watcher= _self= _slew=
 case $PPID in
 0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
 esac
