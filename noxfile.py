@@ -198,7 +198,7 @@ def demo(session: nox.Session) -> None:
     session.run("python", "examples/pii/demo.py", *session.posargs)
 
 
-@nox.session
+@nox.session(python=THERE[-1])
 def bench(session: nox.Session) -> None:
     """Measure against the alternatives, side by side, and write docs/benchmarks.md; --quick and
     --only PLACE for less.
@@ -207,7 +207,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
-@nox.session
+@nox.session(python=THERE[-1])
 def soak(session: nox.Session) -> None:
     """Make thousands of calls of every kind, see that nothing grows, and write docs/soak.md;
     --calls N for fewer. --hooks: ten minutes of turns that hooks guard; --minutes N for fewer.

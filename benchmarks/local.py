@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from anyspawn import Bubblewrap, Direct
+from anyspawn import Bubblewrap, Direct, spawn
 from benchmarks.peer import (
     ASYNCIO,
     EVERY_LOOP,
@@ -26,6 +26,9 @@ from benchmarks.peer import (
     peer,
     sandboxed,
 )
+
+OURS = ("--args", "--json-status-fd", "--add-seccomp-fd", "--block-fd")
+"""Options of bwrap with a descriptor that anyspawn holds."""
 
 
 async def by_run_process(argv: Sequence[str], stdin: bytes, timeout: float) -> Sized:
@@ -117,25 +120,21 @@ async def llm_sandbox(_: Target) -> AsyncIterator[Call]:
     yield call
 
 
-def bwrap(_: Target) -> list[str]:
-    shared = [part for path in ("/usr", "/etc") for part in ("--ro-bind", path, path)]
-    links = [
-        part
-        for name in ("bin", "lib", "lib64")
-        for part in ("--symlink", f"usr/{name}", f"/{name}")
-    ]
-    return [
-        "bwrap",
-        "--unshare-all",
-        "--die-with-parent",
-        "--new-session",
-        *shared,
-        *links,
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-    ]
+@contextlib.asynccontextmanager
+async def bwrap(_: Target) -> AsyncIterator[Call]:
+    """Run bwrap alone with the very mounts of a `Bubblewrap`: without its variables, filter of system
+    calls, limits and guards.
+    """
+    async with Bubblewrap() as sandbox:
+        argv = iter((await spawn(["true"], sandbox=sandbox)).runner_argv[:-1])
+        prefix = []
+        for part in argv:
+            if part in OURS:
+                next(argv)
+            else:
+                prefix.append(part)
+        async with command_line(lambda _: prefix, "").connect(_) as call:
+            yield call
 
 
 @contextlib.contextmanager
@@ -173,7 +172,7 @@ BUBBLEWRAP = Place(
     clean=nothing,
     budget=45.0,
     peers=(
-        command_line(bwrap, "bwrap"),
+        Peer(name="bwrap, the same mounts", connect=bwrap),
         sandboxed("anyspawn Bubblewrap", Bubblewrap, lambda _: {}),
         sandboxed("anyspawn Bubblewrap(resident=8)", Bubblewrap, lambda _: KEPT),
         Peer(name="llm-sandbox, bubblewrap", connect=llm_sandbox, stdin="none", loops=("asyncio",)),
