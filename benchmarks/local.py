@@ -122,8 +122,8 @@ async def llm_sandbox(_: Target) -> AsyncIterator[Call]:
 
 @contextlib.asynccontextmanager
 async def bwrap(_: Target) -> AsyncIterator[Call]:
-    """Run bwrap alone with the very mounts of a `Bubblewrap`: without its variables, filter of system
-    calls, limits and guards.
+    """Run bwrap alone with the very mounts of a `Bubblewrap`, without its variables, filter of
+    system calls, limits and guards.
     """
     async with Bubblewrap() as sandbox:
         argv = iter((await spawn(["true"], sandbox=sandbox)).runner_argv[:-1])
