@@ -52,12 +52,12 @@ async def test_what_hides_in_a_shared_container_is_told_of(python, resident):
 
 @pytest.mark.parametrize("image", ["busybox", "python:3-slim"])
 async def test_what_hides_in_a_container_of_our_own_has_ended(image):
-    """With its call, as with no residents."""
+    """In a container for one command it can only be the command's: it is killed, and told."""
     seconds = f"778.{os.getpid()}"
     async with DockerRun(image, resident=1, default_timeout=60) as sandbox:
         for _ in range(2):
             done = await spawn(["sh", "-c", HIDE.format(seconds)], sandbox=sandbox)
-            assert (done.error, done.cleanup) == (None, Cleanup.NOT_NEEDED)
+            assert (done.error, done.cleanup) == (None, Cleanup.CONFIRMED)
             assert not sleeping(seconds)
 
 
