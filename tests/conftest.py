@@ -21,6 +21,7 @@ import pytest
 import typing_extensions
 
 import anyspawn
+from loops import EVERY_LOOP, LOOPS
 from machine import (
     MARK,
     children,
@@ -68,12 +69,6 @@ NEEDS = {
     "there is no": "programs: `apt install gcc jq nodejs git busybox-static procps`",
 }
 """What has to be there for tests that are skipped, by a word of their reason."""
-
-LOOPS = [
-    pytest.param(("asyncio", {}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-]
 
 
 def succeeds(*argv):
@@ -136,7 +131,7 @@ def warm_loops():
     """Have every event loop open what it keeps for the life of the process, before anything is
     counted; likewise garbage.
     """
-    for param in LOOPS:
+    for param in EVERY_LOOP:
         backend, options = param.values[0]
         anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=options)
     gc.collect()

@@ -6,15 +6,7 @@ import json
 import os
 import subprocess
 
-import pytest
-
 from anyspawn._owner import machine_id
-
-LOOPS = [
-    pytest.param((name, {}), id=name)
-    for name in os.environ.get("ENGINE_LOOPS", "asyncio trio").split()
-]
-"""The event loops of tests that use a daemon or a cluster."""
 
 LABEL = "anyspawn-test"
 """The label of containers that tests start themselves."""

@@ -9,13 +9,8 @@ import pytest
 
 from anyspawn._spawn import resident
 from anyspawn.supervisor.encode import call_line
-from engines import LABEL, LOOPS, docker, docker_works, made_by_us
+from engines import LABEL, docker, docker_works, made_by_us
 from machine import eventually
-
-
-@pytest.fixture(params=LOOPS)
-def anyio_backend(request):
-    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

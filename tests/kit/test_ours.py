@@ -6,7 +6,7 @@ import pytest
 
 from anyspawn import Bubblewrap, Direct
 from anyspawn.testing import SandboxConformance
-from engines import LOOPS
+from loops import EVERY_LOOP
 from machine import bubblewrap_works
 
 needs_bwrap = pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
@@ -15,7 +15,7 @@ needs_bwrap = pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not 
 class TestDirect(SandboxConformance):
     contains = False
 
-    @pytest.fixture(params=[*LOOPS, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")])
+    @pytest.fixture(params=EVERY_LOOP)
     def anyio_backend(self, request):
         return request.param
 

@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster import Space, clients, cluster_works
-from engines import LOOPS
 from machine import eventually
-
-
-@pytest.fixture(params=LOOPS)
-def anyio_backend(request):
-    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

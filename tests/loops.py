@@ -1,0 +1,14 @@
+"""The event loops that tests run on."""
+
+from __future__ import annotations
+
+import pytest
+
+LOOPS = [
+    pytest.param(("asyncio", {}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+"""Those of most tests."""
+
+EVERY_LOOP = [*LOOPS, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")]
+"""Those of the core, on which all else stands."""
