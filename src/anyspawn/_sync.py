@@ -5,23 +5,43 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from functools import wraps
 from types import TracebackType
 from typing import Generic, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.from_thread
+from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream
 
 import anyspawn
 from anyspawn import hooks
 from anyspawn._model import Sandbox, StrPath
+from anyspawn._spawn.held import Held
 
-__all__ = ["Box", "HookRunner", "open_box", "run_hooks", "spawn"]
+__all__ = [
+    "Box",
+    "HookRunner",
+    "Process",
+    "PythonSession",
+    "ReceiveStream",
+    "SendStream",
+    "Stream",
+    "open_box",
+    "run_hooks",
+    "spawn",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class _Call(Generic[T]):
@@ -177,12 +197,138 @@ class _Owned:
         return call
 
 
+class _Closing(_Owned):
+    """What its block closes.
+
+    Args:
+        closing: Closes it.
+    """
+
+    def __init__(self, closing: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._closing = closing
+
+    def close(self) -> None:
+        """Close it, as its ``aclose`` does. It may be closed again."""
+        if self._there:
+            _loop.wait(self._closing)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SendStream(_Closing):
+    """An `anyio.abc.ByteSendStream` whose methods block: the ``stdin`` of a `Process`.
+
+    Attributes:
+        send: As its method.
+    """
+
+    def __init__(self, stream: ByteSendStream) -> None:
+        super().__init__(stream.aclose)
+        self.send = self._of_ours(stream.send)
+
+
+class ReceiveStream(_Closing):
+    """An `anyio.abc.ByteReceiveStream` whose methods block: ``stdout`` and ``stderr`` of a
+    `Process`. Iterate over it for all that comes, chunk by chunk.
+
+    Attributes:
+        receive: As its method: at the end it raises `anyio.EndOfStream`.
+    """
+
+    def __init__(self, stream: ByteReceiveStream) -> None:
+        super().__init__(stream.aclose)
+        self.receive = self._of_ours(stream.receive)
+
+    def __iter__(self) -> Iterator[bytes]:
+        with suppress(anyio.EndOfStream):
+            while True:
+                yield self.receive()
+
+
+class Stream(ReceiveStream):
+    """An `anyio.abc.ByteStream` whose methods block: `Box.connect` gives it. Its block closes it.
+
+    Attributes:
+        send, send_eof: As its methods.
+    """
+
+    def __init__(self, stream: ByteStream) -> None:
+        super().__init__(stream)
+        self.send = self._of_ours(stream.send)
+        self.send_eof = self._of_ours(stream.send_eof)
+
+
+class Process(_Closing):
+    """An `anyspawn.Process` whose methods block; `Box.open_process` gives it.
+
+    Attributes:
+        stdin: A `SendStream`; its ``close`` is the program's end of file.
+        stdout, stderr: Each a `ReceiveStream`.
+        wait, send_signal, resize: As the methods of the `anyspawn.Process`.
+    """
+
+    def __init__(self, process: anyspawn.Process) -> None:
+        super().__init__(process.aclose)
+        self.stdin = SendStream(process.stdin)
+        self.stdout, self.stderr = ReceiveStream(process.stdout), ReceiveStream(process.stderr)
+        self.wait = self._of_ours(process.wait)
+        self.send_signal = self._of_ours(process.send_signal)
+        self.resize = self._of_ours(process.resize)
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """As of the `anyspawn.Process`."""
+        return self._process.returncode
+
+    @property
+    def completed(self) -> anyspawn.Completed | None:
+        """As of the `anyspawn.Process`."""
+        return self._process.completed
+
+
+class PythonSession(_Closing):
+    """An `anyspawn.PythonSession` whose methods block; `Box.python` gives it.
+
+    Attributes:
+        run: As its method.
+    """
+
+    def __init__(self, session: anyspawn.PythonSession) -> None:
+        super().__init__(session.aclose)
+        self.run = self._of_ours(session.run)
+        self._session = session
+
+    @property
+    def version(self) -> str:
+        """As of the `anyspawn.PythonSession`."""
+        return self._session.version
+
+
+class _Opened(Generic[T]):
+    """What a task of the event loop's holds open."""
+
+    def __init__(self, what: T) -> None:
+        self.what = what
+        self._close: Callable[[], Awaitable[None]]
+
+    async def aclose(self) -> None:
+        await self._close()
+
+
 class Box(_Owned):
     """An `anyspawn.Box` whose methods block; `open_box` gives it.
 
     Attributes:
         id, workdir: As of the `anyspawn.Box`.
         spawn, write_file, read_file, list_dir, remove, upload, download, save: As its methods.
+        open_process, python: As its methods: ``with`` them. They give a `Process`, and a
+            `PythonSession`.
     """
 
     def __init__(self, box: anyspawn.Box) -> None:
@@ -197,7 +343,40 @@ class Box(_Owned):
         self.upload = self._of_ours(box.upload)
         self.download = self._of_ours(box.download)
         self.save = self._of_ours(box.save)
+        self.open_process = self._block_of(box.open_process, Process)
+        self.python = self._block_of(box.python, PythonSession)
         self._box = box
+
+    def connect(self, port: int) -> Stream:
+        """As the method of the `anyspawn.Box`; ``with`` closes the stream."""
+        return Stream(self._of_ours(self._box.connect)(port))
+
+    def _block_of(
+        self, opener: Callable[P, AbstractAsyncContextManager[T]], face: Callable[[T], U]
+    ) -> Callable[P, AbstractContextManager[U]]:
+        """Return what opens something for as long as a block."""
+
+        @contextmanager
+        @wraps(opener)
+        def block(*args: P.args, **kwargs: P.kwargs) -> Iterator[U]:
+            opening = opener(*args, **kwargs)
+
+            @asynccontextmanager
+            async def opened() -> AsyncIterator[_Opened[T]]:
+                async with opening as what:
+                    yield _Opened(what)
+
+            async def start() -> _Opened[T]:
+                return await Held(opened(), opener.__name__).start()
+
+            held = self._of_ours(start)()
+            try:
+                yield face(held.what)
+            finally:
+                if self._there:
+                    _loop.wait(held.aclose)
+
+        return block
 
     def _close(self) -> None:
         if self._there:

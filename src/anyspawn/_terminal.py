@@ -235,11 +235,11 @@ class _Terminal(Process):
             raise SpawnTimeoutError(f"{program!r} was not started within {seconds:g} s")
         if not said.isdigit():
             raise TransportError(f"the terminal of {program!r} was lost", started=None)
-        number = int(said)
-        raise NotStartedError(
-            f"program {program!r} was not executed: {os.strerror(number)}",
-            kind="not_found" if number == errno.ENOENT else "not_executable",
-        )
+        if (number := int(said)) == errno.ENOENT:
+            message = f"program {program!r} was not found; install it where it runs, or give its whole path"
+            raise NotStartedError(message, kind="not_found")
+        message = f"program {program!r} was not executed: {os.strerror(number)}"
+        raise NotStartedError(message, kind="not_executable")
 
     async def resize(self, rows: int, columns: int) -> None:
         """As for every process that has a terminal."""

@@ -12,6 +12,28 @@ thread that runs an event loop of its own they work, and hold it up: await anysp
 
 from __future__ import annotations
 
-from anyspawn._sync import Box, HookRunner, open_box, run_hooks, spawn
+from anyspawn._sync import (
+    Box,
+    HookRunner,
+    Process,
+    PythonSession,
+    ReceiveStream,
+    SendStream,
+    Stream,
+    open_box,
+    run_hooks,
+    spawn,
+)
 
-__all__ = ["Box", "HookRunner", "open_box", "run_hooks", "spawn"]
+__all__ = [
+    "Box",
+    "HookRunner",
+    "Process",
+    "PythonSession",
+    "ReceiveStream",
+    "SendStream",
+    "Stream",
+    "open_box",
+    "run_hooks",
+    "spawn",
+]
