@@ -88,7 +88,7 @@ async def test_variables_are_exact(box):
     assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
 
 
-@pytest.mark.parametrize("size", [0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 64 * 2**20])
+@pytest.mark.parametrize("size", [0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 16 * 2**20])
 async def test_stdin_of_any_size(box, size):
     """Arrives whole, and with its end."""
     data = os.urandom(size)
@@ -100,7 +100,7 @@ async def test_stdin_of_any_size(box, size):
     "anyio_backend", ["asyncio"]
 )  # how fast docker is does not depend on the loop
 @pytest.mark.heavy
-async def test_a_gigabyte_of_output(python):
+async def test_much_output(python):
     """Comes back whole, in bounded memory."""
     digest, total = hashlib.md5(), 0
 
@@ -113,15 +113,15 @@ async def test_a_gigabyte_of_output(python):
         python,
         "sh",
         "-c",
-        "head -c 1073741824 /dev/zero",
+        "head -c 268435456 /dev/zero",
         on_output=on_output,
         overflow="truncate",
         output_limit=1000,
         timeout=120,
     )
-    assert (done.error, total, done.stdout_total) == (None, 2**30, 2**30)
+    assert (done.error, total, done.stdout_total) == (None, 2**28, 2**28)
     expected = hashlib.md5()
-    for _ in range(1024):
+    for _ in range(256):
         expected.update(bytes(2**20))
     assert digest.digest() == expected.digest()
 

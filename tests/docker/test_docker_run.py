@@ -181,7 +181,7 @@ async def test_the_client_is_killed_by_someone_else():
     assert not made_by_us()
 
 
-async def test_cancelled_at_fifty_moments():
+async def test_cancelled_at_any_moment():
     """From before the container is made to after its end: none is left, whenever it is."""
 
     async def one(delay):
@@ -197,8 +197,8 @@ async def test_cancelled_at_fifty_moments():
             await one(delay)
 
     async with anyio.create_task_group() as tasks:
-        for step in range(50):
-            tasks.start_soon(limited, step * 0.012)
+        for step in range(24):
+            tasks.start_soon(limited, step * 0.025)
     assert not eventually(made_by_us, 30)
 
 
