@@ -46,6 +46,8 @@ RUNTIMES = (
 INTERPRETERS = tuple(f"tests/{name}" for name in ("core", "unit", "property", "kit", "bubblewrap"))
 """Tests of what differs from one Python to the next."""
 WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
+SHELL = ("--ignore=tests/supervisor",)
+"""Tests of shell scripts, to which Python is all the same."""
 NEWER = tuple(f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py"))
 """Tests that need newer versions of what they use than the project does."""
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
@@ -106,7 +108,7 @@ def tests_all(session: nox.Session) -> None:
         cover(session)
     elif session.python == PYTHONS[0]:
         install_oldest(session)
-        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *NEWER, *session.posargs)
+        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *SHELL, *NEWER, *session.posargs)
     else:
         install(session, "test", "cli", "bubblewrap", "egress")
         session.run("pytest", *PARALLEL, *QUICK, *INTERPRETERS, *session.posargs)
@@ -116,7 +118,7 @@ def cover(session: nox.Session) -> None:
     """Run all tests under coverage, and ask for the least of it where nothing was skipped."""
     folder = Path(session.virtualenv.location)
     report = folder / "tests.xml"
-    env = {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "ctrace"}
+    env = {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "sysmon"}
     for old in folder.glob("coverage*"):
         old.unlink()
     result = f"--junitxml={report}"

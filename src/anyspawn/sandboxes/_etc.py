@@ -1,4 +1,4 @@
-"""The folder that is /etc in bubblewrap sandboxes: made once in a process, so that it costs a call
+"""The folder that bubblewrap sandboxes see as /etc: made once in a process, so that it costs a call
 one mount.
 """
 
@@ -22,17 +22,17 @@ _HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 _lock = Lock()
 _made: dict[tuple[int, int, int], str] = {}
-"""The folder of each process (a fork is another one), user and group."""
+"""The folder, by process (a fork needs another one), user and group."""
 
 
 def etc_folder(uid: int, gid: int) -> str:
-    """Return this process's folder for a user. It is removed when the process exits, or else by the
-    next one that makes its own.
+    """Return this process's folder for a user. It is removed when the process exits; if that fails,
+    by the next process that makes one.
     """
     key = (os.getpid(), uid, gid)
     with _lock:
         folder = _made.get(key)
-        if folder is None or not os.path.isdir(folder):  # who tidies /tmp up may have removed it
+        if folder is None or not os.path.isdir(folder):  # a cleaner of /tmp can have removed it
             _remove_those_of_the_dead()
             folder = _made[key] = _make(uid, gid)
             atexit.register(_remove, folder, os.getpid())
@@ -45,7 +45,7 @@ def _make(uid: int, gid: int) -> str:
         for source in glob(f"/etc/{name}"):
             if for_all(source):
                 _copy(source, folder + source.removeprefix("/etc"))
-    for name in (*ETC_BOUND, *ETC_ONLINE):  # what is to be bound needs a place
+    for name in (*ETC_BOUND, *ETC_ONLINE):  # a bind mount needs a target
         place = f"{folder}/{name}"
         if os.path.isdir(f"/etc/{name}"):
             os.makedirs(place)
@@ -60,13 +60,13 @@ def _make(uid: int, gid: int) -> str:
     )
     _write(f"{folder}/group", f"{group}:x:{gid}:\nnogroup:x:65534:\n")
     for path, _, _ in os.walk(folder):
-        os.chmod(path, 0o755)  # noqa: S103  the sandbox may be another user's
+        os.chmod(path, 0o755)  # noqa: S103  the sandbox can run as another user
     return folder
 
 
 def _copy(source: str, target: str) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    with suppress(OSError):  # it may have gone, or not be for us; nothing there is indispensable
+    with suppress(OSError):  # it is gone or not readable; no file here is indispensable
         if os.path.isdir(source):
             shutil.copytree(source, target, symlinks=True, ignore=_not_for_all)
         else:

@@ -1,4 +1,4 @@
-"""What a program left in a writable folder that the host would run later."""
+"""Finds files in a writable folder that a program left and the host would run later."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Planted"]
 
 
 class Planted:
-    """Finds what is new of it.
+    """Finds the new ones.
 
     Args:
-        writable: The folders that the program may write to: on the host, and inside.
-        shown: All paths inside that are named.
-        uid, gids: Who the program is on the host.
+        writable: The folders that the program can write to: host path and inside path.
+        shown: All paths inside that the sandbox's fields name.
+        uid, gids: The program's user and groups on the host.
 
     Attributes:
-        before: What was there before the program, by folder.
+        before: The files that were there before the program, by folder.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Planted:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Log at the end what is new, also where no outcome tells of it."""
+        """Log the new ones at the end, also without an outcome."""
         try:
             yield
         finally:
@@ -66,7 +66,7 @@ class Planted:
                 warn("anyspawn.bubblewrap", "%s", _words(new))
 
     def judged(self, completed: Completed) -> Completed:
-        """Return an outcome whose error says what is new."""
+        """Return the outcome with an error that names the new ones."""
         new = self._new()
         if not new:
             return completed

@@ -1,6 +1,4 @@
-"""`ResidentSandbox`: what the sandboxes have in common in which a supervisor may stay for the next
-command.
-"""
+"""`ResidentSandbox`: the base of sandboxes in which a supervisor can stay for the next command."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_ENV", "MOST_BY_ITSELF", "ResidentSandbox", "started_ahead"]
 
 CLIENT_ENV = Env({"GOMAXPROCS": "1"})
-"""Of a client that stays, which is written in Go: with threads of its own for each processor eight
-of them get in each other's way.
+"""Settings for a client that stays, which is written in Go: with a thread for each processor, eight
+clients slow each other down.
 """
 MOST_BY_ITSELF = 8
 """How many supervisors ``resident="auto"`` keeps."""
@@ -34,7 +32,7 @@ def _no_pools() -> Pools:
 
 
 def started_ahead(_: object, __: Attribute[Any], value: Any) -> None:
-    """Check the ``resident`` of a sandbox in which each serves one command."""
+    """Check the ``resident`` of a sandbox whose residents serve one command each."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"resident must be an int of 0 (none) or more, not {value!r}")
 
@@ -51,15 +49,15 @@ class ResidentSandbox(ArgvSandbox):
     """The base of sandboxes that can keep supervisors.
 
     Args:
-        resident: How many supervisors may stay and serve one command after the other or, where the
-            place is the command's own, wait for one each. Default 0: each command has its own.
-        idle_timeout: Seconds after which one that serves nobody ends. Default 60.
+        resident: How many supervisors stay and serve one command after another or, in a sandbox
+            made for each command, wait for one command each. Default 0: each command has its own.
+        idle_timeout: Seconds after which an idle one exits. Default 60.
     """
 
     resident: int | Literal["auto"] = 0
     idle_timeout: float = field(default=60.0, validator=_idle)
-    # Not of its own: copies by `attrs.evolve` have the same. A type that is loaded only where there
-    # are some could not be resolved.
+    # Copies by `attrs.evolve` share it. `Any`: attrs could not resolve a type that is imported
+    # late.
     _pools: Any = field(
         factory=_no_pools, alias="_pools", repr=False, eq=False, metadata={"config": False}
     )
@@ -67,16 +65,17 @@ class ResidentSandbox(ArgvSandbox):
     async def carry(
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
-        """See ``launch`` through, with a supervisor that stays where there are some."""
+        """Run ``launch`` to its end, with a resident if the sandbox keeps some."""
         if launch.task is None or not launch.task.stays:
             return await super().carry(launch, command, began=began, timeout=timeout)
         pool = self._pool(launch)
         return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
 
     def _pool(self, launch: Launch) -> Pool:
-        """Return the pool of those that a launch begins.
+        """Return the pool of the residents that a launch starts.
 
-        Copies of the sandbox share it as far as they begin the same: the argv does not say all.
+        Copies of the sandbox share a pool if they start equal residents, for which the argv alone
+        does not say enough.
         """
         most = MOST_BY_ITSELF if self.resident == "auto" else self.resident
         place = (launch.argv, launch.fd_args, launch.limits, most, self.idle_timeout)
@@ -85,7 +84,7 @@ class ResidentSandbox(ArgvSandbox):
 
     @property
     def _once(self) -> bool:
-        """Whether a supervisor serves one command alone, and the next one is started ahead."""
+        """Whether a resident serves one command only, and the next one is started ahead."""
         return False
 
     def alone(self) -> Self:
@@ -93,7 +92,7 @@ class ResidentSandbox(ArgvSandbox):
         return self._changed(resident=0) if self.resident else self
 
     def _changed(self, **changes: Any) -> Self:
-        """Return a copy of this sandbox with its places, and what it knows of its containers or
+        """Return a copy that shares this sandbox's places, and its knowledge of containers or
         pods.
         """
         changed = attrs.evolve(self, **changes)
@@ -103,7 +102,7 @@ class ResidentSandbox(ArgvSandbox):
         return changed
 
     async def aclose(self) -> None:
-        """Close the supervisors that this event loop keeps here, in bounded time, with those of
-        copies by `attrs.evolve`. A later call opens new ones.
+        """Close this event loop's residents of this sandbox and of its copies by `attrs.evolve`, in
+        bounded time. A later call opens new ones.
         """
         await self._pools.aclose()

@@ -1,5 +1,5 @@
-"""`SupervisedSandbox`: what the exec modes have in common, which run a command beside others in a
-place that is there already.
+"""`SupervisedSandbox`: the base of the exec modes, which run commands in a container or a pod that
+runs already.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 def clock() -> float:
-    """Return a time in seconds that no one sets, and that goes on while the host sleeps."""
+    """Return a time in seconds that is never set, and that goes on while the host sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -52,15 +52,15 @@ def supervised(
     without: str = "supervisor='off'",
     **fields: Any,
 ) -> Launch:
-    """Return the launch of a client at whose other end a supervisor waits for its task.
+    """Return the launch of a client with a supervisor at its other end.
 
     Args:
         command: The command.
-        explain: Reads what the supervisor says.
-        cwd: Where the command starts, if the client cannot say that.
-        before: What the supervisor's shell reads before the task.
-        stays: The client begins a resident.
-        without: How to do without a supervisor.
+        explain: Reads the supervisor's report.
+        cwd: Where the command starts, if the client has no option for it.
+        before: Script that the supervisor's shell reads before the task.
+        stays: The client starts a resident.
+        without: Advice for doing without a supervisor.
         fields: The launch's other fields.
     """
     instead = f", or {'leave out resident' if without == 'resident=0' else without}"
@@ -76,9 +76,9 @@ def supervised(
 
 
 def known_by(command: Command, *, stays: bool) -> tuple[str, str]:
-    """Return the arguments of `SWEEP`: the tag and the id of what the command starts.
+    """Return the arguments of `SWEEP`: the tag and the id that mark the command's processes.
 
-    A resident's are placeholders, filled in when it is begun.
+    For a resident they are placeholders, filled in when it starts.
     """
     if stays:
         return Fill("?", "tag"), Fill("?", "id")
@@ -86,7 +86,7 @@ def known_by(command: Command, *, stays: bool) -> tuple[str, str]:
 
 
 def not_started(program: str, code: int) -> SpawnError:
-    """Return why the container could not execute a program."""
+    """Return the error for a program that the container could not execute."""
     if code == _NOT_FOUND:
         return NotStartedError(
             f"program {program!r} was not found in the container; install it in its image",
@@ -100,7 +100,7 @@ def not_started(program: str, code: int) -> SpawnError:
 
 
 def no_cwd(program: str) -> SpawnError:
-    """Return why a program could not be started where it was to be."""
+    """Return the error for a missing working directory."""
     return NotStartedError(
         f"{program!r} was not started: its cwd is not a directory in the container; create it "
         "or give another cwd",
@@ -114,13 +114,13 @@ def explain_report(
     failure: Callable[..., SpawnError],
     cannot: Callable[[str, int], SpawnError] = not_started,
 ) -> SpawnError | None:
-    """Tell the client's failures from the program's by what the supervisor said.
+    """Return the client's failure, if it is one, by the supervisor's report.
 
     Args:
         completed: The outcome.
-        report: What the supervisor said.
-        failure: Makes an error of the client's own words.
-        cannot: Makes one of a program that cannot be executed, and the status that says so.
+        report: The supervisor's report.
+        failure: Makes an error of the client's stderr.
+        cannot: Makes an error of a program that cannot be executed, and its status.
     """
     program = completed.argv[0]
     if report.nocwd:
@@ -190,18 +190,18 @@ def _shared(_: object, __: Attribute[Any], value: Any) -> None:
 
 @frozen(kw_only=True)
 class SupervisedSandbox(ResidentSandbox):
-    """The base of the exec modes: with a supervisor, or without where there is no sh for it.
+    """The base of the exec modes: with a supervisor, or without if there is no sh.
 
     Args:
-        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
-            where clean-up then cannot be confirmed; ``required``: such a container is an error;
-            ``off``: never.
-        resident: How many supervisors may stay. ``auto`` (default): a sandbox that is called again
-            within ``idle_timeout`` keeps as many as had calls to serve at once, up to 8; further
-            calls have their own.
-        shared: Who else runs programs there as the same user. ``untrusted`` (default): anyone, who
-            can forge an outcome; the log says so once, and hooks that filter refuse the sandbox.
-            ``trusted``: nobody who would.
+        supervisor: ``auto`` (default): use it if the container has a sh; if not, log that, and
+            clean-up cannot be confirmed. ``required``: a container without sh is an error. ``off``:
+            never use it.
+        resident: How many supervisors stay. ``auto`` (default): a sandbox that is called again
+            within ``idle_timeout`` keeps one for each call that ran at once, up to 8; each call
+            beyond that starts its own.
+        shared: Whether you trust the other programs that run there as the same user. ``untrusted``
+            (default): a hostile one can forge an outcome. The log says so once, and hooks that
+            filter refuse the sandbox. ``trusted``: you trust all of them.
     """
 
     resident: int | Literal["auto"] = field(default="auto", validator=_resident)
@@ -218,17 +218,17 @@ class SupervisedSandbox(ResidentSandbox):
 
     @property
     def _may_keep(self) -> bool:
-        """Whether ``auto`` is to keep supervisors in such a place."""
+        """Whether ``auto`` can keep supervisors here."""
         return True
 
     @property
     @abstractmethod
     def _target(self) -> str:
-        """What to call the place that commands run in."""
+        """The name of the container or pod in messages."""
 
     async def plain_outcome(self, completed: Completed, began: float) -> Completed:
-        """Return an outcome without the supervisor with the right error, less what the client added
-        to the program's output.
+        """Return the outcome of a call without supervisor, with the right error and without the
+        client's own text in the program's output.
 
         Args:
             completed: The outcome.
@@ -237,12 +237,14 @@ class SupervisedSandbox(ResidentSandbox):
         return completed
 
     async def judged(self, completed: Completed) -> Completed:
-        """Return an outcome with the right error, where it takes a question to know that."""
+        """Return the outcome with the right error, if that needs a question to a daemon or an
+        API.
+        """
         return completed
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Give the launch; without the supervisor where the container has no sh."""
+        """Give the launch; without the supervisor if the container has no sh."""
         self._warn_once()
         began = clock()
         if self.supervisor != "off":
@@ -268,8 +270,8 @@ class SupervisedSandbox(ResidentSandbox):
     async def _or_alone(
         self, pool: Pool, command: Command, began: float, completed: Completed
     ) -> Completed | None:
-        """Return the outcome of a resident's call, or ``None`` where the call is to have its own
-        supervisor: nothing was begun.
+        """Return the outcome of a resident's call, or ``None`` if nothing started and the call gets
+        its own supervisor.
         """
         if isinstance(completed.error, TransportError) and completed.error.started is False:
             pool.pause()
@@ -280,7 +282,7 @@ class SupervisedSandbox(ResidentSandbox):
         """Return the launch without a supervisor.
 
         Raises:
-            TransportError: The command cannot be had that way.
+            TransportError: The command cannot run without one.
         """
         try:
             return self._plain().launch(command)
@@ -291,7 +293,7 @@ class SupervisedSandbox(ResidentSandbox):
     async def examine(
         self, asked: SupervisedSandbox, command: Command, began: float, completed: Completed
     ) -> Completed | None:
-        """Return an outcome with the right error; ``None`` where ``asked`` is to do without sh."""
+        """Return the outcome with the right error; ``None`` to try again without a supervisor."""
         if self.supervisor == "off":
             return await self.plain_outcome(completed, began)
         if not _no_sh(completed):
@@ -329,5 +331,5 @@ class SupervisedSandbox(ResidentSandbox):
 def _no_sh(completed: Completed) -> bool:
     error, said = completed.error, completed.stderr
     if not isinstance(error, TransportError) or error.started is not False:
-        return False  # what says so on stderr then is the program
+        return False  # the message on stderr is the program's
     return b'exec: "sh":' in said or b"executable file `sh` not found" in said

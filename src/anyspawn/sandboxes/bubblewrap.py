@@ -138,7 +138,7 @@ def _network(_: object, __: Attribute[Any], value: Any) -> None:
 
 @cache
 def _warn_of_no_filter(machine: str) -> None:
-    """Log, once in a process, that programs run without a filter of system calls."""
+    """Log, once in a process, that programs run without a system call filter."""
     warn(
         "anyspawn.bubblewrap",
         "there is no filter of system calls for a %s processor: programs in Bubblewrap run without "
@@ -149,50 +149,51 @@ def _warn_of_no_filter(machine: str) -> None:
 
 @frozen(kw_only=True)
 class Bubblewrap(ResidentSandbox):
-    """Run commands in namespaces of their own by way of bwrap (Linux).
+    """Run each command in new namespaces with bwrap (Linux).
 
-    The program sees the system's folders read-only (/usr, /bin, /lib and the like, and what
-    programs need of /etc), and empty private /tmp, /var, /run, /home and /root; no other file of
-    the host but those that are bound, no other process, no network, no variable. It has no
-    capabilities. All of it ends with the call, and with this process, even if that is killed. A
-    program ended by signal N has the return code 128 + N.
+    The program sees the system's folders read-only (/usr, /bin, /lib and so on, and the parts of
+    /etc that programs need), and empty private /tmp, /var, /run, /home and /root. It sees no other
+    file of the host unless you bind it, no other process, no network and no variable. It has no
+    capabilities. Everything in the sandbox is killed when the call ends, and when this process
+    dies, even by SIGKILL. A program that was killed by signal N has the return code 128 + N.
 
-    A command's ``cwd`` is a path inside, relative to ``workdir``, and binds nothing.
+    A command's ``cwd`` is a path inside the sandbox, relative to ``workdir``; it binds nothing.
 
-    The system's bwrap is used, else the one of the ``bubblewrap`` extra. Without either, or where
-    the system forbids user namespaces, a call is a `TransportError`; it never runs outside the
-    sandbox instead.
+    anyspawn uses the system's bwrap, else the one of the ``bubblewrap`` extra. Without either, or
+    if the system forbids user namespaces, a call fails with a `TransportError`. It never runs
+    outside the sandbox instead.
 
     Args:
-        readonly: What of the host the program may read: absolute paths, each a path or, to be had
-            at another one, ``{host: inside}``. Secrets that lie in such a folder are covered,
-            unless they are named themselves.
-        writable: Likewise what it may read and write. What the host would run later, such as git's
-            hooks, is read-only in such a folder and three folders deep, unless it is named itself;
-            where the program leaves something new of that kind, the error is a `PlantedError`.
-        workdir: Where commands start, inside; it is made if it is not there. Default: ``/tmp``.
-        bind_program: Let the program read its own file, by the command's path, and the running
-            Python, as hooks need; those of a configuration file have it. Default: ``False``.
-        user: Where the host is root, the user that the sandbox is started by: a name or a number,
+        readonly: Files and folders of the host that the program can read: absolute paths, or
+            ``{host: inside}`` to show them at another path. Known secrets in such a folder are
+            hidden unless you name them too.
+        writable: Files and folders that it can read and write, named in the same way. Files in such
+            a folder that the host would run later, such as git's hooks, stay read-only, down to
+            three folders deep, unless you name them too. If the program leaves a new one, the error
+            is a `PlantedError`.
+        workdir: The folder inside in which commands start; it is created if it is missing. Default:
+            ``/tmp``.
+        bind_program: Let the program read its own file, at the command's path, and the running
+            Python. Hooks need this; those of a configuration file have it. Default: ``False``.
+        user: If this process runs as root, the user that starts the sandbox: a name or a number,
             with or without a group (``nobody``, ``1000:1000``). The program has that user's rights
-            to what is bound, and what it makes belongs to it. Default: the host's own user. It
-            takes ``setpriv``, of util-linux.
-        network: Share the host's network (``True``), or reach the hosts of an `Egress` alone, by a
-            proxy. Default: only a loopback interface of its own.
-        seccomp: The filter of system calls. ``auto`` (default): anyspawn's own, where there is one
-            for the processor (x86_64 and aarch64); else none, and the log says so once.
-            ``required``: likewise, and an error where there
-            is none. Else the path of a compiled filter, to be had instead. anyspawn's own forbids
-            what docker's does, and keyrings, tracing, bpf, io_uring and new namespaces; sockets are
-            of the internet and netlink, and Unix sockets: where something of the host is bound, or
-            its network shared, in pairs alone.
-        limits: How much of the host the program may use. Default: `Limits` with its defaults;
+            in bound folders, and owns the files that it makes there as that user. It needs
+            ``setpriv``, of util-linux. Default: the user of this process.
+        network: ``True``: share the host's network. An `Egress`: only its hosts, through a proxy.
+            Default: only a private loopback interface.
+        seccomp: The system call filter. ``auto`` (default): anyspawn's filter on x86_64 and
+            aarch64; on other processors none, and the log says so once. ``required``: anyspawn's
+            filter, and an error on other processors. Otherwise the path of a compiled filter.
+            anyspawn's filter forbids the calls that docker's forbids, and keyrings, tracing, bpf,
+            io_uring and new namespaces. It allows internet, netlink and Unix sockets; if host files
+            are bound or the host's network is shared, Unix sockets only as pairs.
+        limits: How much of the host the program may use. Default: `Limits` with its defaults.
             ``None``: as much as this process.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
-        resident: How many sandboxes are started ahead, each for one command; a supervisor waits in
-            them. Default 0: a sandbox is started when its command comes.
-        idle_timeout: Seconds after which a sandbox that no command has come for ends. Default 60.
+        resident: How many sandboxes anyspawn starts ahead, each for one command; a supervisor waits
+            in each. Default 0: none.
+        idle_timeout: Seconds after which an idle sandbox exits. Default 60.
     """
 
     takes_user: ClassVar[bool] = True
@@ -225,11 +226,11 @@ class Bubblewrap(ResidentSandbox):
             )
 
     def for_hooks(self) -> Self:
-        """Return this sandbox with ``bind_program``; both have the same places and residents."""
+        """Return this sandbox with ``bind_program``; both share places and residents."""
         return self._changed(bind_program=True)
 
     def launch(self, command: Command) -> Launch:
-        """Return the bwrap process for ``command``, without what `place` covers in folders."""
+        """Return the bwrap process for ``command``, without the covers that `place` adds."""
         return self._launch(command, {})
 
     def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
@@ -271,7 +272,7 @@ class Bubblewrap(ResidentSandbox):
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Give the launch with the bwrap that there is, and its way to the network, if any."""
+        """Give the launch with the path of bwrap, the covers, and the proxy of an `Egress`."""
         if command.user is not None:
             theirs = self._changed(user=command.user)
             async with theirs.place(attrs.evolve(command, user=None), deadline) as launch:
@@ -326,7 +327,7 @@ class Bubblewrap(ResidentSandbox):
         return True
 
     def _ids(self) -> tuple[int, int]:
-        """Return the numbers of the user and the group that the sandbox is started by."""
+        """Return the numbers of the user and the group that start the sandbox."""
         own = (os.getuid(), os.getgid())
         if self.user is None:
             return own
@@ -336,7 +337,7 @@ class Bubblewrap(ResidentSandbox):
         return ids
 
     def _as_user(self, launch: Launch) -> Launch:
-        """Return the launch as the user's, for whom `setpriv` starts bwrap."""
+        """Return the launch with `setpriv` in front, which starts bwrap as the user."""
         uid, gid = self._ids()
         if (uid, gid) == (os.getuid(), os.getgid()):
             return launch
@@ -353,15 +354,15 @@ class Bubblewrap(ResidentSandbox):
         )
 
     def _filters(self) -> tuple[bytes, ...]:
-        """Return the filters of system calls. A filter cannot see which socket is connected to, so
-        that none is made where one of the host's may be in sight; those of the abstract kind are
-        part of its network.
+        """Return the system call filters. A filter cannot see which socket a program connects to.
+        So Unix sockets other than pairs are forbidden if one of the host's can be in sight;
+        abstract ones belong to the host's network.
         """
         shown = self.readonly or self.writable or self.bind_program or self.extra_args
         return filters(self.seccomp, sees_host=bool(shown) or self.network is True)
 
     def _covers(self, run_later: Mapping[str, Sequence[Later]]) -> dict[str, Sequence[str]]:
-        """Return what is covered in the folders that are bound, as they are now."""
+        """Return the paths to cover in bound folders, by the folders' present contents."""
         if not (self.readonly or self.writable or self.bind_program):
             return {}
         prefixes = (sys.prefix, sys.base_prefix) if self.bind_program else ()
@@ -386,7 +387,7 @@ def _find_bwrap() -> str | None:
 
 
 def _reports(status: bytes) -> dict[str, Any]:
-    """Return what bwrap reported, a JSON object a line."""
+    """Return bwrap's reports, one JSON object a line, merged."""
     import json
 
     reports: dict[str, Any] = {}
@@ -397,15 +398,13 @@ def _reports(status: bytes) -> dict[str, Any]:
 
 
 def _leader(status: bytes) -> int | None:
-    """Return the host's number of the sandbox's first process, with which its pid namespace
-    ends.
-    """
+    """Return the host's pid of the sandbox's first process; the pid namespace ends with it."""
     return _reports(status).get("child-pid")
 
 
 def _explain(completed: Completed, status: bytes) -> SpawnError | None:
-    """Tell bwrap's own failures from the program's: bwrap reports an exit code only for a program
-    that it executed.
+    """Return bwrap's own failure, if it is one: bwrap reports an exit code only for a program that
+    it executed.
     """
     reports = _reports(status)
     if "exit-code" in reports:
@@ -415,8 +414,8 @@ def _explain(completed: Completed, status: bytes) -> SpawnError | None:
 
 
 def _missed_a_file(completed: Completed) -> SpawnError | None:
-    """Say of a program that failed which file of the host, named among its arguments and in its
-    stderr, it could not see.
+    """Return an error that names the host file that the program could not see: one in its arguments
+    and its stderr.
     """
     code, said = completed.returncode, completed.stderr_text
     hidden = _hidden(completed, (arg for arg in completed.argv[1:] if code and arg in said))
@@ -426,7 +425,7 @@ def _missed_a_file(completed: Completed) -> SpawnError | None:
 
 
 def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
-    """Say of a program that was not found that it is there, but on the host."""
+    """Add a hint to the error of a program that is missing inside but is there on the host."""
     if not isinstance(failure, NotStartedError) or failure.kind != "not_found":
         return failure
     hidden = _hidden(completed, completed.argv[:1])
@@ -436,7 +435,7 @@ def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
 
 
 def _hidden(completed: Completed, names: Iterable[str]) -> str:
-    """Return words about the first of some paths that is there on the host, and not inside."""
+    """Return a hint about the first of some paths that is there on the host but not inside."""
     argv = completed.runner_argv
     options = zip(argv, argv[1:], argv[2:], strict=False)
     shown = [inside for option, _, inside in options if option in _BINDS]
@@ -451,7 +450,7 @@ def _hidden(completed: Completed, names: Iterable[str]) -> str:
 
 @frozen
 class _ExplainResident:
-    """Tells bwrap's failures, and a missing working directory, from the program's."""
+    """Recognises bwrap's failures, and a missing working directory."""
 
     cwd: str
 
@@ -476,7 +475,7 @@ def _not_started(program: str, code: int) -> SpawnError:
 
 
 def _failure(stderr: str, code: int | None, *, started: bool | None) -> SpawnError:
-    """Return bwrap's failure, as its stderr tells it."""
+    """Return bwrap's failure, read from its stderr."""
     said = [
         line
         for line in stderr.splitlines()

@@ -29,21 +29,22 @@ def _limits(instance: object, attribute: Attribute[Any], value: Any) -> None:
 class Direct(ArgvSandbox):
     """Run commands on this host, as this user, without confinement.
 
-    The command leads its own session and process group; the whole group is ended with it, also what
-    a program that ended by itself left behind in it. A descendant that made a session of its own is
-    found by the variable ``ANYSPAWN_ID`` when the work is ended early or still holds an output
-    stream (Linux; not with ``inherit_env=False``, where the program has the variables of ``env``
-    and no other). One that does neither is beyond this sandbox: use `Bubblewrap`.
+    The command leads its own session and process group. anyspawn kills the whole group at the end
+    of the call, also if the program exited by itself. It finds descendants that made their own
+    session by the variable ``ANYSPAWN_ID``, if it stops the program or a descendant still holds an
+    output stream. That needs Linux, and does not work with ``inherit_env=False``, where the program
+    has only the variables of ``env``. This sandbox cannot find any other descendant; `Bubblewrap`
+    leaves none.
 
-    Where this process is root's, a command's ``user`` can be another one: it has that user's and
-    that group's rights, no other group's, and its variables are as they are.
+    If this process runs as root, a command's ``user`` can be any user. The command then has the
+    rights of that user and that group alone. Its variables stay unchanged.
 
     Args:
-        inherit_env: Merge a command's ``env`` over the host's variables (default), or let it be all
-            there is.
-        limits: How much of the host a command may use, from just after its start on. ``tmp`` means
-            nothing here, and ``processes`` something where a control group can be made. Linux
-            alone. Default: as much as this process.
+        inherit_env: Merge a command's ``env`` over the host's variables (default), or pass ``env``
+            alone.
+        limits: How much of the host a command may use, from just after its start. ``tmp`` has no
+            effect here; ``processes`` needs a control group. Linux only. Default: as much as this
+            process.
     """
 
     takes_user: ClassVar[bool] = True

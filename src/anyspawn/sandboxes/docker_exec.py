@@ -51,26 +51,26 @@ _GONE = (
     "is not running",
     "can only create exec sessions on running containers",
 )
-"""What docker and podman say of a container that has ended, and all that ran in it."""
+"""Messages of docker and podman about a container that has exited, with everything in it."""
 
 
 _PODMANS_WORD = "Error: "
 _NEVER = (*CANNOT_BEGIN, "Error response from daemon: ")
 _CWD = re.compile(r"failed: .*?(?:chdir to cwd|Cwd must be an absolute path)|crun: chdir ")
-"""How docker's runtime, and podman's, says that it could not enter the working directory."""
+"""Messages of the runtimes of docker and podman that could not enter the working directory."""
 _CHANGES = (
     *("events", "--since=1", "--format={{json .}}", "--filter=type=container"),
     *(f"--filter=event={event}" for event in ("exec_start", "rename", "pause", "die", "destroy")),
 )
 _LOOKS = 5
 _SLACK = 1.0
-"""Seconds by which clocks may go wrong during a call."""
+"""Seconds by which two clocks can drift apart during a call."""
 _DOUBTFUL = {0, 1, 125, 126, 127, 255}
-"""Statuses of the client that need not be the program's. 0 is what it takes for the status of a
-program that still runs when the connection is lost.
+"""Exit statuses of the client that need not be the program's. The client exits with 0 if it loses
+the connection while the program still runs.
 """
 _ASKS_TOO_LATE = re.compile(r"/exec/[0-9a-f]+/json")
-"""The request by which the client asks for a program's status when the connection has ended."""
+"""The request by which the client asks for a program's status after the connection ended."""
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
@@ -89,33 +89,33 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class DockerExec(SupervisedSandbox):
-    """Run commands in a running container by way of the docker CLI, looked after by a supervisor
-    inside.
+    """Run commands in a running container with the docker CLI and a supervisor inside.
 
-    The supervisor is a few lines of POSIX sh. It hands over variables and stdin, so that neither
-    stands in an argv, reports start and end, so that a lost connection is not taken for an end, and
-    kills the command's whole tree when the call is over or this process is gone. A program ended by
-    signal N has the return code 128 + N.
+    The supervisor is a few lines of POSIX sh. It passes variables and stdin to the command, so that
+    neither is in an argv. It reports the start and the exit, so that a lost connection does not
+    look like an exit. It kills everything that the command started when the call ends or this
+    process dies. A program that was killed by signal N has the return code 128 + N.
 
     Args:
         container: The container's name or id.
-        workdir: The working directory inside; a command's own ``cwd`` is relative to it. Default:
-            the container's.
+        workdir: The working directory inside; a command's ``cwd`` is relative to it. Default: the
+            container's.
         user: The user inside, by name or number. Default: the container's.
         extra_args: Arguments for ``docker exec`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
-        supervisor: ``auto`` (default): without where the container has no sh, which is logged, and
-            where clean-up then cannot be confirmed; ``required``: such a container is an error;
-            ``off``: never.
-        resident: How many supervisors may stay in the container and serve one command after the
-            other, each in a few milliseconds. ``auto`` (default): a sandbox that is called again
-            within ``idle_timeout`` keeps as many as had calls to serve at once, up to 8; further
-            calls have a supervisor, and a client, of their own. With a number of your own further
-            calls wait for their turn, on their own timeout. 0: none stays.
-        idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
-        shared: Who else runs programs in the container as the same user. ``untrusted`` (default):
-            anyone. A hostile one can stop the supervisor and forge the outcome of a call; the log
-            says so once, and hooks that filter refuse the sandbox. ``trusted``: nobody who would.
+        supervisor: ``auto`` (default): use it if the container has a sh; if not, log that, and
+            clean-up cannot be confirmed. ``required``: a container without sh is an error. ``off``:
+            never use it.
+        resident: How many supervisors stay in the container and serve one command after another,
+            each in a few milliseconds. ``auto`` (default): a sandbox that is called again within
+            ``idle_timeout`` keeps one for each call that ran at once, up to 8; each call beyond
+            that starts its own supervisor and client. With a number, calls beyond it wait for their
+            turn, and their timeout counts. 0: none stays.
+        idle_timeout: Seconds after which an idle resident exits. Default 60.
+        shared: Whether you trust the other programs that run in the container as the same user.
+            ``untrusted`` (default): a hostile one can stop the supervisor and forge the outcome of
+            a call. The log says so once, and hooks that filter refuse the sandbox. ``trusted``: you
+            trust all of them.
     """
 
     takes_user: ClassVar[bool] = True
@@ -134,12 +134,12 @@ class DockerExec(SupervisedSandbox):
 
     @property
     def _may_keep(self) -> bool:
-        """Not in podman's, whose events do not tell which command they are about."""
+        """Not with podman, whose events do not name the command that they are about."""
         return not named_podman(self.docker_path)
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``docker exec`` process for ``command``; with ``resident="auto"`` that of a
-        call of its own.
+        """Return the ``docker exec`` process for ``command``; with ``resident="auto"``, the one for
+        a call without a resident.
         """
         argv, docker = docker_exec_argv(self, command), self.docker_path
         fields: dict[str, Any] = {"argv": argv, "runner": "docker", "install": INSTALL}
@@ -173,8 +173,8 @@ class DockerExec(SupervisedSandbox):
         )
 
     async def plain_outcome(self, completed: Completed, began: float) -> Completed:
-        """Return an outcome without the supervisor, as the daemon's record tells it, and without
-        what docker wrote to the program's stdout.
+        """Return the outcome of a call without supervisor, checked against the daemon's events, and
+        without docker's own text in the program's stdout.
         """
         error, code = completed.error, completed.returncode
         if not (error is None or isinstance(error, ExitError)) or code not in _DOUBTFUL:
@@ -199,11 +199,11 @@ class DockerExec(SupervisedSandbox):
         )
 
     async def _has_ended(self, argv: tuple[str, ...], code: int, began: float) -> bool:
-        """Whether docker's daemon remembers that a program of this call's time ended so, and has
-        not told that of another call.
+        """Whether docker's events hold a program of this call's time that exited with this status,
+        and that no other call has claimed.
         """
         for look in range(_LOOKS):
-            await anyio.sleep(look * 0.05)  # it is noted just after the client was told of it
+            await anyio.sleep(look * 0.05)  # the daemon records it just after it tells the client
             lines = await events(
                 self.docker_path,
                 *("type=container", "event=exec_start", "event=exec_die"),
@@ -223,7 +223,7 @@ class DockerExec(SupervisedSandbox):
         for event in lines:
             actor = event["Actor"]
             about = actor["Attributes"]
-            # docker's own filter takes all names that begin so
+            # docker's own filter matches all names with this prefix
             if about.get("name") != self.container and not actor["ID"].startswith(self.container):
                 continue
             action, number = event["Action"], about.get("execID", "")
@@ -239,8 +239,8 @@ class DockerExec(SupervisedSandbox):
 
 
 def _without_dockers(completed: Completed) -> Completed:
-    """Return an outcome of a program that never ran without what docker wrote to its stdout about
-    that.
+    """Return the outcome of a program that never ran, without docker's own message in its
+    stdout.
     """
     failed = isinstance(completed.error, (NotStartedError, TransportError))
     if failed and completed.stdout.startswith((b"OCI runtime", b"unable to find ")):
@@ -252,7 +252,9 @@ def _without_dockers(completed: Completed) -> Completed:
 
 
 def _failed(completed: Completed, code: int) -> SpawnError:
-    """Return why docker's status is not the program's, which is not known to have ended so."""
+    """Return the error for a status that is docker's, or that may be: no event says that the
+    program exited with it.
+    """
     program, stderr = completed.argv[0], completed.stderr_text
     said = stderr + completed.stdout[:4096].decode(errors="replace")
     if code in {126, 127} and (refused := _refused(program, said)) is not None:
@@ -272,7 +274,7 @@ def _failed(completed: Completed, code: int) -> SpawnError:
 
 
 def _refused(program: str, said: str) -> SpawnError | None:
-    """Return why docker could not start a program, as its runtime tells it."""
+    """Return the error for a program that docker's runtime could not start."""
     if "OCI runtime" in said or "unable to start container process" in said:
         if _CWD.search(said):
             return no_cwd(program)
@@ -291,7 +293,9 @@ def _explain(completed: Completed, report: Report) -> SpawnError | None:
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell what the client's status says by itself; for the rest docker's daemon is asked."""
+    """Return the error that the client's status means by itself; docker's events decide the
+    rest.
+    """
     code = completed.returncode
     if code is None or code < 0:
         return failure(completed.stderr_text, code, started=None)
@@ -299,7 +303,7 @@ def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
 
 
 def _podmans_failure(completed: Completed, code: int) -> SpawnError | None:
-    """Return podman's own failure, by what it says."""
+    """Return podman's own failure, read from its stderr."""
     stderr = completed.stderr_text
     lines = [line for line in stderr.splitlines() if not line.startswith("See 'podman ")]
     if completed.stdout or not stderr.startswith(_PODMANS_WORD) or len(lines) > 1:

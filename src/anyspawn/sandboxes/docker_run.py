@@ -78,8 +78,10 @@ _WARNINGS = re.compile(
     rb"Published ports are discarded |IPv4 forwarding is disabled|Localhost DNS setting )"
     rb"[^\n]*\n)+"
 )
-"""Warnings of the client before it starts a container (docker/cli and moby, container/create)."""
-"""Statuses that docker uses for its own failures too, or that out-of-memory looks like."""
+"""Warnings that the client prints before it starts a container (docker/cli and moby,
+container/create).
+"""
+"""Statuses that docker also uses for its own failures, or that a kill for lack of memory gives."""
 
 GUARD = """
 read -r _
@@ -95,7 +97,7 @@ while [ "$n" -lt 300 ]; do
   sleep 0.2
 done
 """
-"""A script that removes a container, which may still have to be made, when its stdin ends."""
+"""A script that removes a container when its stdin ends, also one that docker is still making."""
 
 _OWN_WORDS = (
     "docker: ",
@@ -104,12 +106,12 @@ _OWN_WORDS = (
     "unknown shorthand flag: ",
     "invalid argument ",
 )
-"""How lines begin in which docker and podman say why they did not run a container."""
+"""The beginnings of lines in which docker and podman say why they did not run a container."""
 _OURS = {"--name", "--rm", "--detach", "--restart", "--cidfile", "--tty"}
 
 
 def _mount_path(mount: str, folder: str) -> str:
-    """Return a mount whose host path, where it is one and not a volume's name, is absolute."""
+    """Return a mount with an absolute host path; the name of a volume stays."""
     source, colon, rest = mount.partition(":")
     return (
         host_path(source, folder) + colon + rest
@@ -163,35 +165,34 @@ def _security(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class DockerRun(ResidentSandbox):
-    """Run each command in a fresh container by way of the docker CLI; the container is removed
-    afterwards in any case.
+    """Run each command in a fresh container with the docker CLI, and always remove the container.
 
     The image must be there (see ``pull``). Variables reach the program with their exact values, and
-    stand in no argv. A program ended by signal N has the return code 128 + N. If this process is
-    killed, a guard beside it removes the container.
+    are not in any argv. A program that was killed by signal N has the return code 128 + N. If this
+    process is killed, a guard beside it removes the container.
 
     Args:
         image: The image.
-        network: A docker network; ``none`` for no network; or an `Egress`, whose hosts are reached
-            by a proxy, and nothing else. Default: docker's own default.
+        network: A docker network; ``none``: no network; an `Egress`: only its hosts, through a
+            proxy. Default: docker's default.
         mounts: Volumes as for ``docker run -v``: ``./hooks:/hooks:ro``.
         user: The user inside, by name or number, with or without a group. Default: the image's.
-        workdir: The working directory inside; docker creates it where it is missing. A command's
-            own ``cwd`` is relative to it, is never created, and takes a sh in the image. Default:
-            the image's.
-        entrypoint: ``None`` (default): the image's ENTRYPOINT is cleared, so that the command is
-            what runs; ``image``: the entrypoint is started, with the command as its arguments.
+        workdir: The working directory inside; docker creates it if it is missing. A command's
+            ``cwd`` is relative to it, is never created, and needs a sh in the image. Default: the
+            image's.
+        entrypoint: ``None`` (default): clear the image's ENTRYPOINT, so that the command itself
+            runs. ``image``: run the entrypoint, with the command as its arguments.
         extra_args: Arguments for ``docker run`` after all others.
         docker_path: The client. Default: ``docker``; ``podman`` works too.
-        security: Confinement and limits. Default: docker's own.
-        limits: How much of the host a command may use, in place of what ``security`` says of that;
-            ``tmp`` is the size of each of the folders in memory that it makes. Default: as
-            ``security`` has it.
-        pull: ``never`` (default): an image that is not there is an error; ``missing``: it is pulled
-            then, which does not count for the command's timeout.
-        resident: How many containers are started ahead, each for one command; a supervisor waits
-            in them. Default 0: none.
-        idle_timeout: Seconds after which a container that runs nothing ends. Default 60.
+        security: Confinement and limits. Default: docker's defaults.
+        limits: How much of the host a command may use; replaces the limits of ``security``. ``tmp``
+            is the size of each of the container's folders in memory. Default: the limits of
+            ``security``.
+        pull: ``never`` (default): a missing image is an error. ``missing``: pull it; the pull does
+            not count towards the command's timeout.
+        resident: How many containers anyspawn starts ahead, each for one command; a supervisor
+            waits in each. Default 0: none.
+        idle_timeout: Seconds after which an idle container exits. Default 60.
     """
 
     takes_user: ClassVar[bool] = True
@@ -269,7 +270,7 @@ class DockerRun(ResidentSandbox):
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Give the launch, whose container says that it is this process's."""
+        """Give the launch; its container has a label that names this process as its owner."""
         launch = self.launch(command)
         seconds = max(deadline - anyio.current_time(), 0.001)
         podman = await is_podman(self.docker_path, self._podman, seconds)
@@ -306,10 +307,7 @@ class DockerRun(ResidentSandbox):
             yield attrs.evolve(way.launch, examine=examine)
 
     async def _judged(self, command: Command, completed: Completed) -> Completed | None:
-        """Return an outcome with the right error, or ``None`` where its image is there now.
-
-        docker is asked where the client's status could mean two things.
-        """
+        """Return the outcome with the right error, or ``None`` if the image was pulled."""
         completed = self._without_warnings(command, completed)
         error = completed.error
         if isinstance(error, NotStartedError):  # what is on stderr the container's own init said
