@@ -136,6 +136,13 @@ async def test_ended_early(box, how):
             await run(box, "sh", "-c", "echo x; sleep 999", on_output=on_output)
 
 
+async def test_the_time_is_up_before_the_pod_is_made(box):
+    """As when it is up later; the pod is deleted."""
+    done = await run(box, "true", timeout=0.001)
+    assert isinstance(done.error, SpawnTimeoutError), done
+    assert done.cleanup is not Cleanup.UNCONFIRMED
+
+
 async def test_cancelled_at_twenty_moments(box):
     """Whether the pod was to be made, starting, running or on its way out."""
 

@@ -292,8 +292,11 @@ class KubectlRun(ArgvSandbox):
                     if state.running or state.hopeless:
                         raise _SeenEnoughError
 
+        not_in_time = f"{command.argv[0]!r} was not started in time"
         argv = kubectl_argv(self, "get", "pod", pod, "--watch", "-o", "json")
-        seconds = max(0.0, deadline - anyio.current_time())
+        seconds = deadline - anyio.current_time()
+        if seconds <= 0:  # the pod took all of it to be made
+            return SpawnTimeoutError(not_in_time)
         try:
             done = await self._kubectl(argv, pod, seconds=seconds, on_output=see)
         except _SeenEnoughError:
@@ -302,7 +305,7 @@ class KubectlRun(ArgvSandbox):
             return TransportError(state.text, started=False, kind=state.kind)
         if isinstance(done.error, SpawnTimeoutError):
             waits = f": {state.text}" if state else ""
-            return SpawnTimeoutError(f"{command.argv[0]!r} was not started in time{waits}")
+            return SpawnTimeoutError(not_in_time + waits)
         return done.error or TransportError(
             f"the watch of pod {pod} ended before it ran", started=False
         )

@@ -378,6 +378,11 @@ class SandboxConformance:
         assert isinstance(done.error, OutputLimitError), done
         self.killed(done)
 
+    async def test_no_time(self, sandbox: Sandbox) -> None:
+        """A timeout that is over before anything can begin is one like any other."""
+        done = await self.run(sandbox, *self.script("sleep 999"), timeout=1e-6)
+        assert isinstance(done.error, SpawnTimeoutError), done
+
     async def test_a_timeout(self, sandbox: Sandbox) -> None:
         """A `SpawnTimeoutError`, with what was written until then."""
         argv = self.script("echo x; sleep 999 & sleep 999")
