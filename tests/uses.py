@@ -4,7 +4,9 @@ truth.
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -14,6 +16,7 @@ from anyspawn import (
     Bubblewrap,
     Cleanup,
     Command,
+    Completed,
     Direct,
     DockerExec,
     DockerRun,
@@ -22,6 +25,7 @@ from anyspawn import (
     SpawnError,
     SpawnTimeoutError,
     TransportError,
+    open_box,
     open_process,
     spawn,
 )
@@ -69,10 +73,18 @@ def lost(stderr, code, *, started):
     return TransportError(f"sh: {stderr} ({code})", started=started, kind="connection")
 
 
+@asynccontextmanager
+async def boxed(sandbox):
+    """The sandbox of a box's calls, as long as the box is open."""
+    async with open_box(sandbox) as box:
+        yield box._place.sandbox
+
+
 LOCAL = {
     "direct": Direct,
     "bubblewrap": lambda: Bubblewrap(share_env=["FAULTS_MARK"]),
     "bubblewrap resident": lambda: Bubblewrap(share_env=["FAULTS_MARK"], resident=1),
+    "bubblewrap box": lambda: boxed(Bubblewrap(share_env=["FAULTS_MARK"])),
     "supervised": lambda: Supervised(resident=0),
     "supervised resident": lambda: Supervised(resident=1),
 }
@@ -84,6 +96,7 @@ ENGINES = {
         os.environ["CONTAINER"], shared="trusted", resident=1
     ),
     "docker_run": lambda: DockerRun("busybox"),
+    "docker_run box": lambda: boxed(DockerRun("busybox", default_timeout=60)),
 }
 """Those that need a daemon, and a container for the first two."""
 
@@ -159,10 +172,15 @@ USES = {use.__name__: use for use in (plain, exit_status, ended, live, live_tree
 
 
 async def use_once(sandbox, use):
-    """Use a sandbox, close it, and return the outcome, in bounded time."""
-    async with sandbox:
-        with anyio.fail_after(BOUND):
-            return await USES[use](sandbox)
+    """Use a sandbox or a box, close it, and return the outcome, in bounded time."""
+    with anyio.fail_after(BOUND):
+        try:
+            async with sandbox as opened:
+                return await USES[use](opened)
+        except (SpawnError, OSError) as exc:  # of a box that could not be opened
+            error = exc if isinstance(exc, SpawnError) else NotStartedError(str(exc), kind="other")
+            assert true_error(error) or exc.errno in (errno.EMFILE, errno.EAGAIN), exc
+            return error.completed or Completed(argv=(use,), error=error)
 
 
 def left_by(mark):

@@ -19,18 +19,26 @@ from machine import kill_all
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-sandbox.md"
 
 
-def of_the_page():
-    """Return what the page's first sandbox and its checks define."""
+def of_the_page(sandbox):
+    """Return what the page's blocks on a sandbox, and the checks of it, define."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     names = {}
     for block in blocks:
-        if "Nice" in block:
+        if sandbox in block:
             exec(compile(block, str(PAGE), "exec"), names)
     return names
 
 
-class TestOfThePage(of_the_page()["TestNice"]):
+class TestOfThePage(of_the_page("Nice")["TestNice"]):
     """As it stands there."""
+
+
+class TestBoxOfThePage(of_the_page("Labelled")["TestLabelledBox"]):
+    """As it stands there; what it adds is there in a box, too."""
+
+    async def test_its_own(self, sandbox):
+        async with self.box(sandbox) as box:
+            assert await self.says(box, 'echo "$LABEL"') == "blue\n"
 
 
 class Service:

@@ -52,28 +52,6 @@ async def test_what_runs_when_the_block_is_left(sandbox):
     assert process.completed.cleanup is Cleanup.CONFIRMED
 
 
-async def test_a_stream_to_a_port_of_a_pod(space, busybox):
-    """By BusyBox's nc, which is all there is in the image."""
-    sandbox = KubectlExec(busybox, namespace=space.name, default_timeout=60)
-    async with sandbox, anyspawn.open_box(sandbox) as box:
-        with pytest.raises(ConnectionRefusedError, match="8123"):
-            await box.connect(8123)
-        async with box.open_process(["nc", "-l", "-p", "8123", "-e", "cat"]):
-            with anyio.fail_after(60):
-                while True:
-                    try:
-                        stream = await box.connect(8123)
-                        break
-                    except ConnectionRefusedError:  # it does not say when it listens
-                        await anyio.sleep(0.1)
-            async with stream:
-                await stream.send(b"any \x00\xff\n")
-                assert await stream.receive() == b"any \x00\xff\n"
-                await stream.send_eof()
-                with pytest.raises(anyio.EndOfStream):
-                    await stream.receive()
-
-
 async def test_what_cannot_be_started(sandbox, space):
     """The program or the pod: an error of its kind, before the block is entered."""
     with pytest.raises(NotStartedError, match="no-such-program"):

@@ -13,6 +13,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import attrs
@@ -25,7 +26,7 @@ from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_report, kn
 from anyspawn.sandboxes.bubblewrap import Bubblewrap, _not_started
 from anyspawn.supervisor import SWEEP, Report, script
 
-__all__ = ["HOLDER", "InBubblewrap", "KeptBubblewrap", "let_go", "let_go_when_over"]
+__all__ = ["HOLDER", "InBubblewrap", "kept", "let_go", "let_go_when_over"]
 
 _INSIDE = "/dev/shm/.anyspawn"
 _POKE = 0.05
@@ -59,23 +60,28 @@ rm -f "$c".*
 """
 
 
-@frozen(kw_only=True)
-class KeptBubblewrap(Bubblewrap):
-    """A `Bubblewrap` for the holder, with a folder of named pipes."""
+def kept(sandbox: Bubblewrap, pipes: str) -> Bubblewrap:
+    """Return the sandbox for the holder, with a folder of named pipes: of its own class, which may
+    be somebody's who derived it from `Bubblewrap`.
+    """
+    kind: Any = type(sandbox)
 
-    pipes: str = field(default="")
+    class Kept(kind):  # type: ignore[misc]
+        def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
+            launch: Launch = super()._launch(command, covered)
+            before = len(launch.argv) - len(command.argv) - 1  # the "--"
+            argv = (
+                *launch.argv[:before],
+                *("--ro-bind", pipes, _INSIDE),
+                *launch.argv[before:],
+            )
+            # The pipes go with this process, whatever ends it.
+            guard = ("sh", "-c", 'read -r _; rm -rf "$0"', pipes)
+            return attrs.evolve(launch, argv=argv, guard=guard)
 
-    def _launch(self, command: Command, covered: Mapping[str, Sequence[str]]) -> Launch:
-        launch = super()._launch(command, covered)
-        before = len(launch.argv) - len(command.argv) - 1  # the "--"
-        argv = (
-            *launch.argv[:before],
-            *("--ro-bind", self.pipes, _INSIDE),
-            *launch.argv[before:],
-        )
-        # The pipes go with this process, whatever ends it.
-        guard = ("sh", "-c", 'read -r _; rm -rf "$0"', self.pipes)
-        return attrs.evolve(launch, argv=argv, guard=guard)
+    fields = {one.alias: getattr(sandbox, one.name) for one in attrs.fields(kind) if one.init}
+    made: Bubblewrap = Kept(**fields)
+    return made
 
 
 @frozen(kw_only=True)

@@ -35,11 +35,12 @@ from anyspawn._model import (
 from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through
-from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError
+from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError, SpawnError
 
 __all__ = ["Box", "open_box", "start_box"]
 
 _CHUNK = 256 * 1024
+_TIDY = 5.0
 
 
 async def _nothing() -> None:
@@ -256,8 +257,10 @@ class Box:
             await self._copy_in(os.fspath(data), path)
             return
         content = data.encode() if isinstance(data, str) else bytes(data)
-        args = (self._path(path, what="path"), os.urandom(8).hex(), str(len(content)), "")
-        await self._ask(files.WRITE, path, *args, stdin=content)
+        inside = self._path(path, what="path")
+        async with self._writing(inside) as word:
+            args = (inside, word, str(len(content)), "")
+            await self._ask(files.WRITE, path, *args, stdin=content)
 
     async def read_file(self, path: StrPath, *, limit: int = 16 * 2**20) -> bytes:
         """Return what is in a file.
@@ -402,8 +405,24 @@ class Box:
         inside = self._path(path, what="path")
         with _opened(local, "rb") as stream:
             stat = os.fstat(stream.fileno())
-            args = (inside, os.urandom(8).hex(), str(stat.st_size), f"{stat.st_mode & 0o777:o}")
-            await self._feed(files.WRITE, path, stream, stat.st_size, *args)
+            async with self._writing(inside) as word:
+                args = (inside, word, str(stat.st_size), f"{stat.st_mode & 0o777:o}")
+                await self._feed(files.WRITE, path, stream, stat.st_size, *args)
+
+    @asynccontextmanager
+    async def _writing(self, inside: str) -> AsyncIterator[str]:
+        """Give a word for a write's temporary file, which is gone afterwards, also where the write
+        was killed.
+        """
+        word = os.urandom(8).hex()
+        try:
+            yield word
+        except BaseException as exc:
+            killed = isinstance(exc, SpawnError) or not isinstance(exc, Exception)
+            if killed:  # else the script has removed it
+                command = Command(["sh", "-c", files.UNWRITE, "sh", inside, word], timeout=_TIDY)
+                await see_through(partial(self._place.sandbox.spawn, command), 2 * _TIDY)
+            raise
 
     async def _unpack(self, packed: IO[bytes], path: StrPath, inside: str) -> None:
         size = packed.seek(0, os.SEEK_END)

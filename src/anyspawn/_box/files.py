@@ -17,6 +17,7 @@ __all__ = [
     "READ",
     "REMOVE",
     "UNPACK",
+    "UNWRITE",
     "WORKDIR",
     "WRITE",
     "pack",
@@ -49,15 +50,18 @@ READ = (
 exec cat <"$1"
 """
 )
-WRITE = (
-    _WHY
-    + """
+_BESIDE = """
 f=$1
 if [ -L "$f" ]; then f=$(readlink -f "$f") && [ "$f" ] || f=$1; fi
-[ ! -d "$f" ] || exit 42
-[ ! -e "$f" ] || [ -w "$f" ] || exit 41
 d=${f%/*}
 t=$d/.anyspawn-$2
+"""
+WRITE = (
+    _WHY
+    + _BESIDE
+    + """
+[ ! -d "$f" ] || exit 42
+[ ! -e "$f" ] || [ -w "$f" ] || exit 41
 mkdir -p "${d:-/}" || why "$f" w
 trap 'rm -f "$t"' EXIT
 if ! cat >"$t"; then
@@ -72,6 +76,8 @@ mv -f "$t" "$f"
 """
 )
 """Writes stdin, of so many bytes, to a file: all of it, or nothing."""
+UNWRITE = _BESIDE + 'rm -f "$t"'
+"""Removes what a write has left that was killed."""
 REMOVE = (
     _WHY
     + """

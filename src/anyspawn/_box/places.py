@@ -126,7 +126,7 @@ async def _pod(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
 
 @asynccontextmanager
 async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
-    from anyspawn._box.beside import HOLDER, InBubblewrap, KeptBubblewrap, let_go, let_go_when_over
+    from anyspawn._box.beside import HOLDER, InBubblewrap, kept, let_go, let_go_when_over
 
     if workdir is not None:
         sandbox = attrs.evolve(sandbox, workdir=workdir)
@@ -143,11 +143,7 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
         if not own:
             os.chmod(pipes, 0o711)  # noqa: S103  to be gone through, by name, by the user inside
             os.chown(call, uid, gid)
-        fields = {
-            one.name: getattr(sandbox, one.name) for one in attrs.fields(type(sandbox)) if one.init
-        }
-        kept = KeptBubblewrap(pipes=pipes, **fields)
-        async with kept.open_process(command) as holder:
+        async with kept(sandbox, pipes).open_process(command) as holder:
 
             async def watch() -> None:
                 try:

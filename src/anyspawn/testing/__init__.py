@@ -1,4 +1,6 @@
-"""The conformance kit: what anyspawn promises of a sandbox, as checks that pytest runs over any."""
+"""The conformance kit: what anyspawn promises of a sandbox, and of boxes in it, as checks that
+pytest runs over any.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,10 @@ except ImportError:
         "anyspawn.testing needs pytest; install it with: pip install pytest"
     ) from None
 
-pytest.register_assert_rewrite("anyspawn.testing._conformance")
+for _module in ("_boxes", "_conformance", "_kit"):
+    pytest.register_assert_rewrite(f"anyspawn.testing.{_module}")
 
-from anyspawn.testing._conformance import SandboxConformance  # noqa: E402  rewritten from here on
+from anyspawn.testing._boxes import BoxConformance  # noqa: E402  rewritten from here on
+from anyspawn.testing._conformance import SandboxConformance  # noqa: E402
 
-__all__ = ["SandboxConformance"]
+__all__ = ["BoxConformance", "SandboxConformance"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["NASTY", "PLACEHOLDERS", "TREES"]
+__all__ = ["NAMES", "NASTY", "PLACEHOLDERS", "TREES"]
+
+NAMES = ["-n", "a b*", ".ü", "line\nbreak", "'$(id)"]
+"""Names of files that shells may mistake for something else."""
 
 NASTY = {
     "A": "x",

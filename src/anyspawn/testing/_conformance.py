@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import gc
-import random
 import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Literal
 
@@ -30,16 +25,15 @@ from anyspawn import (
 )
 from anyspawn.testing import _machine
 from anyspawn.testing._cases import NASTY, PLACEHOLDERS, TREES
+from anyspawn.testing._kit import MARK, PATIENCE, Kit, exactly, moments, ways
 
 __all__ = ["SandboxConformance"]
 
-_MARK = "CONFORMANCE_MARK"
-_PATIENCE = 60.0
 _BYTES = bytes(range(256)) * 4096
 _FOREVER = "while :; do sleep 0.05; done"
 
 
-class SandboxConformance:
+class SandboxConformance(Kit):
     """Checks of what anyspawn promises, for a sandbox of yours.
 
     Derive from it in a test module, and override the fixture `sandbox`. pytest then runs each check
@@ -64,50 +58,12 @@ class SandboxConformance:
             as the place ends with the program, ``NOT_NEEDED``.
     """
 
-    pytestmark: ClassVar[Any] = pytest.mark.anyio
-
-    startup: ClassVar[float] = 1.0
-    overhead: ClassVar[float] = 15.0
     live: ClassVar[bool] = True
     knows_start: ClassVar[bool] = True
     knows_signal: ClassVar[bool] = True
     contains: ClassVar[bool] = True
     confirms: ClassVar[bool] = True
     knows_left: ClassVar[bool] = True
-
-    mark: str
-    """What the programs of a check carry: in a variable, and as the duration of their sleeps."""
-
-    @pytest.fixture
-    def sandbox(self) -> Sandbox:
-        """The sandbox to check. To override; may be async, and may close the sandbox afterwards."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must override the fixture `sandbox`, which returns a sandbox"
-        )
-
-    def survivors(self, mark: str) -> list[Any]:
-        """Return what is left of the programs whose variables or arguments have ``mark``.
-
-        Default: processes of this host, by its /proc. Override it where they run elsewhere.
-        """
-        return _machine.survivors(mark)
-
-    @pytest.fixture(autouse=True)
-    def _leaks_nothing(self, anyio_backend: Any) -> Iterator[None]:
-        self.mark = str(random.randrange(10**9, 2 * 10**9))  # noqa: S311  a name, and no secret
-        backend, options = _named(anyio_backend)
-        _warm_up(backend, tuple(options.items()))
-        before = _machine.open_fds()
-        yield
-        assert _machine.gone(lambda: self.survivors(self.mark)), self.survivors(self.mark)
-        assert _machine.gone(_machine.children), "children outlived the check"
-
-        def more() -> dict[str, str]:
-            gc.collect()
-            now = _machine.open_fds()
-            return now if len(now) > len(before) else {}
-
-        assert _machine.gone(more), {fd: what for fd, what in more().items() if fd not in before}
 
     # What the checks do.
 
@@ -116,7 +72,7 @@ class SandboxConformance:
         env = fields.pop("env", {})
         if isinstance(env, dict):
             env = [f"{name}={value}" for name, value in env.items()]
-        fields = {"timeout": _PATIENCE, **fields, "env": [*env, f"{_MARK}={self.mark}"]}
+        fields = {"timeout": PATIENCE, **fields, "env": [*env, f"{MARK}={self.mark}"]}
         command = anyspawn.Command(argv, **fields)
         began = anyio.current_time()
         done = await anyspawn.spawn(command, sandbox=sandbox)
@@ -141,10 +97,6 @@ class SandboxConformance:
         else:
             assert done.cleanup is Cleanup.UNCONFIRMED, done
 
-    def script(self, text: str) -> list[str]:
-        """A shell script whose long sleeps carry the mark."""
-        return ["sh", "-c", text.replace("999", self.mark)]
-
     def tree(self, name: str) -> str:
         """A script that starts a tree, as far as the sandbox is to hold it."""
         if name == "env -i" and not self.contains:
@@ -157,9 +109,9 @@ class SandboxConformance:
         process = None
         try:
             async with anyspawn.open_process(
-                argv, sandbox=sandbox, env={_MARK: self.mark}, timeout=_PATIENCE, **fields
+                argv, sandbox=sandbox, env={MARK: self.mark}, timeout=PATIENCE, **fields
             ) as process:
-                with anyio.fail_after(_PATIENCE):
+                with anyio.fail_after(PATIENCE):
                     yield process
         finally:
             if process is not None:
@@ -359,7 +311,7 @@ class SandboxConformance:
         done = await self.run(sandbox, *argv, wait_delay=0.2)
         assert (done.returncode, done.stdout) == (status, b"x\n"), done
         assert isinstance(done.error, ExitError) if status else done.error is None
-        assert done.duration < _PATIENCE / 2
+        assert done.duration < PATIENCE / 2
 
     async def test_what_a_program_leaves_behind(self, sandbox: Sandbox) -> None:
         """Does not outlive the call, though it closed all streams; the outcome says so."""
@@ -396,10 +348,10 @@ class SandboxConformance:
     async def test_grace(self, sandbox: Sandbox) -> None:
         """SIGTERM first: a program that handles it exits by itself, and its last words are kept."""
         script = f"trap 'echo bye; exit 0' TERM; echo hi; {_FOREVER}"
-        done = await self.run(sandbox, "sh", "-c", script, output_limit=2, grace=_PATIENCE)
+        done = await self.run(sandbox, "sh", "-c", script, output_limit=2, grace=PATIENCE)
         assert isinstance(done.error, OutputLimitError), done
         assert done.stdout_total == len(b"hi\nbye\n"), done
-        assert done.duration < _PATIENCE
+        assert done.duration < PATIENCE
 
     async def test_grace_is_bounded(self, sandbox: Sandbox) -> None:
         """A program that ignores SIGTERM is killed when its time is over."""
@@ -415,7 +367,7 @@ class SandboxConformance:
 
         async def one(number: int) -> None:
             done = await anyspawn.spawn(
-                ["cat"], sandbox=sandbox, stdin=b"%d" % number, timeout=_PATIENCE, check=True
+                ["cat"], sandbox=sandbox, stdin=b"%d" % number, timeout=PATIENCE, check=True
             )
             outputs[number] = done.stdout
 
@@ -485,13 +437,8 @@ class SandboxConformance:
 
     async def cancelled(self, call: Callable[[], Any]) -> None:
         """Cancel ``call`` at moments from its first step on, in each way that the loop has."""
-        moments: list[Callable[[], Any]] = [functools.partial(_steps, n) for n in range(0, 24, 3)]
-        delay = 0.001
-        while delay < self.startup / 4:
-            moments.append(functools.partial(anyio.sleep, delay))
-            delay *= 2
-        for moment in moments:
-            for cancel in _ways():
+        for moment in moments(self.startup / 4):
+            for cancel in ways():
                 await cancel(call, moment)
                 assert self.survivors(self.mark) == [] or not self.confirms
 
@@ -522,7 +469,7 @@ class SandboxConformance:
         async with self.opened(sandbox, "cat") as process:
             for line in (b"one\n", b"\0\xff" * 1000):
                 await process.stdin.send(line)
-                assert await _exactly(process.stdout, len(line)) == line
+                assert await exactly(process.stdout, len(line)) == line
             assert process.returncode is None
             await process.stdin.aclose()
             with pytest.raises(anyio.EndOfStream):
@@ -551,7 +498,7 @@ class SandboxConformance:
             return
         argv = ("sh", "-c", "echo a >&2; echo b; read x; echo $x >&2; echo c")
         async with self.opened(sandbox, *argv, merge_stderr=True) as process:
-            assert await _exactly(process.stdout, 4) == b"a\nb\n"
+            assert await exactly(process.stdout, 4) == b"a\nb\n"
             await process.stdin.send(b"x\n")
             assert await process.wait() == 0
             assert b"".join([chunk async for chunk in process.stdout]) == b"x\nc\n"
@@ -565,7 +512,7 @@ class SandboxConformance:
         async with self.opened(sandbox, "sh", "-c", script) as process:
             await process.stdout.receive()
             await process.send_signal(signal.SIGUSR1)
-            assert await _exactly(process.stdout, 4) == b"got\n"
+            assert await exactly(process.stdout, 4) == b"got\n"
             assert await process.wait() == 4
             await process.send_signal(signal.SIGKILL)  # to what has exited already
             assert process.returncode == 4
@@ -617,59 +564,3 @@ class SandboxConformance:
                 await process.wait()
 
         await self.cancelled(stay)
-
-
-def _named(backend: Any) -> tuple[str, dict[str, Any]]:
-    return (backend, {}) if isinstance(backend, str) else backend
-
-
-@functools.cache
-def _warm_up(backend: str, options: tuple[tuple[str, Any], ...]) -> None:
-    """Have an event loop open what it keeps for the life of the process before anything is counted;
-    in a thread, as a loop may be there that fixtures keep.
-    """
-
-    def run() -> None:
-        anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=dict(options) or None)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-
-
-async def _exactly(stream: Any, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        data += await stream.receive(size - len(data))
-    return data
-
-
-async def _steps(number: int) -> None:
-    for _ in range(number):
-        await anyio.lowlevel.checkpoint()
-
-
-def _ways() -> list[Callable[[Callable[[], Any], Callable[[], Any]], Any]]:
-    """The ways in which this event loop cancels: each begins a call, waits, and cancels it."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return [_cancel_scope]
-    return [_cancel_scope, _cancel_task]
-
-
-async def _cancel_scope(call: Callable[[], Any], wait: Callable[[], Any]) -> None:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(call)
-        await wait()
-        tasks.cancel_scope.cancel()
-
-
-async def _cancel_task(call: Callable[[], Any], wait: Callable[[], Any]) -> None:
-    task = asyncio.ensure_future(call())
-    await wait()
-    for _ in range(3):
-        task.cancel()
-        await asyncio.sleep(0)
-    with pytest.raises(asyncio.CancelledError):
-        await task
