@@ -24,16 +24,12 @@ MODES = {
 }
 
 
-def folders():
-    return list(Path(tempfile.gettempdir()).glob("anyspawn-box-*"))
-
-
 @pytest.fixture(autouse=True)
 def temporary(tmp_path, monkeypatch):
     """Of this test alone, in which no folder is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield
-    assert not eventually(folders)
+    assert not eventually(lambda: list(tmp_path.glob("anyspawn-box-*")))
 
 
 @pytest.fixture(params=["direct", pytest.param("bubblewrap", marks=SPACES)])
@@ -141,11 +137,16 @@ class TestNamespaces:
 
     @pytest.mark.skipif(os.getuid() != 0, reason="needs root")
     async def test_another_user(self, monkeypatch):
-        monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # others cannot enter that of a test
-        async with anyspawn.open_box(Bubblewrap(user="65534:65534"), workdir="/work") as box:
-            await box.write_file("x", b"1")
-            assert await box.read_file("x") == b"1"
-            assert (await box.spawn(["id", "-u"], check=True)).text == "65534\n"
+        folder = tempfile.TemporaryDirectory(dir="/tmp")  # others cannot enter that of a test
+        monkeypatch.setattr(tempfile, "tempdir", folder.name)
+        os.chmod(folder.name, 0o711)
+        sandbox = Bubblewrap(user="65534:65534")
+        with folder:
+            async with anyspawn.open_box(sandbox, workdir="/work") as box:
+                await box.write_file("x", b"1")
+                assert await box.read_file("x") == b"1"
+                assert (await box.spawn(["id", "-u"], check=True)).text == "65534\n"
+            assert not list(Path(folder.name).glob("anyspawn-box-*"))
 
 
 def attrs_with_python():

@@ -39,7 +39,12 @@ while read -r call <&3; do
   (. "$c.run" <"$c.in" >"$c.out" 2>"$c.err" 3<&- &)
 done
 """
-_CLIENT = """
+_OVER = "the box has ended"
+_CLIENT = (
+    f"""
+[ -d "$0" ] || {{ echo '{_OVER}' >&2; exit 125; }}
+"""
+    + """
 c=$0/$$ owner=$1
 shift
 umask 077
@@ -58,6 +63,7 @@ kill "$in" 2>/dev/null
 wait "$in" 2>/dev/null
 rm -f "$c".*
 """
+)
 
 
 def kept(sandbox: Bubblewrap, pipes: str) -> Bubblewrap:
@@ -110,6 +116,7 @@ class InBubblewrap(SupervisedSandbox):
             stop=self._client(*sweep, "TERM"),
             end=self._client(*sweep, "KILL"),
             gone=self._client(*sweep),
+            gone_words=(_OVER,),  # the folder is removed after the sandbox has ended
         )
 
     def _client(self, *argv: str) -> tuple[str, ...]:

@@ -583,7 +583,9 @@ class BoxConformance(Kit):
                 tasks.start_soon(box.aclose)
                 tasks.start_soon(box.aclose)
             await box.aclose()
-            assert [type(done.error) for done in ended] in ([], [TransportError])
+            for done in ended:
+                assert isinstance(done.error, TransportError), done
+                assert done.cleanup is Cleanup.CONFIRMED, done
         elif how == "raised":
             with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  the block that is left is the point
                 async with self.opening(sandbox) as box:
