@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = {"google_adk": "google.adk", "openai_agents": "agents"}
+NAMES = {"google_adk": "google.adk", "openai_agents": "agents", "openai_agents_sandbox": "agents"}
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -39,6 +39,18 @@ class TestConformance(WorkspaceBackendSuite):
     def backend(self, backend):
         return backend
 
+    @pytest.fixture
+    async def destructive_backend(self):
+        async with open_box(SANDBOX) as box:
+            yield lambda: BoxBackend(box)
+
+    @pytest.fixture
+    def destroy_environment(self):
+        async def destroy(backend):
+            await backend.box.aclose()
+
+        return destroy
+
 
 async def test_what_a_command_leaves_ends_with_the_box():
     """A background process stays for the next command, and not longer than the box."""

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agents import (
-    ShellCallOutcome,
-    ShellCommandOutput,
-    ShellCommandRequest,
-    ShellResult,
-    ToolInputGuardrail,
-    ToolInputGuardrailData,
-)
+import agents
 from agents import ToolGuardrailFunctionOutput as Verdict
 
 import anyspawn
@@ -22,34 +14,34 @@ from anyspawn.hooks import HookRunner, ToolRequest
 __all__ = ["shell_executor", "tool_guardrail"]
 
 
-def shell_executor(box: anyspawn.Box) -> Callable[[ShellCommandRequest], Awaitable[ShellResult]]:
+def shell_executor(box: anyspawn.Box) -> agents.ShellExecutor:
     """Return the ``executor`` of a `ShellTool` that runs commands in ``box``, one after the other;
     the first that times out is the last one.
     """
 
-    async def execute(request: ShellCommandRequest) -> ShellResult:
-        action, output = request.data.action, list[ShellCommandOutput]()
+    async def execute(request: agents.ShellCommandRequest) -> agents.ShellResult:
+        action, output = request.data.action, list[agents.ShellCommandOutput]()
         for command in action.commands:
-            done = await box.spawn(["sh", "-c", command], overflow="truncate",
-                timeout=action.timeout_ms / 1000 if action.timeout_ms else "default")  # fmt: skip
+            limit: Any = action.timeout_ms / 1000 if action.timeout_ms else "default"
+            done = await box.spawn(["sh", "-c", command], timeout=limit, overflow="truncate")
             timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
             if done.returncode is None and not timed_out:
                 done.check()
-            outcome = ShellCallOutcome("timeout" if timed_out else "exit", done.returncode)
-            output.append(ShellCommandOutput(done.text, done.stderr_text, outcome, command))
+            outcome = agents.ShellCallOutcome("timeout" if timed_out else "exit", done.returncode)
+            output.append(agents.ShellCommandOutput(done.text, done.stderr_text, outcome, command))
             if timed_out:
                 break
-        return ShellResult(output, action.max_output_length)
+        return agents.ShellResult(output, action.max_output_length)
 
     return execute
 
 
-def tool_guardrail(hooks: HookRunner) -> ToolInputGuardrail[Any]:
+def tool_guardrail(hooks: HookRunner) -> agents.ToolInputGuardrail[Any]:
     """Return a guardrail for function tools, by which hooks judge each call before it runs; the
     model is told the reason of a denial. A rewritten call is refused, as a guardrail changes none.
     """
 
-    async def ask(data: ToolInputGuardrailData) -> Verdict:
+    async def ask(data: agents.ToolInputGuardrailData) -> Verdict:
         call = data.context
         try:
             args = json.loads(call.tool_arguments or "{}")
@@ -63,4 +55,4 @@ def tool_guardrail(hooks: HookRunner) -> ToolInputGuardrail[Any]:
             return Verdict.reject_content(f"hook {decision.hook!r} wants other arguments")
         return Verdict.allow()
 
-    return ToolInputGuardrail(ask, name="anyspawn")
+    return agents.ToolInputGuardrail(ask, name="anyspawn")

@@ -1,0 +1,55 @@
+"""A program that stays in a session's box, for a model to look at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from agents.sandbox import ExecTransportError
+from agents.sandbox.session.pty_output import collect_pty_output
+from agents.sandbox.session.pty_types import clamp_pty_yield_time_ms
+
+import anyspawn
+from anyspawn.contrib._openai.running import run, run_in_terminal
+
+__all__ = ["Program"]
+
+
+class Program:
+    """A task runs it, and keeps the newest 256 pieces of what it wrote since the last look.
+
+    Attributes:
+        typed: What is typed in its terminal; ``None``: it has none.
+        task: Its status comes of it.
+    """
+
+    def __init__(self, box: anyspawn.Box, argv: Sequence[str], *, tty: bool, **fields: Any) -> None:
+        self.typed = asyncio.Queue[str]() if tty else None
+        self._chunks, self._news = deque[bytes](maxlen=256), asyncio.Event()
+        self.task = asyncio.create_task(self._run(box, argv, fields))
+        self.task.add_done_callback(lambda _: self._news.set())
+
+    async def _run(self, box: anyspawn.Box, argv: Sequence[str], fields: dict[str, Any]) -> int:
+        try:
+            if self.typed is None:
+                return await run(box, argv, self._take, **fields)
+            return await run_in_terminal(box, argv, self._take, self.typed, **fields)
+        except anyspawn.SpawnError as exc:
+            raise ExecTransportError(command=argv, message=str(exc), cause=exc) from exc
+
+    def _take(self, _: str, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._news.set()
+
+    async def look(self, seconds: float, most: int | None) -> Any:
+        """Return what it wrote, once it has ended or the time is up."""
+        return await collect_pty_output(
+            output_chunks=self._chunks,
+            output_lock=asyncio.Lock(),
+            output_notify=self._news,
+            is_done=self.task.done,
+            yield_time_ms=clamp_pty_yield_time_ms(int(1000 * seconds)),
+            max_output_tokens=most,
+        )
