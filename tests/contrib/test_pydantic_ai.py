@@ -41,8 +41,9 @@ class TestConformance(WorkspaceBackendSuite):
 
     @pytest.fixture
     async def destructive_backend(self):
-        async with open_box(SANDBOX) as box:
-            yield lambda: BoxBackend(box)
+        box = await start_box(SANDBOX)
+        yield lambda: BoxBackend(box)
+        await box.aclose()
 
     @pytest.fixture
     def destroy_environment(self):
