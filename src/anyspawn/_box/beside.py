@@ -40,11 +40,8 @@ while read -r call <&3; do
 done
 """
 _OVER = "the box has ended"
-_CLIENT = (
-    f"""
-[ -d "$0" ] || {{ echo '{_OVER}' >&2; exit 125; }}
-"""
-    + """
+_CLIENT = """
+[ -d "$0" ] || { echo "the box has ended" >&2; exit 125; }
 c=$0/$$ owner=$1
 shift
 umask 077
@@ -63,7 +60,6 @@ kill "$in" 2>/dev/null
 wait "$in" 2>/dev/null
 rm -f "$c".*
 """
-)
 
 
 def kept(sandbox: Bubblewrap, pipes: str) -> Bubblewrap:
