@@ -1,4 +1,4 @@
-"""anyspawn: start other people's programs from async Python, and have nothing survive the call."""
+"""anyspawn: run other people's programs from async Python, and leave nothing running behind."""
 
 from __future__ import annotations
 

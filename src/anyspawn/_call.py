@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _LeftOut(Generic[T]):
-    """A default that can be told from the same value given."""
+    """A default that differs from the same value passed by a caller."""
 
     def __init__(self, value: T) -> None:
         self._value = value
@@ -81,47 +81,49 @@ async def spawn(
     ) = _default(None),
     check: bool = False,
 ) -> Completed:
-    """Run a program to its end, in a sandbox, and return how it came out.
+    """Run a program in a sandbox, wait for it, and return its outcome.
 
-    The call returns within ``timeout + grace + wait_delay`` and a bounded clean-up, whatever the
-    program does. Cancel it at any moment: anyspawn kills the program first, then the cancellation
-    goes on.
+    The call returns within ``timeout + grace + wait_delay`` plus a bounded clean-up, whatever the
+    program does. You can cancel it at any moment: anyspawn kills the program first, then the
+    cancellation continues.
 
     Args:
-        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no
-            slash. Never a str: no shell is involved. Or a whole `Command`, whose own fields then
-            count.
+        argv: The program and its arguments. A program without a slash is looked up on ``PATH``. It
+            cannot be a str, because no shell is involved. It can be a `Command` instead, which then
+            carries all settings but ``sandbox`` and ``check``.
         sandbox: Where it runs: a sandbox, or the name of a mode, such as ``"bubblewrap"``, with its
             defaults. Default: `Direct`, on this host, as this user.
         stdin: What the program reads on its standard input, followed by end of file. Default:
-            nothing, that is an immediate end of file. ``None``: it shares the caller's own.
-        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
-            ``KEY`` looked up on the host at call time (dropped where unset there).
+            empty, an immediate end of file. ``None``: the program shares the caller's standard
+            input.
+        env: Variables for the program: a mapping, or strings. ``KEY=value`` is literal; a bare
+            ``KEY`` is looked up on the host at call time, and dropped if it is unset there.
         cwd: The program's working directory. Default: the caller's, or the sandbox's own.
         user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
-            A sandbox that cannot choose refuses it with a `ConfigError`. Default: the sandbox's.
-        timeout: Seconds from the call to the end of the program, waiting for a free place included.
-            Left out: the sandbox's ``default_timeout``, 10 s. ``None``: no limit.
+            A sandbox that cannot choose the user raises a `ConfigError`. Default: the sandbox's.
+        timeout: Seconds from the call to the end of the program, including the wait for a free
+            place. Left out: the sandbox's ``default_timeout``, 10 s unless it was changed.
+            ``None``: no limit.
         wait_delay: Seconds to wait, once the program has exited, for its output streams to be
             closed by whatever inherited them. Default 0.5.
-        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
-            at once.
+        grace: Seconds between SIGTERM and SIGKILL when anyspawn stops the program. Default 0:
+            SIGKILL at once.
         output_limit: Bytes kept of each output stream. Default 16 MiB.
-        overflow: What becomes of a stream's bytes beyond ``output_limit``. ``"error"`` (default):
-            they kill the program, with `OutputLimitError`. With the others the program is not
-            disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
-            bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
-            and says how many bytes were left out.
-        merge_stderr: Have the program's standard error be its standard output: one stream, in the
-            order in which the program wrote it. ``stderr`` is then empty, but for a runner's own
-            words. Default: two streams.
-        on_output: Called with the stream's name and each chunk, in order, as it is read; may be
-            async, and is awaited before more is read. An exception in it ends the work and reaches
-            the caller as it is.
+        overflow: What happens when a stream exceeds ``output_limit``. ``"error"`` (default):
+            anyspawn kills the program, and the error is an `OutputLimitError`. Otherwise the
+            program runs on, and anyspawn keeps half of the limit from the beginning and half from
+            the end (``"truncate"``), the first bytes (``"head"``) or the last bytes (``"tail"``).
+            `Completed.text` marks the place and says how many bytes were left out.
+        merge_stderr: Send the program's standard error to its standard output: one stream, in the
+            order in which the program wrote. ``stderr`` then holds only the messages of a runner.
+            Default: two streams.
+        on_output: Called with the stream's name and each chunk, in order, as it is read. It can be
+            async; it is awaited before more is read. If it raises, anyspawn kills the program and
+            the exception reaches the caller unchanged.
         check: Raise the outcome's ``error`` instead of returning it.
 
     Returns:
-        The outcome. A failure stands in its ``error``, unless ``check`` is set.
+        The outcome. Unless ``check`` is set, a failure is in its ``error``.
 
     Raises:
         TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
@@ -159,24 +161,24 @@ def open_process(
     merge_stderr: bool = _default(False),
     tty: bool = False,
 ) -> AbstractAsyncContextManager[Process]:
-    """Start a program that is to stay, in a sandbox, and talk to it.
+    """Start a long-running program in a sandbox, and talk to it.
 
-    Use it as ``async with anyspawn.open_process(...) as process``. However the block is left, by
-    its end, an exception or a cancellation, anyspawn kills the program first, with all that it
-    started; what `spawn` promises of clean-up holds.
+    Use it as ``async with anyspawn.open_process(...) as process``. When the block is left, by its
+    end, an exception or a cancellation, anyspawn first kills the program and everything that it
+    started. The clean-up is the same as for `spawn`.
 
     Args:
-        argv: The program and its arguments, or a whole `Command` (then the command's own fields
-            are given on it), of which ``stdin`` and the fields about output are `spawn`'s and are
-            left out.
+        argv: The program and its arguments, or a `Command`, which then carries all settings but
+            ``sandbox`` and ``tty``. Its ``stdin`` and its fields about output are for `spawn`;
+            leave them out.
         sandbox: Where it runs: a sandbox, or the name of a mode. Default: `Direct`.
         env, cwd, user: As for `spawn`.
-        timeout: Seconds that it has to start, waiting for a free place included; it then runs as
-            long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
-        grace: Seconds between SIGTERM and SIGKILL where it still runs when the block is left.
+        timeout: Seconds for the program to start, including the wait for a free place. It then runs
+            as long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
+        grace: Seconds between SIGTERM and SIGKILL if the program still runs when the block is left.
             Default 0: SIGKILL at once.
-        merge_stderr: Have ``stdout`` be both streams, in the order in which the program wrote them;
-            there is nothing in ``stderr`` then. Default: two streams.
+        merge_stderr: Send both streams to ``stdout``, in the order in which the program wrote;
+            ``stderr`` is then empty. Default: two streams.
         tty: Give the program a terminal, 24 by 80 (`Process.resize`), for its three streams: it
             echoes, edits lines, and the byte 3 is Ctrl-C. ``stdin.aclose()`` types the byte 4, the
             end of input. It needs Linux or macOS, and ``python3`` in the sandbox. Default: pipes.
@@ -184,8 +186,8 @@ def open_process(
     Raises:
         TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot do this;
             nothing was started.
-        NotStartedError, TransportError, SpawnTimeoutError: It did not start; the block is not
-            entered.
+        NotStartedError, TransportError, SpawnTimeoutError: The program did not start; the block is
+            not entered.
     """
     fields = {
         "env": env,
@@ -214,7 +216,7 @@ def open_process(
             raise ConfigError("tty: this system has no terminals to give; leave it out")
         from anyspawn._terminal import open_terminal
 
-        seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001  it is one of us
+        seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001  this package's own class
         return open_terminal(opener, command, here=isinstance(place, Direct), seconds=seconds)
     process: AbstractAsyncContextManager[Process] = opener(command)
     return process
@@ -232,15 +234,15 @@ async def start_process(
     merge_stderr: bool = _default(False),
     tty: bool = False,
 ) -> Process:
-    """Start a program that is to stay, as `open_process` does, where no block can hold it.
+    """Start a long-running program, like `open_process`, where no block can hold it.
 
     It runs until ``await process.aclose()``, which any task of the same event loop may call, or
-    until the event loop ends. Prefer `open_process` where there is a block: there nothing can be
-    forgotten.
+    until the event loop ends. Prefer `open_process` if you can: its block always closes the
+    process.
 
     Args:
         argv, sandbox, env, cwd, user, timeout, grace, merge_stderr, tty: As for `open_process`;
-            ``grace`` counts at `Process.aclose`.
+            ``grace`` applies to `Process.aclose`.
 
     Returns:
         The live process, which has started.

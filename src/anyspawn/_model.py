@@ -1,5 +1,5 @@
-"""The values: what to run, what a sandbox makes of it, and how it came out. Pure: no clock,
-environment, disk or loop.
+"""The values: a command, the local process that a sandbox makes of it, and its outcome. Pure: no
+clock, environment, disk or loop.
 
 Rules that hold throughout: every value is frozen and checked when it is made, so that a wrong
 argument is an error before anything starts; a ``repr`` never shows a variable's value or a byte of
@@ -51,7 +51,7 @@ def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         raise TypeError(
             f"argv must be a sequence of str such as ['ls', '-l'], not {type(value).__name__}; no shell is ever started"
         )
-    # A str is asked for first: asking an ABC costs a multiple of it.
+    # The str first: an isinstance check against an ABC is much slower.
     argv = tuple(
         [
             item if isinstance(item, str) or not isinstance(item, os.PathLike) else os.fspath(item)
@@ -177,35 +177,35 @@ class Command:
     """What to run.
 
     Args:
-        argv: The program and its arguments; the program is looked up on ``PATH`` where it has no
-            slash. Never a str: no shell is involved.
+        argv: The program and its arguments. A program without a slash is looked up on ``PATH``. It
+            cannot be a str, because no shell is involved.
         stdin: What the program reads on its standard input, followed by end of file. Default:
-            nothing, that is an immediate end of file. ``None``: the program shares the caller's own
-            standard input.
-        env: Variables for the program: a mapping, or strings, ``KEY=value`` literal and bare
-            ``KEY`` looked up on the host at call time (dropped where unset there).
+            empty, an immediate end of file. ``None``: the program shares the caller's standard
+            input.
+        env: Variables for the program: a mapping, or strings. ``KEY=value`` is literal; a bare
+            ``KEY`` is looked up on the host at call time, and dropped if it is unset there.
         cwd: The program's working directory. Default: the caller's.
         user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
-            A sandbox that cannot choose refuses it with a `ConfigError`. Default: the sandbox's.
-        timeout: Seconds from the call to the end of the program, waiting for a free place included.
-            Left out: the sandbox's ``default_timeout``. ``None``: no limit.
-        wait_delay: Seconds to wait, once the program has ended, for its output streams to be closed
-            by whatever inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
-        grace: Seconds between SIGTERM and SIGKILL when the work is ended early. Default 0: SIGKILL
-            at once.
+            A sandbox that cannot choose the user raises a `ConfigError`. Default: the sandbox's.
+        timeout: Seconds from the call to the end of the program, including the wait for a free
+            place. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
+        wait_delay: Seconds to wait, once the program has exited, for its output streams to be
+            closed by whatever inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
+        grace: Seconds between SIGTERM and SIGKILL when anyspawn stops the program. Default 0:
+            SIGKILL at once.
         output_limit: Bytes kept of each output stream. Default 16 MiB.
-        overflow: What becomes of a stream's bytes beyond ``output_limit``. ``"error"`` (default):
-            they kill the program, with `OutputLimitError`. With the others the program is not
-            disturbed; kept are the first and last halves of the limit (``"truncate"``), the first
-            bytes (``"head"``) or the last ones (``"tail"``), and `Completed.text` marks the place
-            and says how many bytes were left out.
-        merge_stderr: Have the program's standard error be its standard output: one stream, in the
-            order in which the program wrote it. ``stderr`` is then empty, but for a runner's own
-            words. Default: two streams.
-        on_output: Called with the stream's name and each chunk, in order, as it is read; may be
-            async, and is awaited before more is read. An exception in it ends the work and reaches
-            the caller as it is.
-        id: Names this call in labels, marks and logs. Unique hexadecimal digits unless given.
+        overflow: What happens when a stream exceeds ``output_limit``. ``"error"`` (default):
+            anyspawn kills the program, and the error is an `OutputLimitError`. Otherwise the
+            program runs on, and anyspawn keeps half of the limit from the beginning and half from
+            the end (``"truncate"``), the first bytes (``"head"``) or the last bytes (``"tail"``).
+            `Completed.text` marks the place and says how many bytes were left out.
+        merge_stderr: Send the program's standard error to its standard output: one stream, in the
+            order in which the program wrote. ``stderr`` then holds only the messages of a runner.
+            Default: two streams.
+        on_output: Called with the stream's name and each chunk, in order, as it is read. It can be
+            async; it is awaited before more is read. If it raises, anyspawn kills the program and
+            the exception reaches the caller unchanged.
+        id: Names this call in labels, marks and logs. Default: unique hexadecimal digits.
 
     Raises:
         TypeError, ValueError: An argument is wrong; the message names it.
@@ -228,29 +228,30 @@ class Command:
 
 @frozen(kw_only=True)
 class LeavingCommand(Command):
-    """A command of a box: what it leaves running stays there.
+    """A command of a box; the processes that it leaves running stay in the box.
 
     Args:
-        keep: Is given the work that goes on, and says whether the box still stays.
+        keep: Takes over the processes that run on; returns whether the box is still open.
     """
 
     keep: Callable[[Any], bool] = field(repr=False, eq=False)
 
 
 class Cleanup(enum.Enum):
-    """What became of the work when the call returned."""
+    """The result of the clean-up, when the call returns."""
 
     NOT_NEEDED = "not needed"
-    """The program ended by itself, and nothing that it left was killed. In `Bubblewrap` without
-    residents and in `DockerRun`, which end with their program, nobody looks whether it left
-    something.
+    """The program exited by itself, and anyspawn killed nothing. `Bubblewrap` without residents and
+    `DockerRun` end with their program, so anyspawn does not look for processes that it left.
     """
     CONFIRMED = "confirmed"
-    """Something had to be ended, and was seen to be gone."""
+    """anyspawn killed something, and saw that it is gone."""
     LEFT = "left"
-    """The program ended by itself, and what it left runs on in its box (``leave="detached"``)."""
+    """The program exited by itself, and the processes that it left run on in its box
+    (``leave="detached"``).
+    """
     UNCONFIRMED = "unconfirmed"
-    """Something had to be ended, and could not be seen to be gone within the bounds."""
+    """anyspawn tried to kill something, and could not see in time that it is gone."""
 
 
 @frozen(kw_only=True)
@@ -270,24 +271,25 @@ class EgressCounts:
 
 @frozen(kw_only=True)
 class Completed:
-    """How a call came out.
+    """The outcome of a call.
 
     Args:
-        argv: The command that was asked for.
-        runner_argv: What ran locally for it. It holds no variable's value and nothing of stdin.
-        returncode: The program's status; ``-N`` for signal N where the sandbox can tell. ``None``:
-            it never ran, or its status is unknown.
-        stdout: What was read of the program's standard output, also where the call failed.
+        argv: The command, as the caller gave it.
+        runner_argv: The argv that ran on this host. It holds no variable's value and nothing of
+            stdin.
+        returncode: The program's exit status; ``-N`` for signal N if the sandbox can tell.
+            ``None``: the program never ran, or its status is unknown.
+        stdout: The program's standard output, as far as it was read, also if the call failed.
         stderr: The same for standard error.
-        stdout_total: Bytes read from standard output; more than ``len(stdout)`` where output was
+        stdout_total: Bytes read from standard output; more than ``len(stdout)`` if output was
             truncated.
         stderr_total: The same for standard error.
-        overflow: Which part of a stream was kept, as the command had it.
+        overflow: The command's ``overflow``: which part of a stream was kept.
         output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
-        duration: Seconds that the call took, waiting for a place included.
-        waited: Seconds of that which it waited for a place (``max_concurrent``).
+        duration: Seconds that the call took, including the wait for a place.
+        waited: Seconds that the call waited for a place (``max_concurrent``).
         error: What went wrong, or ``None``.
-        cleanup: What became of the work.
+        cleanup: The result of the clean-up.
         egress: The connections that the program asked for, where the network is an `Egress`.
     """
 
@@ -317,15 +319,14 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """The program's standard output as text; what is not UTF-8 becomes U+FFFD. Where
-        ``overflow`` left bytes out, a line such as ``[... 2048 bytes left out ...]`` stands in
-        their place.
+        """The program's standard output as text; invalid UTF-8 becomes U+FFFD. If ``overflow`` left
+        bytes out, a line such as ``[... 2048 bytes left out ...]`` replaces them.
         """
         return _marked(self.stdout, self.stdout_total, self.overflow)
 
     @property
     def stderr_text(self) -> str:
-        """The program's standard error as text, as ``text`` is."""
+        """The program's standard error as text, like ``text``."""
         return _marked(self.stderr, self.stderr_total, self.overflow)
 
     def check(self) -> Completed:
@@ -336,7 +337,7 @@ class Completed:
 
 
 def _marked(kept: bytes, total: int, overflow: Overflow) -> str:
-    """Return output as text, with a mark where bytes were left out on the command's wish."""
+    """Return output as text, with a mark where ``overflow`` left bytes out."""
     left_out = total - len(kept)
     if overflow == "error" or left_out <= 0:
         return kept.decode(errors="replace")
@@ -351,13 +352,13 @@ class FdArg:
     """An argument that is the number of an open file descriptor, known only when the runner starts.
 
     Args:
-        index: Where in ``Launch.argv`` the number goes; what stands there before is a placeholder.
-        data: What the runner reads from the descriptor: the place for values that no argv may show.
-            ``None``: the runner writes to it, and ``Launch.explain`` is given what it wrote.
-        prefix: What goes before the number. Default: nothing.
-        fd: A descriptor that is open already and stays its owner's, instead of a new one.
-        gate: The runner waits for what it reads from it: it is written when the process that leads
-            the work is held to ``Launch.limits``.
+        index: The position in ``Launch.argv`` of the number; the item there is a placeholder.
+        data: What the runner reads from the descriptor: the place for values that must not stand in
+            an argv. ``None``: the runner writes to it, and ``Launch.explain`` gets these bytes.
+        prefix: Text before the number. Default: empty.
+        fd: A descriptor that is already open, instead of a new one; its owner closes it.
+        gate: The runner waits for ``data``, which anyspawn writes when ``Launch.limits`` hold for
+            the process that leads the work.
     """
 
     index: int
@@ -368,13 +369,13 @@ class FdArg:
 
 
 class Fill(str):
-    """An argument of which a part is known only when the process starts: the ``?`` in it.
+    """An argument with a part, the ``?``, that is known only when the process starts.
 
-    It is recognised by its type, so that a user's own argument of the same text stays as it is.
+    anyspawn recognises it by its type: a user's argument with the same text stays unchanged.
 
     Args:
         text: The argument.
-        what: What goes in place of the ``?``.
+        what: The name of the value that replaces the ``?``.
     """
 
     __slots__ = ("what",)
@@ -398,15 +399,15 @@ def _fill(argv: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Task:
-    """What a supervisor at the other end of a local process is told of its command.
+    """The message that tells a supervisor, at the other end of a local process, its command.
 
     Args:
         env: The command's variables.
         cwd: Where it starts. Default: where the supervisor does.
         stdin: What it reads.
         before: What the supervisor's shell reads before all of that.
-        explain: Reads what the supervisor said of the command: returns the error that it stands
-            for, or ``None`` where the program itself had its say.
+        explain: Reads the supervisor's report, and returns the error that it means, or ``None`` if
+            the program ran and the status is its own.
         stays: The supervisor may serve other commands as well, one after the other.
     """
 
@@ -425,52 +426,52 @@ class Launch:
     Args:
         argv: The local program and its arguments.
         env: Variables for the local process.
-        inherit_env: Merge ``env`` over the host's variables (default), or let ``env`` be all there
-            is.
+        inherit_env: Merge ``env`` over the host's variables (default), or pass ``env`` alone.
         cwd: The local working directory. Default: the caller's.
-        user: Whose the local process is, and which group's, by number, without other groups; only
-            root's can be another's. Default: the caller's.
+        user: The numbers of the local process's user and group; it has no other groups. Only root
+            can choose. Default: the caller's.
         stdin: What the local process reads; ``None`` shares the caller's standard input.
-        task: There is a supervisor at the other end, which is told this instead of ``stdin``. Its
-            words are taken out of the output, and its stdin stays open until the work is over or
-            is to be ended, which its end means.
+        task: For a supervisor at the other end, which reads this instead of ``stdin``. anyspawn
+            takes its reports out of the output, and keeps its stdin open until the work is over;
+            closing it earlier tells the supervisor to kill the work.
         fd_args: Arguments that are file descriptors.
-        mark: Put ``ANYSPAWN_ID`` among the variables (default), by which descendants that left the
-            process group are found and killed.
-        dies_with_parent: The local process asks the kernel to be killed with the thread that
-            starts it.
-        runner: The name of the tool in between, where the local program is not the command itself:
-            a failure to start it is then a `TransportError`, and says ``install``.
-        install: What to do where the runner is missing.
-        leader: Reads, from what the runner wrote to its status descriptor so far, the number of its
-            child that leads the work: SIGTERM goes to that one's group, and the call waits for it
-            to exit too.
-        limits: What the process that leads the work is held to, with all that it starts. Where that
-            is the local process itself, what it does in its first moments is not bounded.
-        explain: Reads the runner's own failures: given the outcome and what the runner wrote to its
-            status descriptor, returns the error that it stands for, or ``None`` where the program
-            itself had its say.
-        examine: Asks others what an outcome means: returns it with the right error, or ``None``
-            where the command was not begun, and another attempt may succeed.
-        remote: The work is not a descendant of the local process, and does not end with it. Where
-            there is no ``task``, the argv sees to ``Command.merge_stderr`` then; elsewhere that is
-            done.
-        stop: A local argv that sends the remote work SIGTERM; it ends in TERM, in whose place
-            another signal's name may stand.
-        running: A local argv that prints something as soon as the remote work runs. Asked where a
-            live process is opened.
-        end: A local argv that ends the remote work, whether it is there or not. It succeeds, and
-            prints something, where it was there: otherwise what a killed client had asked for may
-            come yet, and clean-up cannot be confirmed.
-        gone: A local argv that lists what is left of the remote work: none, when it prints nothing
-            and succeeds.
-        gone_words: What ``gone`` says on stderr, one of them, when it fails because the place of
-            the work is gone itself.
-        changes: A local argv that prints, until it is ended, a line of JSON for each start of a
-            command in a container and for each change of one, as ``docker events`` does: a resident
-            serves another command only where none is told of its container.
-        guard: A local argv that runs beside, and whose stdin ends when this process vanishes; it
-            ends the work then.
+        mark: Set the variable ``ANYSPAWN_ID`` (default), by which anyspawn finds and kills
+            descendants that left the process group.
+        dies_with_parent: The local process asks the kernel to be killed with the thread that starts
+            it.
+        runner: The name of the runner, if the local program is not the command itself. If it cannot
+            start, the error is a `TransportError` that says ``install``.
+        install: Advice for a missing runner.
+        leader: Reads the pid of the runner's child that leads the work, from the bytes that the
+            runner wrote to its status descriptor so far. SIGTERM goes to that child's group, and
+            the call also waits for it to exit.
+        limits: Limits for the process that leads the work and everything that it starts. If that is
+            the local process itself, its first moments are not bounded.
+        explain: Recognises the runner's own failures: takes the outcome and the bytes that the
+            runner wrote to its status descriptor, and returns the error that they mean, or ``None``
+            if the outcome is the program's.
+        examine: Finds out what an outcome means, by asking a daemon for example. Returns it with
+            the right error, or ``None`` if the command did not start and another attempt can
+            succeed.
+        remote: The work is not a descendant of the local process, and does not end with it. Without
+            a ``task``, the argv must then implement ``Command.merge_stderr``; otherwise anyspawn
+            does.
+        stop: A local argv that sends SIGTERM to the remote work. Its last item ends in TERM, which
+            anyspawn replaces to send another signal.
+        running: A local argv that prints something as soon as the remote work runs. Used for live
+            processes only.
+        end: A local argv that kills the remote work if there is any. It succeeds and prints
+            something if there was. Otherwise the work that a killed client asked for can still
+            start, and the clean-up cannot be confirmed.
+        gone: A local argv that lists what is left of the remote work. Nothing is left if it prints
+            nothing and succeeds.
+        gone_words: Texts, one of which ``gone`` writes to stderr if it fails because the container
+            or pod itself is gone.
+        changes: A local argv that prints, until it is killed, a line of JSON for each start of a
+            command in a container and for each change of a container, like ``docker events``. A
+            resident serves another command only if no line names its container.
+        guard: A local argv that runs beside the work. Its stdin ends when this process is gone; it
+            then kills the work.
     """
 
     argv: tuple[str, ...] = field(converter=_to_argv)
@@ -499,7 +500,7 @@ class Launch:
     guard: tuple[str, ...] = ()
 
     def filled(self, **values: str) -> Launch:
-        """Return the launch with values in place of what each `Fill` stands for."""
+        """Return the launch with each `Fill` replaced by its value."""
         return evolve(
             self,
             argv=_fill(self.argv, values),
@@ -513,19 +514,19 @@ class Launch:
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Where commands run. `ArgvSandbox` is the easy way to write one.
+    """Where commands run. To write one, subclass `ArgvSandbox`.
 
-    What it cannot do for a command, such as have it be another user's, it refuses by a
-    `ConfigError`.
+    It raises a `ConfigError` for a command that asks for something that it cannot do, such as run
+    as another user.
 
     A sandbox may also have ``async def aclose(self) -> None``.
     """
 
     @property
     def name(self) -> str:
-        """What the sandbox is called in messages and configuration."""
+        """The sandbox's name in messages and configuration."""
 
     async def spawn(self, command: Command) -> Completed:
-        """Run ``command`` to its end. Failures stand in ``Completed.error``; only cancellation and
+        """Run ``command`` to its end. Failures are in ``Completed.error``; only cancellation and
         bad arguments raise.
         """

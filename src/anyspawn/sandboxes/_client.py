@@ -1,4 +1,4 @@
-"""What the docker client is: docker or podman, and with a configuration that hands no proxies to
+"""The docker client: whether it is podman, and how to keep its configured proxies out of
 containers.
 """
 
@@ -25,16 +25,16 @@ __all__ = ["is_podman", "without_proxies"]
 
 _ASK_TIMEOUT = 5.0
 _KEPT = ("currentContext", "HttpHeaders")
-"""What of a configuration matters to a client that makes a container and pulls nothing."""
+"""The settings that matter to a client that makes a container and does not pull."""
 
 
 async def is_podman(docker_path: str, known: list[bool], timeout: float = _ASK_TIMEOUT) -> bool:
-    """Whether a client is podman, by its name or, as it may be called docker, by what it says.
+    """Whether a client is podman, by its name or, since it may be called docker, by its version.
 
     Args:
         docker_path: The client.
-        known: What it has said before; it is asked once.
-        timeout: Seconds that it has for its answer.
+        known: Its earlier answer; it is asked once.
+        timeout: Seconds to wait for its answer.
     """
     if named_podman(docker_path):
         return True
@@ -47,11 +47,10 @@ async def is_podman(docker_path: str, known: list[bool], timeout: float = _ASK_T
 
 
 def without_proxies(launch: Launch, *, podman: bool) -> Launch:
-    """Return a launch that makes a container which gets no proxy but those of the command's
-    variables: docker's are in its configuration, podman's in the variables of this process.
+    """Return a launch whose container gets only the proxies of the command's variables.
 
     Raises:
-        TransportError: There is no place for another configuration.
+        TransportError: Another configuration cannot be written.
     """
     if podman:
         argv = (*launch.argv[:2], "--http-proxy=false", *launch.argv[2:])
@@ -62,7 +61,7 @@ def without_proxies(launch: Launch, *, podman: bool) -> Launch:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError):
-        return launch  # docker will say what is wrong with it
+        return launch  # docker reports what is wrong with it
     if not isinstance(config, dict) or not config.get("proxies"):
         return launch
     other = _other_configuration(os.path.abspath(folder), config)
@@ -72,7 +71,7 @@ def without_proxies(launch: Launch, *, podman: bool) -> Launch:
 def _other_configuration(folder: str, config: Mapping[str, Any]) -> str:
     """Return a folder with the contexts and certificates of a configuration, and no proxies.
 
-    Its name says what is in it, so that it is made once.
+    Its name is a hash of its contents, so that it is made once.
     """
     text = json.dumps({name: config[name] for name in _KEPT if name in config})
     name = hashlib.blake2b(f"{folder}\n{text}".encode(), digest_size=12).hexdigest()

@@ -1,4 +1,4 @@
-"""What both docker sandboxes know: what the client's own failures mean."""
+"""Shared by both docker sandboxes: the meaning of the client's own failures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = [
 INSTALL = "install the docker CLI (https://docs.docker.com/engine/install/), or set docker_path"
 
 CANNOT_BEGIN = ("Failed to initialize: ", "unable to resolve docker endpoint")
-"""How the client says that it cannot even begin, with status 1."""
+"""Messages of a client that cannot even start, with status 1."""
 
 _ASK_TIMEOUT = 5.0
 _IMAGE = "pull the image first, or set pull to 'missing'"
 _DAEMON = "start the daemon, or set DOCKER_HOST"
 _CLIENT = "correct DOCKER_CONTEXT, DOCKER_HOST and the certificates"
 _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
-    # what docker, podman and their daemons say, before anything runs; what broke; what to do
+    # messages of docker, podman and their daemons, before anything runs; what broke; what to do
     ("No such image", "image", _IMAGE),
     ("image not known", "image", _IMAGE),
     ("Unable to find image", "image", _IMAGE),
@@ -67,16 +67,16 @@ _RUNTIME = re.compile(r'(?:process|failed): exec: \\?"|executable file .* not fo
 
 
 def refused_by_init(program: str, code: int, said: str) -> int | None:
-    """Return the status of a shell for a program that could not be executed, as the container's
-    init, or its runtime, says in the program's place.
+    """Return the status that a shell would give for a program that could not be executed, if the
+    container's init or its runtime says so.
 
     Args:
         program: The program.
         code: The container's status.
-        said: All that the container wrote.
+        said: Everything that the container wrote.
 
     Returns:
-        126 or 127; ``None``: nothing says so.
+        126 or 127; ``None`` if nothing says so.
     """
     found = _INIT.fullmatch(said)
     if found is None or (found["program"] or found["other"]) != program:
@@ -87,14 +87,14 @@ def refused_by_init(program: str, code: int, said: str) -> int | None:
 
 
 def no_user(said: str) -> NotStartedError | None:
-    """Return the error of a user or a group that the container does not have, if docker says so."""
+    """Return the error for a user or group that the container does not have, if docker says so."""
     found = re.search("unable to find (?:user|group) .*", said)
     return NotStartedError(f"{found[0].strip()}; correct user", kind="user") if found else None
 
 
 def refused_by_runtime(said: str) -> int | None:
-    """Return the status of a shell for a program that could not be executed, as docker says where
-    it could not start the container.
+    """Return the status that a shell would give for a program that could not be executed, if docker
+    says that it could not start the container for that reason.
     """
     if not _RUNTIME.search(said):
         return None
@@ -103,8 +103,8 @@ def refused_by_runtime(said: str) -> int | None:
 
 
 async def _daemons_clock(docker_path: str) -> str | None:
-    """Return what the daemon's clock says, by which it keeps its events; ``None`` where it cannot
-    be asked.
+    """Return the time on the daemon's clock, which its events use; ``None`` if it does not
+    answer.
     """
     done = await beside([docker_path, "info", "--format", "{{.SystemTime}}"], timeout=_ASK_TIMEOUT)
     return None if done.error is not None else done.text.strip() or None
@@ -113,16 +113,16 @@ async def _daemons_clock(docker_path: str) -> str | None:
 async def events(
     docker_path: str, *filters: str, form: str, seconds: Callable[[], float] | None = None
 ) -> list[str] | None:
-    """Return what docker's daemon remembers, a line for each event.
+    """Return the events that docker's daemon still keeps, a line for each.
 
     Args:
         docker_path: The client.
-        filters: What is asked for.
+        filters: Which events to ask for.
         form: The template of a line.
-        seconds: How far back to look. Default: all that there is.
+        seconds: How far back to look. Default: all events.
 
     Returns:
-        The lines; ``None`` where the daemon cannot be asked.
+        The lines; ``None`` if the daemon does not answer.
     """
     now = await _daemons_clock(docker_path)
     if now is None:
@@ -138,23 +138,23 @@ async def events(
 
 
 async def beside(argv: list[str], **options: Any) -> Completed:
-    """Run a command of the sandbox's own."""
+    """Run one of the sandbox's own commands, such as ``docker version``."""
     from anyspawn._call import spawn
 
     return await spawn(argv, **options)
 
 
 _UNDER_WAY = re.compile(r"/(?:wait|start|attach|resize)\b|/exec/[0-9a-f]+/")
-"""Requests of the client's that come when a program runs, or is just about to."""
+"""Requests that the client sends when a program runs or is about to."""
 
 
 def failure(text: str, code: int | None, *, started: bool | None) -> TransportError:
-    """Return the client's failure, as the end of its stderr tells it.
+    """Return the client's failure, read from the end of its stderr.
 
     Args:
         text: What the client wrote to stderr.
         code: Its status.
-        started: Whether the program ran, where the text does not say.
+        started: Whether the program ran, if the text does not say.
     """
     said = last_words(text)
     for words, kind, advice in _SAYINGS:

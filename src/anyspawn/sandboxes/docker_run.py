@@ -310,7 +310,7 @@ class DockerRun(ResidentSandbox):
         """Return the outcome with the right error, or ``None`` if the image was pulled."""
         completed = self._without_warnings(command, completed)
         error = completed.error
-        if isinstance(error, NotStartedError):  # what is on stderr the container's own init said
+        if isinstance(error, NotStartedError):  # stderr holds the message of the container's init
             return attrs.evolve(completed, stderr=b"", stderr_total=0)
         code = completed.returncode
         doubtful = isinstance(error, ExitError) and (
@@ -330,8 +330,8 @@ class DockerRun(ResidentSandbox):
         return None if failed is None else attrs.evolve(completed, error=failed)
 
     def _without_warnings(self, command: Command, completed: Completed) -> Completed:
-        """Return an outcome without docker's own warnings, which come before all else on stderr;
-        the log has them.
+        """Return the outcome without docker's own warnings, which come first on stderr; log
+        them.
         """
         found = _WARNINGS.match(completed.stderr)
         if found is None:
@@ -351,17 +351,17 @@ class DockerRun(ResidentSandbox):
     async def _examine(
         self, completed: Completed, command: Command, code: int
     ) -> SpawnError | None:
-        """Return what a status means, as the daemon's record of the container tells it."""
+        """Return the error that a status means, by the daemon's events about the container."""
         program = command.argv[0]
         stderr = completed.stderr.decode(errors="replace")
         record = await self._events(command)
         for _ in range(_LATE_LOOKS):
             if record is None or code != _KILLED or "oom" in _actions(record):
                 break
-            await anyio.sleep(0.1)  # the kernel's word may come after the container's end
+            await anyio.sleep(0.1)  # the event about memory can follow that of the exit
             record = await self._events(command)
         if record is None:
-            # A client that cannot even begin says so of whatever it is asked.
+            # A client that cannot even start fails at any request.
             never = stderr.startswith(CANNOT_BEGIN) and not completed.stdout
             return failure(stderr, code, started=False if never else None)
         actions = _actions(record)
@@ -378,8 +378,8 @@ class DockerRun(ResidentSandbox):
                     f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
                 )
             return ExitError(f"{program!r} exited with status {code}")
-        # The daemon remembers but its last events: that there is no start proves nothing, unless
-        # docker says why.
+        # The daemon keeps only its last events: a missing start proves nothing unless docker says
+        # why.
         own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
         if completed.stdout or not (own or "create" in actions):
             return TransportError(
@@ -398,10 +398,8 @@ class DockerRun(ResidentSandbox):
         return no_user(stderr) or failure(stderr, code, started=False)
 
     async def _events(self, command: Command) -> list[str] | None:
-        """Return what happened to the command's container, or ``None`` where that cannot be
-        known.
-        """
-        label = f"label=io.anyspawn.id={command.id}"  # a name would stand for all that begin so
+        """Return the events of the command's container, or ``None`` if docker does not tell."""
+        label = f"label=io.anyspawn.id={command.id}"  # a filter by name matches every name with that prefix
         docker = self.docker_path
         if not await is_podman(docker, self._podman):
             form = '{{.Action}} {{index .Actor.Attributes "exitCode"}}'
@@ -416,7 +414,7 @@ class DockerRun(ResidentSandbox):
         return [line.strip().replace("died ", "die ") for line in done.text.splitlines()]
 
     async def _pull_image(self) -> SpawnError | None:
-        """Pull the image; return why that failed, if it did."""
+        """Pull the image; return the error if that failed."""
         import logging
 
         log = logging.getLogger("anyspawn.docker")
@@ -457,6 +455,6 @@ def _explain(completed: Completed, _: bytes) -> SpawnError | None:
     if code and not completed.stdout and (as_shell := refused_by_init(program, code, said)):
         return not_started(program, as_shell)
     if code == _RUNNER_FAILED and any(words in said for words in _UNREACHABLE):
-        # the daemon's record is asked whether it was the program that said so
+        # the daemon's events decide whether the program wrote it
         return failure(said, code, started=None)
     return None
