@@ -1,4 +1,6 @@
-"""What both Kubernetes sandboxes know: what kubectl's failures mean, and what state a pod is in."""
+"""Shared by both Kubernetes sandboxes: the meaning of kubectl's failures, and the state of a
+pod.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ __all__ = [
 INSTALL = "install kubectl (https://kubernetes.io/docs/tasks/tools/), or set kubectl_path"
 
 GONE = ("(NotFound)", "container not found", "in a completed pod")
-"""What kubectl says where the pod, or the container in it, has ended, and all that ran in it."""
+"""Messages of kubectl about a pod or container that has exited, with everything in it."""
 
 _Failure = tuple[str, TransportKind, str]
 _NODE: _Failure = (
@@ -32,8 +34,8 @@ _NODE: _Failure = (
     "the pod's node does not answer: see kubectl get nodes",
 )
 _CLUSTER: tuple[_Failure, ...] = (
-    # what kubectl says where no pod is to blame; the kind of that; what to do. None of it is said
-    # once a program runs.
+    # messages of kubectl that do not blame a pod; their kind; advice. None appears once a program
+    # runs.
     (
         "Please enter Username",
         "runner",
@@ -105,7 +107,7 @@ _CLUSTER: tuple[_Failure, ...] = (
     ("is not valid for pod", "target", "correct container"),
 )
 _POD: tuple[_Failure, ...] = (
-    # the same where it is this pod, and another might do
+    # the same, for failures of this pod; another pod can succeed
     ("(NotFound)", "target", "correct pod and namespace, or wait until there is one"),
     ("in a completed pod", "target", "start a new pod"),
     (
@@ -133,12 +135,12 @@ _SAID = 500
 
 
 def failure(text: str, code: int | None, *, started: bool | None) -> TransportError:
-    """Return kubectl's failure, as its own words tell it.
+    """Return kubectl's failure, read from its stderr.
 
     Args:
-        text: What it wrote.
+        text: What kubectl wrote to stderr.
         code: Its status.
-        started: Whether the program ran, where the text does not say.
+        started: Whether the program ran, if the text does not say.
     """
     said = last_words(text)
     for words, kind, advice in (_NODE, *_CLUSTER, *_POD):
@@ -150,16 +152,15 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
 
 
 def about_the_pod(text: str) -> bool:
-    """Whether a failure is this pod's own matter, so that another pod may do."""
+    """Whether a failure is this pod's alone, so that another pod can succeed."""
     said = last_words(text)
     return _NODE[0] in said or not any(words in said for words, *_ in _CLUSTER)
 
 
 def is_all_there_is(text: str) -> bool:
-    """Whether a text is one complaint of kubectl's, and nothing else, so that no program can have
-    written any of it.
+    """Whether a text is exactly one message of kubectl, so that no program wrote any part of it.
 
-    A second complaint in the line may stand behind what a program wrote without a line break.
+    A second message in the line can follow a program's output without a line break.
     """
     lines = [line for line in _lines(text) if not line.startswith("See 'kubectl")]
     return (
@@ -168,7 +169,7 @@ def is_all_there_is(text: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines that say something; what kubectl logs is not among them."""
+    """Return the lines that are not empty, without kubectl's log lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return [line for line in lines if not (line.startswith(_LOGGED) and line[1:5].isdigit())]
 
@@ -185,13 +186,13 @@ def last_words(text: str) -> str:
 
 @frozen
 class PodState:
-    """What a pod is doing.
+    """The state of a pod.
 
     Args:
-        running: The container runs, and nothing has been asked of it yet that would end it.
-        hopeless: It will not run any more, or not without somebody's help.
+        running: The container runs, and the pod is not being deleted.
+        hopeless: It will not run again, or not without somebody's help.
         text: The state in words.
-        kind: What is to blame where it does not run.
+        kind: What is to blame if it does not run.
     """
 
     running: bool
@@ -214,7 +215,7 @@ _STUCK = {
 
 
 def pod_state(pod: Mapping[str, Any], container: str | None) -> PodState:
-    """Return what a pod is doing, from the API's description of it.
+    """Return the state of a pod, from the API's description of it.
 
     Args:
         pod: The description.

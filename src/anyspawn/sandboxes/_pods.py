@@ -1,6 +1,4 @@
-"""`Pods`: the pods that a selector or a workload stands for, and who of them takes the next
-call.
-"""
+"""`Pods`: the pods of a selector or a workload, and which of them takes the next call."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ from anyspawn.exceptions import SpawnError, SpawnTimeoutError, TransportError
 __all__ = ["Pod", "Pods"]
 
 _AGE = 2.0
-"""Seconds after which the list of pods is asked for again, by the next call."""
+"""Seconds after which the next call asks for the list of pods again."""
 _OLDEST = 30.0
-"""Seconds that a list still serves where a newer one cannot be had."""
+"""Seconds for which a list still serves if the next one fails."""
 _PATIENCE = 2.0
-"""Seconds that a new list may take while the last one still serves."""
+"""Seconds that a new list can take while the last one still serves."""
 _FORGET = 1.0
-"""Seconds for which the failure of a list is the answer for those who waited for it too."""
+"""Seconds for which the failure of a list also answers the other calls that waited for it."""
 _LEAST = 0.1
 _COLUMNS = (
     "{range .items[*]}{.metadata.name}{'\\t'}{.metadata.uid}{'\\t'}{.metadata.deletionTimestamp}{'\\t'}{.status.phase}{'\\t'}"
@@ -39,10 +37,10 @@ class Pod:
 
     Args:
         name: Its name.
-        ready: Whether it is Ready by the last list, and was not lost since.
+        ready: Whether it was Ready in the last list, and has not been lost since.
         in_flight: How many calls it has now.
-        used: When it was given a call last: a count, not a time.
-        without_sh: Whether it was seen to have no sh.
+        used: When it last got a call: a count, not a time.
+        without_sh: Whether it is known to have no sh.
     """
 
     name: str
@@ -58,9 +56,9 @@ class Pods:
 
     Args:
         ask: Runs a kubectl command.
-        workload: ``KIND/NAME``, whose selector is looked up.
-        selector: A label selector, if there is no workload.
-        per_pod: How many calls a pod has at most. ``None``: no limit.
+        workload: ``KIND/NAME``; its selector is looked up.
+        selector: A label selector, without a workload.
+        per_pod: How many calls a pod takes at once. ``None``: no limit.
     """
 
     _ask: Callable[..., Awaitable[Completed]]
@@ -79,10 +77,10 @@ class Pods:
     _count: Iterator[int] = field(init=False, factory=lambda: itertools.count(1))
 
     async def pick(self, *, deadline: float) -> Pod | SpawnError:
-        """Return the pod that has the fewest calls, now with one more, or why there is none.
+        """Count a call on the pod with the fewest calls and return that pod, or return the error.
 
         Args:
-            deadline: Until when to wait for a pod that may have another call.
+            deadline: Until when to wait for a pod that can take another call.
         """
         with anyio.CancelScope(deadline=deadline):
             problem = await self._bring_up_to_date(deadline)
@@ -118,19 +116,19 @@ class Pods:
                 return problem
 
     def release(self, pod: Pod) -> None:
-        """Take back a call that a pod was given."""
+        """Count a call of a pod as over."""
         pod.in_flight -= 1
         self._freed.set()
         self._freed = anyio.Event()
 
     def lose(self, pod: Pod) -> None:
-        """Leave a pod out that did not take its call, until a new list has it."""
+        """Leave out a pod that did not take its call, until a new list has it."""
         pod.ready = False
         self._wanted = True
 
     async def _bring_up_to_date(self, deadline: float) -> SpawnError | None:
-        """Ask for a new list where the last one is too old; one call asks, and the others go on
-        with what is there.
+        """Ask for a new list if the last one is too old. One call asks; the others use the last
+        one.
         """
         if not self._is_old():
             return None
@@ -158,7 +156,7 @@ class Pods:
     async def _list(self, seconds: float) -> SpawnError | None:
         asked = anyio.current_time()
         selector = self._selector
-        if selector is None:  # looked up each time: a service's may change
+        if selector is None:  # looked up each time: a service's selector can change
             described = await self._ask(
                 "get", str(self._workload), "-o", "json", seconds=max(seconds, _LEAST)
             )
@@ -187,7 +185,7 @@ class Pods:
 
 
 def _never_started(error: SpawnError) -> SpawnError:
-    """Return why pods could not be asked for as the outcome of a call that was not begun."""
+    """Return the error of a failed list of pods, as that of a call that did not start."""
     if isinstance(error, SpawnTimeoutError):
         return SpawnTimeoutError(
             "the API server did not say in time which pods there are; see kubectl get pods"
@@ -196,9 +194,7 @@ def _never_started(error: SpawnError) -> SpawnError:
 
 
 def _selector_of(workload: Mapping[str, Any]) -> str:
-    """Return the label selector of a deployment, a stateful set, a service and the like, as kubectl
-    takes it.
-    """
+    """Return the label selector of a deployment, stateful set or service, as kubectl takes it."""
     selector = workload.get("spec", {}).get("selector") or {}
     if workload["kind"] in {"Service", "ReplicationController"}:
         selector = {"matchLabels": selector}

@@ -1,4 +1,4 @@
-"""Users of this host, by name or number: whose process a command is to be."""
+"""Users of this host, by name or number, for commands that run as another user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def ids_of(user: str) -> tuple[int, int]:
     """Return the numbers of a user and its group: a name or a number, with or without a group.
 
     Raises:
-        NotStartedError: There is no such user or group.
+        NotStartedError: The user or group does not exist.
         ConfigError: This system cannot start a command as another user.
     """
     try:

@@ -62,7 +62,7 @@ _EVERYWHERE = {
     "token",
     "user",
 }
-"""The arguments that every kubectl command takes, in the form ``--name=value``."""
+"""Arguments that every kubectl command takes, in the form ``--name=value``."""
 
 
 def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
@@ -93,15 +93,16 @@ def _places(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class KubectlExec(SupervisedSandbox):
-    """Run commands in running pods by way of kubectl, looked after by a supervisor inside.
+    """Run commands in running pods with kubectl and a supervisor inside.
 
-    The supervisor is a few lines of POSIX sh. It takes variables and stdin from its own stdin, so
-    that neither stands in an argv, an API request or an audit log, reports start and end, so that a
-    lost connection is not taken for an end, and kills the command's whole tree when the call is
-    over or this process is gone. A program ended by signal N has the return code 128 + N.
+    The supervisor is a few lines of POSIX sh. It reads variables and stdin from its own stdin, so
+    that neither is in an argv, an API request or an audit log. It reports the start and the exit,
+    so that a lost connection does not look like an exit. It kills everything that the command
+    started when the call ends or this process dies. A program that was killed by signal N has the
+    return code 128 + N.
 
-    With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod that has the
-    fewest. A call that a pod provably did not take goes to another one; no call is ever run twice.
+    With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod with the fewest
+    calls. If a pod provably did not take a call, another pod gets it. A call never runs twice.
 
     Args:
         pod: A pod's name, or ``KIND/NAME`` as kubectl takes it: ``deployment/hooks``,
@@ -113,20 +114,22 @@ class KubectlExec(SupervisedSandbox):
             ``~/.kube/config``.
         context: A context of the kubeconfig. Default: the current one.
         extra_args: Arguments for ``kubectl exec`` after all others, such as
-            ``--request-timeout=5s``. Those that say how to reach the cluster, and as whom, are
-            given to other kubectl commands too, if they have the form ``--name=value``.
+            ``--request-timeout=5s``. Other kubectl commands also get those that say how to reach
+            the cluster and as which user, if they have the form ``--name=value``.
         kubectl_path: The client. Default: ``kubectl``.
-        resident: How many supervisors may stay in each pod and serve one command after the other,
-            each in a few milliseconds. ``auto`` (default): a sandbox that calls a pod again within
-            ``idle_timeout`` keeps as many there as had calls to serve at once, up to 8; further
-            calls have a supervisor, and a client, of their own. With a number of your own further
-            calls wait for their turn, on their own timeout. 0: none stays.
-        idle_timeout: Seconds after which a resident that serves nobody ends. Default 60.
-        shared: Who else runs programs in the pod as the same user. ``untrusted`` (default):
-            anyone. A hostile one can stop the supervisor and forge the outcome of a call; the log
-            says so once, and hooks that filter refuse the sandbox. ``trusted``: nobody who would.
-        max_concurrent_per_pod: How many commands may run at once in one pod of a selector or a
-            workload; more wait for their turn, on their own timeout. ``None``: no limit.
+        resident: How many supervisors stay in each pod and serve one command after another, each in
+            a few milliseconds. ``auto`` (default): a sandbox that calls a pod again within
+            ``idle_timeout`` keeps one there for each call that ran at once, up to 8; each call
+            beyond that starts its own supervisor and client. With a number, calls beyond it wait
+            for their turn, and their timeout counts. 0: none stays.
+        idle_timeout: Seconds after which an idle resident exits. Default 60.
+        shared: Whether you trust the other programs that run in the pod as the same user.
+            ``untrusted`` (default): a hostile one can stop the supervisor and forge the outcome of
+            a call. The log says so once, and hooks that filter refuse the sandbox. ``trusted``: you
+            trust all of them.
+        max_concurrent_per_pod: How many commands can run at once in one pod of a selector or a
+            workload. More wait for their turn, and their timeout counts. ``None`` (default): no
+            limit.
     """
 
     pod: str | None = field(default=None, kw_only=False, validator=_pod)
@@ -152,7 +155,7 @@ class KubectlExec(SupervisedSandbox):
 
     @property
     def _one_pod(self) -> str | None:
-        """The name of the pod, unless there is a choice."""
+        """The name of the pod, or ``None`` if there is a choice."""
         kind, _, name = (self.pod or "").rpartition("/")
         return name if self.pod and (not kind or kind.lower() in _KINDS) else None
 
@@ -161,8 +164,8 @@ class KubectlExec(SupervisedSandbox):
         return f"pod {self._one_pod or self.pod or self.selector}"
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``kubectl exec`` process for ``command``; with a selector its pod is a
-        placeholder. With ``resident="auto"`` it is that of a call of its own.
+        """Return the ``kubectl exec`` process for ``command``. With a selector its pod is a
+        placeholder; with ``resident="auto"`` it is the one for a call without a resident.
         """
         argv = kubectl_exec_argv(self, command)
         stays = self.resident not in (0, "auto")
@@ -189,7 +192,7 @@ class KubectlExec(SupervisedSandbox):
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Give the launch; where there is a choice of pods, in the one with the fewest calls."""
+        """Give the launch; if there is a choice of pods, in the one with the fewest calls."""
         if self._one_pod is not None:
             async with super().place(command, deadline) as launch:
                 yield launch
@@ -203,11 +206,11 @@ class KubectlExec(SupervisedSandbox):
             async with one.place(command, deadline) as launch:
                 yield attrs.evolve(launch, examine=partial(self._another, pod, launch))
         finally:
-            pod.without_sh = bool(one._without_sh)  # noqa: SLF001  it is one of us
+            pod.without_sh = bool(one._without_sh)  # noqa: SLF001  this package's own class
             pods.release(pod)
 
     async def _another(self, pod: Pod, launch: Launch, completed: Completed) -> Completed | None:
-        """Return the outcome, or ``None`` where the pod provably did not take the call."""
+        """Return the outcome, or ``None`` if the pod provably did not take the call."""
         examined = await launch.examine(completed) if launch.examine is not None else completed
         if examined is None or not _refused_by_pod(examined):
             return examined
@@ -223,7 +226,7 @@ class KubectlExec(SupervisedSandbox):
         return self._pods.get(self._ask, self.pod, self.selector, self.max_concurrent_per_pod)
 
     async def _ask(self, *args: str, seconds: float = _ASK_TIMEOUT) -> Completed:
-        """Run a kubectl command that only asks."""
+        """Run a kubectl command that changes nothing."""
         known = [
             arg
             for arg in self.extra_args
@@ -237,7 +240,7 @@ class KubectlExec(SupervisedSandbox):
         )
 
     async def judged(self, completed: Completed) -> Completed:
-        """Return an outcome whose error says what became of the pod, if it was the pod."""
+        """Return the outcome; if the pod failed, its error says how."""
         error, stderr = completed.error, completed.stderr.decode(errors="replace")
         if (
             self._one_pod is None
@@ -270,7 +273,9 @@ class KubectlExec(SupervisedSandbox):
         )
 
     async def plain_outcome(self, completed: Completed, _: float) -> Completed:
-        """Return an outcome without what kubectl, or the node, added to the program's output."""
+        """Return the outcome without the text that kubectl, or the node, added to the program's
+        output.
+        """
         if isinstance(completed.error, NotStartedError):
             return attrs.evolve(completed, stdout=b"", stdout_total=0, stderr=b"", stderr_total=0)
         stderr = _TRAILER.sub(b"", completed.stderr)
@@ -280,7 +285,7 @@ class KubectlExec(SupervisedSandbox):
 
 
 def _refused_by_pod(completed: Completed) -> bool:
-    """Whether the pod provably did not take a call, which another one may then have."""
+    """Whether the pod provably did not take a call, so that another pod can get it."""
     error = completed.error
     if not isinstance(error, TransportError) or error.started is not False:
         return False
@@ -292,8 +297,8 @@ def _explain(completed: Completed, report: Report) -> SpawnError | None:
 
 
 def _explain_plain(completed: Completed, _: bytes) -> SpawnError | None:
-    """Tell kubectl's failures from the program's by its trailer, which comes with a program's
-    status and with nothing else.
+    """Return kubectl's failure, if it is one: its last line names an exit code only for a program
+    that exited.
     """
     code, stderr = completed.returncode, completed.stderr.decode(errors="replace")
     if code == 0:

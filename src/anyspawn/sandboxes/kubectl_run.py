@@ -37,17 +37,17 @@ __all__ = ["KubectlRun", "pod_manifest"]
 _CREATE_TIMEOUT = 5.0
 _DELETE_TIMEOUT = 5.0
 _LATE = 1.0
-"""Seconds that a pod's creation may go on after the deadline, rather than be left in doubt."""
+"""Seconds that a pod's creation can go on after the deadline, so that its result is known."""
 _LOOKS, _PAUSE = 3, 0.3
 _LONGEST = 2**31 - 1
 _SPARE = 15.0
-"""Seconds that a pod has beyond its command's own time, before the kubelet ends it."""
+"""Seconds that a pod lives beyond its command's timeout before the kubelet kills it."""
 _REFUSED = re.compile(
     r"\((Invalid|BadRequest|AlreadyExists|Forbidden|NotFound|Unauthorized|TooManyRequests)\)| is invalid: |error validating|"
     r"was refused|connection refused|no such host|context .* does not exist|context was not found|unknown (shorthand )?flag|Please enter |"
     r"no configuration has been provided|no such file or directory|getting credentials|error loading config"
 )
-"""What kubectl says where the API server did not do what it was asked, for sure."""
+"""Messages of kubectl after which the API server certainly did not do what it was asked."""
 _IDLE = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done']
 
 GUARD = """
@@ -59,8 +59,8 @@ while [ "$n" -lt 20 ]; do
   sleep 1
 done
 """
-"""A script that deletes a pod, which may still have to be made, when its stdin ends; its arguments
-are how to delete it.
+"""A script that deletes a pod when its stdin ends, also one that is still being made; its arguments
+are the command that deletes it.
 """
 
 
@@ -107,8 +107,8 @@ _OURS = {
 
 
 def _own_fields(value: Mapping[str, Any]) -> None:
-    """Refuse overrides that would take the pod, or the container that runs the command, out of our
-    hands.
+    """Refuse overrides of the fields by which anyspawn finds and deletes the pod and runs the
+    command.
     """
     metadata = value.get("metadata", {})
     parts = {"": value, "metadata": metadata}
@@ -138,31 +138,30 @@ def _overrides(_: object, __: Attribute[Any], value: Any) -> None:
 
 @frozen(kw_only=True)
 class KubectlRun(ArgvSandbox):
-    """Run each command in a fresh pod by way of kubectl; the pod is deleted afterwards in any case.
+    """Run each command in a fresh pod with kubectl, and always delete the pod.
 
-    The pod is made from ``image``, which must have a sh, and idles; the command runs in it by
-    ``kubectl exec``, looked after by the same supervisor as with `KubectlExec`. Variables and stdin
-    stand in no argv, in no pod's description and in no audit log. The defaults are those of the
-    restricted Pod Security Standard. The pod carries a deadline of its own, so that it ends if this
-    process and its guard are gone. The command's timeout counts from the call, so that it includes
-    the pod's start.
+    anyspawn makes an idle pod from ``image``, which must have a sh, and runs the command in it with
+    ``kubectl exec`` and the supervisor of `KubectlExec`. Variables and stdin are not in any argv,
+    pod description or audit log. The defaults satisfy the restricted Pod Security Standard. The pod
+    has a deadline, after which the kubelet kills it even if this process and its guard are gone.
+    The command's timeout starts with the call, so it includes the pod's start.
 
     Args:
         image: The image.
         namespace: The namespace. Default: the context's.
-        service_account: The pod's service account, whose token is then mounted. Default: the
+        service_account: The pod's service account, with its token mounted. Default: the
             namespace's, without a token.
         node_selector: Labels that the node must have.
         resources: Requests and limits as in a container's description: ``{"limits": {"cpu": "1",
             "memory": "256Mi"}}``.
         limits: How much of the node a command may use: ``memory``, ``cpu`` and, as ephemeral
-            storage, ``tmp``, where ``resources`` has no such limit; the others are the node's to
-            set. Default: as ``resources`` has it.
-        user: The user inside, by number. Default 65534; ``None``: the image's, which must not be
-            root then.
+            storage, ``tmp``, each unless ``resources`` sets it. The other limits are the node's.
+            Default: ``resources`` alone.
+        user: The user inside, by number. Default 65534. ``None``: the image's, which must not be
+            root.
         image_pull_policy: ``IfNotPresent`` (default), ``Never`` or ``Always``.
-        overrides: What else the Pod is to say, or to say differently, merged over what stands
-            there; the container of the command is called ``main``, and others may stand beside it.
+        overrides: Fields to add to the Pod or to replace in it. The command's container is called
+            ``main``; you can add other containers.
         kubeconfig: A kubeconfig file. Default: kubectl's own, ``$KUBECONFIG`` or
             ``~/.kube/config``.
         context: A context of the kubeconfig. Default: the current one.
@@ -191,10 +190,10 @@ class KubectlRun(ArgvSandbox):
     kubectl_path: str = field(default="kubectl", validator=config_text)
 
     def launch(self, command: Command) -> Launch:
-        """Return the ``kubectl exec`` that runs ``command`` in its pod, once that runs.
+        """Return the ``kubectl exec`` process that runs ``command`` once its pod runs.
 
         Raises:
-            ConfigError: The command's user is a name, which no pod takes.
+            ConfigError: The command's user is a name; pods take numbers.
         """
         _whose(self, command)
         pod = pod_name(command)
@@ -218,7 +217,7 @@ class KubectlRun(ArgvSandbox):
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Make a pod, give the launch once it runs, and delete it in any case."""
+        """Make a pod, give the launch once it runs, and always delete it."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         launch, name, pod = self.launch(command), pod_name(command), _Pod()
         error: SpawnError | None = TransportError("the API server did not answer in time")
@@ -243,8 +242,7 @@ class KubectlRun(ArgvSandbox):
             return completed if pod.gone else attrs.evolve(completed, cleanup=Cleanup.UNCONFIRMED)
 
         try:
-            # Not cancelled, but seen through: a kubectl that were killed might leave a pod that is
-            # still to come.
+            # Not cancelled: a killed kubectl could leave a request that still makes a pod.
             await see_through(make, _CREATE_TIMEOUT)
             await anyio.lowlevel.checkpoint_if_cancelled()
             error = error or await self._running(command, deadline)
@@ -266,16 +264,14 @@ class KubectlRun(ArgvSandbox):
     async def _make(self, command: Command, deadline: float) -> Completed:
         seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
         manifest = pod_manifest(self, command, seconds=seconds, owner=owner())
-        checked = str(
-            bool(self.overrides)
-        ).lower()  # of what we write ourselves nothing is misspelt
+        checked = str(bool(self.overrides)).lower()  # anyspawn itself misspells nothing
         argv = kubectl_argv(self, "create", "-f", "-", f"--validate={checked}")
         within = min(_CREATE_TIMEOUT, max(0.0, deadline - anyio.current_time()) + _LATE)
         data = json.dumps(manifest).encode()
         return await self._kubectl(argv, pod_name(command), stdin=data, seconds=within, remote=True)
 
     async def _running(self, command: Command, deadline: float) -> SpawnError | None:
-        """Wait until the pod runs; return why it does not."""
+        """Wait until the pod runs; return the error if it does not."""
         pod, decoder = pod_name(command), json.JSONDecoder()
         text, state = "", None
 
@@ -311,10 +307,8 @@ class KubectlRun(ArgvSandbox):
         )
 
     async def _delete(self, launch: Launch, name: str, pod: _Pod) -> bool:
-        """Delete the pod; return whether nothing can be left of it.
-
-        A pod in which nothing of the command runs is deleted at once. One of which that is not
-        known is left to the kubelet.
+        """Delete the pod; return whether nothing of the command can be left. If nothing of it runs,
+        the pod is deleted at once; if that is not known, by the kubelet.
         """
         at_once = pod.idle or await self._ended(launch, name)
         how = ("--force", "--grace-period=0") if at_once else ("--now",)
@@ -326,7 +320,7 @@ class KubectlRun(ArgvSandbox):
         return False
 
     async def _ended(self, launch: Launch, pod: str) -> bool:
-        """End what is left of the command; return whether nothing is."""
+        """Kill what is left of the command; return whether nothing is left."""
         for _ in range(_LOOKS):
             found = await self._kubectl(launch.end, pod, seconds=_DELETE_TIMEOUT / _LOOKS)
             if found.error is None and not found.stdout.strip():
@@ -378,10 +372,10 @@ class _Pod:
     """The pod of one command.
 
     Args:
-        made: It was made for sure; else it may be about to be.
-        never_made: It was not made for sure.
-        idle: Nothing of the command runs in it for sure.
-        gone: It was deleted, and nothing can be left of it; ``None``: nobody has tried yet.
+        made: It was certainly made. Otherwise a request can still make it.
+        never_made: It was certainly not made.
+        idle: Certainly nothing of the command runs in it.
+        gone: It was deleted and is certainly gone; ``None``: not tried yet.
     """
 
     made: bool = False
@@ -391,7 +385,7 @@ class _Pod:
 
 
 class _SeenEnoughError(Exception):
-    """What was waited for has been seen."""
+    """The output has what the call waited for."""
 
 
 def _explain(completed: Completed, report: Report) -> SpawnError | None:
@@ -425,7 +419,7 @@ def _bounds(config: KubectlRun) -> dict[str, dict[str, str]]:
 
 
 def _whose(config: KubectlRun, command: Command) -> tuple[int | None, int | None]:
-    """Return the numbers of the user and the group of a pod."""
+    """Return the numbers of a pod's user and group."""
     if command.user is None:
         return config.user, config.user
     user, _, group = command.user.partition(":")
@@ -439,13 +433,13 @@ def _whose(config: KubectlRun, command: Command) -> tuple[int | None, int | None
 def pod_manifest(
     config: KubectlRun, command: Command, *, seconds: float, owner: str
 ) -> dict[str, Any]:
-    """Return the Pod that runs ``command``: pure.
+    """Return the Pod that runs ``command``. Pure.
 
     Args:
         config: The sandbox.
-        command: The command, of which the pod has nothing but the id.
-        seconds: How long the pod may live; infinite: as long as it likes.
-        owner: Who makes it.
+        command: The command; the pod gets only its id.
+        seconds: How long the pod can live; infinite: no limit.
+        owner: The process that makes it.
     """
     user, group = _whose(config, command)
     security: dict[str, Any] = {"runAsNonRoot": user != 0}
@@ -492,8 +486,8 @@ def pod_manifest(
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """Return ``base`` with ``over`` on top: mappings by key, lists of named things by name, all
-    else replaced; null removes.
+    """Return ``base`` with ``over`` merged in: mappings by key, lists of named items by name. Other
+    values are replaced; null removes.
     """
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         both = {
