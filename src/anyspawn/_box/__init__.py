@@ -1,4 +1,4 @@
-"""The box: a place that stays between calls, with files and state, and ends as a whole."""
+"""The box: a sandbox that stays between calls, with its files, and ends as a whole."""
 
 from __future__ import annotations
 

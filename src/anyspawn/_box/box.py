@@ -1,4 +1,4 @@
-"""`Box`: what a place that stays can be asked for."""
+"""`Box`: a sandbox that stays between calls."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ _TIDY = 5.0
 
 
 async def _nothing() -> None:
-    """Close what its block closes."""
+    """Do nothing: the block of `open_box` closes the box."""
 
 
 class Box:
-    """A place that stays between calls: what one writes, the next one reads. `open_box` and
-    `start_box` give it.
+    """A sandbox that stays between calls: the next call sees the files of the last one. `open_box`
+    and `start_box` make one.
 
-    Paths are inside, ``/`` or relative to ``workdir``; in a box of `Direct` they must lie in its
-    folder, and links that lead out of it are a PermissionError. Calls and file operations may be
-    made at once. Where the place itself has ended, such as a container that somebody removed, all
-    of them raise or hold a `TransportError`: what was in it is gone.
+    Paths are inside the box, absolute or relative to ``workdir``. In a box of `Direct` they must be
+    in its folder; a link that leads out of it is a PermissionError. Calls and file operations can
+    run at the same time. If the box itself is lost, for example because somebody removed its
+    container, every call fails with a `TransportError`, and the files are gone.
 
-    What goes wrong with a file is a FileNotFoundError, PermissionError, IsADirectoryError or
-    NotADirectoryError, and any other failure a `SpawnError`. Files are reached by a shell and its
-    usual tools, which have to be there; whole trees also take ``tar``.
+    File operations raise FileNotFoundError, PermissionError, IsADirectoryError or
+    NotADirectoryError, and a `SpawnError` for any other failure. They need a shell and its usual
+    tools in the box; whole trees also need ``tar``.
 
     Attributes:
-        id: What the place is called: a container's or pod's name, else a unique word.
-        workdir: Where calls start, and what relative paths are relative to: an absolute path.
+        id: The name of the container or pod, or a unique word.
+        workdir: The absolute path in which calls start, and to which relative paths are relative.
     """
 
     def __init__(self, place: Place, workdir: str) -> None:
@@ -93,22 +93,24 @@ class Box:
         leave: Literal["nothing", "detached"] = "nothing",
         check: bool = False,
     ) -> Completed:
-        """Run a program in the box to its end. What it leaves running is killed; its files stay.
+        """Run a program in the box to its end. Its files stay; anyspawn kills the processes that it
+        leaves.
 
         Args:
             cwd: A path inside, relative to ``workdir``, which is the default.
-            user: Who runs it, by name or number, in a container; with `Direct`, whose folder has to
-                let that user in, where this process is root's. Default: the sandbox's.
-            leave: ``"detached"``: what the program leaves running when it has exited by itself,
-                such as a server, stays until the box ends; ``cleanup`` is then ``LEFT``, and the
-                call does not wait for it, nor keeps what it writes from then on. A call that times
-                out, is cancelled or writes too much is killed with all that it started. Default:
-                nothing stays, and ``cleanup`` is ``CONFIRMED`` where something was killed.
+            user: Who runs it, by name or number, in a container. With `Direct` it needs root, and
+                the user must have access to the box's folder. Default: the sandbox's.
+            leave: ``"detached"``: if the program exits by itself, the processes that it leaves,
+                such as a server, run on until the box ends. ``cleanup`` is then ``LEFT``; the call
+                does not wait for them, and drops what they write later. If the call times out, is
+                cancelled or writes too much, anyspawn still kills everything that it started.
+                Default: anyspawn kills what the program leaves, and ``cleanup`` is then
+                ``CONFIRMED``.
             argv, stdin, env, timeout, wait_delay, grace: As for `anyspawn.spawn`.
             output_limit, overflow, merge_stderr, on_output, check: As for `anyspawn.spawn`.
 
         Returns:
-            The outcome. A failure stands in its ``error``, unless ``check`` is set.
+            The outcome. Unless ``check`` is set, a failure is in its ``error``.
 
         Raises:
             TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
@@ -154,7 +156,7 @@ class Box:
         merge_stderr: bool = False,
         tty: bool = False,
     ) -> AbstractAsyncContextManager[Process]:
-        """Start a program that is to stay, in the box, and talk to it.
+        """Start a long-running program in the box, and talk to it.
 
         Args and errors: as for `anyspawn.open_process`; ``cwd`` and ``user`` as for `spawn`.
         """
@@ -178,7 +180,7 @@ class Box:
         cwd: StrPath | None = None,
         user: str | None = None,
     ) -> AsyncIterator[PythonSession]:
-        """Start a Python that stays, for as long as the block, and runs code piece by piece.
+        """Start a Python interpreter that runs code piece by piece, for as long as the block.
 
         Args:
             program: The interpreter inside, Python 3.8 or later, as a name or a path.
@@ -186,9 +188,9 @@ class Box:
 
         Raises:
             TypeError, ValueError, ConfigError: An argument is wrong; nothing was started.
-            NotStartedError: There is no such Python in the box.
+            NotStartedError: The box does not have this interpreter.
             SpawnTimeoutError: It was not ready within the sandbox's ``default_timeout``.
-            TransportError: The place itself is gone.
+            TransportError: The box itself is lost.
         """
         name = os.fspath(program)
 
@@ -203,23 +205,23 @@ class Box:
             await session.aclose()
 
     async def connect(self, port: int) -> ByteStream:
-        """Connect to a TCP port on the box's own loopback interface, 127.0.0.1 or ::1, which need
+        """Connect to a TCP port on the box's loopback interface, 127.0.0.1 or ::1. The port need
         not be published.
 
-        A small relay runs in the box as long as the stream is open, and counts as a call: it takes
-        python3, perl or BusyBox's nc there. With `Direct`, which has the host's own loopback, there
-        is none.
+        A small relay runs in the box while the stream is open, and counts as a call. It needs
+        python3, perl or BusyBox's nc in the box. `Direct` has the host's loopback interface and
+        needs no relay.
 
         Args:
             port: 1 to 65535.
 
         Returns:
-            An `anyio.abc.ByteStream`: `receive`, `send`, `send_eof` and `aclose`. It is closed with
-            the box at the latest, but for one of `Direct`. Where BusyBox's nc is all there is, the
-            connection ends as soon as the other side sends no more.
+            An `anyio.abc.ByteStream`: `receive`, `send`, `send_eof` and `aclose`. The end of the
+            box closes it, except with `Direct`. With BusyBox's nc the connection closes as soon as
+            the other side stops sending.
 
         Raises:
-            TypeError, ValueError: ``port`` is not such a number; nothing was started.
+            TypeError, ValueError: ``port`` is out of range; nothing was started.
             ConnectionRefusedError: Nothing listens there.
             TimeoutError: It took longer than the sandbox's ``default_timeout``.
             NotStartedError: None of the tools is in the box.
@@ -245,12 +247,12 @@ class Box:
     async def write_file(
         self, path: StrPath, data: bytes | bytearray | memoryview | str | os.PathLike[str]
     ) -> None:
-        """Write a file, whole or not at all; its folders are made. Who reads it meanwhile has the
-        old one, or the new one.
+        """Write a file, and create its folders. The write is atomic: a reader sees the old file or
+        the new one.
 
         Args:
-            path: Where. A file that is there keeps its permissions.
-            data: Its content; text is UTF-8. A path (``os.PathLike``, not str) names a file of the
+            path: The file. An existing one keeps its permissions.
+            data: Its content; text is UTF-8. An ``os.PathLike`` (not a str) names a file of the
                 host, which is copied.
         """
         if isinstance(data, os.PathLike):
@@ -263,11 +265,11 @@ class Box:
             await self._ask(files.WRITE, path, *args, stdin=content)
 
     async def read_file(self, path: StrPath, *, limit: int = 16 * 2**20) -> bytes:
-        """Return what is in a file.
+        """Return the content of a file.
 
         Args:
-            path: Which.
-            limit: The most bytes that it may have. Default 16 MiB.
+            path: The file.
+            limit: The largest size in bytes. Default 16 MiB.
 
         Raises:
             OutputLimitError: It has more.
@@ -281,10 +283,10 @@ class Box:
         return sorted(os.fsdecode(name) for name in done.stdout.split(b"\0")[:-1])
 
     async def remove(self, path: StrPath) -> None:
-        """Remove a file, a link, or a folder with all that is in it.
+        """Remove a file, a link, or a folder with everything in it.
 
         Raises:
-            ValueError: It is ``workdir``, or holds it.
+            ValueError: It is ``workdir``, or contains it.
         """
         inside = self._path(path, what="path", follow=False)
         if posixpath.join(self.workdir, "").startswith(posixpath.join(inside, "")):
@@ -299,9 +301,9 @@ class Box:
         """Copy a file or a folder of the host into the box.
 
         Args:
-            source: What. Links in a folder are copied as links.
-            path: Where it is to be, not which folder to put it in. A folder is merged into one that
-                is there; it takes as long as it takes.
+            source: The file or folder. Links in a folder are copied as links.
+            path: The path of the copy, not of its parent folder. A folder is merged into an
+                existing one, without a time limit.
         """
         local = os.fspath(source)
         if not await anyio.Path(local).is_dir():
@@ -316,27 +318,27 @@ class Box:
         """Copy a file or a folder of the box to the host.
 
         Args:
-            path: What.
-            target: Where it is to be; its folders are made. A file there is replaced.
-            limit: The most bytes that it may take, packed. Default 1 GiB.
+            path: The file or folder.
+            target: The path of the copy; its folders are created. An existing file is replaced.
+            limit: The largest size in bytes, packed. Default 1 GiB.
 
         Raises:
-            OutputLimitError: It takes more.
-            PermissionError: Something in it would leave ``target``: a link that leads out, or a
-                device. Nothing is written then.
-            FileExistsError: ``target`` is there, and a folder is to be copied.
+            OutputLimitError: It is larger.
+            PermissionError: It contains a link that leads out of it, or a device. Nothing is
+                written.
+            FileExistsError: A folder is to be copied, and ``target`` exists.
         """
         with tempfile.TemporaryFile() as packed:
             await self._pack(packed, path, limit)
             await anyio.to_thread.run_sync(files.unpack, packed, os.fspath(target))
 
     async def save(self, path: StrPath, *, limit: int = 2**30) -> None:
-        """Write the box's ``workdir`` to a file of the host, as a tar, for ``restore`` of another
-        box. Either the whole is there, or the file is as before.
+        """Write the box's ``workdir`` to a file of the host, as a tar for ``restore`` of another
+        box. The write is atomic.
 
         Args:
             path: The file.
-            limit: The most bytes that it may have. Default 1 GiB.
+            limit: The largest size in bytes. Default 1 GiB.
 
         Raises:
             OutputLimitError: It has more.
@@ -349,8 +351,8 @@ class Box:
             os.replace(whole, path)
 
     async def aclose(self) -> None:
-        """End the box that `start_box` gave, with all that is in it. May be called again, and from
-        any task; what is in a ``with`` block ends with the block.
+        """End the box that `start_box` made, with everything in it. Any task can call it, more than
+        once. A box of a ``with`` block ends with the block.
         """
         await self._close()
 
@@ -385,7 +387,7 @@ class Box:
     async def _feed(
         self, script: str, path: StrPath, stream: IO[bytes], size: int, *args: str
     ) -> None:
-        """Run a script that reads so many bytes of a file of the host."""
+        """Run a script with ``size`` bytes of a host file as its stdin."""
         command = Command(["sh", "-c", script, "sh", *args])
         async with self._place.sandbox.open_process(command) as process:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it has ended
@@ -464,25 +466,26 @@ async def open_box(
     workdir: StrPath | None = None,
     restore: StrPath | None = None,
 ) -> AsyncIterator[Box]:
-    """Open a box: a place in a sandbox that stays, with its files, for as long as the block.
+    """Open a box: a sandbox that stays, with its files, for as long as the block.
 
-    With `Bubblewrap` that is one set of namespaces, with `DockerRun` and `KubectlRun` a container
-    or pod of its own; when the block is left, all of it is gone, as it is when this process is
-    killed. With `DockerExec` and `KubectlExec` it is in a container or pod that is there already:
-    calls end with the block, and files stay. With `Direct` it is a folder, which confines nothing.
+    With `Bubblewrap` the box is one set of namespaces, with `DockerRun` and `KubectlRun` a new
+    container or pod. anyspawn removes all of it when the block is left, also if this process is
+    killed. With `DockerExec` and `KubectlExec` the box is in an existing container or pod:
+    processes end with the block, and files stay. With `Direct` it is a folder, which confines
+    nothing.
 
     Args:
-        sandbox: Where: a sandbox, or the name of a mode. Its limits are those of the whole box,
-            where they are not a process's. Default: `Direct`.
-        workdir: Where calls start, inside; it is made if it is not there. With `Direct` a folder of
-            the host, which stays; left out, a temporary one, which is removed. Default: the
-            sandbox's own.
-        restore: A file that `Box.save` wrote; its content is put in ``workdir`` first.
+        sandbox: Where: a sandbox, or the name of a mode. Its limits apply to the whole box, except
+            those for one process. Default: `Direct`.
+        workdir: The folder inside in which calls start; it is created if it is missing. With
+            `Direct`, a folder of the host, which stays; left out, a temporary one, which is
+            removed. Default: the sandbox's.
+        restore: A file that `Box.save` wrote; anyspawn unpacks it into ``workdir`` first.
 
     Raises:
         TypeError, ValueError, ConfigError: An argument is wrong, or the sandbox cannot hold a box;
             nothing was started.
-        SpawnError: It could not be made; nothing is left of it.
+        SpawnError: The box could not be made; nothing is left of it.
         OSError: ``restore`` cannot be read, or ``workdir`` cannot be made.
     """
     given = None
@@ -516,8 +519,7 @@ async def start_box(
     workdir: StrPath | None = None,
     restore: StrPath | None = None,
 ) -> Box:
-    """Open a box as `open_box` does, where no block can hold it: until ``await box.aclose()``,
-    which any task of the same event loop may call, or until the event loop ends.
+    """Open a box like `open_box`, where no block can hold it.
 
     Args, errors: as for `open_box`.
     """

@@ -1,10 +1,10 @@
 """A stream to a port inside a box: a small relay runs there, and talks to the port.
 
-It is a program of the box like any other, so that it ends as they do, and no port is published. A
-shell picks the first of the tools that are there. The ones in Python and Perl write frames, four
-bytes of length and the data: an empty frame says that a connection was made (the first) or that
-the other side will send no more, which with a supervisor the end of stdout would only say later.
-BusyBox's nc writes data as it is, after a first byte that says so.
+The relay is a program of the box like any other, so it ends as they do, and no port is published. A
+shell picks the first tool that it finds. The relays in Python and Perl write frames, four bytes of
+length and the data. The first frame is empty and means that the connection is made. A later empty
+frame means that the other side stopped sending; with a supervisor, the end of stdout would come too
+late. BusyBox's nc writes plain data, after a first byte that announces it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Relayed", "connect_here", "relay"]
 
 _REFUSED, _NO_TOOL = 61, 69
 _RAW = b"\xff"
-"""Before data as it is; a frame of the relays begins with a 0, as none is so long."""
+"""The byte before plain data. A frame begins with a 0 byte, because no frame is that long."""
 
 _PYTHON = """
 import os, socket, sys, threading
@@ -93,7 +93,7 @@ defined $n or exit 1;
 frame("");
 waitpid($child, 0);
 """
-# nc does not tell that it has connected, so the kernel is asked who listens.
+# nc does not report that it has connected, so ask the kernel whether the port has a listener.
 _RELAY = """
 port=$1
 if python3 -I -S -c 'import socket, threading' 2>/dev/null; then exec python3 -I -S -c "$2" "$port"; fi
@@ -135,12 +135,12 @@ def relay(port: int) -> list[str]:
 
 
 class Relayed(ByteStream):
-    """What a relay makes of a connection.
+    """A connection through a relay.
 
     Args:
         process: The relay.
-        port: Where it is to connect to.
-        among: The streams of the box that are open.
+        port: The port to connect to.
+        among: The open streams of the box.
     """
 
     def __init__(self, process: Process, port: int, among: set[Relayed]) -> None:
@@ -156,8 +156,8 @@ class Relayed(ByteStream):
         """Wait until the connection is made.
 
         Raises:
-            ConnectionRefusedError: Nothing listens.
-            NotStartedError: There is no tool for it.
+            ConnectionRefusedError: Nothing listens on the port.
+            NotStartedError: None of the tools is in the box.
             TransportError: It failed otherwise.
         """
         await self._process.stderr.aclose()
@@ -171,7 +171,7 @@ class Relayed(ByteStream):
             raise self._why(await self._process.wait()) from None
 
     def _why(self, code: int) -> Exception:
-        """Return why there is no connection."""
+        """Return the error of a connection that failed."""
         if code == _REFUSED:
             return _refused(self._port)
         if code == _NO_TOOL:
@@ -189,10 +189,10 @@ class Relayed(ByteStream):
         self._left, self._head = int.from_bytes(self._head, "big"), b""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Return at least one byte of what the other side sent, and at most ``max_bytes``.
+        """Return 1 to ``max_bytes`` bytes that the other side sent.
 
         Raises:
-            anyio.EndOfStream: It will send no more.
+            anyio.EndOfStream: The other side stopped sending.
             anyio.BrokenResourceError: The connection was lost, or the box has ended.
             anyio.ClosedResourceError: The stream was closed.
         """
@@ -230,7 +230,7 @@ class Relayed(ByteStream):
         await self._process.stdin.send(item)
 
     async def send_eof(self) -> None:
-        """Let the other side see the end; it may still send."""
+        """Tell the other side that no more data comes; it can still send."""
         await self._process.stdin.aclose()
 
     async def aclose(self) -> None:

@@ -1,4 +1,6 @@
-"""A Python that stays in a box, and runs code piece by piece. `inside` is its other half."""
+"""A Python interpreter that stays in a box and runs code piece by piece. `inside` is its other
+half.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from anyspawn.exceptions import NotStartedError, SpawnError, SpawnTimeoutError, 
 
 __all__ = ["PythonFailure", "PythonResult", "PythonSession"]
 
-# Reads the other half, and runs it; with an older Python too, to say so.
+# Reads the other half and runs it. Also valid in older versions, which then report themselves.
 _LOADER = """
 import os, sys
 if sys.version_info < (3, 8):
@@ -38,11 +40,11 @@ exec(compile(text, "<anyspawn>", "exec"), names)
 names["begin"](sys.argv[1], first)
 """
 _NOISE = 64 * 1024
-"""Bytes that may be written before it is ready, such as by a ``sitecustomize`` that prints."""
+"""Bytes that may precede the first frame, for example from a ``sitecustomize`` that prints."""
 _CHUNK = 64 * 1024
 _QUOTED = 500
 _LAST = 2.0
-"""Seconds that it has to end by itself."""
+"""Seconds that the interpreter has to exit by itself."""
 
 
 @frozen(kw_only=True)
@@ -50,10 +52,10 @@ class PythonFailure:
     """The exception that ended a piece of code.
 
     Attributes:
-        type: Its class, such as ``ZeroDivisionError`` or ``json.decoder.JSONDecodeError``. Where
-            there was no exception, as the interpreter itself ended: ``Exited`` or ``Killed``.
+        type: Its class, such as ``ZeroDivisionError`` or ``json.decoder.JSONDecodeError``. If the
+            interpreter itself exited or was killed: ``Exited`` or ``Killed``.
         message: Its text.
-        traceback: The whole of what Python prints of it; empty where there was no exception.
+        traceback: The traceback as Python prints it; empty if the interpreter exited or was killed.
     """
 
     type: str
@@ -63,25 +65,25 @@ class PythonFailure:
 
 @frozen(kw_only=True)
 class PythonResult:
-    """What came of a piece of code.
+    """The result of a piece of code.
 
-    All of it is the code's own word: hostile code can forge the results of its session, and of
+    The code itself reports all of it: hostile code can forge the results of its own session, and of
     others in the same box.
 
     Attributes:
-        value: The ``repr`` of the last expression; ``None`` if that was None, or the code ends
-            with something else. If it has more than ``output_limit`` bytes, a mark stands in place
-            of its middle; so it is with the texts of ``error``.
-        data: The same value as JSON gives it back (tuples are lists); ``None`` where JSON cannot
-            hold it, or not within ``output_limit``.
-        stdout, stderr: What was written, as far as ``overflow`` keeps it.
-        stdout_total, stderr_total: The bytes that were written.
+        value: The ``repr`` of the last expression; ``None`` if it was None, or if the code does not
+            end with an expression. If it exceeds ``output_limit`` bytes, a mark replaces its
+            middle; the same holds for the texts of ``error``.
+        data: The same value after a round trip through JSON (tuples become lists); ``None`` if JSON
+            cannot represent it within ``output_limit``.
+        stdout, stderr: The output, as far as ``overflow`` keeps it.
+        stdout_total, stderr_total: How many bytes were written.
         overflow: As given to `PythonSession.run`.
         error: The exception that ended it, if one did.
-        stopped: Why it was interrupted: ``"timeout"``, or ``"output_limit"`` where more than that
-            was written with ``overflow="error"``. It may have finished nevertheless.
-        state_lost: The interpreter has ended, and its variables are gone. The next run has a new
-            one.
+        stopped: Why the code was interrupted: ``"timeout"``, or ``"output_limit"`` for too much
+            output with ``overflow="error"``. The code can have finished nevertheless.
+        state_lost: The interpreter exited or was killed, and its variables are gone. The next run
+            starts a new one.
         duration: Seconds that it took.
     """
 
@@ -99,22 +101,22 @@ class PythonResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the code came to its end, in time and within its limits."""
+        """Whether the code finished without an exception, in time and within its limits."""
         return self.error is None and self.stopped is None
 
     @property
     def text(self) -> str:
-        """``stdout`` as text, with a mark where bytes were left out, as `Completed.text` has it."""
+        """``stdout`` as text, with a mark where bytes were left out, like `Completed.text`."""
         return _marked(self.stdout, self.stdout_total, self.overflow)
 
     @property
     def stderr_text(self) -> str:
-        """``stderr`` as text, as ``text`` is."""
+        """``stderr`` as text, like ``text``."""
         return _marked(self.stderr, self.stderr_total, self.overflow)
 
 
 class _Broken(Exception):  # noqa: N818  it goes no further than this file
-    """What came is no frame: something else writes where frames are written."""
+    """The bytes are not a frame: something else writes to the same stream."""
 
 
 class _Run:
@@ -129,7 +131,7 @@ class _Run:
         self.sent, self.done, self.news = anyio.Event(), anyio.Event(), anyio.Event()
         self.said: list[str | None] | None = None
         self.status: int | None = None
-        self.between = False  # it ended before this one began
+        self.between = False  # the interpreter exited before this run began
         self.dropped = False  # the interpreter, with its state
 
     @property
@@ -138,12 +140,13 @@ class _Run:
 
 
 class PythonSession:
-    """A Python that stays in a box: variables, imports and functions of one run are there in the
-    next. `Box.python` gives it.
+    """A Python interpreter that stays in a box: variables, imports and functions stay from one run
+    to the next. `Box.python` makes one.
 
-    Runs take place one after the other. The code has no standard input. What it starts ends with
-    the session. What it prints between two runs, as from a thread, is in the next run's output, the
-    last 64 KiB of it. No ``__pycache__`` is written, and no other file.
+    Runs take place one after the other. The code has no standard input. anyspawn kills the
+    processes that it starts at the end of the session. Output between two runs, for example from a
+    thread, is in the next run's output, up to its last 64 KiB. The session writes no file, not even
+    ``__pycache__``.
 
     Attributes:
         version: The interpreter's, such as ``"3.12.1"``.
@@ -174,31 +177,32 @@ class PythonSession:
         output_limit: int = 2**20,
         overflow: Overflow = "error",
     ) -> PythonResult:
-        """Run a piece of code to its end, and return what came of it.
+        """Run a piece of code to its end, and return the result.
 
-        Code that does not end in time is interrupted: it gets a KeyboardInterrupt, and with it all
-        that it started in its process group, as by Ctrl-C; the variables stay. Where it has not
-        ended ``grace`` seconds later, the interpreter is killed, with all that it started:
-        ``state_lost`` says so, and the next run has a new interpreter. Where this call is
-        cancelled, the same takes place before the cancellation goes on.
+        When the code times out, anyspawn interrupts it and its process group, like Ctrl-C: the code
+        gets a KeyboardInterrupt, and the variables stay. If it still runs ``grace`` seconds later,
+        anyspawn kills the interpreter and everything that it started; ``state_lost`` is then true,
+        and the next run starts a new interpreter. If this call is cancelled, the same happens
+        before the cancellation continues.
 
         Args:
             code: Statements. The value of the last one is kept, if it is an expression.
-            timeout: Seconds that it may take. Left out: the sandbox's ``default_timeout``, 10 s.
-                ``None``: no limit.
-            grace: Seconds that it has to react to the KeyboardInterrupt. Default 2.
-            output_limit: Bytes of each stream, and of each other text of the result, that are kept.
-                Default 1 MiB.
-            overflow: What becomes of more output. ``"error"``, the default: the code is
-                interrupted. ``"head"``, ``"tail"`` and ``"truncate"``: as for `anyspawn.spawn`.
+            timeout: Seconds that the code can take. Left out: the sandbox's ``default_timeout``, 10
+                s. ``None``: no limit.
+            grace: Seconds that the code has to finish after the KeyboardInterrupt. Default 2.
+            output_limit: Bytes kept of each stream, and of each other text of the result. Default 1
+                MiB.
+            overflow: What happens when a stream exceeds ``output_limit``. ``"error"`` (default):
+                anyspawn interrupts the code. ``"head"``, ``"tail"`` and ``"truncate"``: as for
+                `anyspawn.spawn`.
 
         Returns:
-            The result; an exception of the code's is in its ``error``.
+            The result; its ``error`` holds the code's exception.
 
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was run.
             TransportError: The connection to the box was lost, or the box has ended.
-            SpawnError: An interpreter had to be started anew, and could not be.
+            SpawnError: A new interpreter was needed and could not start.
             anyio.ClosedResourceError: The session was closed.
         """
         if not isinstance(code, str):
@@ -217,7 +221,9 @@ class PythonSession:
             return await self._run(process, command, math.inf if seconds is None else seconds)
 
     async def aclose(self) -> None:
-        """End the interpreter, with all that the code started. May be called again."""
+        """Kill the interpreter and everything that the code started. It can be called more than
+        once.
+        """
         self._closed = True
         process = self._process
         if process is None:
@@ -277,8 +283,8 @@ class PythonSession:
         )
 
     async def _settle(self, process: Process, run: _Run, grace: float) -> None:
-        """Interrupt a run that is not done, and leave the interpreter if that does not end it, if
-        it has ended, or can no longer be understood.
+        """Interrupt an unfinished run. Drop the interpreter if that does not help, if it exited, or
+        if its output is not valid.
         """
         with anyio.move_on_after(grace) as scope:
             await run.sent.wait()
@@ -286,7 +292,7 @@ class PythonSession:
                 with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # see the read
                     await process.stdin.send(b"I %d\n" % run.number)
             await run.done.wait()
-        if scope.cancelled_caught:  # a word that was cut off would garble the next
+        if scope.cancelled_caught:  # half a message would garble the next one
             run.dropped = True
         if run.said is None or run.dropped:
             run.dropped = True
@@ -295,8 +301,8 @@ class PythonSession:
             await run.done.wait()
 
     async def _exchange(self, process: Process, run: _Run, request: bytes) -> None:
-        """Send a request, and read until its end, in a task of its own: what was begun is whole,
-        whatever becomes of the caller.
+        """Send a request and read its frames, in a separate task: no frame is cut off when the
+        caller is cancelled.
         """
         try:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # see the read
@@ -305,7 +311,7 @@ class PythonSession:
             while not await self._frame(process, run):
                 pass
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, _Broken):
-            pass  # then nothing was said
+            pass  # no message came
         finally:
             _say_done(run)
 
@@ -383,7 +389,7 @@ class PythonSession:
             raise anyio.ClosedResourceError
 
     async def _greet(self, process: Process, text: bytes, nonce: bytes) -> None:
-        """Send the other half, and wait until it is ready."""
+        """Send the other half's code, and wait until it is ready."""
         try:
             await process.stdin.send(text)
             while True:
@@ -424,7 +430,7 @@ def _fields(body: bytes, most: int) -> list[str | None]:
 def _from_json(data: str | None) -> Any:
     try:
         return None if data is None else json.loads(data)
-    except (ValueError, RecursionError):  # then the code has lied
+    except (ValueError, RecursionError):  # the code forged it
         return None
 
 
@@ -438,7 +444,7 @@ def _failure(said: list[str | None]) -> PythonFailure | None:
 def _lost(
     process: Process, run: _Run, stopped: Literal["timeout", "output_limit"] | None, seconds: float
 ) -> PythonFailure:
-    """Return what became of an interpreter that has said nothing.
+    """Return how an interpreter ended that sent no message.
 
     Raises:
         TransportError: The connection to it was lost.
