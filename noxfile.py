@@ -34,6 +34,7 @@ LAST_ALONE = (
 )
 
 RUNTIMES = (
+    "claude-agent-sdk",
     "deepagents",
     "google-adk",
     "inspect-ai",
