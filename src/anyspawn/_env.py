@@ -1,4 +1,4 @@
-"""Environment entries, pure: what a caller may write, and what it comes to on a given host."""
+"""Environment entries: their forms, and their values on a given host. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["Env", "check_text"]
 
 
 def check_text(value: object, field: str) -> str:
-    """Return ``value`` if it can be handed to a program, else raise an error that names ``field``
-    but not the value.
+    """Return ``value`` if it can be passed to a program; otherwise raise an error that names
+    ``field`` but not the value.
     """
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a str, not {type(value).__name__}")
@@ -43,15 +43,15 @@ def _check_name(name: object) -> str:
 
 
 class Env(Mapping[str, "str | None"]):
-    """Variables for a program, by name; ``None`` stands for "the host's value at call time, dropped
-    where unset".
+    """Variables for a program, by name. ``None`` means the host's value at call time; the variable
+    is dropped if it is unset there.
 
-    Its ``repr`` shows names alone, so that a secret does not reach a log by way of a command's
-    ``repr``.
+    Its ``repr`` shows only names, so that the ``repr`` of a command does not put a secret into a
+    log.
 
     Args:
         entries: A mapping of names to values, or strings: ``KEY=value`` literal, bare ``KEY``
-            looked up on the host. Where a name comes twice, the last entry counts.
+            looked up on the host. If a name appears twice, the last entry counts.
     """
 
     __slots__ = ("_entries",)

@@ -1,4 +1,4 @@
-"""Values as people write them in fields, pure."""
+"""Parsers of field values. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``text`` stands for: ``4096``, ``10k``, ``10KiB``, ``10MB``, ``1.5g``.
+    """Return a size in bytes: ``4096``, ``10k``, ``10KiB``, ``10MB``, ``1.5g``.
 
-    All units are powers of 1024, as docker reads them, in either case. A fraction of a byte is
+    All units are powers of 1024, as in docker, in upper or lower case. A fraction of a byte is
     dropped.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The text is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:

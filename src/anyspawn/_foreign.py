@@ -1,4 +1,4 @@
-"""Words of others, such as a daemon's or a configuration file's, in our own messages."""
+"""Foreign text, such as a daemon's or a configuration file's, in anyspawn's messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ["plain"]
 
 
 def plain(text: str, *, lines: bool = True) -> str:
-    """Return a text with what a terminal would obey, and what cannot be seen, escaped as in Python.
+    """Return a text with control sequences and invisible characters escaped as in Python.
 
     Args:
         text: The text.
-        lines: It may have several lines, and tabs.
+        lines: Keep line breaks and tabs.
     """
     if text.isprintable():
         return text

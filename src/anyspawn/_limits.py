@@ -40,7 +40,7 @@ def _bytes(value: Any, name: str) -> int:
     """Return a size in bytes.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The value is not a size.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -61,20 +61,19 @@ class Limits:
 
     Sizes are texts such as ``512MB`` or ``1.5GiB`` (powers of 1024), or bytes.
 
-    What bounds a program is a control group, where this process may make one: then memory,
-    processes and processors are bounded for all that the program starts together, and its error
-    says which limit it met. Elsewhere resource limits of the kernel do what they can: memory is
-    bounded for each process alone and without what processes share, processes are bounded where
-    the host is not root, and a program keeps to as many processors as the limit, rounded up.
-    ``anyspawn doctor`` says which holds here.
+    If this process can make a control group, memory, processes and processors are bounded for the
+    program and everything that it starts together, and its error names the limit that it reached.
+    Otherwise anyspawn sets the kernel's resource limits: memory is bounded for each process by
+    itself, without shared memory; processes are bounded unless the host is root; a program uses as
+    many processors as the limit, rounded up. ``anyspawn doctor`` says which of the two applies.
 
     Args:
         memory: Memory. Default 2 GiB.
         processes: Processes and threads. Default 512.
         cpu: Processors; a fraction is possible. Default: no limit.
-        tmp: What is written to the sandbox's own folders, which are in memory. Default 512 MiB.
+        tmp: The size of the sandbox's private folders, which are in memory. Default 512 MiB.
         files: Open files of a process. Default 1024.
-        file_size: The size of a file that it writes. Default 2 GiB.
+        file_size: The largest file that it can write. Default 2 GiB.
 
     Raises:
         ConfigError: A field is wrong; the message names it.
@@ -94,6 +93,6 @@ class Limits:
 
 
 def limits_or_none(_: object, attribute: Attribute[Any], value: Any) -> None:
-    """Check that a sandbox's field has limits, or is ``None``."""
+    """Check that a sandbox's field is a `Limits`, or ``None``."""
     if value is not None and not isinstance(value, Limits):
         raise ConfigError(f"{attribute.name} must be Limits or None, not {type(value).__name__}")

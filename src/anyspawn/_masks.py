@@ -1,4 +1,4 @@
-"""Values of variables, taken out of what a program wrote."""
+"""Hides values of variables in a program's output."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Masks"]
 _HIDDEN = "***"
 _SECRET_NAME = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
 _SHORTEST = 6
-"""Characters below which a value is not hidden: ``1`` or ``true`` stands everywhere."""
+"""Shorter values are not hidden: ``1`` or ``true`` appears everywhere."""
 _PREFIX = 4
 _QUOTED = (repr, json.dumps, partial(json.dumps, ensure_ascii=False))
-"""How programs write a value within quotes."""
+"""The ways in which programs quote a value."""
 _STDERR_SHOWN = 400
 _TAIL_READ = 64 * 1024
 _TAIL_LINES = 8
@@ -26,11 +26,10 @@ _TAIL_SHOWN = 1000
 
 
 class Masks:
-    """Takes values of variables out of texts that a program wrote; it may well print its own
-    environment.
+    """Hides values of variables in texts that a program wrote: a program can print its environment.
 
-    Hidden are the values of its ``env``, and of the host's variables whose names say that
-    they are secret, from 6 characters on; also where a text was cut off within one.
+    It hides the values of the command's ``env``, and of the host's variables with names of secrets,
+    from 6 characters on; also values that are cut off.
     """
 
     def __init__(self, env: Env) -> None:
@@ -40,13 +39,13 @@ class Masks:
         self._values = sorted(values | written, key=len, reverse=True)
 
     def whole(self, text: str) -> str:
-        """Return a text that is known to be complete."""
+        """Return a complete text, masked."""
         for value in self._values:
             text = text.replace(value, _HIDDEN)
         return text
 
     def cut(self, text: str) -> str:
-        """Return a text that may end in the middle of a value."""
+        """Return a text that can end in the middle of a value, masked."""
         text = self.whole(text)
         for value in self._values:
             for size in range(min(len(value) - 1, len(text)), _PREFIX - 1, -1):

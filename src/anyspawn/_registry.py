@@ -1,5 +1,5 @@
-"""Sandboxes by mode name: the built-in ones, those registered by the program, and those of
-installed plugins.
+"""Sandboxes by mode name: built-in ones, ones that the program registers, and ones of installed
+plugins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LATER = {
 """The modules and classes of the modes that are imported when they are first used."""
 
 SandboxFactory = Callable[[str, Mapping[str, Any]], Sandbox]
-"""Makes a sandbox of its name and its settings, as they stand in a configuration file."""
+"""Makes a sandbox from its name and its settings in a configuration file."""
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -53,7 +53,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def factory_for(sandbox: type[ArgvSandbox]) -> SandboxFactory:
-    """Return a factory that takes the class's own fields as settings, and refuses any other.
+    """Return a factory that takes the class's fields as settings, and refuses any others.
 
     The class is the factory's attribute ``sandbox``.
     """
@@ -108,11 +108,10 @@ class Registry:
     """Factories by mode.
 
     Args:
-        group: The entry point group whose plugins are looked through, when a mode is asked for that
-            nobody registered.
+        group: The entry point group of the plugins, which are searched for an unknown mode.
             Default: none.
-        parent: Another registry, whose modes are known here too, also those that it is given
-            later. What is registered here is not known there. Default: none.
+        parent: Another registry whose modes are known here too, also those that are added to it
+            later. Modes registered here are not known there. Default: none.
     """
 
     def __init__(self, group: str | None = None, *, parent: Registry | None = None) -> None:
@@ -144,7 +143,7 @@ class Registry:
         """Return the mode's factory.
 
         Raises:
-            ConfigError: Nobody knows the mode, or its plugin cannot be loaded.
+            ConfigError: The mode is unknown, or its plugin cannot be loaded.
         """
         if mode in self._factories:
             return self._factories[mode]
@@ -167,12 +166,12 @@ class Registry:
         return self._factories[mode]
 
     def modes(self) -> tuple[str, ...]:
-        """Return all known modes, plugins included (none of which is loaded for that), sorted."""
+        """Return all known modes, sorted; this includes plugins, without loading them."""
         above = self._parent.modes() if self._parent is not None else ()
         return tuple(sorted({*self._factories, *self._find_plugins(), *above}))
 
     def knows(self, mode: str) -> bool:
-        """Whether there is such a mode, registered or of a plugin."""
+        """Whether the mode is registered, or a plugin has it."""
         above = self._parent is not None and self._parent.knows(mode)
         return mode in self._factories or mode in self._find_plugins() or above
 

@@ -1,6 +1,4 @@
-"""`ArgvSandbox`: a sandbox that is another argv in front of the command. Everything but that argv
-is inherited.
-"""
+"""`ArgvSandbox`: the base of sandboxes that put another argv in front of the command."""
 
 from __future__ import annotations
 
@@ -28,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["ArgvSandbox"]
 
 _calls: dict[str, object] = {}
-"""The calls that are in flight, by their command's id, which names containers and pods."""
+"""The running calls, by their command's id, which names containers and pods."""
 _MOST_ATTEMPTS = 5
 
 
 def config_text(_: object, attribute: Attribute[Any], value: Any) -> None:
-    """Check that a sandbox's field is a text that is not empty and cannot turn into an option."""
+    """Check that a sandbox's field is a text that is not empty and cannot be read as an option."""
     try:
         check_text(value, attribute.name)
     except (TypeError, ValueError) as exc:
@@ -47,7 +45,7 @@ def config_text(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def optional_text(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    """Check that a sandbox's field is ``None``, or a text as by `config_text`."""
+    """Check that a sandbox's field is ``None``, or a text that `config_text` accepts."""
     if value is not None:
         config_text(instance, attribute, value)
 
@@ -72,7 +70,7 @@ def config_flag(_: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def host_path(path: str, folder: str) -> str:
-    """Return a host path from a configuration file in ``folder`` as an absolute one: a field's
+    """Return a host path from a configuration file in ``folder`` as an absolute one; for a field's
     ``host_path`` metadata.
     """
     return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
@@ -94,21 +92,21 @@ def _max_concurrent(_: object, __: Attribute[Any], value: Any) -> None:
 
 @frozen(kw_only=True)
 class ArgvSandbox(ABC):
-    """The base of sandboxes that run a command by way of a local process.
+    """The base of sandboxes that run a command with a local process.
 
-    Implement the pure method `launch`; timeouts, output, cancellation and clean-up are inherited.
-    A copy by `attrs.evolve` has places (``max_concurrent``) of its own.
+    Implement the pure method `launch`; timeouts, output, cancellation and clean-up are inherited. A
+    copy by `attrs.evolve` counts its own places (``max_concurrent``).
 
     Args:
-        name: What the sandbox is called in messages. Default: its mode.
+        name: The sandbox's name in messages. Default: its mode.
         default_timeout: Seconds for a command that gives no timeout. Default 10.
-        max_concurrent: How many commands may run at once; more wait for their turn, on their own
-            timeout. ``None``: no limit. It counts for each event loop by itself: a loop that is
-            stopped, or busy, would hold up all others.
+        max_concurrent: How many commands can run at once. More wait for their turn, and their
+            timeout counts. ``None`` (default): no limit. Each event loop has its own count, so that
+            a stopped or busy loop does not block others.
 
     Attributes:
-        takes_user: `launch` heeds a command's ``user``. Where it does not, a command that has one
-            is a `ConfigError`.
+        takes_user: `launch` supports a command's ``user``. If not, a command with a user is a
+            `ConfigError`.
     """
 
     takes_user: ClassVar[bool] = False
@@ -130,30 +128,30 @@ class ArgvSandbox(ABC):
 
     @asynccontextmanager
     async def place(self, command: Command, deadline: float) -> AsyncIterator[Launch]:
-        """Give the launch of ``command`` with a place where it can run; take the place back after.
+        """Give the launch of ``command``, and clean up after the call.
 
-        What a sandbox has to do around a call is done here: find a pod, make one, choose how to
-        begin. It is asked again where ``Launch.examine`` says that another attempt may succeed.
+        Override it for work around a call: find a pod, or make one. It is called again if
+        ``Launch.examine`` asks for another attempt.
 
         Args:
-            command: The command, which has a place among ``max_concurrent``.
-            deadline: When the time that the program has is over, on the event loop's clock.
+            command: The command, which already counts among ``max_concurrent``.
+            deadline: When the program times out, on the event loop's clock.
 
         Raises:
-            SpawnError: There is no place; nothing was started.
+            SpawnError: The command cannot run; nothing was started.
         """
         yield self.launch(command)
 
     async def carry(
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
-        """See a launch through. Where something that stays carries it, this is overridden.
+        """Run a launch to its end. Sandboxes with residents override it.
 
         Args:
             launch: The local process.
             command: What it stands for.
             began: When the call began, on the event loop's clock.
-            timeout: Seconds from then on that the program has.
+            timeout: Seconds from then until the program times out.
         """
         return await run(launch, command, mode=self.name, began=began, timeout=timeout)
 
@@ -161,7 +159,7 @@ class ArgvSandbox(ABC):
         """Run ``command`` to its end.
 
         Returns:
-            The outcome; failures stand in its ``error``.
+            The outcome; a failure is in its ``error``.
 
         Raises:
             ConfigError, TypeError, ValueError: The command cannot be launched in this sandbox;
@@ -193,17 +191,17 @@ class ArgvSandbox(ABC):
                     asked = anyio.current_time()
                     examined = await launch.examine(completed)
             except SpawnError as exc:
-                # The outcome of an attempt says more than that there is no place for another.
+                # The outcome of the first attempt says more than an error about the second.
                 return completed or never_started(command, exc, began)
             if examined is not None:
                 return examined
-            began += anyio.current_time() - asked  # what it took to mend is not the program's time
+            began += anyio.current_time() - asked  # the repair does not count as the program's time
         assert completed is not None
         return completed
 
     @asynccontextmanager
     async def open_process(self, command: Command) -> AsyncIterator[Process]:
-        """Start ``command``, and give the live process; `anyspawn.open_process` says the rest."""
+        """Start ``command``, and give the live process, as `anyspawn.open_process` does."""
         from anyspawn._spawn.live import open_live
 
         alone = self.alone()
@@ -232,7 +230,7 @@ class ArgvSandbox(ABC):
                 yield process
 
     def alone(self) -> Self:
-        """Return the sandbox whose launch is for one command alone, as a live process needs it."""
+        """Return the sandbox without residents, as a live process needs it."""
         return self
 
     def _timeout_of(self, command: Command) -> float:
@@ -241,11 +239,10 @@ class ArgvSandbox(ABC):
 
     @contextmanager
     def _call_of(self, command: Command) -> Iterator[Command]:
-        """Give the command with its variables looked up, and an id that no other call has
-        meanwhile.
+        """Give the command with its variables looked up, and an id that no other running call has.
 
         Raises:
-            ConfigError: The sandbox cannot run it.
+            ConfigError: The sandbox cannot run the command.
         """
         if command.user is not None and not self.takes_user:
             raise ConfigError(
@@ -257,7 +254,7 @@ class ArgvSandbox(ABC):
             command = attrs.evolve(command, env=env)
         call = object()
         if _calls.setdefault(command.id, call) is not call:
-            # The same command is running: this is another call.
+            # The same command already runs: this call needs its own id.
             command = attrs.evolve(command, id=os.urandom(16).hex())
             _calls[command.id] = call
         try:
@@ -266,7 +263,7 @@ class ArgvSandbox(ABC):
             del _calls[command.id]
 
     async def aclose(self) -> None:  # noqa: B027  most sandboxes hold nothing
-        """Give back what the sandbox holds. Nothing, unless a subclass says otherwise."""
+        """Release what the sandbox holds: by default, nothing."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -281,6 +278,6 @@ class ArgvSandbox(ABC):
 
 
 def no_place(command: Command, timeout: float) -> SpawnTimeoutError:
-    """Return the error of a call whose time was over before there was a place for it."""
+    """Return the error of a call that timed out while it waited for a place."""
     program = command.argv[0]
     return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no place was free")

@@ -1,4 +1,4 @@
-"""How a container is confined: settings, and the docker options that they come to."""
+"""The confinement of a container: settings, and the docker options for them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parse_memory(text: str | int) -> int:
     """Return the bytes that ``text`` stands for: ``512MB``, ``1.5GiB``, ``4g``, or bytes. All units
     are powers of 1024.
 
-    So docker reads them, too.
+    docker reads them in the same way.
 
     Raises:
-        ConfigError: It is none of these, or less than docker's least, 6 MiB.
+        ConfigError: The text is not a size, or is below docker's minimum, 6 MiB.
     """
     if isinstance(text, bool) or not isinstance(text, (str, int)):
         raise ConfigError(
@@ -132,24 +132,23 @@ def _path(value: Any) -> Any:
 
 @frozen(kw_only=True)
 class SecurityConfig:
-    """The confinement of a container. The defaults are the strictest that still run ordinary
-    programs.
+    """The confinement of a container. The defaults are as strict as ordinary programs allow.
 
     Args:
         cap_drop: Capabilities to take away. Default: all.
         cap_add: Capabilities to give after that. Default: none.
         no_new_privileges: Set-user-ID programs give no privileges. Default true.
-        seccomp: The path of a seccomp profile, which is checked to be one; ``unconfined`` for none.
-            Default: docker's own.
+        seccomp: The path of a seccomp profile, which must be valid; ``unconfined``: none. Default:
+            docker's.
         read_only: The root file system is read-only. Default true.
         tmpfs: Folders in memory, with options after a colon. Default: ``/tmp``.
         memory: How much memory, swap included: ``512MB``, ``1.5GiB``, ``4g`` or bytes; ``None``: no
             limit. Default 512 MiB.
         cpus: How many processors; a fraction is possible. Default: no limit.
-        pids_limit: How many processes and threads. Default 256; ``None``: docker's own.
+        pids_limit: How many processes and threads. Default 256; ``None``: docker's default.
         user: The user inside, as ``USER`` or ``USER:GROUP``. Default ``65534:65534`` (nobody);
             ``None``: the image's.
-        init: Run an init as the first process, which reaps zombies and hands on signals. Default
+        init: Run an init as the first process, which reaps zombies and forwards signals. Default
             true.
     """
 
@@ -172,7 +171,7 @@ class SecurityConfig:
 
 @frozen(kw_only=True)
 class SecurityOptions:
-    """What a `SecurityConfig` comes to, in docker's own terms.
+    """A `SecurityConfig` in docker's own terms.
 
     Args:
         cap_drop: ``HostConfig.CapDrop``.
@@ -182,7 +181,7 @@ class SecurityOptions:
         tmpfs: ``HostConfig.Tmpfs``: options by path.
         memory: ``HostConfig.Memory`` and ``MemorySwap``, in bytes; 0 for no limit.
         nano_cpus: ``HostConfig.NanoCpus``; 0 for no limit.
-        pids_limit: ``HostConfig.PidsLimit``; 0 for docker's own.
+        pids_limit: ``HostConfig.PidsLimit``; 0 for docker's default.
         user: ``Config.User``.
         init: ``HostConfig.Init``.
     """

@@ -1,8 +1,8 @@
-"""The error tree: one class for each way in which a call can end badly.
+"""The error tree: one class for each way in which a call can fail.
 
-Bad arguments are `TypeError`, `ValueError` or `ConfigError`, raised before anything starts. What
-happens to a call that was started, or could not be, is a `SpawnError`: it stands in
-``Completed.error`` and is raised by ``Completed.check()``.
+Bad arguments are `TypeError`, `ValueError` or `ConfigError`, raised before anything starts. The
+failure of a call is a `SpawnError`: ``Completed.error`` holds it, and ``Completed.check()`` raises
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 class AnyspawnError(Exception):
     """The base of every error that anyspawn defines.
 
-    ``str()`` of one has no control characters, whoever said what it quotes; ``args`` has them.
+    ``str()`` of an error escapes control characters in quoted text; ``args`` keeps them.
     """
 
     def __str__(self) -> str:
@@ -41,21 +41,21 @@ class AnyspawnError(Exception):
 
 
 class ConfigError(AnyspawnError, ValueError):
-    """A sandbox, registry or configuration value is wrong; the message names the field and says
-    what is expected.
+    """A sandbox, registry or configuration value is wrong. The message names the field and the
+    expected value.
     """
 
 
 class SpawnError(AnyspawnError):
-    """A call did not succeed; the subclass says in which way.
+    """A call failed; the subclass says how.
 
-    ``str()`` of one that ran ends with the last lines of its stderr. The values of the command's
-    variables, and of the host's secret ones, are hidden in them.
+    If the program ran, ``str()`` ends with the last lines of its stderr, in which the values of the
+    command's variables and of the host's secret variables are hidden.
 
     Attributes:
         completed: The whole outcome (output read so far, return code, clean-up). ``None`` only
             until a `Completed` adopts the error.
-        stderr_tail: The last lines of stderr, as ``str()`` shows them; empty where there are none.
+        stderr_tail: The last lines of stderr, as ``str()`` shows them; empty if there are none.
     """
 
     completed: Completed | None = None
@@ -77,13 +77,13 @@ class ExitError(SpawnError):
 
 
 class PlantedError(SpawnError):
-    """The program ran, exited, and left something new in a writable folder of `Bubblewrap` that the
-    host would run later: a hook of git, a start-up file of a shell, a task of an editor.
+    """The program exited, and left a new file in a writable folder of `Bubblewrap` that the host
+    would run later: a git hook, a shell's start-up file, or an editor's task.
 
-    It is there still. ``completed.returncode`` is the program's status.
+    The file is still there. ``completed.returncode`` is the program's status.
 
     Attributes:
-        paths: Where it is, on the host.
+        paths: The new files, on the host.
     """
 
     def __init__(self, message: str, *, paths: tuple[str, ...] = ()) -> None:
@@ -92,7 +92,7 @@ class PlantedError(SpawnError):
 
 
 class SpawnTimeoutError(SpawnError, TimeoutError):
-    """The program timed out and was killed, or had not begun in time. Also a `TimeoutError`."""
+    """The program timed out and was killed, or did not start in time. Also a `TimeoutError`."""
 
 
 class OutputLimitError(SpawnError):
@@ -102,25 +102,25 @@ class OutputLimitError(SpawnError):
 NotStartedKind = typing.Literal[
     "not_found", "not_executable", "cwd", "user", "too_long", "resources", "other"
 ]
-"""What kept a program from being started."""
+"""Why a program could not start."""
 
 TransportKind = typing.Literal[
     "runner", "unreachable", "image", "target", "shell", "connection", "resources", "other"
 ]
-"""What broke: the runner (missing, or not usable), the way to its daemon or API server, the image,
-the container or pod, the shell that the supervisor needs, the connection while the program ran, the
-host's own resources.
+"""What failed: the runner (missing or not usable), the connection to its daemon or API server, the
+image, the container or pod, the shell that the supervisor needs, the connection while the program
+ran, or the host's own resources.
 """
 
 
 class NotStartedError(SpawnError):
     """The program itself never ran.
 
-    It or its folder is missing, it cannot be executed, its arguments are too long.
+    The program or its folder is missing, it cannot be executed, or its arguments are too long.
 
     Attributes:
-        reason: What stood in the way, and what to do about it.
-        kind: The same as a word that code can rely on.
+        reason: Why it could not start, and what to do about it.
+        kind: The same as a stable word for code.
     """
 
     def __init__(self, reason: str, *, kind: NotStartedKind = "other") -> None:
@@ -130,18 +130,18 @@ class NotStartedError(SpawnError):
 
     @property
     def exit_code(self) -> int:
-        """The status that a shell would give: 127 for what was not found, else 126."""
+        """The status that a shell would give: 127 if the program was not found, else 126."""
         return 127 if self.kind == "not_found" else 126
 
 
 class TransportError(SpawnError):
-    """Something between the caller and the program broke: a runner, a daemon, a connection, the
+    """Something between the caller and the program failed: a runner, a daemon, a connection, or the
     host itself.
 
     Attributes:
-        started: Whether the program ran: ``True``, ``False``, or ``None`` where that cannot be
-            known. Only ``False`` makes it safe to try a command again that must not run twice.
-        kind: What broke, as a word that code can rely on.
+        started: Whether the program ran: ``True``, ``False``, or ``None`` if that is unknown. Only
+            after ``False`` is it safe to retry a command that must not run twice.
+        kind: What failed, as a stable word for code.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
-"""The same for threads: calls that block until they are done.
+"""anyspawn for threads: calls that block until they are done.
 
-Everything runs on one event loop of this module's own, in a thread beside, which the first call
-starts. A call may be made in any thread. One that is interrupted, as by a KeyboardInterrupt, is
-cancelled: its work is gone when the exception goes on. What is open when the interpreter exits is
-closed then, as far as possible; a process that ``os.fork`` makes has an event loop of its own, and
-none of its parent's boxes.
+Everything runs on one event loop in a background thread, which the first call starts. You can call
+from any thread. An exception such as KeyboardInterrupt cancels the call: anyspawn kills the program
+before the exception continues. At the exit of the interpreter, anyspawn closes what is still open,
+as far as possible. A process made by ``os.fork`` gets its own event loop, and none of its parent's
+boxes.
 
-Callbacks, such as ``on_output``, are called in that thread, and cannot call these functions. In a
-thread that runs an event loop of its own they work, and hold it up: await anyspawn's there.
+Callbacks, such as ``on_output``, run in the background thread and cannot call these functions. In a
+thread that runs an event loop, these functions work but block that loop; await the functions of
+`anyspawn` there.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Configuration files: sandboxes, hooks and other programs in YAML, in the form of a Kubernetes
-resource. Needs the ``config`` extra.
+"""Configuration files: YAML that describes sandboxes, hooks and other programs, in the form of a
+Kubernetes resource. Needs the ``config`` extra.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""From plain values to attrs classes by way of cattrs: strict about types, and with every problem
-instead of the first.
+"""From plain values to attrs classes with cattrs: strict about types, and with all problems, not
+only the first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 def _wrong(value: Any, wanted: str) -> TypeError:
     plain = isinstance(value, (bool, int, float)) or (type(value) is str and len(value) < 40)
-    shown = f" ({value!r})" if plain else ""  # what came from a variable may be a secret
+    shown = f" ({value!r})" if plain else ""  # a variable's value can be a secret
     if isinstance(value, Expanded):
         shown = " (from a variable)"
     return TypeError(f"must be {wanted}, not {_KINDS.get(type(value), 'another value')}{shown}")
@@ -114,7 +114,7 @@ def _is_plain(wanted: Any) -> bool:
 
 
 def _union(value: Any, wanted: Any) -> Any:
-    """Take the member that the value's own form names: null, a mapping, a list, or else the plain
+    """Choose the member by the form of the value: null, a mapping, a list, or else the plain
     one.
     """
     members = get_args(wanted)
@@ -185,7 +185,7 @@ def _attrs(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 def in_config(attribute: attrs.Attribute[Any]) -> bool:
-    """Whether a field can be said in a file: in its ``metadata``, ``config`` is not false."""
+    """Whether a file can set a field: ``config`` in its ``metadata`` is not false."""
     return attribute.init and bool(attribute.metadata.get("config", True))
 
 
@@ -197,14 +197,14 @@ def build(
     *,
     given: Mapping[str, Any] | None = None,
 ) -> _T | None:
-    """Return an instance of an attrs class, or ``None`` where ``values`` do not make one.
+    """Return an instance of an attrs class, or ``None`` if ``values`` are not valid for it.
 
     Args:
-        cls: The class. Its fields are the keys that there may be.
-        values: What stands in the file.
-        path: Where that stands.
-        problem: Told of everything that is wrong.
-        given: Fields that are not the file's to say.
+        cls: The class. Its fields are the allowed keys.
+        values: The values in the file.
+        path: Their path.
+        problem: Called with each problem.
+        given: Fields that the file cannot set.
     """
     if not isinstance(values, dict):
         problem(path, str(_wrong(values, "a mapping")))
@@ -234,7 +234,7 @@ def build(
             return None if told else made
         for where, message in wrong:
             problem((*path, *where), message)
-        # Without the fields that are wrong, the class can say what else is.
+        # Without the invalid fields, the class can report its other problems.
         told |= {where[0] for where, _ in wrong if where}
         named = told & values.keys()
         for name in named:
@@ -244,7 +244,7 @@ def build(
 
 
 def _found(exc: Exception, cls: type | None, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Give everything that cattrs, or the class itself, found wrong."""
+    """Give all problems that cattrs, or the class itself, found."""
     if isinstance(exc, ClassValidationError):
         noted, plain = exc.group_exceptions()
         for inner, note in noted:
@@ -266,18 +266,18 @@ def _found(exc: Exception, cls: type | None, path: Path = ()) -> Iterator[tuple[
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """Return what is wrong with a key that there is not."""
+    """Return the message for an unknown key."""
     return f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
 
 
 def class_in(wanted: Any) -> type[Any] | None:
-    """Return the attrs class that a type is, or is of if it is not ``None``."""
+    """Return the attrs class of a type, also of an optional one."""
     return next((member for member in (wanted, *get_args(wanted)) if attrs.has(member)), None)
 
 
 def placed(exc: Exception, cls: type | None, path: Path) -> tuple[Path, str]:
-    """Return a class's own complaint at the field that it begins with, as all of this package's
-    do.
+    """Return a class's own error at the field that its message begins with; all messages of this
+    package do.
     """
     message = str(exc)
     names = [attribute.name for attribute in attrs.fields(cls)] if cls is not None else []

@@ -41,36 +41,36 @@ _KINDS: Mapping[str, type[ExecHook]] = {
 
 @frozen(kw_only=True)
 class HookConfig(ProgramConfig):
-    """A hook, as a configuration file has it.
+    """A hook in a configuration file.
 
     Args:
         command: The program. A relative path with a slash starts from the configuration file's
-            folder; a bare name is looked up on ``PATH``. In a container or a pod it is taken as it
-            stands.
+            folder; a bare name is looked up on ``PATH``. In a container or a pod it is used
+            unchanged.
         args: Its arguments.
-        env: Its variables: a mapping, or a list of ``NAME=value`` and of ``NAME``, which is looked
-            up on the host at each call.
+        env: Its variables: a mapping, or a list of ``NAME=value`` and ``NAME``. A bare ``NAME`` is
+            looked up on the host at each call.
         timeout_ms: Milliseconds for one call. Default, also for 0: 10000, or the sandbox's
             ``default_timeout``; 5000 for eval hooks.
-        hook: What it is a hook of: ``provider``, ``tool``, ``session`` or ``eval``; or ``agent``,
-            for events of an agent tool's own, such as ``Stop``.
-        phases: When it is asked. Default: at all phases of its kind.
-        mode: ``filter`` (default): its verdict counts, and a failure denies. ``observe``: it is
-            told, and its answer is thrown away.
+        hook: The kind of hook: ``provider``, ``tool``, ``session`` or ``eval``; or ``agent``, for
+            other events of an agent tool, such as ``Stop``.
+        phases: The phases at which it is asked. Default: all phases of its kind.
+        mode: ``filter`` (default): its decision counts, and a failure denies. ``observe``: it gets
+            the call, and its answer is ignored.
         sandbox: Where it runs: a name from ``spec.sandboxes``. Default: directly on this host.
-        on_failure: What a failure of a filter means: ``deny`` (default), ``allow``, or what the
-            tool of its protocol makes of it, such as ``as_claude``.
+        on_failure: The decision if a filter fails: ``deny`` (default), ``allow``, or the one that
+            the tool of its protocol would take, such as ``as_claude``.
         protocol: ``exec`` (default), or the agent tool that the program was written for:
             ``claude``, ``codex``, ``gemini``, ``cursor`` or ``copilot``.
-        matcher: With the protocol of an agent tool, what it is asked about, such as
-            ``Edit|Write``, as that tool reads it; ``*`` (default) for all.
-        output_limit: Bytes that its answer may have. Default 1048576.
+        matcher: With the protocol of an agent tool, a matcher in that tool's syntax, such as
+            ``Edit|Write``; ``*`` (default) matches everything.
+        output_limit: The largest answer, in bytes. Default 1048576.
         runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
-            answers by JSON-RPC 2.0, a line each.
-        rewrites: Whether it may change the payload. Default: a change is a denial.
-        sequential: Whether hooks that stand behind it are asked only once it has allowed.
-        names: ``pascal`` (default) or ``snake``: whether the names inside requests and responses
-            come in snake_case, too.
+            answers in JSON-RPC 2.0, one line each.
+        rewrites: Whether it can change the payload. Default: a change is a denial.
+        sequential: Whether later hooks are asked only after this one has allowed the call.
+        names: ``pascal`` (default); ``snake``: the names inside requests and responses also come in
+            snake_case.
         project: With the protocol of an agent tool, the project's folder, as the hook sees it. A
             relative one starts from the configuration file's folder.
     """
@@ -87,11 +87,11 @@ class HookConfig(ProgramConfig):
     project: str | None = None
 
     def check(self) -> None:
-        """Raise what is wrong with it, wherever it runs."""
+        """Raise errors that do not depend on where it runs."""
         self.make("hook", None, "/")
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
-        """Give what is not a mistake, but may not be what was meant; arguments as there."""
+        """Give warnings, as `ProgramConfig.notes` does."""
         yield from super().notes(sandbox, folder)
         if self.hook == "eval" and (self.mode is not None or self.phases is not None):
             yield "mode and phases mean nothing for eval hooks, and are ignored"
@@ -102,10 +102,10 @@ class HookConfig(ProgramConfig):
         Args:
             name: Its name.
             sandbox: Where it runs.
-            folder: Where a relative command starts from.
+            folder: The folder in which a relative command starts.
 
         Raises:
-            ConfigError, TypeError, ValueError: Something does not go together.
+            ConfigError, TypeError, ValueError: Two settings contradict each other.
         """
         project = self.project
         if project is not None and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):

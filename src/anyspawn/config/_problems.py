@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration, each with its place."""
+"""The problems of a configuration, each with its place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dotted(path: Path) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for a message, not more than fit one."""
+    """Return names for a message, cut to a readable number."""
     found = list(names)
     more = len(found) - _MOST_NAMES
     return (", ".join(found[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")) or "none"
@@ -38,13 +38,13 @@ def listed(names: Iterable[str]) -> str:
 
 @frozen
 class ConfigProblem:
-    """One thing that is wrong.
+    """One problem.
 
     Args:
         path: Where, such as ``spec.hooks.pii.phases[0]``; empty for the document as a whole.
-        message: What, and what to do about it.
-        line: The line in the file, counted from 1, where it is known.
-        column: The column, counted from 1, where it is known.
+        message: What is wrong, and what to do about it.
+        line: The line in the file, counted from 1, if it is known.
+        column: The column, counted from 1, if it is known.
     """
 
     path: str
@@ -73,8 +73,8 @@ class InvalidConfigError(ConfigError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """Return a line for each problem, which begins with ``file:line:column:`` as editors know
-        it.
+        """Return a line for each problem. It begins with ``file:line:column:``, which editors
+        recognise.
         """
         return [
             ":".join(

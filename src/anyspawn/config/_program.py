@@ -1,5 +1,5 @@
-"""What entries of ``spec.hooks``, ``spec.tools``, ``spec.evals`` and ``spec.selectors`` have in
-common: a program, and where it runs.
+"""The common part of entries of ``spec.hooks``, ``spec.tools``, ``spec.evals`` and
+``spec.selectors``: a program, and where it runs.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class ProgramConfig:
 
     Args:
         command: The program. A relative path with a slash starts from the configuration file's
-            folder; a bare name is looked up on ``PATH``. In a container or a pod it is taken as it
-            stands.
+            folder; a bare name is looked up on ``PATH``. In a container or a pod it is used
+            unchanged.
         args: Its arguments.
-        env: Its variables: a mapping, or a list of ``NAME=value`` and of ``NAME``, which is looked
-            up on the host at each call.
+        env: Its variables: a mapping, or a list of ``NAME=value`` and ``NAME``. A bare ``NAME`` is
+            looked up on the host at each call.
         timeout_ms: Milliseconds for one call. Default, also for 0: 10000, or the sandbox's
             ``default_timeout``; 30000 for evals.
         sandbox: Where it runs: a name from ``spec.sandboxes``. Default: directly on this host.
-        output_limit: Bytes that its answer may have. Default 1048576.
+        output_limit: The largest answer, in bytes. Default 1048576.
         runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
-            answers by JSON-RPC 2.0, a line each.
+            answers in JSON-RPC 2.0, one line each.
     """
 
     command: str
@@ -64,11 +64,11 @@ class ProgramConfig:
         self.check()
 
     def check(self) -> None:
-        """Raise what is wrong with it, wherever it runs."""
+        """Raise errors that do not depend on where it runs."""
         ExecProgram(**self.common("program", None, "/"))
 
     def notes(self, sandbox: Sandbox | None, folder: str) -> Iterator[str]:
-        """Give what is not a mistake, but may not be what was meant.
+        """Give warnings: settings that are valid but probably not intended.
 
         Args:
             sandbox: Where it runs.
@@ -85,7 +85,7 @@ class ProgramConfig:
                 )
 
     def _notes_of_command(self, folder: str, *, looked_up: bool) -> Iterator[str]:
-        """Give what is odd about a program of this host.
+        """Give warnings about a program of this host.
 
         Args:
             folder: The configuration file's.
@@ -107,12 +107,12 @@ class ProgramConfig:
             yield "command: it is not a program; make it executable (chmod +x)"
 
     def common(self, name: str, sandbox: Sandbox | None, folder: str) -> dict[str, Any]:
-        """Return the arguments that all programs have.
+        """Return the arguments common to all programs.
 
         Args:
             name: Its name.
             sandbox: Where it runs.
-            folder: Where a relative command starts from.
+            folder: The folder in which a relative command starts.
         """
         command = self.command
         if "/" in command and (sandbox is None or isinstance(sandbox, (Direct, Bubblewrap))):

@@ -44,13 +44,14 @@ SECTIONS = ("sandboxes", "hooks", "tools", "evals", "selectors")
 _CLOSING = 30.0
 _DRAINING = 10.0
 _MOST_BYTES = 4 * 2**20 + 3
-"""What is read of a file: more than a document may have, in any encoding of it."""
+"""Bytes read of a file: more than the largest document has in any encoding."""
 
 
 def _near(word: str) -> str:
-    """Return an expression of what is one slip, or a missing plural, away from a word.
+    """Return a regular expression of the words one typing error, or a missing plural, away from a
+    word.
 
-    An expression, as the JSON Schema has the same.
+    It is an expression because the JSON Schema uses it too.
     """
     letters = [f"[{letter}{letter.upper()}]" for letter in word]
     slips = {"".join(letters[:-1]), "".join(letters[: len(word.removesuffix("es"))])}
@@ -64,9 +65,9 @@ def _near(word: str) -> str:
 
 
 NEAR_MISSES = "|".join(_near(section) for section in SECTIONS)
-"""Keys of ``spec`` that can only be meant to be one of ours."""
+"""Keys of ``spec`` that must be misspellings of known ones."""
 OF_PROGRAM = f"command|args|runtime|sandbox|{_near('command')}"
-"""Keys that only a tool has which is a program."""
+"""Keys that only tools with a program have."""
 NOT_PROGRAMS = (
     "name",
     "namespace",
@@ -76,7 +77,7 @@ NOT_PROGRAMS = (
     "mode",
     "labels",
 )
-"""Keys of a tool that say nothing of the program, and are left alone."""
+"""Keys of a tool that do not concern the program, and are ignored."""
 
 _P = TypeVar("_P", bound=ExecProgram)
 _S = TypeVar("_S", bound=ProgramConfig)
@@ -114,7 +115,7 @@ class OpenConfig(HookRunner):
         return [*super()._served, *programs]
 
     async def drain_programs(self) -> None:
-        """Wait until no call of a tool, evaluator or selector is under way."""
+        """Wait for the running calls of tools, evaluators and selectors."""
         for program in self._programs:
             await program.drained()
 
@@ -125,16 +126,16 @@ class RuntimeConfig:
     ready.
 
     Args:
-        metadata: What the file says of itself.
+        metadata: The file's ``metadata``.
         sandboxes: By name.
-        hooks: By name, in the file's order, which is that in which denials count.
-        tools: Those that are programs, by name.
-        evals: By name, which is the evaluation's type.
+        hooks: By name, in the file's order. If several hooks deny, the first one counts.
+        tools: The tools that are programs, by name.
+        evals: By name, the type of the evaluation.
         selectors: By name.
         tool_selector: The selector of tools that ``spec.tool_selector`` names, if any.
         skills_selector: The selector of skills that ``spec.skills.selector`` names, if any.
-        warnings: What is not a mistake, but may not be what was meant, each with its place. The
-            log has them, too.
+        warnings: Settings that are valid but probably not intended, each with its place. They are
+            logged, too.
     """
 
     metadata: Mapping[str, Any]
@@ -152,11 +153,11 @@ class RuntimeConfig:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[OpenConfig]:
-        """Give all hooks and other programs, ready to be called; on the way out, drain hooks that
-        observe and calls under way, and close the sandboxes.
+        """Give all hooks and other programs, ready to be called. At the end of the block, wait for
+        hooks that observe and for running calls, and close the sandboxes.
 
-        It may be opened several times at once, and closed in any order, from any task: servers and
-        sandboxes are closed by the last that leaves.
+        It can be opened several times at once, and closed in any order, from any task. The last
+        block closes servers and sandboxes.
         """
         user, users = object(), self._users.get()
         users.append(user)
@@ -189,9 +190,7 @@ class RuntimeConfig:
 async def _close(name: str, close: Callable[[], Awaitable[None]]) -> None:
     try:
         await close()
-    except (
-        Exception
-    ) as exc:  # the others are closed all the same, and what the body raised is worth more
+    except Exception as exc:  # close the others all the same; the body's exception matters more
         warn(
             "anyspawn.config",
             "sandbox %r could not be closed: %s: %s",
@@ -211,12 +210,12 @@ def load_config(
 
     Args:
         path: The file.
-        registry: Where its modes come from. Default: the one that all share.
-        environ: Where its ``${NAME}`` come from. Default: the environment.
+        registry: The modes that it can use. Default: the shared registry.
+        environ: The values of its ``${NAME}`` references. Default: the environment.
 
     Raises:
         InvalidConfigError: It has problems: all of them, each with its place.
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     name = os.fspath(path)
     with open(name, "rb") as file:
@@ -237,8 +236,8 @@ def parse_config(
 
     Args:
         text: The configuration; bytes are UTF-8.
-        folder: Where relative paths start from. Default: the working directory.
-        source: What it is called in problems.
+        folder: The folder in which relative paths start. Default: the working directory.
+        source: Its name in problems.
         registry, environ: As for `load_config`.
 
     Raises:
@@ -266,9 +265,7 @@ def parse_config(
 
 
 class _Reader:
-    """Turns a document's values into a RuntimeConfig, and tells the document what is wrong with
-    them.
-    """
+    """Turns a document's values into a RuntimeConfig, and adds their problems to the document."""
 
     def __init__(
         self, document: Document, folder: str, registry: Registry, environ: Mapping[str, str]
@@ -369,7 +366,7 @@ class _Reader:
         return dict(expand(entries, ("spec", name), self._environ, self._problem))
 
     def _entries(self, spec: dict[str, Any], name: str) -> dict[str, Any]:
-        """Return a section as it stands in the file."""
+        """Return a section of the file, unchecked."""
         path = ("spec", name)
         section = dict(self._mapping(spec.get(name, {}), path) or {})
         if "" in section:
@@ -406,7 +403,7 @@ class _Reader:
             )
         try:
             made: object = factory(name, settings)
-        except Exception as exc:  # whatever somebody else's factory makes of it
+        except Exception as exc:  # a third-party factory can raise anything
             self._problem(
                 path, str(exc) if isinstance(exc, ValueError) else f"{type(exc).__name__}: {exc}"
             )
@@ -480,10 +477,10 @@ class _Reader:
 
         Args:
             cls: The class of its settings.
-            entry: What stands in the file.
-            sandboxes: Those there are; ``None`` for one that is not valid.
-            path: Where the entry stands.
-            make: Makes the program of its settings and its sandbox.
+            entry: The entry of the file.
+            sandboxes: The sandboxes by name; ``None`` for one that is not valid.
+            path: The path of the entry.
+            make: Makes the program from its settings and its sandbox.
         """
         settings = build(cls, entry, path, self._problem)
         named = entry.get("sandbox") if isinstance(entry, dict) else None
@@ -505,7 +502,7 @@ class _Reader:
         sandbox = sandboxes[named] if isinstance(named, str) else None
         if (
             named is not None and sandbox is None
-        ):  # its problem is told already; it must never mean this host
+        ):  # its problem is reported already; it must never run on this host
             return None
         if settings is None:
             return None

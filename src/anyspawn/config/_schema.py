@@ -36,7 +36,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
 def json_schema(registry: Registry = default_registry) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a RuntimeConfig, with the modes of ``registry``.
 
-    Modes of plugins, and factories that are not an attrs class, are known by name alone.
+    For modes of plugins, and factories that are not an attrs class, the schema has only the name.
     """
     modes = {mode: _class_of(mode, registry) for mode in registry.modes()}
     sandboxes = [
@@ -85,7 +85,7 @@ def _program(cls: type[ProgramConfig] = ProgramConfig) -> dict[str, Any]:
 
 
 def _tool() -> dict[str, Any]:
-    """Return the schema of a tool: one that is a program, or whatever else it is."""
+    """Return the schema of a tool: a program, or anything else."""
     schema = _program()
     schema["properties"] |= {name: {} for name in NOT_PROGRAMS}
     other = {"propertyNames": {"not": {"pattern": f"^(?:{OF_PROGRAM})$"}}}
@@ -93,7 +93,7 @@ def _tool() -> dict[str, Any]:
 
 
 def _hook() -> dict[str, Any]:
-    """Return the schema of a hook: its fields, and which of them go together."""
+    """Return the schema of a hook: its fields, and the conditions between them."""
     schema = _program(HookConfig)
     agents = list(AGENTS)
     absent_or_exec = {"properties": {"protocol": {"const": "exec"}}}
@@ -137,7 +137,7 @@ def _hook() -> dict[str, Any]:
 
 
 def _said(**values: str) -> dict[str, Any]:
-    """Return the schema of an object that has these values."""
+    """Return the schema of an object with these values."""
     return {
         "properties": {name: {"const": value} for name, value in values.items()},
         "required": list(values),
@@ -145,7 +145,7 @@ def _said(**values: str) -> dict[str, Any]:
 
 
 def _when(condition: dict[str, Any], **fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema by which fields are so where a condition holds."""
+    """Return a schema that constrains fields if a condition holds."""
     return {"if": condition, "then": {"properties": fields}}
 
 
@@ -176,7 +176,7 @@ def _object(
     for attribute in attrs.fields(cls):
         if not in_config(attribute) or attribute.name in without:
             continue
-        schema = deepcopy(_schema(attribute.type))  # as what is common to all is added to below
+        schema = deepcopy(_schema(attribute.type))  # a copy: the code below adds to it
         if attribute.name in said:
             schema["description"] = said[attribute.name]
         if attribute.default is attrs.NOTHING:
@@ -208,7 +208,7 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 
 def _argument_docs(cls: type[Any]) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say of each argument."""
+    """Return the description of each argument, from the docstrings of a class and its bases."""
     said: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         _, _, arguments = (inspect.cleandoc(base.__doc__ or "")).partition("\nArgs:\n")

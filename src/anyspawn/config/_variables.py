@@ -14,7 +14,7 @@ _REFERENCE = re.compile(r"(\$?)\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\})?")
 
 
 class Expanded(str):
-    """A text that a variable has gone into; it may stand for a number or a boolean, too."""
+    """A text with a variable's value in it; it can also mean a number or a boolean."""
 
     __slots__ = ()
 
@@ -27,9 +27,9 @@ def expand(
 
     Args:
         value: Plain values.
-        path: Where it stands.
+        path: The path of the value.
         host: The variables.
-        problem: Told of each reference that means nothing.
+        problem: Called with each reference that is not valid.
     """
     if isinstance(value, dict):
         for key in value:

@@ -1,7 +1,7 @@
-"""YAML into plain values that remember their places. Strict where YAML is lenient.
+"""Reads YAML into plain values that remember their places. Strict where YAML is lenient.
 
-Scalars are read by YAML 1.2's core schema: ``yes``, ``off``, ``12:30`` and dates are texts, as
-whoever wrote them meant.
+Scalars follow YAML 1.2's core schema: ``yes``, ``off``, ``12:30`` and dates are texts, as their
+authors mean them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
     values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Stop at once where there are too many values."""
+        """Stop as soon as there are too many values."""
         self.values += not (isinstance(parent, yaml.MappingNode) and index is None)  # no keys
         if self.values > _MOST_VALUES:
             raise _TooManyError(self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # in PyYAML's types
@@ -70,15 +70,15 @@ def _float(text: str) -> float:
 
 
 class Document:
-    """A YAML document as plain values, and what is wrong with it.
+    """A YAML document as plain values, with its problems.
 
     Args:
         text: The document.
 
     Attributes:
-        value: The document's value; ``None`` where it could not be read.
-        problems: What is wrong.
-        notes: What may not be what was meant.
+        value: The document's value; ``None`` if it is not valid YAML.
+        problems: The errors.
+        notes: The warnings.
     """
 
     def __init__(self, text: str) -> None:
@@ -104,9 +104,7 @@ class Document:
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
             what = " ".join(part for part in (exc.context, exc.problem) if part)
-            if (
-                "undefined alias" in what
-            ):  # its name may be a text that was meant to be quoted, and a secret
+            if "undefined alias" in what:  # the name can be a text that lacks quotes, and a secret
                 what = "an alias that nothing defines; put a text that begins with * in quotes"
             lines = text.splitlines()
             if mark is not None and "${" in "".join(lines[mark.line : mark.line + 1]):
@@ -132,8 +130,8 @@ class Document:
             )
 
     def problem(self, path: Path, message: str) -> None:
-        """Add a problem at a path; where that has no place of its own, the nearest above it
-        counts.
+        """Add a problem at a path; if the path has no place in the file, at the nearest one above
+        it.
         """
         self.problems.append(self._placed(path, message))
 
@@ -243,10 +241,10 @@ def _encodes(text: str) -> bool:
 
 
 class _TooManyError(Exception):
-    """There are more values than any configuration has.
+    """The document has more values than any real configuration.
 
     Attributes:
-        mark: Where the first beyond the bound stands.
+        mark: The place of the first value beyond the bound.
     """
 
     def __init__(self, mark: yaml.Mark | None) -> None:

@@ -1,6 +1,4 @@
-"""Containers with a life of their own: created, run, inspected, confined and cleaned up, by way of
-the docker CLI.
-"""
+"""Long-lived containers: create, run, inspect, confine and remove them with the docker CLI."""
 
 from __future__ import annotations
 

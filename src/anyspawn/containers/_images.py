@@ -1,4 +1,6 @@
-"""Which image suits an agent or a command, and which of the host's variables may go in. Pure."""
+"""The image for an agent or a command, and the host's variables that can go into a container.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ _WRAPPERS = {
     "nohup": (),
     "time": ("-f", "-o", "--format", "--output"),
 }
-"""What stands in front of a program, and those of its options that take the next word."""
+"""Commands that run another program, with those of their options that take the next word."""
 
 
 def detect_image(argv: Sequence[str]) -> str:
@@ -80,11 +82,10 @@ def detect_image(argv: Sequence[str]) -> str:
 
 
 def select_image(agent: str, images: Mapping[str, str], argv: Sequence[str] = ()) -> str:
-    """Return the image for an agent: the one of its name, of the longest name that it begins with,
-    of ``default``.
+    """Return the image for an agent: the entry with its name, or with the longest prefix of its
+    name, or ``default``.
 
-    Where there is none of these it is what `detect_image` makes of the command, or of the agent's
-    name.
+    Without any of these, return `detect_image` of the command, or of the agent's name.
 
     Args:
         agent: The agent's name, such as ``claude-code``.
@@ -102,7 +103,7 @@ def select_image(agent: str, images: Mapping[str, str], argv: Sequence[str] = ()
 def filter_env(
     host: Mapping[str, str], allow: Iterable[str], block: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Return those of the host's variables that ``allow`` names and ``block`` does not.
+    """Return the host's variables that ``allow`` names and ``block`` does not.
 
     Args:
         host: The variables.

@@ -1,4 +1,4 @@
-"""What docker knows of a container, as a value."""
+"""docker's description of a container, as a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mount:
         type: ``bind``, ``volume`` or ``tmpfs``.
         source: The host's path, or the volume's.
         target: The path inside.
-        writable: Whether it may be written to.
+        writable: Whether it is writable.
     """
 
     type: str
@@ -35,15 +35,15 @@ class ContainerInfo:
     Args:
         id: Its id.
         name: Its name.
-        image: The image that it was made of.
+        image: The image that it was made from.
         state: ``created``, ``running``, ``paused``, ``restarting``, ``exited`` or ``dead``.
-        exit_code: Its status; ``None`` while it has not ended.
-        oom: Whether it was ended for using too much memory.
-        error: Why it could not be started; empty where there is nothing to say.
+        exit_code: Its exit status; ``None`` until it has exited.
+        oom: Whether it was killed for using too much memory.
+        error: Why it could not be started; empty if it could.
         created: When it was made.
-        started: When it was started last; ``None`` if never. Docker notes the time after the fact:
-            a program of a few milliseconds may have ended before.
-        finished: When it ended last; ``None`` if never.
+        started: When it was last started; ``None`` if never. Docker records the time after the
+            start: a program that runs for milliseconds can finish before it.
+        finished: When it last exited; ``None`` if never.
         labels: Its labels.
         mounts: What is mounted in it.
         tty: Whether it has a terminal.
@@ -69,7 +69,7 @@ class ContainerInfo:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> ContainerInfo:
-        """Return what ``docker inspect`` says, as a value."""
+        """Return the output of ``docker inspect`` as a value."""
         state, config = raw["State"], raw["Config"]
         ended = state["Status"] in {"exited", "dead", "stopped"}
         return cls(
@@ -100,7 +100,7 @@ class ContainerInfo:
 
 
 def _moment(text: str) -> datetime | None:
-    """Return a time of docker's; ``None`` for its year 1, which means never."""
+    """Return a time from docker; ``None`` for year 1, which means never."""
     if text.startswith("0001"):
         return None
     head, dot, rest = text.partition(".")

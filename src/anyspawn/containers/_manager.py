@@ -1,4 +1,4 @@
-"""`ContainerManager`: containers with a life of their own, by way of the docker CLI."""
+"""`ContainerManager`: long-lived containers, with the docker CLI."""
 
 from __future__ import annotations
 
@@ -109,22 +109,24 @@ def _security(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class ContainerSpec:
-    """What a container is made of.
+    """The settings of a new container.
 
     Args:
         image: The image.
         cmd: The command and its arguments. Default: the image's.
-        entrypoint: What runs in front of the command; empty: nothing does. Default: the image's.
+        entrypoint: The entrypoint, which gets the command as its arguments; empty: none. Default:
+            the image's.
         workspace: A folder of the host, which the container sees as ``mount_target``. Its user
-            (``security.user``) can write there if the folder's owner and mode let it; if they do
-            not, the log says so once the container is created.
-        mount_target: Where it sees it, and starts. Default ``/work``.
+            (``security.user``) can write there if the folder's owner and mode permit it; if not,
+            the log says so when the container is created.
+        mount_target: The path of ``workspace`` inside, and the working directory. Default
+            ``/work``.
         env: Variables, as for `anyspawn.Command`.
-        timeout: Seconds that it may run; then it is stopped and removed. Default: no limit.
-        remove_on_exit: Remove it when it has ended. Default false.
+        timeout: Seconds that it can run; then anyspawn stops and removes it. Default: no limit.
+        remove_on_exit: Remove it when it has exited. Default false.
         network: A docker network. Default ``none``: no network.
         tty: Give it a terminal.
-        attach_stdin: Let its stdin be written to.
+        attach_stdin: Keep its stdin open for input.
         security: Confinement and limits. The default is strict.
     """
 
@@ -145,7 +147,7 @@ class ContainerSpec:
 
 
 def _can_write(folder: str, user: str | None) -> bool:
-    """Whether a user, by numbers, may write to a folder, as its mode says; true for names."""
+    """Whether a user, by numbers, can write to a folder by its mode; true for names."""
     uid, _, gid = (user or "0").partition(":")
     if not uid.isdigit() or int(uid) == 0 or not (gid or "0").isdigit():
         return True
@@ -158,7 +160,7 @@ def _can_write(folder: str, user: str | None) -> bool:
 
 
 async def _run(launch: Launch, command: Command) -> Completed:
-    """Run a docker command that may have an effect which has to be undone."""
+    """Run a docker command whose effect may have to be undone."""
     timeout = command.timeout if isinstance(command.timeout, float) else math.inf
     began = anyio.current_time()
     return await run(launch, command, mode="docker", began=began, timeout=timeout)
@@ -167,8 +169,8 @@ async def _run(launch: Launch, command: Command) -> Completed:
 class ContainerManager:
     """Creates, runs, inspects and removes containers: an async context manager.
 
-    Its containers carry labels that say who made them, so that `reap_orphans` can remove them if
-    this process dies; those that are not ``remove_on_exit`` only if it is asked for what was kept.
+    Labels on its containers name their owner, so that `reap_orphans` can remove them if this
+    process dies. Containers without ``remove_on_exit`` it removes only with ``kept=True``.
 
     Args:
         docker_path: The client. Default: ``docker``; ``podman`` works too.
@@ -194,7 +196,7 @@ class ContainerManager:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give back what the manager holds: nothing. Containers stay."""
+        """Do nothing: the manager holds no resources, and containers stay."""
 
     async def pull_if_missing(
         self, image: str, *, on_progress: Callable[[str], None] | None = None
@@ -229,7 +231,7 @@ class ContainerManager:
         """Create a container, and return its id.
 
         Raises:
-            SpawnError: Docker did not create it; nothing is left of it then.
+            SpawnError: Docker did not create it; nothing is left of it.
         """
         command = Command([self._docker, "create"], timeout=_ASK)
         env = spec.env.look_up(os.environ)
@@ -279,7 +281,7 @@ class ContainerManager:
         try:
             launch = without_proxies(launch, podman=podman)
             done = await _run(launch, attrs.evolve(command, argv=argv))
-        except BaseException:  # it may have come just before
+        except BaseException:  # docker can have created it just before
             await self._clear(name)
             raise
         return self._checked(done).stdout.decode().split()[-1]
@@ -291,19 +293,19 @@ class ContainerManager:
     async def run(
         self, container: str, *, stdin: bytes = b"", on_output: OnOutput | None = None
     ) -> int:
-        """Start a container, pass on its output until it ends, and return its exit code.
+        """Start a container, pass on its output until it exits, and return its exit code.
 
-        Where the container's spec has a timeout, it is stopped and removed when that is over; where
-        it says ``remove_on_exit``, it is removed in any case.
+        If the container times out, it is stopped and removed. With ``remove_on_exit``, it is always
+        removed.
 
         Args:
             container: The container's id or name.
-            stdin: What it reads, if its spec has ``attach_stdin``.
-            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk; with a terminal
-                there is stdout alone. Default: written to this process's own streams.
+            stdin: What it reads, with ``attach_stdin`` in its spec.
+            on_output: Called with ``"stdout"`` or ``"stderr"`` and each chunk; with a terminal,
+                there is only stdout. Default: write to this process's own streams.
 
         Raises:
-            SpawnTimeoutError: Its timeout ran out.
+            SpawnTimeoutError: It timed out.
             NotStartedError: Its program could not be executed.
             SpawnError: It could not be started, or the connection to docker was lost.
         """
@@ -319,7 +321,7 @@ class ContainerManager:
                 *(["--interactive"] if info.open_stdin else []),
                 info.id,
             ]
-            if info.tty and info.open_stdin:  # docker insists on a terminal of its own then
+            if info.tty and info.open_stdin:  # docker then requires a local terminal
                 argv = [sys.executable, "-c", *_UNDER_A_TERMINAL, *argv]
             done = await _run(
                 Launch(
@@ -370,12 +372,12 @@ class ContainerManager:
         return ended.exit_code
 
     async def _give_up(self, container: str, before: ContainerInfo | None) -> None:
-        """Undo a run that did not come to its end: remove the container if that is what it is for,
-        or stop what it started.
+        """Undo an unfinished run: remove the container if its spec says so, or stop it if this run
+        started it.
 
         Args:
             container: The container.
-            before: What was known of it before it was started; ``None``: nothing, and it was not.
+            before: Its description before the start; ``None``: it was not started.
         """
 
         async def undo() -> None:
@@ -392,7 +394,7 @@ class ContainerManager:
     async def _see_to(
         self, container: str, step: Callable[[], Awaitable[None]]
     ) -> SpawnError | None:
-        """Take a step in bounded time, whatever cancels the caller; log and return what fails."""
+        """Run a step in bounded time, also if the caller is cancelled; log and return its error."""
         failed: SpawnError | None = TransportError(
             f"docker did not answer within {_ASK:g} s", started=None
         )
@@ -413,15 +415,15 @@ class ContainerManager:
     async def stop(self, container: str, *, grace: float = 10) -> None:
         """Stop a container: SIGTERM, and SIGKILL after ``grace`` seconds.
 
-        One that has ended already is left as it is.
+        A container that has already exited stays as it is.
         """
         await self._ask(
             "stop", f"--time={round(grace)}", _check_id(container), timeout=_ASK + grace
         )
 
     async def remove(self, container: str) -> None:
-        """Remove a container, running or not; one that is gone already, or that somebody else
-        removes meanwhile, is not an error.
+        """Remove a container, running or not. It is not an error if it is already gone, or if
+        somebody else removes it at the same time.
         """
         podman = await is_podman(self._docker, self._podman)
         failed = await remove(self._docker, _check_id(container), podman=podman)
@@ -429,10 +431,10 @@ class ContainerManager:
             raise failed
 
     async def inspect(self, container: str) -> ContainerInfo:
-        """Return what docker knows of a container.
+        """Return docker's description of a container.
 
         Raises:
-            TransportError: There is no such container, or docker cannot be asked.
+            TransportError: The container does not exist, or docker does not answer.
         """
         done = await self._ask("container", "inspect", _check_id(container))
         return ContainerInfo.of(json.loads(done.stdout)[0])
@@ -447,11 +449,11 @@ class ContainerManager:
 
     @asynccontextmanager
     async def running(self, spec: ContainerSpec) -> AsyncIterator[DockerExec]:
-        """Create and start a container, give a `DockerExec` that runs commands in it, and remove it
-        in any case.
+        """Create and start a container, give a `DockerExec` that runs commands in it, and always
+        remove it.
 
-        A spec without a command gets one that does nothing until it is stopped; that takes a sh in
-        the image.
+        A spec without a command gets one that sleeps until it is stopped; it needs a sh in the
+        image.
         """
         idle = spec if spec.cmd or spec.entrypoint else attrs.evolve(spec, entrypoint=_IDLE)
         container = await self.create(attrs.evolve(idle, tty=False, remove_on_exit=True))
@@ -488,8 +490,8 @@ class ContainerManager:
 
 @asynccontextmanager
 async def running(spec: ContainerSpec, *, docker_path: str = "docker") -> AsyncIterator[DockerExec]:
-    """Give a `anyspawn.DockerExec` on a fresh container, and remove that in any case:
-    `ContainerManager.running`.
+    """Give an `anyspawn.DockerExec` on a fresh container, and always remove the container, as
+    `ContainerManager.running` does.
     """
     async with ContainerManager(docker_path=docker_path).running(spec) as sandbox:
         yield sandbox

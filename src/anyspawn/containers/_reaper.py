@@ -1,4 +1,4 @@
-"""Containers and pods whose owner is dead are removed; nobody else's ever are."""
+"""Removes containers and pods whose owner is dead, and no others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Orphan:
         name: Its name; a pod's with its namespace in front: ``default/anyspawn-...``.
         image: Its image.
         state: ``running``, ``exited``, ``created`` and so on; a pod's phase.
-        owner: Who made it: host, pid and start time.
+        owner: The process that made it: host, pid and start time.
     """
 
     id: str
@@ -61,24 +61,26 @@ async def reap_orphans(
     """Remove containers or pods, running or not, whose owner is dead; return them.
 
     An owner is dead when it ran on this very host, since its last boot and in this pid namespace,
-    and its pid is gone or has passed to another process. What other hosts made, and what anyspawn
-    did not make, is never touched. Others may remove the same ones at the same time.
+    and its pid is gone or has passed to another process. Containers and pods of other hosts, and
+    those that anyspawn did not make, are never touched. Several processes can do this at the same
+    time.
 
     Args:
         mode: ``docker_run`` for containers, ``kubectl_run`` for pods.
         dry_run: Only return them.
-        kept: Also the containers that were to stay: what ``ContainerManager.create`` made without
-            ``remove_on_exit``, and ``anyspawn box --keep``. Default: these stay.
-        all_boots: Also what processes of this host made before it was booted last. Default: not
-            these.
+        kept: Also remove containers that were meant to stay: those that ``ContainerManager.create``
+            made without ``remove_on_exit``, and those of ``anyspawn box --keep``. Default: they
+            stay.
+        all_boots: Also remove those that processes of this host made before its last boot. Default:
+            they stay.
         docker_path: The docker client.
         kubectl_path: The Kubernetes client.
         kubeconfig: A kubeconfig file. Default: kubectl's own.
         context: A context of the kubeconfig. Default: the current one.
-        namespace: Where to look for pods. Default: in all namespaces.
+        namespace: The namespace of the pods. Default: all namespaces.
 
     Raises:
-        SpawnError: The daemon or the cluster could not be asked, or did not remove one.
+        SpawnError: The daemon or the cluster did not answer, or did not remove one.
     """
     if mode == "docker_run":
         return await _reap_containers(docker_path, dry_run=dry_run, kept=kept, all_boots=all_boots)
@@ -114,7 +116,7 @@ async def _reap_containers(
 
 
 def _text(value: object) -> str:
-    """Return what docker gives as a text, and podman as a list."""
+    """Return a field that docker gives as a text and podman as a list."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
