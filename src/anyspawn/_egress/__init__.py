@@ -1,6 +1,4 @@
-"""The network by name: which hosts a sandboxed program may reach, and the proxy that it reaches
-them by.
-"""
+"""The network by name: the hosts that a sandboxed program can reach, and the proxy to them."""
 
 from anyspawn._egress._settings import Egress, holder_id
 

@@ -1,8 +1,8 @@
 """From a sandbox's network to the proxy.
 
-The proxy's port inside a sandbox is a listening socket that was opened in the sandbox's network
-namespace and is held here, outside of it. So nothing of the proxy runs inside: there is no program
-there that has to exist, and none that could be tampered with.
+The proxy's port inside a sandbox is a listening socket, opened in the sandbox's network namespace
+and held here, outside. So no part of the proxy runs inside: the sandbox needs no program for it,
+and cannot tamper with one.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _ENTER_TIMEOUT = 10.0
 
 @frozen
 class Way:
-    """A call's way out.
+    """A call's access to the proxy.
 
     Args:
-        launch: The call's launch, whose program is executed when the way is there.
+        launch: The call's launch; its program starts when the proxy is ready.
     """
 
     launch: Launch
@@ -48,8 +48,8 @@ class Way:
     _bounds: list[Bound] = field(factory=list)
 
     def counted(self, completed: Completed) -> Completed:
-        """Return an outcome with the connections that the program asked for, and the limits that it
-        met.
+        """Return the outcome with the counts of connections, and with the limits that were
+        reached.
         """
         error = completed.error
         for bound in self._bounds:
@@ -59,9 +59,9 @@ class Way:
 
 @asynccontextmanager
 async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> AsyncIterator[Way]:
-    """Give a bwrap process, yet to be started in the block, a way out.
+    """Give the proxy to a bwrap process that the block will start.
 
-    bwrap says which process it made, and executes the program when it is told to.
+    bwrap reports the process that it made, and executes the program when anyspawn lets it go on.
 
     Raises:
         TransportError: There can be no way out; the program was not started.
@@ -78,7 +78,7 @@ async def into_bubblewrap(egress: Egress, launch: Launch, command: Command) -> A
             try:
                 listener = await listener_in(pid)
             except TransportError as exc:
-                if _has_network(pid):  # else bwrap has failed, and says why
+                if _has_network(pid):  # otherwise bwrap has failed and reports why
                     failed.append(exc)
                     scope.cancel()
                 return
@@ -112,10 +112,10 @@ def _has_network(pid: int) -> bool:
 async def into_container(
     egress: Egress, launch: Launch, command: Command, holder: ArgvSandbox, docker: str
 ) -> AsyncIterator[Way]:
-    """Give a container, yet to be started in the block, a way out.
+    """Give the proxy to a container that the block will start.
 
-    A container without a network is started first, and does nothing but hold the network namespace
-    in which the command's container is started then.
+    A first container without a network only holds the network namespace, in which the command's
+    container then starts.
 
     Args:
         egress: The hosts.
@@ -141,7 +141,7 @@ async def into_container(
 
 
 async def _container_pid(docker: str, container: str, word: str) -> int:
-    """Return a container's first process, in whose argv there is a word: else it is not there."""
+    """Return the pid of a container's first process, checked by a word in its argv."""
     from anyspawn._call import spawn
 
     argv = [docker, "container", "inspect", "--format", "{{.State.Pid}}", container]
@@ -190,7 +190,7 @@ def _with_fds(launch: Launch, options: Mapping[str, int]) -> Launch:
 
 
 async def _child_pid(told: int) -> int:
-    """Return the sandbox's first process, as bwrap says it in a JSON object."""
+    """Return the sandbox's first process, from bwrap's JSON report."""
     said = b""
     while True:
         await anyio.wait_readable(told)
@@ -203,7 +203,9 @@ async def _child_pid(told: int) -> int:
 
 @frozen(kw_only=True)
 class _Entering(ArgvSandbox):
-    """Runs what opens a socket in a namespace, and hands on the descriptor to send it by."""
+    """Runs the program that opens a socket in a namespace, with the descriptor by which it sends
+    the socket.
+    """
 
     name: str = "egress"
     channel: int

@@ -1,9 +1,9 @@
 """Run by itself (``python -I -S _enter.py PID PORT FD``): open a listening socket in the network
 namespace of another process, and send it back.
 
-The namespace of a sandbox belongs to a user namespace. To enter the one takes entering the other
-first, which the kernel allows to a process without threads alone: hence a program of its own. It
-imports what is built in and nothing else, as it is started for each call.
+The network namespace of a sandbox belongs to a user namespace, which must be entered first. The
+kernel allows that only to a process without threads: hence a separate program. It imports only
+built-in modules, because it starts for each call.
 """
 
 import _socket
@@ -40,7 +40,7 @@ def main(pid: str, port: str, channel: str) -> None:
         _enter(owner, _CLONE_NEWUSER)
     _enter(network, _CLONE_NEWNET)
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    # The loopback interface may not be up yet.
+    # The loopback interface is not always up yet.
     listener.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
     listener.bind(("127.0.0.1", int(port)))
     listener.listen(_BACKLOG)

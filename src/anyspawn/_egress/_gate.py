@@ -1,4 +1,6 @@
-"""The gate: decides on each connection that a program asks for, makes it, counts and logs it."""
+"""The gate: decides about each connection that a program asks for, makes it, counts it and logs
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from anyspawn._model import EgressCounts
 __all__ = ["DeniedError", "Gate", "UnreachableError", "log"]
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for a name's look-up, and again for a connection to one of its addresses."""
+"""Seconds for the look-up of a name, and for a connection to one of its addresses."""
 MAX_ADDRESSES = 8
 MAX_LOOKUPS = 8
 MAX_RECORDS = 1000
@@ -31,11 +33,11 @@ class DeniedError(Exception):
 
 
 class UnreachableError(Exception):
-    """The rules allow it, and no connection came about."""
+    """The rules allow it, but the connection failed."""
 
 
 class Gate:
-    """Decides what one call's program may connect to.
+    """Decides about the connections of one call's program.
 
     Args:
         egress: The hosts.
@@ -63,7 +65,7 @@ class Gate:
 
         Raises:
             DeniedError: The rules do not allow it.
-            UnreachableError: It could not be made.
+            UnreachableError: The connection failed.
         """
         where = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
         why = refusal(self._allow, self._private, host, port)
@@ -93,7 +95,7 @@ class Gate:
         raise self._unreachable(where, problem)
 
     def deny(self, where: str, why: str) -> DeniedError:
-        """Count and log that something was refused; return the error to raise."""
+        """Count and log a refusal; return the error to raise."""
         self.denied += 1
         self._record(logging.WARNING, "denied", where, why)
         return DeniedError(f"{where}: {why}")
@@ -122,7 +124,9 @@ class Gate:
         return UnreachableError(f"{where}: {why}")
 
     def _record(self, level: int, what: str, where: str, why: str) -> None:
-        """Log a decision. A program may ask as often as it likes: the records are bounded."""
+        """Log a decision. The number of records is bounded, because a program can ask without
+        end.
+        """
         self._records += 1
         if self._records <= MAX_RECORDS:
             log.log(level, "id=%s %s %s: %s", self._id, what, where, why)

@@ -1,8 +1,6 @@
-"""The proxy that a program reaches the network by: HTTP (CONNECT, and plain requests), and SOCKS 5,
-on one port.
-
-The program is taken to be hostile. Each connection is served by a task of its own, of which there
-are so many at most; what is held of it in memory is bounded; and all ends with the call.
+"""The proxy between a program and the network: HTTP (CONNECT, and plain requests) and SOCKS 5, on
+one port. The program counts as hostile. Each connection has its own task. The number of connections
+and their memory are bounded, and the end of the call closes them.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ __all__ = ["serving"]
 MAX_CONNECTIONS = 64
 """Connections served at once; more wait to be accepted."""
 HEADER_TIMEOUT = 10.0
-"""Seconds for a request's headers, from the moment that they may come."""
+"""Seconds for a request's headers, from the accepted connection."""
 MAX_HEADERS = 16 * 1024
 CHUNK = 64 * 1024
 _LINGER = 1.0
@@ -52,7 +50,7 @@ _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 @asynccontextmanager
 async def serving(listener: socket.socket, gate: Gate) -> AsyncIterator[None]:
-    """Serve a listening socket, which is taken over, as long as the block lasts."""
+    """Take over a listening socket, and serve it as long as the block lasts."""
     with listener:
         listener.setblocking(False)  # noqa: FBT003  the standard library's own form
         async with beside(partial(_accept, listener, gate)):
@@ -66,7 +64,7 @@ async def _accept(listener: socket.socket, gate: Gate) -> None:
         try:
             async with _closing(client):
                 await _serve(client, gate)
-        except Exception:  # a fault of ours ends this connection, and not the call
+        except Exception:  # a bug here closes this connection, not the call
             log.exception("a connection of the proxy failed")
         finally:
             places.release()
@@ -79,13 +77,13 @@ async def _accept(listener: socket.socket, gate: Gate) -> None:
             except OSError as exc:
                 places.release()
                 if exc.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                    await anyio.sleep(0.1)  # others give theirs back
+                    await anyio.sleep(0.1)  # until other connections close
                 continue
             tasks.start_soon(serve, client)
 
 
 async def _serve(client: SocketStream, gate: Gate) -> None:
-    """Serve one connection. Whatever goes wrong in it is its own affair."""
+    """Serve one connection. Its errors do not affect others."""
     with suppress(*_LOST, OSError, TimeoutError):
         with anyio.fail_after(HEADER_TIMEOUT):
             first = await client.receive(CHUNK)
@@ -135,8 +133,8 @@ async def _serve_socks(client: SocketStream, data: bytes, gate: Gate) -> None:
 
 @asynccontextmanager
 async def _closing(stream: SocketStream) -> AsyncIterator[None]:
-    """Close a stream in any case: cancelled in the middle of it, asyncio's would stay open until
-    its last bytes are taken.
+    """Always close a stream: after a cancellation in the middle, asyncio's would stay open until
+    its peer has read everything.
     """
     try:
         yield
@@ -146,7 +144,7 @@ async def _closing(stream: SocketStream) -> AsyncIterator[None]:
 
 
 async def _join(client: SocketStream, server: SocketStream, early: bytes) -> None:
-    """Hand bytes on in both directions until both have ended, or one has broken."""
+    """Pass bytes on in both directions until both ends are closed, or one breaks."""
 
     async def pump(source: SocketStream, target: SocketStream, data: bytes) -> None:
         try:
@@ -202,8 +200,7 @@ class _HttpConnection:
             await self._refuse(403, str(exc))
         except UnreachableError as exc:
             await self._refuse(502, str(exc))
-        # A connection that is closed with something unread is reset, which can take the answer's
-        # last bytes with it.
+        # Closing a connection with unread data resets it, and the answer's last bytes can be lost.
         await self._client.send_eof()
         with anyio.move_on_after(_LINGER):
             while True:
@@ -213,7 +210,7 @@ class _HttpConnection:
         return await _next_event(self._http, self._client)
 
     def _asked(self, request: h11.Request, authority: str, default: int | None) -> tuple[Host, int]:
-        """Return what a request is for, which its Host header must not contradict."""
+        """Return the target of a request; its Host header must name the same host."""
         try:
             host, port = parse_authority(authority, default)
         except ValueError as exc:
@@ -243,7 +240,7 @@ class _HttpConnection:
             await _join(self._client, server, self._http.trailing_data[0])
 
     async def _forward(self, request: h11.Request) -> None:
-        """Hand on a request with a whole URL, and its answer."""
+        """Pass on a request with an absolute URL, and its answer."""
         scheme, _, rest = request.target.decode().partition("://")
         if scheme.lower() != "http":
             raise _BadRequestError(
@@ -282,7 +279,7 @@ class _HttpConnection:
                     end = isinstance(event, h11.EndOfMessage)
                     await server.send(http.send(h11.EndOfMessage() if end else event) or b"")
                 except (h11.ProtocolError, *_LOST, OSError):
-                    return  # a server may answer, and close, before it has the whole body
+                    return  # a server can answer and close before it has read the whole body
 
         try:
             await server.send(http.send(request) or b"")
@@ -292,7 +289,7 @@ class _HttpConnection:
                 raise _BadRequestError("the body of the request is not whole")
         except (h11.ProtocolError, *_LOST, OSError) as exc:
             if self._http.our_state is not h11.SEND_RESPONSE:
-                raise anyio.BrokenResourceError from None  # the answer breaks off there, too
+                raise anyio.BrokenResourceError from None  # cut the client's answer off at the same place
             why = str(exc) or "the connection was lost"
             raise UnreachableError(f"the server did not answer in HTTP: {why}") from None
 
@@ -327,7 +324,7 @@ class _HttpConnection:
             await self._client.send(data)
 
     async def _refuse(self, status: int, why: str) -> None:
-        """Say why a request is not served, unless an answer has begun."""
+        """Send the reason for a refused request, unless an answer has begun."""
         if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         body = f"anyspawn: {why}\n".encode(errors="backslashreplace")
@@ -372,5 +369,5 @@ def _kept(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
 
 
 def _shown(text: str) -> str:
-    """Return a program's own words as the log may show them."""
+    """Return text from the program, made safe for the log."""
     return ascii(text[:100])

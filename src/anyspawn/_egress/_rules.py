@@ -1,9 +1,8 @@
-"""Which host and port a sandboxed program may reach. Pure: no name is resolved here, and no clock
-or loop is known.
+"""The rules: which hosts and ports a sandboxed program can reach. Pure: no name look-up, clock or
+loop.
 
-A host is either a name in its one normal form or an address. What could be read as either, or as
-another address by the system's resolver (``127.1``, ``0x7f000001``, ``2130706433``), is neither,
-and is refused.
+A host is either a name in its normal form, or an address. Ambiguous texts, which the system's
+resolver reads as another address (``127.1``, ``0x7f000001``, ``2130706433``), are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Address = IPv4Address | IPv6Address
 Host = str | Address
 
 WEB = (80, 443)
-"""The ports of a rule that names none."""
+"""The ports of a rule without ports."""
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -69,7 +68,7 @@ class Rule:
 
     Args:
         host: A name, or an address; ``None`` for any name.
-        below: It stands for all names below ``host``, and not for that itself.
+        below: The rule means all names below ``host``, but not ``host`` itself.
         ports: The ports; ``None`` for any.
     """
 
@@ -79,10 +78,10 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Return the rule that an entry stands for.
+        """Return the rule of an entry.
 
         Raises:
-            ValueError: It is none; the message says what would be one.
+            ValueError: The entry is not valid; the message describes the valid forms.
         """
         name, port = split_port(text)
         ports: tuple[int, ...] | None = WEB
@@ -135,7 +134,7 @@ def parse_authority(text: str, default: int | None = None) -> tuple[Host, int]:
     """Return the host and the port of ``HOST:PORT``, as a request names them.
 
     Raises:
-        ValueError: There is no such host, or no port and no default for it.
+        ValueError: The host is not valid, or the port is missing and has no default.
     """
     name, port = split_port(text)
     number = default if port is None else parse_port(port)
@@ -147,10 +146,10 @@ def parse_authority(text: str, default: int | None = None) -> tuple[Host, int]:
 def parse_host(text: str) -> Host:
     """Return a name in its normal form (ASCII, lower case, no final dot), or an address.
 
-    An address that only wraps an IPv4 address is that address.
+    An IPv6 address that wraps an IPv4 address becomes that IPv4 address.
 
     Raises:
-        ValueError: It is neither, or could be taken for something else.
+        ValueError: It is neither, or is ambiguous.
     """
     if ":" in text:
         if "%" in text:
@@ -160,7 +159,7 @@ def parse_host(text: str) -> Host:
     name = name.lower().removesuffix(".")
     labels = name.split(".")
     if _NUMBER.fullmatch(labels[-1]):
-        return IPv4Address(name)  # of four decimal numbers alone
+        return IPv4Address(name)  # only four decimal numbers
     if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)):
         raise ValueError("a host is a name such as pypi.org, or an address")
     return name
@@ -176,7 +175,7 @@ def _to_ascii(text: str) -> str:
 
 
 def unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address stands for, if it does."""
+    """Return the IPv4 address that an IPv6 address wraps, if any."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -194,7 +193,7 @@ def is_public(address: Address) -> bool:
 
 
 def refusal(allow: Sequence[Rule], private: Sequence[Rule], host: Host, port: int) -> str | None:
-    """Return why a program may not ask for this host and port, or ``None``."""
+    """Return why a program cannot connect to this host and port, or ``None``."""
     if any(rule.matches(host, port) for rule in (*allow, *private)):
         return None
     if any(rule.names(host) for rule in (*allow, *private)):
@@ -205,11 +204,11 @@ def refusal(allow: Sequence[Rule], private: Sequence[Rule], host: Host, port: in
 def may_have(
     allow: Sequence[Rule], private: Sequence[Rule], host: Host, port: int, address: Address
 ) -> bool:
-    """Whether an allowed host may have this address.
+    """Whether an allowed host can have this address.
 
-    A public one always. Any other where it is itself among the rules, or where the host's name is
-    among ``private``; but a link-local one, and one of a cloud's metadata service, must be among
-    the rules itself.
+    A public address: always. Any other address: if a rule names it, or if the host's name is in
+    ``private``. A link-local address, or one of a cloud's metadata service: only if a rule names
+    it.
     """
     address = unwrapped(address)
     if is_public(address):

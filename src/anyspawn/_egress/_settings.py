@@ -1,5 +1,5 @@
-"""`Egress`: the hosts that a sandboxed program may reach. A value; what serves it is loaded with
-the first call.
+"""`Egress`: the hosts that a sandboxed program can reach. A value; the first call loads the
+proxy.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from anyspawn.exceptions import ConfigError
 __all__ = ["PORT", "Egress", "Resolve", "holder_id"]
 
 PORT = 3128
-"""The proxy's port, on the sandbox's own loopback interface."""
+"""The proxy's port, on the sandbox's loopback interface."""
 
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 _NODE = {"NODE_USE_ENV_PROXY": "1"}
-"""Node 24 and later heed the variables where this one says so."""
+"""Node 24 and later use the proxy variables only if this one is set."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -64,21 +64,21 @@ def _resolve(_: object, __: object, value: Any) -> None:
 
 @frozen(kw_only=True)
 class Egress:
-    """The hosts that a sandboxed program may reach, by name. It has no other way out.
+    """The hosts that a sandboxed program can reach, by name. It has no other network access.
 
     A host is written ``pypi.org``, ``*.example.org`` (each name below example.org, at any depth,
-    and not that itself), ``*`` (each name), or as an address. ``:443`` after it allows that port
-    alone, ``:*`` any port; without either the ports 80 and 443 are allowed.
+    but not example.org itself), ``*`` (each name), or as an address. ``:443`` after it allows only
+    that port, ``:*`` any port. Without a port, 80 and 443 are allowed.
 
     The program uses a proxy on the host's side, to which ``HTTP_PROXY``, ``HTTPS_PROXY`` and
     ``ALL_PROXY`` point. The proxy resolves names, and connects to the address that it has checked.
-    A name that has no public address is refused unless it is also named in ``private``.
+    It refuses a name without a public address unless the name is also in ``private``.
 
     Needs the ``egress`` extra.
 
     Args:
         allow: The hosts.
-        private: Hosts, written likewise, that may also have a private or loopback address. A
+        private: Hosts, in the same form, that can also have a private or loopback address. A
             link-local address, or one of a cloud's metadata service, must itself be listed.
             Default: none.
         resolve: An async function that returns the addresses of a name, given the name and the
@@ -103,8 +103,8 @@ class Egress:
     def env(self) -> dict[str, str]:
         """Return the variables that point a program to the proxy.
 
-        ``ALL_PROXY`` names it by HTTP, too: some clients know SOCKS with an extra alone, and refuse
-        to start where it is named by that.
+        ``ALL_PROXY`` names it by HTTP, too: some clients need an extra for SOCKS, and without it
+        refuse to start with a SOCKS proxy.
         """
         from anyspawn._egress._rules import Rule, parse_host
 

@@ -1,5 +1,5 @@
-"""Exec hooks: programs that are asked, before and after an agent's calls, whether the work may go
-on.
+"""Exec hooks: programs that decide, before and after an agent's calls, whether the work can
+continue.
 """
 
 from __future__ import annotations

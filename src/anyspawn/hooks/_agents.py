@@ -1,9 +1,9 @@
-"""What the hook protocols of agent tools have in common: events, what a hook is told, and how its
-answer is judged. Pure.
+"""The common part of the hook protocols of agent tools: events, messages to hooks, and the reading
+of answers. Pure.
 
-Each tool has a file of its own, with its events and what an answer means there. Where a tool would
-go on after a failure, this does not, unless the hook's ``on_failure`` says so. What would ask a
-person denies: there is nobody to ask.
+Each tool has its own file, with its events and the meaning of answers. If a tool would continue
+after a failure, anyspawn denies, unless the hook's ``on_failure`` says otherwise. An answer that
+would ask a person denies, because nobody can be asked.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 _LONGEST_NAME = 128
 REFERENCE_NAMES = frozenset(SNAKE_NAMES)
-"""Names of the reference's payloads, which do not go over to an agent tool's hook as they are."""
+"""Names in the reference's payloads that are not passed to an agent tool's hook unchanged."""
 _RESPONSE = frozenset({"Name", "CallID", "Content", "Error", "LatencyMs"})
 
 
@@ -49,14 +49,14 @@ class Event:
 
     Args:
         name: The tool's name for it.
-        phase: Ours: one of the reference's, or the name itself.
-        subject: The field of the message that a matcher is held against. Empty: it has no matcher.
-            With ``=`` before it, a matcher is the whole value.
+        phase: anyspawn's phase: one of the reference's, or the name itself.
+        subject: The field of the message that a matcher matches. Empty: no matcher. With ``=`` in
+            front, the matcher must equal the value.
         guards: Whether its hooks can stop anything.
         context: Whether plain text on stdout is context for the model.
-        specific: The keys of the object for this event in an answer.
-        top: Keys that an answer may have beside those of every event.
-        timeout: Seconds that a hook has where its settings say nothing; ``None``: as the others.
+        specific: The keys of an answer's object for this event.
+        top: Further keys of an answer, beside those of every event.
+        timeout: The default timeout of its hooks, in seconds; ``None``: the tool's.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Event:
 
 @frozen
 class Place:
-    """Where a hook runs, as it is seen from there.
+    """The place in which a hook runs, as the hook sees it.
 
     Args:
         folder: The project's folder.
@@ -89,7 +89,7 @@ class Place:
 
 @frozen(kw_only=True)
 class Outcome:
-    """How a hook that was not stopped came out."""
+    """The outcome of a hook that exited by itself."""
 
     status: int
     stdout: bytes = b""
@@ -107,14 +107,13 @@ class Verdict:
 
     Args:
         allow: Whether the action may go on.
-        reason: Why not.
+        reason: Why not, if it denies.
         metadata: The answer.
         context: Texts for the model.
-        enforced, replacement: As those of a `Decision`.
-        changed: The part that the hook changed, and what it made of it: ``("payload", ...)`` all of
-            it, ``("input", ...)`` the tool's arguments, ``("output", ...)`` its result,
-            ``("request", ...)`` some fields of the model's request, ``("message", ...)`` the
-            model's answer.
+        enforced, replacement: As in `Decision`.
+        changed: The part that the hook changed, and its new value: ``("payload", ...)`` all of it,
+            ``("input", ...)`` the tool's arguments, ``("output", ...)`` its result, ``("request",
+            ...)`` some fields of the model's request, ``("message", ...)`` the model's answer.
     """
 
     allow: bool
@@ -148,7 +147,7 @@ class Agent(Protocol):
         ...
 
     def judge(self, event: Event, message: dict[str, Any], outcome: Outcome) -> Verdict:
-        """Return what the outcome means.
+        """Return the verdict of an outcome.
 
         Raises:
             WireError: It cannot be read, or is a failure.
@@ -156,7 +155,7 @@ class Agent(Protocol):
         ...
 
     def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
-        """Whether the tool itself stops the action where a hook failed."""
+        """Whether the tool itself stops the action if a hook fails."""
         ...
 
 
@@ -180,10 +179,10 @@ def _kind(value: Any) -> str:
 
 
 def one_of(subject: dict[str, Any], names: tuple[str, ...], default: Any = None) -> Any:
-    """Return the value that stands under one of several names.
+    """Return the value of one of several names.
 
     Raises:
-        WireError: Two of them stand there, and differ: whoever chose them would choose what is
+        WireError: Two of them have different values: their author could choose which one is
             guarded.
     """
     found = [name for name in names if name in subject]
@@ -197,7 +196,8 @@ def tool_of(subject: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
     """Return a tool's name, its arguments and the call's id.
 
     Raises:
-        WireError: There is no name, or the arguments are neither an object nor JSON text of one.
+        WireError: The name is missing, or the arguments are neither an object nor the JSON text of
+            one.
     """
     name = one_of(subject, ("Name", "tool_name", "toolName"))
     if not isinstance(name, str) or not name:
@@ -268,7 +268,7 @@ def _text(content: Any) -> str:
 
 
 def message_text(message: Any) -> str:
-    """Return the text of a message; empty where it has none, as a call of a tool."""
+    """Return the text of a message; empty if it has none, like a tool call."""
     if is_object(message):
         message = one_of(message, ("content", "Content")) or one_of(message, ("parts", "Parts"))
     try:
@@ -289,7 +289,7 @@ def closed(answer: Mapping[str, Any], known: frozenset[str], where: str) -> None
     """Refuse keys that have no meaning there.
 
     Raises:
-        WireError: There is one; a verdict may have been meant.
+        WireError: There is one; it can be a misspelt verdict.
     """
     for name in answer:
         if name not in known:
@@ -297,10 +297,10 @@ def closed(answer: Mapping[str, Any], known: frozenset[str], where: str) -> None
 
 
 def get(answer: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a field of an answer; null is absent.
+    """Return a field of an answer; null counts as absent.
 
     Raises:
-        WireError: It is of another type.
+        WireError: It has another type.
     """
     value = answer.get(name)
     if value is not None and not isinstance(value, kind):

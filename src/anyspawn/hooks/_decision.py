@@ -1,4 +1,4 @@
-"""What a hook decides."""
+"""The decision of a hook."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class DeniedError(AnyspawnError):
 
 @frozen
 class Decision:
-    """Whether the guarded action may go on. Ask `blocks`, or call `check`.
+    """Whether the guarded action can continue. Use `blocks`, or call `check`.
 
     Args:
         allow: The hook allows it.
-        reason: Why not, or what the caller should know.
-        metadata: Whatever the hook adds.
-        enforced: The hook has already applied its enforcement. After a call or a tool the pipeline
-            goes on and records it; before one, a denial blocks all the same.
-        hook: The name of the hook that decided; empty where none had anything to say.
-        payload: What the hooks made of the payload; ``None`` where they left it alone. After a call
-            or a tool this is the response. It is of the same kind as what was given.
-        replacement: With an enforced denial, the text that stands in for the model's answer or the
-            tool's result, where the hook gave one.
+        reason: Why not, or a note for the caller.
+        metadata: Data that the hook adds.
+        enforced: The hook has already applied its enforcement. After a call or a tool, the pipeline
+            continues and records it. Before one, a denial still blocks.
+        hook: The name of the hook that decided; empty if none did.
+        payload: The payload as the hooks changed it; ``None`` if they did not. After a call or a
+            tool, this is the response. It has the type of the payload that was passed in.
+        replacement: With an enforced denial, the text that replaces the model's answer or the
+            tool's result, if the hook gave one.
         context: Texts for the model that hooks of agent tools gave, in declaration order.
-        phase: The moment at which it was decided.
+        phase: The phase of the decision.
         results: From `run_hooks`: the decisions of all filter hooks that finished, by name, in
             declaration order.
     """
@@ -77,7 +77,7 @@ class Decision:
         return not (self.allow or (self.enforced and self.phase in _AFTER))
 
     def check(self) -> Self:
-        """Return the decision itself, or raise `DeniedError` where it blocks."""
+        """Return the decision itself, or raise `DeniedError` if it blocks."""
         if self.blocks:
             raise DeniedError(self)
         return self

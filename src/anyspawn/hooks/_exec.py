@@ -1,5 +1,5 @@
-"""Hooks that are programs: one process a call, a JSON object in, a verdict out. Whatever goes wrong
-is a denial.
+"""Hooks that are programs: one process a call, a JSON object in, a verdict out. Every failure is a
+denial.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ __all__ = [
 _REASON_LIMIT = 4000
 _PLACES = 32
 BACKSTOP = 15.0
-"""Seconds beyond its timeout after which even a sandbox that does not return is given up."""
+"""Seconds beyond the timeout after which a hook fails even if its sandbox does not return."""
 
 _T = TypeVar("_T")
 
 
 class HookError(AnyspawnError):
-    """A session hook in filter mode failed; the message names it and says in which way."""
+    """A session hook in filter mode failed; the message names the hook and says how."""
 
 
 def _to_phases(value: Iterable[Phase] | None) -> tuple[Phase, ...]:
@@ -86,42 +86,42 @@ def _to_eval_timeout(value: float | None) -> float:
 
 @frozen(kw_only=True)
 class ExecHook(Served):
-    """A program that is asked at certain moments whether the work may go on.
+    """A program that decides at certain phases whether the work can continue.
 
     Args:
-        name: What the hook is called in reasons, results and logs.
-        command: The program; looked up on ``PATH`` where it has no slash.
+        name: The hook's name in reasons, results and logs.
+        command: The program. Without a slash it is looked up on ``PATH``.
         args: Its arguments.
         env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, waiting for a free place included. ``None``, 0 or negative:
-            the sandbox's ``default_timeout``, which is 10 unless given; 5 for eval hooks.
-        phases: When it is asked. Default: at all phases of its kind. At others it allows, and
-            nothing is started.
-        mode: ``"filter"`` (default): its verdict counts, and a failure denies. ``"observe"``: it is
-            told, whatever it answers is thrown away, and nothing that goes wrong reaches the
-            caller.
+        timeout: Seconds for one call, including the wait for a free place. ``None``, 0 or negative:
+            the sandbox's ``default_timeout``, 10 unless it was changed; 5 for eval hooks.
+        phases: The phases at which it is asked. Default: all phases of its kind. At others it
+            allows, and nothing is started.
+        mode: ``"filter"`` (default): its decision counts, and a failure denies. ``"observe"``: it
+            gets the payload, its answer is ignored, and its failures do not reach the caller.
         sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user. A filter
             refuses a container or a pod that is shared with others, unless it is ``trusted``.
-        on_failure: What a failure of a filter means: ``"deny"`` (default); ``"allow"``, with a
-            warning in the log; or what the tool that the protocol is of makes of it:
-            ``"as_claude"`` and the like.
+        on_failure: The decision if a filter fails: ``"deny"`` (default); ``"allow"``, with a
+            warning in the log; or the one that the tool of its protocol would take, such as
+            ``"as_claude"``.
         protocol: ``"exec"`` (default), or that of the agent tool for which the program was written:
             ``"claude"`` (Claude Code), ``"codex"``, ``"gemini"``, ``"cursor"``, ``"copilot"``.
-        matcher: With the protocol of an agent tool, what it is asked about, such as
-            ``Edit|Write``, as that tool reads it; ``*`` (default) for all.
-        output_limit: Bytes that its answer may have; more is a failure. Default 1 MiB.
+        matcher: With the protocol of an agent tool, a matcher in that tool's syntax, such as
+            ``Edit|Write``; ``*`` (default) matches everything.
+        output_limit: The largest answer, in bytes; more is a failure. Default 1 MiB.
         runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
-            and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
-            `aclose`, with the `HookRunner`, or with the event loop.
-        rewrites: Whether it may change the payload. Default: a change is a denial.
-        sequential: Whether hooks that stand behind this filter are asked only once it has allowed,
-            so that it keeps the payload from them. Default: all are asked at once.
+            and answers in JSON-RPC 2.0, one line each. The first call starts it; `aclose`, the end
+            of the `HookRunner` or the end of the event loop stops it.
+        rewrites: Whether it can change the payload. Default: a change is a denial.
+        sequential: Whether later hooks are asked only after this filter has allowed the call, so
+            that a denial keeps the payload from them. Default: all are asked at once.
         names: ``"pascal"`` (default): the names inside requests and responses are the reference's,
-            such as ``Name``. ``"snake"``: both these and ``name``.
-        when: With the claude protocol, Claude Code's ``if``: a permission rule such as
-            ``Bash(git *)``, which spares the hook other calls. Default: none.
+            such as ``Name``. ``"snake"``: both ``Name`` and ``name``.
+        when: With the claude protocol, Claude Code's ``if``: a permission rule such as ``Bash(git
+            *)``; the hook is asked only about calls that match. Default: none.
         project: With the protocol of an agent tool, the project's folder as the hook sees it: its
-            working directory, and in its variables. Default: where programs start in the sandbox.
+            working directory, and the value of its variables. Default: where programs start in the
+            sandbox.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
@@ -215,7 +215,7 @@ class ExecHook(Served):
         self._asking(b"", self.env)
 
     def _check_exec_alone(self, agent: Agent | None) -> None:
-        """Refuse what goes with the exec protocol alone, or with the others alone."""
+        """Refuse arguments of another protocol than the hook's."""
         if agent is None:
             if self.project is not None:
                 raise ConfigError("project is of the protocols of agent tools; set protocol")
@@ -228,7 +228,7 @@ class ExecHook(Served):
             raise ConfigError("names goes with protocol 'exec' alone; leave one of them out")
 
     def _made_matchers(self, agent: Agent | None) -> dict[str, Callable[[str], bool]]:
-        """Return what is held against the message, by phase."""
+        """Return the matchers, by phase."""
         if not isinstance(self.matcher, str):
             raise ConfigError(f"matcher must be a text such as 'Edit|Write', not {self.matcher!r}")
         if self.matcher in {"", "*"}:
@@ -268,14 +268,14 @@ class ExecHook(Served):
     async def run(
         self, phase: Phase, payload: Any, *, places: anyio.CapacityLimiter | None = None
     ) -> Decision:
-        """Ask the program; return its decision, or the denial that its failure is.
+        """Ask the program; return its decision, or a denial if it fails.
 
         Args:
-            phase: The moment. One that is not the hook's allows, and nothing is started.
+            phase: The phase. At a phase that is not the hook's it allows, and nothing is started.
             payload: The request, event or result: any JSON value, or one of the payload classes.
-                For a phase that has
-                both a request and a response: a tuple of the two.
-            places: A limiter to wait for before anything starts; the wait counts for the timeout.
+                For a phase with both a request and a response: a tuple of the two.
+            places: A limiter to wait for before anything starts; the wait counts towards the
+                timeout.
 
         Raises:
             ValueError, TypeError: There is no such phase, or its payload is not complete.
@@ -287,8 +287,8 @@ class ExecHook(Served):
         return await self.run(phase, payload)
 
     def asking(self, told: Told) -> Asking:
-        """Return what asks the program about the payload as it is now, whatever becomes of that
-        until then.
+        """Return a call that asks the program about the payload as it is now; later changes to the
+        payload have no effect.
         """
         if told.phase not in self.phases:
             return Asking(self._answer, told.phase, None)
@@ -322,7 +322,7 @@ class ExecHook(Served):
         return decision
 
     def _changed(self, question: _Question, decision: Decision) -> Sequence[str]:
-        """Return where the payload was rewritten: names of members, and no values."""
+        """Return the names of the members of the payload that were rewritten, without values."""
         if decision.payload is None:
             return ()
         part = "response" if question.phase in AFTER else next(iter(question.told))
@@ -331,23 +331,23 @@ class ExecHook(Served):
         return [masks.cut(place) for place in islice(changed_places(before, after), _PLACES)]
 
     def why_not(self, phase: str) -> str:
-        """Return why a hook has nothing to say at a phase."""
+        """Return why a hook is not asked at a phase."""
         if phase in self.phases:
             return "its matcher leaves this payload out"
         return f"it is asked at {', '.join(self.phases)}"
 
     def tell_not_asked(self, phase: str, why: str) -> None:
-        """Tell those who watch that the hook was not asked."""
+        """Record in the telemetry that the hook was not asked."""
         tell_not_asked(self.name, phase, self.mode, self.sandbox.name, why)
 
     def _question(self, phase: str, told: Told) -> _Question | None:
-        """Return what to ask the program; ``None`` where its matcher leaves it out.
+        """Return the question for the program; ``None`` if its matcher does not match.
 
         Raises:
-            _NoVerdictError: The payload cannot be told.
+            _NoVerdictError: The payload cannot be encoded.
         """
         env, agent = self.env.look_up(os.environ), self._agent
-        kept = {} if self.mode == "observe" else told.parts  # which a verdict alone needs
+        kept = {} if self.mode == "observe" else told.parts  # needed only for a verdict
         try:
             if agent is None:
                 snake = self.names == "snake"
@@ -360,14 +360,16 @@ class ExecHook(Served):
             )
             if phase in self._matchers:
                 subject = message.get(event.subject.removeprefix("="))
-                # What has no name to hold the matcher against is asked about.
+                # A payload without a name to match is asked about.
                 if isinstance(subject, str) and not self._matchers[phase](subject):
                     return None
             if self._condition is not None and not self._condition(message, folder):
                 return None
             seen = Env({**dict.fromkeys(agent.variables, folder), **env})
             return _Question(phase, self._asking(stdin, seen), env, kept, message if kept else {})
-        except Exception as exc:  # whatever is wrong with a payload, and there may be no working directory any more
+        except (
+            Exception
+        ) as exc:  # anything can be wrong with a payload, and the working directory can be gone
             what = (
                 "it is nested too deeply, or in a circle"
                 if isinstance(exc, RecursionError)
@@ -385,11 +387,11 @@ class ExecHook(Served):
         return getattr(self.sandbox, "workdir", None) or start
 
     async def _ask(self, question: _Question, places: anyio.CapacityLimiter | None) -> Decision:
-        """Return the hook's verdict; where it only observes, or is only told something, that it
-        ended well.
+        """Return the hook's verdict. For a hook whose answer does not count, it allows if the hook
+        succeeded.
 
         Raises:
-            _NoVerdictError: There is none.
+            _NoVerdictError: The hook failed.
         """
         if self.runtime == "server":
             return await self._ask_server(question, places)
@@ -421,10 +423,10 @@ class ExecHook(Served):
             raise _no_verdict(f"failed: {exc}", exc, question, completed) from None
 
     def _settled(self, question: _Question, verdict: Verdict) -> Decision:
-        """Return the decision that a verdict comes to.
+        """Return the decision of a verdict.
 
         Raises:
-            WireError: What it makes of the payload does not fit.
+            WireError: The changed payload is not valid.
         """
         masks, allow, reason, payload = Masks(question.env), verdict.allow, verdict.reason, None
         if allow and verdict.changed is not None:
@@ -496,9 +498,7 @@ class ExecHook(Served):
                 raise TypeError(f"the sandbox gave {type(completed).__name__}, not a Completed")
         except _NoVerdictError:
             raise
-        except (
-            Exception
-        ) as exc:  # a sandbox of somebody else's, or one that refuses this very command
+        except Exception as exc:  # a third-party sandbox, or one that refuses this command
             raise _NoVerdictError(f"failed: {type(exc).__name__}: {exc}", exc) from exc
         return completed
 
@@ -508,7 +508,7 @@ class ExecHook(Served):
         timeout: float,
         places: anyio.CapacityLimiter | None,
     ) -> _T:
-        """Ask when there is a place, in the time that is left then."""
+        """Ask when a place is free, in the rest of the timeout."""
         if places is None:
             return await ask(timeout)
         began, place = anyio.current_time(), object()
@@ -519,7 +519,7 @@ class ExecHook(Served):
                 f"was not asked: no place was free within {timeout:g} s", TimeoutError()
             )
         try:
-            # In whole milliseconds, as messages have it.
+            # In whole milliseconds, as in messages.
             left = max(round(began + timeout - anyio.current_time(), 3), 0.001)
             return await ask(left)
         finally:
@@ -539,7 +539,7 @@ class ExecHook(Served):
         return Decision(allow=False, reason=reason, hook=self.name, phase=phase)
 
     def _goes_on(self, phase: str, failure: _NoVerdictError) -> bool:
-        """Whether the work goes on after a failure."""
+        """Whether the work continues after a failure."""
         if self.on_failure in {"deny", "allow"}:
             return self.on_failure == "allow"
         agent = AGENTS[self.protocol]
@@ -549,12 +549,11 @@ class ExecHook(Served):
 
 @frozen(eq=False)
 class Told:
-    """A payload, as all hooks of one moment are told it: encoded once for each protocol.
+    """A payload for all hooks of one phase: encoded once for each protocol.
 
     Args:
-        phase: The moment.
-        parts: The payload's parts.
-        seen: Where what each hook did is noted, if anywhere.
+        phase: The phase. parts: The payload's parts. seen: A list that collects what each hook did,
+            if any.
     """
 
     phase: Phase
@@ -564,7 +563,7 @@ class Told:
 
     @classmethod
     def of(cls, phase: Phase, payload: Any, seen: list[HookCall] | None = None) -> Self:
-        """Return what is told of a payload.
+        """Return the `Told` of a payload.
 
         Raises:
             ValueError, TypeError: There is no such phase, or its payload is not complete.
@@ -575,8 +574,8 @@ class Told:
         """Return a message in one form, and its bytes.
 
         Args:
-            form: What tells that form from others.
-            make: Makes the message, if nobody has yet.
+            form: The key of the form.
+            make: Makes the message, if it is not made yet.
         """
         if form not in self._encoded:
             message = make()
@@ -586,14 +585,14 @@ class Told:
 
 @frozen(kw_only=True)
 class HookCall:
-    """What one hook did at one moment.
+    """What one hook did at one phase.
 
     Args:
         hook: Its name.
-        asked: Whether it was asked; its matcher or its condition may leave a payload out.
-        seconds: How long that took, the wait for a place included.
-        payload: What it was told: the payload's parts, as they were then.
-        decision: Its decision; ``None`` where it was ended first, as another hook had denied.
+        asked: Whether it was asked; its matcher or its condition can exclude a payload.
+        seconds: How long that took, including the wait for a place.
+        payload: The payload's parts that it got, as they were then.
+        decision: Its decision; ``None`` if it was killed first, because another hook had denied.
     """
 
     hook: str
@@ -605,12 +604,12 @@ class HookCall:
 
 @frozen(eq=False)
 class Asking:
-    """A call of a hook that has yet to be made.
+    """A prepared call of a hook.
 
     Args:
-        answer: Has a hook answer.
+        answer: Asks the hook.
         phase: The moment.
-        question: What it is asked; why it cannot be; ``None`` where it has nothing to say.
+        question: The question; the error if there is none; ``None`` if the hook is not asked.
     """
 
     _answer: Callable[..., Awaitable[Decision]]
@@ -619,7 +618,7 @@ class Asking:
 
     @property
     def stdin(self) -> bytes:
-        """What the program is told."""
+        """The payload's parts that the program gets."""
         return (self.question.command.stdin or b"") if isinstance(self.question, _Question) else b""
 
     async def __call__(self, places: anyio.CapacityLimiter | None) -> Decision:
@@ -628,14 +627,14 @@ class Asking:
 
 @frozen
 class _Question:
-    """What a hook is asked.
+    """A question to a hook.
 
     Args:
         phase: The moment.
         command: The command.
         env: The hook's own variables.
         told: The payload's parts.
-        message: What it is told, with the protocol of an agent tool.
+        message: The message, with the protocol of an agent tool.
     """
 
     phase: str
@@ -646,11 +645,11 @@ class _Question:
 
 
 class _NoVerdictError(Exception):
-    """The hook gave no verdict; says why, without its name.
+    """The hook gave no verdict; the message says why, without its name.
 
     Attributes:
         kind: The name of the error behind it.
-        stderr: The end of what the hook wrote to stderr, for a reason; not for logs, as it may be
+        stderr: The end of the hook's stderr, for the reason; not for logs, because it can contain
             anything.
     """
 
@@ -668,7 +667,7 @@ def _no_verdict(
 
 
 def _verdict_of(decision: Decision) -> Verdict:
-    """Return a verdict of our own protocol."""
+    """Return a verdict of the exec protocol."""
     return Verdict(
         allow=decision.allow,
         reason=decision.reason,
@@ -686,11 +685,11 @@ class ExecProviderHook(ExecHook):
     known_phases: ClassVar[tuple[str, ...]] = KINDS["provider"]
 
     async def before_call(self, request: Any) -> Decision:
-        """Ask whether the model may be called."""
+        """Ask whether the call of the model can go ahead."""
         return await self.run("before_call", request)
 
     async def after_call(self, request: Any, response: Any) -> Decision:
-        """Ask whether the model's answer may be used."""
+        """Ask whether the model's answer can be used."""
         return await self.run("after_call", (request, response))
 
 
@@ -701,25 +700,27 @@ class ExecToolHook(ExecHook):
     known_phases: ClassVar[tuple[str, ...]] = KINDS["tool"]
 
     async def before_execution(self, request: Any) -> Decision:
-        """Ask whether the tool may be called."""
+        """Ask whether the call of the tool can go ahead."""
         return await self.run("before_execution", request)
 
     async def after_execution(self, request: Any, response: Any) -> Decision:
-        """Ask whether the tool's answer may be used."""
+        """Ask whether the tool's answer can be used."""
         return await self.run("after_execution", (request, response))
 
 
 @frozen(kw_only=True)
 class ExecSessionHook(ExecHook):
-    """A hook that is told of a session's course. Takes the arguments of `ExecHook`.
+    """A hook for the start, the updates and the end of a session. Takes the arguments of
+    `ExecHook`.
 
-    With the exec protocol its answer is not read: that it ends with status 0 is enough.
+    With the exec protocol its answer is not read: exit status 0 is enough.
     """
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["session"]
 
     async def on_session_start(self, event: Any) -> Decision:
-        """Tell that a session began; return what the hook said, such as context for the model.
+        """Report the start of a session; return the hook's decision, for example with context for
+        the model.
 
         Raises:
             HookError: The hook is a filter, and failed or denied.
@@ -727,11 +728,11 @@ class ExecSessionHook(ExecHook):
         return await self._tell("session_start", event)
 
     async def on_session_update(self, event: Any) -> Decision:
-        """Tell that a session went on. Returns and raises as `on_session_start`."""
+        """Report an update of a session. Returns and raises as `on_session_start`."""
         return await self._tell("session_update", event)
 
     async def on_session_end(self, event: Any) -> Decision:
-        """Tell that a session ended. Returns and raises as `on_session_start`."""
+        """Report the end of a session. Returns and raises as `on_session_start`."""
         return await self._tell("session_end", event)
 
     async def _tell(self, phase: SessionPhase, event: Any) -> Decision:
@@ -743,11 +744,11 @@ class ExecSessionHook(ExecHook):
 
 @frozen(kw_only=True)
 class ExecAgentHook(ExecHook):
-    """A hook for events of an agent tool that are none of the other phases, such as ``Stop``. Takes
+    """A hook for events of an agent tool that do not match another phase, such as ``Stop``. Takes
     the arguments of `ExecHook`; ``protocol`` must be a tool's.
 
-    Ask it with `run`, and the event's own name as the phase. The payload is the event's fields, as
-    the tool has them; fields that all events have are added where they are missing.
+    Ask it with `run`, and the event's name as the phase. The payload is the event's fields in the
+    tool's form; missing fields that all events have are added.
     """
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["agent"]
@@ -755,10 +756,10 @@ class ExecAgentHook(ExecHook):
 
 @frozen(kw_only=True)
 class ExecEvalHook(ExecHook):
-    """A hook that is told the results of evaluations. Takes the arguments of `ExecHook`, and always
+    """A hook that gets the results of evaluations. Takes the arguments of `ExecHook`, and always
     observes.
 
-    It reads the result alone, without an envelope.
+    It reads only the result, without an envelope.
     """
 
     known_phases: ClassVar[tuple[str, ...]] = KINDS["eval"]
@@ -767,5 +768,5 @@ class ExecEvalHook(ExecHook):
     mode: Literal["filter", "observe"] = field(default="observe", validator=one_of("observe"))
 
     async def on_eval_result(self, result: Any) -> None:
-        """Tell a result. Whatever goes wrong is logged, and not raised."""
+        """Report a result. Failures are logged, not raised."""
         await self.run("eval_result", result)

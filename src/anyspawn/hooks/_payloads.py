@@ -1,6 +1,4 @@
-"""The reference runtime's payloads. On the wire their names are those of its fields, in
-PascalCase.
-"""
+"""The reference runtime's payloads. On the wire they have its field names, in PascalCase."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ def _named(name: str, *, omitted: bool = False) -> dict[str, Any]:
 
     Args:
         name: Its name on the wire.
-        omitted: Whether the reference leaves it out where it is empty.
+        omitted: Whether the reference omits it if it is empty.
     """
     return {_WIRE: name, _OMITTED: omitted}
 
@@ -55,7 +53,7 @@ class ProviderRequest:
 
 @frozen(kw_only=True)
 class ProviderResponse:
-    """What the language model answered."""
+    """The answer of a language model."""
 
     provider_id: str = field(default="", metadata=_named("ProviderID"))
     model: str = field(default="", metadata=_named("Model"))
@@ -75,7 +73,7 @@ class ToolRequest:
 
 @frozen(kw_only=True)
 class ToolResponse:
-    """What the tool answered."""
+    """The answer of a tool."""
 
     name: str = field(metadata=_named("Name"))
     call_id: str = field(default="", metadata=_named("CallID"))
@@ -101,8 +99,8 @@ def _optional(name: str, default: Any = None) -> Any:
 
 @frozen(kw_only=True)
 class EvalResult:
-    """The outcome of an evaluation; its names on the wire are these. What is empty is left out, but
-    for ``eval_id``, ``type`` and ``duration_ms``.
+    """The outcome of an evaluation; the wire uses these names. Empty fields are omitted, except
+    ``eval_id``, ``type`` and ``duration_ms``.
     """
 
     eval_id: str = field(metadata=_named("eval_id"))
@@ -178,11 +176,10 @@ def from_wire(cls: type[Any], value: Any) -> Any:
 
 
 def to_wire(value: Any) -> Any:
-    """Return ``value`` with every payload class in it replaced by its object on the wire; anything
-    else as it is.
+    """Return ``value`` with every payload class in it replaced by its object on the wire.
 
     Raises:
-        TypeError: A mapping's key is not a str: JSON has no others, and two might become one.
+        TypeError: A mapping's key is not a str: JSON has no other keys, and two could become one.
     """
     if isinstance(value, PAYLOADS):
         return {

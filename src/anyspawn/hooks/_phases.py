@@ -1,4 +1,4 @@
-"""The moments at which hooks run, and what each is told. Pure."""
+"""The phases at which hooks run, and the payload of each. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ToolPhase = Literal["before_execution", "after_execution"]
 SessionPhase = Literal["session_start", "session_update", "session_end"]
 EvalPhase = Literal["eval_result"]
 Phase = Literal[ProviderPhase, ToolPhase, SessionPhase, EvalPhase, AgentEvent]
-"""A moment. Events of agent tools that are none of ours stand under their own names."""
+"""A phase. Events of agent tools that match none of anyspawn's phases have their own names."""
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "provider": get_args(ProviderPhase),
@@ -50,7 +50,7 @@ PHASES: Mapping[str, str] = {phase: kind for kind, phases in KINDS.items() for p
 """The kind of hook that each phase belongs to."""
 
 AFTER = ("after_call", "after_execution")
-"""Phases that have a request and a response."""
+"""Phases with both a request and a response."""
 
 _CLASSES: Mapping[str, Mapping[str, type[Any]]] = {
     "provider": {"request": ProviderRequest, "response": ProviderResponse},
@@ -62,7 +62,7 @@ _CLASSES: Mapping[str, Mapping[str, type[Any]]] = {
 
 
 def check_phase(phase: str) -> str:
-    """Return ``phase``, or raise a `ValueError` that lists the phases there are."""
+    """Return ``phase``, or raise a `ValueError` that lists the known phases."""
     if phase not in PHASES:
         known = [name for kind in ("provider", "tool", "session", "eval") for name in KINDS[kind]]
         raise ValueError(
@@ -77,7 +77,7 @@ def parts(phase: str, payload: Any) -> dict[str, Any]:
     or ``result``.
 
     Raises:
-        TypeError: A phase that has a request and a response was not given both, or a payload class
+        TypeError: A phase with a request and a response did not get both, or a payload class
             belongs to another phase.
     """
     if phase not in AFTER:

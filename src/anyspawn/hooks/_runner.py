@@ -1,4 +1,4 @@
-"""Many hooks at once: one decision of all that filter, and a place for those that only observe."""
+"""Many hooks at once: one decision of all filters, and a place for the observers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CLOSING = 30.0
 
 
 class Served(Protocol):
-    """A program that may have a server, which the last of its users ends."""
+    """A program that can have a server, which its last user stops."""
 
     def hold(self) -> None: ...
 
@@ -59,24 +59,24 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
 
 
 class HookRunner:
-    """Runs hooks, and owns those that observe: an async context manager.
+    """Runs hooks, and owns the observers: an async context manager.
 
-    It may be entered in one task and left in another, and several in any order. On the way out,
-    observing hooks and calls of `run` in other tasks have ``drain_timeout`` to end; then the
-    observers' work is ended. An exception or a cancellation ends it at once. Then the servers of
-    its hooks are ended, unless another open runner has the same hooks.
+    You can enter it in one task and leave it in another, and several of them in any order. At the
+    end of the block it waits up to ``drain_timeout`` for observers and for calls of `run` in other
+    tasks, then kills the observers that still run. After an exception or a cancellation it kills
+    them at once. Then it stops the servers of its hooks, unless another open runner has the same
+    hooks.
 
     Args:
-        hooks: What `run` runs, in the order in which denials count.
-        max_concurrent: How many hook processes may run at once. Default 64. The wait for a place
-            counts for a hook's timeout.
-        max_observing: How many observing hooks may run or wait to. Default 1000. Beyond, they are
-            left out, which is
-            logged as a warning: the caller is never held.
-        max_observing_bytes: How many bytes of payloads those may hold; hooks that are told the
-            same share them. Default 64 MiB. Beyond, they are left out in the same way.
-        drain_timeout: Seconds that observing hooks and calls under way have when the runner is
-            left. Default 10.
+        hooks: The hooks that `run` runs, in the order in which denials count.
+        max_concurrent: How many hook processes can run at once. Default 64. The wait for a place
+            counts towards a hook's timeout.
+        max_observing: How many observers can run or wait. Default 1000. More are dropped with a
+            warning in the log; the caller never waits for them.
+        max_observing_bytes: How many bytes of payloads the observers can hold; hooks with the same
+            payload share it. Default 64 MiB. More are dropped in the same way.
+        drain_timeout: Seconds to wait for observers and running calls at the end of the block.
+            Default 10.
     """
 
     def __init__(
@@ -121,28 +121,28 @@ class HookRunner:
         rewrites: bool | Collection[str] = False,
         **options: Any,
     ) -> Self:
-        """Return a runner of the hooks that settings files of Claude Code have.
+        """Return a runner of the hooks in settings files of Claude Code.
 
-        Each hook is called by its event and number, such as ``PreToolUse:1``.
+        Each hook is named by its event and a number, such as ``PreToolUse:1``.
 
         Args:
             paths: One file, or several, the least important first: the user's, the project's, the
-                local ones. Their hooks come together; the same one twice runs once.
-            managed: Files of an administrator, whose hooks ``disableAllHooks`` of others leaves
-                alone.
+                local ones. The hooks of all files run; a hook that appears twice runs once.
+            managed: Files of an administrator, whose hooks the others' ``disableAllHooks`` does not
+                disable.
             sandbox: Where all of them run. Default: `anyspawn.Direct`, on this host.
             project: The project's folder, as the hooks see it. Default: on this host and in
-                `Bubblewrap`, which must bind it, that of the last file; elsewhere, where programs
-                start there.
-            others: What becomes of hooks that are not programs (``http``, ``prompt``, ...):
-                ``"refuse"`` (default), or ``"skip"``, with a warning in the log.
-            on_failure: As for `ExecHook`. A hook with ``onFailure: "block"`` denies all the same.
-            rewrites: Which hooks may change a tool's input or output: all, none (default), or those
-                of these names.
+                `Bubblewrap`, which must bind it, the folder of the last file; elsewhere, the folder
+                in which programs start.
+            others: How to treat hooks that are not programs (``http``, ``prompt``, ...):
+                ``"refuse"`` (default), or ``"skip"`` with a warning in the log.
+            on_failure: As for `ExecHook`. A hook with ``onFailure: "block"`` still denies.
+            rewrites: Which hooks can change a tool's input or output: all, none (default), or those
+                with these names.
             options: As for the class.
 
         Raises:
-            ConfigError: A file is not valid; the message names the place.
+            ConfigError: A file is not valid; the message says where.
             OSError: A file cannot be read.
         """
         names = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -197,7 +197,7 @@ class HookRunner:
 
     @property
     def hooks(self) -> tuple[ExecHook, ...]:
-        """What it was made of."""
+        """The hooks that it was made from."""
         return self._hooks
 
     def __iter__(self) -> Iterator[ExecHook]:
@@ -224,8 +224,8 @@ class HookRunner:
         Args:
             phase, payload: As for `run_hooks`.
             hooks: Instead of the runner's own.
-            seen: A list to which what each hook did is added as it ends. Observers are there when
-                the runner was left.
+            seen: A list that gets a `HookCall` for each hook as it finishes. Observers are in it
+                once the runner is closed.
         """
         if self._desk is None:
             raise RuntimeError(
@@ -242,12 +242,12 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 class _Desk:
-    """Runs hooks: the filters in the caller's task, the observers in tasks of the event loop's.
+    """Runs hooks: filters in the caller's task, observers in separate tasks.
 
     Args:
-        max_concurrent: How many processes may run at once, of either kind.
-        max_observing: How many observers there may be.
-        max_bytes: How many bytes of payloads those may hold.
+        max_concurrent: How many processes can run at once, of both kinds.
+        max_observing: How many observers there can be.
+        max_bytes: How many bytes of payloads those can hold.
     """
 
     def __init__(
@@ -269,22 +269,22 @@ class _Desk:
 
     @property
     def observing(self) -> int:
-        """How many observers run or wait to."""
+        """How many observers run or wait."""
         return len(self._scopes)
 
     async def drain(self) -> None:
-        """Wait until the calls under way and the observers are through."""
+        """Wait for the running calls and the observers."""
         while self._calls or self._scopes:
             await self._wait()
 
     def stop(self) -> None:
-        """Take no more observers, and have those that are there ended."""
+        """Take no more observers, and kill the running ones."""
         self._closed = True
         for scope in self._scopes:
             scope.cancel()
 
     async def end(self) -> None:
-        """Have all observers ended, and wait for that."""
+        """Kill all observers, and wait for that."""
         self.stop()
         while self._scopes:
             await self._wait()
@@ -380,7 +380,7 @@ class _Desk:
         return 0 if id(stdin) in self._held else len(stdin)
 
     def _through(self, ask: Asking, scope: anyio.CancelScope) -> None:
-        """Note that an observer is through, once."""
+        """Note, once, that an observer has finished."""
         if scope not in self._scopes:
             return
         self._scopes.remove(scope)
@@ -397,7 +397,7 @@ class _Desk:
         try:
             with scope:
                 await _noted(hook, ask, told, self._observe_places)
-        except Exception as exc:  # nothing that goes wrong with an observer reaches anybody
+        except Exception as exc:  # an observer's failure never reaches the caller
             warn(
                 "anyspawn.hooks",
                 "hook %r failed (observe: the work goes on): %s",
@@ -411,24 +411,24 @@ class _Desk:
 async def run_hooks(hooks: Iterable[ExecHook], phase: Phase, payload: Any) -> Decision:
     """Run all hooks of a phase at once, and return one decision.
 
-    Hooks that may rewrite run first, in declaration order; each sees what the one before made. Then
-    all other filters judge the final payload at once; those behind one that is ``sequential`` only
-    once that has allowed. The first denial in declaration order
-    decides; as soon as it is certain, those that still run are killed. Where none blocks, the
-    decision has the metadata of all, later ones over earlier ones, and the final payload where that
-    is another one. A denial that was enforced after a call does not block, and stays a denial.
-    Observing hooks are told the final payload, and not waited for.
+    Hooks that can rewrite run first, in declaration order; each sees the payload of the one before.
+    Then all other filters judge the final payload at once; those behind a ``sequential`` filter
+    wait until it has allowed. The first denial in declaration order decides; as soon as it is
+    certain, anyspawn kills the hooks that still run. If none blocks, the decision has the metadata
+    of all hooks, later ones over earlier ones, and the final payload if it changed. A denial that
+    was enforced after a call does not block, and stays a denial. Observers get the final payload,
+    and the caller does not wait for them.
 
     Args:
-        hooks: Hooks, whose names differ. Those of other phases are left out. An open `HookRunner`
-            runs its own, and owns those that observe; otherwise the event loop does: they are then
-            ended, unfinished, when it ends.
-        phase: The moment, such as ``"before_call"``.
+        hooks: Hooks with different names. Those of other phases are skipped. An open `HookRunner`
+            runs its own hooks, and owns its observers. Otherwise the event loop owns them, and its
+            end kills those that still run.
+        phase: The phase, such as ``"before_call"``.
         payload: As for `ExecHook.run`.
 
     Raises:
-        ValueError, TypeError: There is no such phase, its payload is not complete, or two hooks
-            have one name.
+        ValueError, TypeError: The phase is unknown, its payload is not complete, or two hooks have
+            one name.
     """
     if isinstance(hooks, HookRunner):
         return await hooks.run(phase, payload)
@@ -442,7 +442,7 @@ async def _ask(hook: ExecHook, told: Told, places: anyio.CapacityLimiter) -> Dec
 async def _noted(
     hook: ExecHook, ask: Asking, told: Told | None, places: anyio.CapacityLimiter
 ) -> Decision:
-    """Ask a hook, and note what it did where that is wanted."""
+    """Ask a hook, and record what it did if the caller wants to know."""
     if told is None or told.seen is None:
         return await ask(places)
     began, decision = anyio.current_time(), None
@@ -464,12 +464,12 @@ async def _noted(
 async def _in_order(
     filters: Sequence[ExecHook], told: Told, payload: Any, places: anyio.CapacityLimiter
 ) -> tuple[dict[str, Decision], Any, ExecHook | None]:
-    """Ask the hooks that may change the payload, one after the other, and before each those that
-    keep it from what stands behind them.
+    """Ask the hooks that can change the payload, one after another, and before each the
+    ``sequential`` filters in front of it.
 
     Returns:
-        What each said of the payload as it is in the end, the payload's changed part (``None``
-        where nothing changed), and the hook whose denial ended it, if one did.
+        Each hook's decision about the final payload, the payload's changed part (``None`` if
+        nothing changed), and the hook whose denial stopped this, if any.
     """
     judged: dict[str, Decision] = {}
     changed: Any = None
@@ -490,8 +490,8 @@ async def _in_order(
 
 
 def _stages(hooks: Sequence[ExecHook]) -> list[list[ExecHook]]:
-    """Return hooks in groups that are asked at once; each group but the last ends with a filter
-    that keeps the payload from those behind it.
+    """Return hooks in groups that are asked at once; each group but the last ends with a
+    ``sequential`` filter.
     """
     stages: list[list[ExecHook]] = [[]]
     for hook in hooks:
@@ -505,7 +505,7 @@ async def _filter(hooks: Sequence[ExecHook], told: Told, places: anyio.CapacityL
     finished: list[Decision | None] = [None] * len(hooks)
 
     def decided() -> Decision | None:
-        """Return the denial that no hook before it can overrule any more."""
+        """Return the denial that no earlier hook can overrule."""
         for decision in finished:
             if decision is None:
                 return None
@@ -534,13 +534,13 @@ async def _filter(hooks: Sequence[ExecHook], told: Told, places: anyio.CapacityL
 
 
 def _merged(results: dict[str, Decision], phase: Phase) -> Decision:
-    """Return one decision of those of which none blocks."""
+    """Merge decisions of which none blocks into one."""
     metadata: dict[str, Any] = {}
     for decision in results.values():
         metadata.update(decision.metadata)
     context = tuple(text for decision in results.values() for text in decision.context)
     enforcer = next((d for d in results.values() if d.enforced and not d.allow), None)
-    if enforcer is not None:  # what stands in for the answer is its word, and no allower's
+    if enforcer is not None:  # the text that replaces the answer comes from this hook alone
         metadata.pop("replacement", None)
         metadata.update(enforcer.metadata)
         return evolve(enforcer, metadata=metadata, context=context, payload=None)
@@ -556,4 +556,4 @@ def _merged(results: dict[str, Decision], phase: Phase) -> Decision:
 
 
 _desks: PerLoop[_Desk] = PerLoop(_Desk)
-"""Each loop's own desk, whose observers are ended with it."""
+"""The desk of each event loop; the end of the loop kills its observers."""

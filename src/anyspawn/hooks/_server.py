@@ -1,10 +1,9 @@
 """A hook's program that stays: one process that answers JSON-RPC 2.0 requests, a line each, as long
 as there are calls.
 
-It is started by the first call, and again by the first one after its end. A call that was sent when
-it ended has failed, and is
-not sent again: it may have had its effect. One that was still waiting to be sent goes to the next
-process.
+The first call starts it, and so does the first call after it exits. If it exits, calls that were
+sent fail and are not sent again, because they can have had an effect. Calls that were not sent yet
+go to the next process.
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ __all__ = ["CallError", "Served", "Server", "Servers"]
 
 _IN_FLIGHT = 64
 _PATIENCE = 3
-"""Calls in a row that time out with no answer between, after which the process is ended."""
+"""After this many consecutive timeouts without an answer, anyspawn kills the process."""
 _LAST_WORDS = 1.0
-"""Seconds that the process has to end once its stdout has."""
+"""Seconds that the process has to exit after it closed its stdout."""
 _MESSAGE = 500
 _IDS = 2**53
-"""Ids are below this, so that every language's numbers hold them, and cannot be guessed."""
+"""Ids are random below this: every language's numbers can hold them, and nobody can guess them."""
 _NUMBER = re.compile(rb"\d{1,18}")
 _SAYS = re.compile(rb"result|error|allow|\\u00", re.IGNORECASE)
 _REMEMBERED = 1024
-"""How many ids of calls that are over are remembered, to tell late answers and second ones."""
+"""How many ids of finished calls are remembered, to recognise late and second answers."""
 
 
 class CallError(Exception):
-    """A call got no result; the message says why.
+    """A call has no result; the message says why.
 
     Attributes:
         cause: The error behind it.
-        completed: How the process came out, if that is why.
-        answered: What the process said, where it answered with an error.
+        completed: The outcome of the process, if that is the reason.
+        answered: The error that the process answered, if it did.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class CallError(Exception):
 
 @define(eq=False)
 class _Call:
-    """A call under way.
+    """A running call.
 
     Args:
         line: The request.
-        sent: Whether the process may have seen some of it.
+        sent: Whether the process can have seen a part of it.
         done: Set when there is an answer or an error, or when the process is gone.
     """
 
@@ -96,7 +95,7 @@ class Server:
     Args:
         name: The hook's name, for logs.
         sandbox: Where it runs.
-        output_limit: Bytes that a line of its may have.
+        output_limit: The longest line of its output, in bytes.
     """
 
     def __init__(self, name: str, sandbox: Sandbox, output_limit: int) -> None:
@@ -110,16 +109,16 @@ class Server:
     async def call(
         self, command: Command, params: bytes, *, deadline: float, timeout: float
     ) -> dict[str, Any]:
-        """Return the answer to one request: an object that has ``result``.
+        """Return the answer to one request: an object with ``result``.
 
         Args:
             command: How to start the process, if it does not run.
             params: What to ask, as JSON on one line.
-            deadline: Until when, on the event loop's clock.
-            timeout: How many seconds that is, for messages.
+            deadline: When the call times out, on the event loop's clock.
+            timeout: The timeout in seconds, for messages.
 
         Raises:
-            CallError: There is none.
+            CallError: There is no answer.
         """
         place = object()
         with anyio.CancelScope(deadline=deadline):
@@ -133,7 +132,7 @@ class Server:
         )
 
     async def aclose(self) -> None:
-        """End the process, if it runs, and wait for that. Calls that are under way fail."""
+        """Kill the process, if it runs, and wait for that. Running calls fail."""
         if self._life is not None:
             await self._life.end("it was closed")
 
@@ -189,14 +188,14 @@ class Servers:
         self._users: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def get(self, name: str, sandbox: Sandbox, output_limit: int) -> Server:
-        """Return the running loop's, made when it is first asked for; arguments as for `Server`."""
+        """Return the running loop's server; the first call makes it. Arguments as for `Server`."""
         loop = anyio.lowlevel.current_token().native_token
         if loop not in self.by_loop:
             self.by_loop[loop] = Server(name, sandbox, output_limit)
         return self.by_loop[loop]
 
     def hold(self) -> None:
-        """Note another user of the running loop's server, which `release` ends with the last."""
+        """Count a user of the running loop's server; `release` of the last user stops it."""
         loop = anyio.lowlevel.current_token().native_token
         self._users[loop] = self._users.get(loop, 0) + 1
 
@@ -209,14 +208,14 @@ class Servers:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """End the running loop's server, if it runs. A later call starts another."""
+        """Stop the running loop's server, if it runs. A later call starts another."""
         server = self.by_loop.get(anyio.lowlevel.current_token().native_token)
         if server is not None:
             await server.aclose()
 
 
 class Served:
-    """The base of programs that may run as a server, which whoever uses them shares."""
+    """The base of programs that can run as a server, which all users share."""
 
     __slots__ = ()
 
@@ -225,7 +224,7 @@ class Served:
     _servers: Servers
 
     def _seconds(self) -> float:
-        """Return how long a call may take."""
+        """Return the timeout of a call, in seconds."""
         timeout = self.timeout or 0
         return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
 
@@ -238,9 +237,7 @@ class Served:
         await self._servers.release()
 
     async def aclose(self) -> None:
-        """End the server that this event loop has of the program, if it runs one. A later call
-        starts another.
-        """
+        """Stop this event loop's server of the program, if it runs. A later call starts another."""
         await self._servers.aclose()
 
     async def __aenter__(self) -> Self:

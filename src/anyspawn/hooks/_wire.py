@@ -1,5 +1,5 @@
-"""The wire of exec hooks: one JSON object in, one JSON object out. Strict in what it reads, since a
-denial may hang on it.
+"""The wire format of exec hooks: one JSON object in, one JSON object out. It reads strictly,
+because a denial can depend on it.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ _BRACKET = re.compile(r"[\[\]{}]")
 
 
 class WireError(ValueError):
-    """What was to be sent, or came, does not fit the wire; the message says in which way."""
+    """A message, sent or received, is not valid; the error says why."""
 
 
 def encode(payload: Any) -> bytes:
     """Return a payload as JSON.
 
     Raises:
-        WireError: JSON cannot hold it: a value of another type, NaN, a circular reference, a lone
-            surrogate.
+        WireError: JSON cannot represent it: a value of another type, NaN, a circular reference, or
+            a lone surrogate.
     """
     try:
         return json.dumps(
@@ -94,13 +94,12 @@ def encode(payload: Any) -> bytes:
 
 
 def envelope(phase: str, parts: Mapping[str, Any], *, snake: bool = False) -> Any:
-    """Return what a hook reads: its kind, the phase and the payload's parts; an eval hook reads the
-    result alone.
+    """Return the message to a hook: its kind, the phase and the payload's parts. An eval hook gets
+    only the result.
 
     Args:
-        phase: The moment.
-        parts: The payload's parts.
-        snake: Whether the reference's names come in snake_case, too.
+        phase: The phase. parts: The payload's parts. snake: Whether to add the reference's names in
+            snake_case.
     """
     if "result" in parts:
         return parts["result"]
@@ -144,11 +143,11 @@ def _depth(text: str) -> int:
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """Return the one JSON object that ``data`` is.
+    """Return ``data`` decoded as exactly one JSON object.
 
     Raises:
-        WireError: It is empty, no UTF-8, no JSON, no object, more than one value, nested deeply, or
-            has a key twice.
+        WireError: It is empty, not UTF-8, not JSON, not an object, more than one value, nested too
+            deeply, or has a key twice.
     """
     if not data.strip():
         raise WireError("it answered nothing on stdout")
@@ -192,7 +191,7 @@ def _whole(value: Any) -> Any:
 
 
 def kind_of(value: Any) -> str:
-    """Return what JSON calls a value, with its article."""
+    """Return the JSON name of a value's type, with its article."""
     if value is None:
         return "null"
     kinds = {
@@ -207,18 +206,17 @@ def kind_of(value: Any) -> str:
 
 
 def decode_decision(data: bytes) -> Decision:
-    """Return the verdict that ``data`` is.
+    """Return ``data`` decoded as a verdict.
 
     Raises:
         WireError: It is not an object (see `decode_object`), ``allow`` is missing or not a boolean,
-            another field of the verdict is of the wrong type, or there is a verdict under another
-            name.
+            another field has the wrong type, or a verdict has another name.
     """
     return decision_of(decode_object(data))
 
 
 def decision_of(answer: Any) -> Decision:
-    """Return the verdict that a JSON value is.
+    """Return a JSON value read as a verdict.
 
     Raises:
         WireError: As for `decode_decision`.
