@@ -251,7 +251,7 @@ async def start_process(
         TypeError, ValueError, ConfigError: As for `open_process`; nothing was started.
         NotStartedError, TransportError, SpawnTimeoutError: It did not start.
     """
-    from anyspawn._spawn.held import Held
+    from anyspawn._held import Held
 
     opening = open_process(
         argv,

@@ -23,7 +23,7 @@ from anyspawn import (
     SpawnTimeoutError,
     spawn,
 )
-from anyspawn._spawn.bounds import homes
+from anyspawn._bounds import homes
 from anyspawn.argv import docker_run_argv
 from anyspawn.containers import SecurityConfig
 from machine import bubblewrap_works, eventually

@@ -23,6 +23,7 @@ from anyspawn._box.places import Place, place_of
 from anyspawn._box.python import PythonSession
 from anyspawn._call import _to_sandbox, open_process
 from anyspawn._env import Env, check_text
+from anyspawn._held import Held
 from anyspawn._model import (
     Command,
     Completed,
@@ -32,7 +33,6 @@ from anyspawn._model import (
     StrPath,
     Timeout,
 )
-from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through
 from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError, SpawnError

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import anyio
 from attrs import field, frozen
 
+from anyspawn._held import Held
 from anyspawn._model import Command, Overflow, Timeout, _beginning, _marked
-from anyspawn._spawn.held import Held
 from anyspawn._spawn.live import Process
 from anyspawn._spawn.streams import Capture
 from anyspawn._spawn.tasks import see_through, start_in_background

@@ -18,6 +18,7 @@ import anyio
 import attrs
 from attrs import field, frozen
 
+from anyspawn._bounds import Bound, unbound
 from anyspawn._egress import _enter
 from anyspawn._egress._beside import beside
 from anyspawn._egress._gate import Gate
@@ -25,7 +26,6 @@ from anyspawn._egress._proxy import serving
 from anyspawn._egress._settings import PORT, Egress, holder_id
 from anyspawn._model import Command, Completed, FdArg, Launch
 from anyspawn._sandbox import ArgvSandbox
-from anyspawn._spawn.bounds import Bound, unbound
 from anyspawn._spawn.outcome import with_reached
 from anyspawn.exceptions import TransportError
 

@@ -1,8 +1,8 @@
-"""One call, from its start to its outcome: `run` is what to read first.
+"""One call, from its start to its outcome: read `run` first.
 
-Everything happens in the caller's own task as long as nothing has to be killed. Where something
-has, a task of its own does it under a shield (`see_through`), so that no cancellation of the
-caller's, native or a scope's, however often, leaves work behind.
+As long as nothing must be killed, everything happens in the caller's own task. If something must,
+a task of its own does it under a shield (`see_through`), so that no cancellation of the caller,
+native or a scope's, leaves work behind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from signal import SIGKILL
 from typing import Any, Protocol
 
@@ -20,10 +21,10 @@ import anyio
 from anyspawn._model import Cleanup, Command, Completed, Launch, LeavingCommand
 from anyspawn._spawn import proc, remote
 from anyspawn._spawn.connection import BOUNDS, STATUS_LIMIT, Connection, open_connection
-from anyspawn._spawn.outcome import Seen, merged_here, outcome
+from anyspawn._spawn.outcome import Seen, outcome
 from anyspawn._spawn.phase import Event, Phase, State, Why
 from anyspawn._spawn.streams import Capture, Feed, Output
-from anyspawn._spawn.tasks import on_asyncio, see_through
+from anyspawn._spawn.tasks import see_through, uninterrupted
 from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import SpawnError, SpawnTimeoutError
 from anyspawn.supervisor import Conversation
@@ -31,11 +32,11 @@ from anyspawn.supervisor.encode import head
 
 __all__ = [
     "EndsWithIt",
+    "Take",
     "Work",
-    "begin_talk",
-    "leader_gone",
+    "conduct",
     "never_started",
-    "new_nonce",
+    "open_work",
     "run",
     "see_to_its_end",
 ]
@@ -43,11 +44,14 @@ __all__ = [
 _LAST_LOOKS = 64
 _PIDS_PER_TURN = 128
 
+Take = Callable[["Work", Output, bytes], Awaitable[None]]
+"""Is given each chunk of a work's output."""
+
 
 async def run(
     launch: Launch, command: Command, *, mode: str, began: float, timeout: float
 ) -> Completed:
-    """Start ``launch``, see it through, and return what it came to.
+    """Start ``launch``, see it through, and return its outcome.
 
     Args:
         launch: The local process.
@@ -57,51 +61,70 @@ async def run(
         timeout: Seconds from then on that the program has.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
-
-    async def open_work() -> Work:
-        stdin, talk = begin_talk(launch, command)
-        merged = merged_here(launch, command)
-        connection = await open_connection(launch, command.id, stdin, merged=merged)
-        return Work(connection, command, talk)
-
     with watch_spawn(command, mode) as watched:
-        work = await see_to_its_end(open_work, began + timeout, watched)
+        opening = partial(open_work, launch, command)
+        work = await see_to_its_end(opening, began + timeout, watched)
         if isinstance(work, SpawnError):
             return watched.came_to(never_started(command, work, began))
-        seen = work.seen(began, timeout)
-        return watched.came_to(outcome(work.connection.launch, command, seen))
+        return watched.came_to(work.outcome(began, timeout))
 
 
 async def see_to_its_end(
     open_work: Callable[[], Awaitable[Work]], deadline: float, watched: Watched
 ) -> Work | SpawnError:
-    """Open a piece of work, and return it when nothing of it is left, or why it did not start."""
-    if on_asyncio():
-        return await _see_to_its_end(open_work, deadline, watched)
-    import trio
+    """Open a piece of work; return it when nothing of it is left, or why it did not start."""
+    scope = anyio.CancelScope(deadline=deadline)
+
+    async def finish(work: Work) -> None:
+        if scope.cancelled_caught:
+            await work.judge_deadline()
+        await work.until_closed()
+        await work.look_for_the_rest()
 
     # A KeyboardInterrupt is raised where the call waits, not between a fork and what notes it.
-    protected = trio.lowlevel.enable_ki_protection(_see_to_its_end)
-    return await protected(open_work, deadline, watched)
+    course = uninterrupted(partial(conduct, open_work, scope, Work.until_ended, finish, watched))
+    work = await course()
+    if isinstance(work, Work) and work.raised is not None:
+        try:
+            raise work.raised
+        finally:
+            work.raised = None  # it refers to this frame
+    return work
 
 
-async def _see_to_its_end(
-    open_work: Callable[[], Awaitable[Work]], deadline: float, watched: Watched
+async def conduct(
+    open_work: Callable[[], Awaitable[Work]],
+    scope: anyio.CancelScope,
+    attend: Callable[[Work], Awaitable[None]],
+    finish: Callable[[Work], Awaitable[None]],
+    watched: Watched,
 ) -> Work | SpawnError:
+    """Take a piece of work through all its phases.
+
+    Args:
+        open_work: Opens it.
+        scope: Bounds its opening and `attend`.
+        attend: Moves its data until the program has ended.
+        finish: Reads the rest; decides whether something must be killed.
+        watched: Is told of it.
+
+    Returns:
+        The work, of which nothing is left, or why it did not start. What was raised meanwhile is
+        its ``raised``.
+    """
     work: Work | None = None
     try:
         try:
-            with anyio.CancelScope(deadline=deadline) as timeout:
+            with scope:
                 work = await open_work()
-                work.deadline = deadline
+                work.deadline = scope.deadline
                 watched.pid = work.connection.child.pid
-                await work.until_ended()
+                if work.connection.cancelled is not None:
+                    raise work.connection.cancelled
+                await attend(work)
             if work is None:
                 return SpawnTimeoutError("the program was not started in time: no thread was free")
-            if timeout.cancelled_caught:
-                await work.judge_deadline()
-            await work.until_closed()
-            await work.look_for_the_rest()
+            await finish(work)
         except GeneratorExit:  # the loop was closed under us: nothing can be awaited any more
             raise
         except BaseException as exc:
@@ -117,34 +140,43 @@ async def _see_to_its_end(
         if work is not None:
             watched.unconfirmed = work.cleanup is Cleanup.UNCONFIRMED
             work.ending.release(work)
-    if work.raised is not None:
-        try:
-            raise work.raised
-        finally:
-            work.raised = None  # it refers to this frame
     return work
 
 
-def begin_talk(
-    launch: Launch, command: Command
-) -> tuple[Callable[[], Feed] | None, Conversation | None]:
-    """Return what makes a local process's stdin, and the conversation if a supervisor reads it."""
-    if launch.task is None:
-        data = launch.stdin
-        return (None if data is None else lambda: Feed(data)), None
-    task, nonce = launch.task, new_nonce()
-    size, merge = len(task.stdin), command.merge_stderr
-    leaves = isinstance(command, LeavingCommand)
-    told = head(command.id, nonce, task.env, size, task.cwd, merge=merge, leaves=leaves)
-    told = task.before + told + task.stdin
-    talk = Conversation(nonce)
-    talk.report.wants = bool(task.stdin)
-    return lambda: Feed(told, hold=True, later=True), talk
+async def open_work(launch: Launch, command: Command, take: Take | None = None) -> Work:
+    """Start the local process of a launch, as a piece of work.
 
+    Args:
+        launch: The local process.
+        command: The command that it stands for.
+        take: The program is a live one: this is given its output, and its stdin stays open.
 
-def new_nonce() -> str:
-    """Return what a supervisor's frames begin with."""
-    return os.urandom(16).hex()
+    Raises:
+        SpawnError: It did not start.
+    """
+    task, live, talk = launch.task, take is not None, None
+    told = b"" if live else launch.stdin
+    if task is not None:
+        nonce = os.urandom(16).hex()
+        told = task.before + head(
+            command.id,
+            nonce,
+            task.env,
+            None if live else len(task.stdin),
+            task.cwd,
+            merge=command.merge_stderr,
+            leaves=isinstance(command, LeavingCommand),
+        )
+        told += task.stdin
+        talk = Conversation(nonce)
+        talk.report.wants = bool(task.stdin)
+        if live:
+            talk.expect_chunks()
+    waits = task is not None
+    stdin = partial(Feed, told, hold=live or waits, later=waits, stays=live and waits)
+    merged = command.merge_stderr and not (waits or launch.remote)
+    connection = await open_connection(launch, command.id, stdin, merged=merged)
+    return Work(connection, command, talk, take=take)
 
 
 def never_started(command: Command, error: SpawnError, began: float) -> Completed:
@@ -179,14 +211,14 @@ class Work:
         take: Is given each chunk of output. Default: the command's callback is.
 
     Attributes:
-        state: What it is in.
+        state: Its phase, and why it is being ended.
         raised: What reaches the caller when all is settled.
         deadline: When its time is over, on the event loop's clock.
         incomplete: A stream was still held when `wait_delay` ran out.
         cleanup: What became of what it left.
-        take: Is given each chunk of output.
         leaves: What it leaves running is to stay.
-        removed: What a client had asked for was seen, and removed.
+        unbegun: Its resident ended before it had begun it: another one may be told.
+        removed: What a client had asked for was found, and removed.
         task: What a resident is told as soon as it is ready.
         long_stdin: What it is told when it asks for it.
     """
@@ -198,7 +230,7 @@ class Work:
         talk: Conversation | None,
         *,
         ending: Ending | None = None,
-        take: Callable[[Output, bytes], Awaitable[None]] | None = None,
+        take: Take | None = None,
     ) -> None:
         self.connection = connection
         self.command = command
@@ -206,19 +238,16 @@ class Work:
         self.ending: Ending = EndsWithIt() if ending is None else ending
         self.state = State()
         self.raised: BaseException | None = None
-        self.incomplete = False
+        self.incomplete = self.removed = self.unbegun = False
         self.cleanup = Cleanup.NOT_NEEDED
-        self.removed = False
         self.task = self.long_stdin = b""
         self.deadline = math.inf
-        self.take = take or (None if command.on_output is None else self._call_back)
+        self.take = take or (None if command.on_output is None else Work._call_back)
         self._patience: anyio.CancelScope | None = None
         self.leaves = isinstance(command, LeavingCommand)
         for output in connection.outputs:
             output.stays = output.stays or self.leaves
             output.begin(Capture(command.output_limit, command.overflow), talk)
-
-    # --- what is true of it -----------------------------------------------------------------------
 
     @property
     def ended(self) -> bool:
@@ -235,7 +264,7 @@ class Work:
 
     @property
     def ready(self) -> bool:
-        """Whether something can have been begun: a supervisor waits for its task before it is."""
+        """Whether the program may have begun: a supervisor waits for its task before."""
         return self.talk is None or self.talk.report.ready
 
     def stop(self, why: Why) -> None:
@@ -243,19 +272,15 @@ class Work:
         self.state = self.state.after(Event.STOPPED, why)
 
     def give_up(self, exc: BaseException) -> None:
-        """Have it ended for what was raised, which reaches the caller afterwards."""
+        """Have it ended for an exception, which reaches the caller afterwards."""
         cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         if self.raised is None or not cancelled:
             self.raised = exc
         if self.state.phase is not Phase.SETTLED:
             self.stop(Why.CANCELLED if cancelled else Why.RAISED)
 
-    # --- its course -------------------------------------------------------------------------------
-
     async def until_ended(self) -> None:
         """Move data until the program has ended, or something says to end it."""
-        if self.connection.cancelled is not None:
-            raise self.connection.cancelled
         while self.state.phase is Phase.RUNNING and not self.ended:
             await self.turn()
         self._note_end()
@@ -265,7 +290,7 @@ class Work:
             self.state = self.state.after(Event.EXITED)
 
     async def judge_deadline(self) -> None:
-        """Say that it timed out, unless what has come meanwhile says that it ended in time.
+        """Decide that it timed out, unless what has come meanwhile says that it ended in time.
 
         The host may have been stopped, or its loop busy, when it ended.
         """
@@ -283,7 +308,7 @@ class Work:
         if self.leaves and self.talk is None:
             return  # who holds a stream is to run on
         if self.talk is not None and self._is_draining():
-            # Only when the supervisor has looked, and saw a stream held, the time begins.
+            # The delay begins when the supervisor has looked, and found a stream held.
             with self._patient(BOUNDS.remote):
                 while self._is_draining() and not self.connection.child.exited:
                     if self.talk.report.held:
@@ -291,7 +316,7 @@ class Work:
                     await self.turn()
         if self._is_draining():
             with self._patient(self.command.wait_delay):
-                await self.serve_all()  # what is there already counts, however short the delay
+                await self.serve_all()
                 while self._is_draining():
                     await self.turn()
             self.incomplete = self.streams_open
@@ -306,7 +331,7 @@ class Work:
         self._patience = None
 
     async def look_for_the_rest(self) -> None:
-        """See whether the work left something, which is what most do not."""
+        """See whether the work left something. Most leave nothing."""
         if self.state.phase is not Phase.DRAINING or self.incomplete:
             return
         nothing = await self.ending.left_nothing(self)
@@ -321,20 +346,24 @@ class Work:
         await self.ending.end(self)
         self.state = self.state.after(Event.GONE)
 
-    def seen(self, began: float, timeout: float) -> Seen:
-        """Return what was seen of it."""
+    def outcome(self, began: float, timeout: float) -> Completed:
+        """Return how it came out, as far as is known by now.
+
+        Args:
+            began: When the call began, on the event loop's clock.
+            timeout: Seconds that it had.
+        """
         connection, talk = self.connection, self.talk
-        if connection.status is not None:
-            connection.drain_status()
+        status = connection.reported()
         stdout, stderr = (output.capture for output in connection.outputs)
-        return Seen(
+        seen = Seen(
             why=self.state.why,
             timeout=timeout,
             returncode=connection.child.returncode,
             exited=connection.child.exited,
             report=None if talk is None else talk.report,
             opening=b"" if talk is None else talk.opening("stderr") + talk.opening("stdout"),
-            status=b"" if connection.status is None else connection.status.capture.value(),
+            status=status,
             stdout=stdout.value(),
             stderr=stderr.value(),
             stdout_total=stdout.total,
@@ -346,14 +375,13 @@ class Work:
             cleanup=self.cleanup,
             reached=connection.reached(),
         )
+        return outcome(connection.launch, self.command, seen)
 
     async def beside(self, argv: tuple[str, ...], seconds: float = BOUNDS.remote) -> Completed:
         """Run a command of the sandbox's own while the work goes on, or is being ended."""
         command = Command(argv, timeout=seconds, output_limit=STATUS_LIMIT, overflow="truncate")
         now = anyio.current_time()
         return await run(Launch(argv=argv, stdin=b""), command, mode="", began=now, timeout=seconds)
-
-    # --- moving data ------------------------------------------------------------------------------
 
     async def turn(self) -> None:
         """Wait until something can be moved, or the process exits, and deal with all of it."""
@@ -386,16 +414,17 @@ class Work:
         if self.talk is not None:
             self._answer(output, self.talk)
         if self.take is not None and self.state.why is not Why.RAISED:
-            await self.take(output, data)
+            await self.take(self, output, data)
         if output.capture.overflowed and self.state.why is None:
             self.stop(Why.OVERFLOW)
 
     def _answer(self, output: Output, talk: Conversation) -> None:
-        """Tell the supervisor its task as soon as it is there, and a long stdin when it asks; hang
-        up on one that cannot go on, so that what is left of it ends what is left of the command.
+        """Tell the supervisor its task, and a long stdin when it asks for it.
+
+        Hang up on one that cannot go on: what is left of it then kills what is left of the command.
         """
         stdin = self.connection.stdin
-        if stdin is None or stdin.fd < 0:
+        if stdin.fd < 0:
             return
         if talk.report.failed:
             self.connection.hang_up()
@@ -466,7 +495,7 @@ class EndsWithIt:
         if not connection.child.exited:
             return False
         await connection.child.wait()
-        await leader_gone(connection)
+        await connection.leader_gone()
         if connection.signal_group(SIGKILL) or remote.is_in_doubt(work):
             return False
         connection.settled = True
@@ -481,7 +510,7 @@ class EndsWithIt:
             if not child.exited:
                 await remote.end(work, grace if work.ready else 0.0, patience)
             await child.wait()
-            await leader_gone(connection)
+            await connection.leader_gone()
             connection.signal_group(SIGKILL)
             clean = await _sweep(connection.mark)
             await _group_gone(connection)
@@ -507,14 +536,6 @@ async def _leaves_something(work: Work) -> bool:
     await work.connection.child.wait()
     mark = work.connection.mark
     return work.connection.child.group_alive() or (bool(mark) and proc.is_carried(mark))
-
-
-async def leader_gone(connection: Connection) -> None:
-    """End who leads the work, where that is not the local process, and wait for that."""
-    if connection.leader >= 0:
-        proc.kill_pinned(connection.leader)
-        await anyio.wait_readable(connection.leader)
-        proc.reap_pinned(connection.leader)
 
 
 async def _collect_rest(work: Work, seconds: float) -> None:

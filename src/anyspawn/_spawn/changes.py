@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 
 import anyio
 
@@ -48,9 +49,8 @@ class Changes:
         """Start the client; ``None`` where it cannot be started."""
         launch = Launch(argv=("sh", "-c", _FOLLOW, "anyspawn", *argv))
         try:
-            connection = await open_connection(
-                launch, os.urandom(16).hex(), lambda: Feed(hold=True)
-            )
+            stdin = partial(Feed, hold=True)
+            connection = await open_connection(launch, os.urandom(16).hex(), stdin)
         except SpawnError:
             return None
         changes = cls(connection)

@@ -19,13 +19,14 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 from attrs import frozen
 
 from anyspawn._spawn import proc
+from anyspawn._spawn.streams import Feed
 from anyspawn._spawn.tasks import on_asyncio
 
 resource: ModuleType | None
@@ -68,33 +69,25 @@ class Start:
 
     def by_popen(self) -> subprocess.Popen[bytes]:
         """Start it on this thread, a session of its own."""
-        uid, gid = (None, None) if self.user is None else self.user
-        return subprocess.Popen(
-            self.argv,
-            stdin=self.stdin,
-            stdout=self.stdout,
-            stderr=self.stderr,
-            cwd=self.cwd,
-            env=self.env,
-            pass_fds=self.pass_fds,
-            start_new_session=True,
-            user=uid,
-            group=gid,
-            extra_groups=None if self.user is None else [],
-        )
+        others: dict[str, Any] = {}
+        if self.user is not None:
+            others = {"user": self.user[0], "group": self.user[1], "extra_groups": []}
+        return subprocess.Popen(self.argv, **self._how(), **others)
 
     async def by_anyio(self) -> anyio.abc.Process:
         """Have the event loop start it, a session of its own."""
-        return await anyio.open_process(
-            self.argv,
-            stdin=self.stdin,
-            stdout=self.stdout,
-            stderr=self.stderr,
-            cwd=self.cwd,
-            env=self.env,  # type: ignore[arg-type]  # bytes reach Popen as they are
-            pass_fds=self.pass_fds,
-            start_new_session=True,
-        )
+        return await anyio.open_process(self.argv, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "cwd": self.cwd,
+            "env": self.env,
+            "pass_fds": self.pass_fds,
+            "start_new_session": True,
+        }
 
 
 class Child:
@@ -295,25 +288,33 @@ class Guard:
     """A process that runs beside, and outlives its loop, and this process, if it must.
 
     Args:
-        start: How to start it.
+        argv, cwd, env: As for `subprocess.Popen`. It begins when its standard input ends.
 
     Raises:
         OSError: It could not be started.
     """
 
-    def __init__(self, start: Start) -> None:
-        self._popen = start.by_popen()
+    def __init__(self, argv: Sequence[str], cwd: str | None, env: Mapping[bytes, bytes]) -> None:
         self._host = os.getpid()
+        self._lifeline = Feed(hold=True)
+        null = subprocess.DEVNULL
+        stdin = self._lifeline.read_end
+        try:
+            start = Start(argv=argv, stdin=stdin, stdout=null, stderr=null, cwd=cwd, env=env)
+            self._popen = start.by_popen()
+        except BaseException:
+            self._lifeline.close()
+            raise
+        self._lifeline.drop_read_end()
 
-    def kill(self) -> None:
-        """End it, and wait for that."""
-        if os.getpid() == self._host:
-            self._popen.kill()
+    def let_go(self, *, needed: bool = False) -> None:
+        """Have it do its work if that is needed; else kill it."""
+        if needed:
+            _reap_beside(self._popen)
+        elif os.getpid() == self._host:
+            self._popen.kill()  # before the end of its stdin can set it going
             self._popen.wait()
-
-    def let_go(self) -> None:
-        """Let it go on, and reap it beside everything else."""
-        _reap_beside(self._popen)
+        self._lifeline.close()
 
 
 def _reap_beside(popen: subprocess.Popen[bytes]) -> None:
@@ -412,19 +413,20 @@ def kill_marked(mark: bytes) -> bool:
 
 def ended(pid: int) -> bool:
     """Whether the child ``pid`` has exited, waited for or not."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
+    return _has_exited(pid) is not False
 
 
 def _is_our_child(pid: int) -> bool:
     """Whether ``pid`` is a child that nobody has reaped yet, so that its number is still its."""
+    return _has_exited(pid) is not None
+
+
+def _has_exited(pid: int) -> bool | None:
+    """Whether a child has exited; ``None`` where it is not, or no longer, our child."""
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
-        return False
-    return True
+        return None
 
 
 def _in_use(pid: int) -> bool:

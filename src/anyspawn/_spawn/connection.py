@@ -17,11 +17,11 @@ from anyspawn._model import Launch
 from anyspawn._spawn import proc
 from anyspawn._spawn.child import Child, Guard, Start, StartedButLostError
 from anyspawn._spawn.diagnose import HOST_ERRORS, cwd_problem, describe
-from anyspawn._spawn.streams import Capture, Feed, Output, Watch, WriteEnd, make_pipe
+from anyspawn._spawn.streams import Capture, Feed, Output, Watch, make_pipe
 from anyspawn.exceptions import NotStartedError, SpawnError, TransportError
 
 if TYPE_CHECKING:
-    from anyspawn._spawn.bounds import Bound
+    from anyspawn._bounds import Bound
 
 __all__ = ["BOUNDS", "Bounds", "Connection", "open_connection"]
 
@@ -58,20 +58,18 @@ BOUNDS = Bounds()
 
 
 class Connection:
-    """A started process, and all that has to be given back.
+    """A started process, and all that must be given back.
 
     Attributes:
         launch: What was started, with every placeholder filled in.
         mark: What its descendants carry in their environment; empty where they carry nothing.
         child: The process.
         cancelled: The cancellation that came as it was started, if one did.
-        stdin: The pipe that it reads; ``None`` where it shares the caller's standard input.
-        stdout, stderr: What it writes.
+        stdin: The pipe that it reads.
+        outputs: What it writes: stdout and stderr.
         status: What it reports beside, where it does.
-        guard: What ends remote work if this process vanishes, and the pipe that tells it so.
-        leader: A pidfd of the process that leads the work, where that is not the child; else -1.
-        leader_pid: That one's number.
-        settled: Nothing of it is left, as far as could be seen.
+        leader: The process that leads the work, where that is known and not the child.
+        settled: Nothing of it is left, as far as is known.
         doubtful: A clean-up could not be confirmed.
     """
 
@@ -79,12 +77,12 @@ class Connection:
         self,
         launch: Launch,
         mark: str,
-        stdin: Feed | None,
+        stdin: Feed,
         feeds: list[Feed],
         outputs: tuple[Output, Output],
         status: Output | None,
         watch: Watch,
-        guard: tuple[Guard, WriteEnd] | None,
+        guard: Guard | None,
         child: Child,
         cancelled: BaseException | None,
     ) -> None:
@@ -93,13 +91,12 @@ class Connection:
         self.child = child
         self.cancelled = cancelled
         self.stdin = stdin
-        self.stdout, self.stderr = outputs
+        self.outputs = self.stdout, self.stderr = outputs
         self.status = status
-        self.guard = guard
-        self.leader = -1
-        self.leader_pid: int | None = None
+        self.leader: proc.Leader | None = None
         self.settled = self.doubtful = False
         self._feeds = feeds
+        self._guard = guard
         self._bound: Bound | None = None
         self._reached = ""
         self._led = False
@@ -114,16 +111,8 @@ class Connection:
                 self._hold(child.pid)
         # The event loop may be closed and forgotten, or the interpreter exit, in the middle.
         self._last_resort = weakref.finalize(self, child.kill_now)
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """What runs locally."""
-        return self.launch.argv
-
-    @property
-    def outputs(self) -> tuple[Output, Output]:
-        """Both output streams."""
-        return self.stdout, self.stderr
+        for feed in (stdin, *feeds):
+            self.pump(feed)
 
     async def wait(self) -> None:
         """Wait until something can be read or written, or the process has exited."""
@@ -153,26 +142,19 @@ class Connection:
         else:
             self._watch.writes(feed)
 
-    def tell(self, data: bytes | memoryview) -> None:
+    def tell(self, data: bytes) -> None:
         """Write more to stdin, as far as its pipe holds it now."""
-        if self.stdin is not None and self.stdin.fd >= 0:
+        if self.stdin.fd >= 0:
             self.stdin.add(data)
             self.pump(self.stdin)
 
     def hang_up(self) -> None:
         """Close stdin, which ends a supervisor with all that it looks after."""
-        if self.stdin is not None:
-            self._watch.forget(self.stdin.fd)
-            self.stdin.close()
+        self._watch.forget(self.stdin.fd)
+        self.stdin.close()
         for feed in self._feeds:
-            if feed.waiting:  # the runner is to see that nobody comes any more
+            if feed.waiting:  # the runner must learn that nobody comes any more
                 feed.close()
-
-    def drain_status(self) -> None:
-        """Read what is left of what was reported."""
-        if self.status is not None:
-            for _ in self.status.read_rest():
-                pass
 
     def pause(self, output: Output) -> None:
         """Read no more of a stream, so that the program waits."""
@@ -188,6 +170,14 @@ class Connection:
         self._watch.forget(output.fd)
         output.close()
 
+    def reported(self) -> bytes:
+        """Return all that was reported beside."""
+        if self.status is None:
+            return b""
+        for _ in self.status.read_rest():
+            pass
+        return self.status.capture.value()
+
     def note_status(self) -> None:
         """Look in what was reported for who leads the work, and hold that to its limits.
 
@@ -200,17 +190,16 @@ class Connection:
         if pid is None:
             return
         self._led = True
-        self.leader = proc.pin(pid, self.child.pid)
-        self.leader_pid = pid if self.leader >= 0 else None
+        self.leader = proc.Leader.find(pid, self.child.pid)
         if not self.child.look():
             try:
                 self._hold(pid)
             except ProcessLookupError:  # it has ended, and the runner tells why
                 pass
             except OSError as exc:
-                from anyspawn._spawn.bounds import unbound
+                from anyspawn._bounds import unbound
 
-                raise unbound(self.argv[0], exc) from None
+                raise unbound(self.launch.argv[0], exc) from None
         for feed in self._feeds:
             if feed.waiting:
                 feed.begin()
@@ -218,7 +207,7 @@ class Connection:
 
     def _hold(self, pid: int) -> None:
         if self.launch.limits is not None:
-            from anyspawn._spawn.bounds import Bound
+            from anyspawn._bounds import Bound
 
             alone = self.launch.leader is not None
             self._bound = Bound(self.launch.limits, pid, alone=alone)
@@ -245,6 +234,13 @@ class Connection:
         except PermissionError:
             return True
 
+    async def leader_gone(self) -> None:
+        """Kill the process that leads the work, and wait until it has exited."""
+        if self.leader is not None:
+            self.leader.kill()
+            await anyio.wait_readable(self.leader.pidfd)
+            self.leader.reap()
+
     def close(self) -> None:
         """Give every descriptor back; kill what is still there, without a loop if need be."""
         self._last_resort.detach()
@@ -254,40 +250,26 @@ class Connection:
         if self._bound is not None:
             self._reached = self._bound.lift()
             self._bound = None
-        if self.leader >= 0:
-            os.close(self.leader)
-            self.leader = -1
-        for output in self.outputs:
-            output.close()
-        if self.status is not None:
-            self.status.close()
-        for feed in (self.stdin, *self._feeds):
-            if feed is not None:
-                feed.close()
-        if self.guard is not None:
-            guard, lifeline = self.guard
-            if self.settled:
-                guard.kill()  # before the end of its stdin can set it going
-            else:
-                guard.let_go()
-            lifeline.close()
-            self.guard = None
+        if self.leader is not None:
+            self.leader.close()
+        for end in (*self.outputs, self.status, self.stdin, *self._feeds):
+            if end is not None:
+                end.close()
+        if self._guard is not None:
+            self._guard.let_go(needed=not self.settled)
+            self._guard = None
         self._watch.close()
 
 
 async def open_connection(
-    launch: Launch,
-    call_id: str,
-    make_stdin: Callable[[], Feed] | None,
-    *,
-    merged: bool = False,
+    launch: Launch, call_id: str, make_stdin: Callable[[], Feed], *, merged: bool = False
 ) -> Connection:
     """Start the local process of a launch.
 
     Args:
         launch: It, with all placeholders but descriptors filled in.
-        call_id: What the call is known by.
-        make_stdin: Makes the pipe that it reads. ``None``: it shares the caller's standard input.
+        call_id: The call's id.
+        make_stdin: Makes the pipe that it reads.
         merged: What it writes to stderr goes where its stdout goes.
 
     Raises:
@@ -304,26 +286,26 @@ async def open_connection(
     undo: list[Callable[[], object]] = []
     theirs: list[int] = []
     try:
-        # All that takes a descriptor comes before the process.
+        # Everything that takes a descriptor comes before the process.
         watch = Watch()
         undo.append(watch.close)
-        stdin = None
-        if make_stdin is not None:
-            stdin = make_stdin()
-            undo.append(stdin.close)
+        stdin = make_stdin()
+        undo.append(stdin.close)
         stdout, stderr = _output("stdout", undo, theirs), _output("stderr", undo, theirs)
         stdout_fd, stderr_fd = theirs
         argv, status, feeds, pass_fds = _fill_fds(launch, undo, theirs)
         for output in (stdout, stderr, status):
             if output is not None:
                 watch.reads(output)
+        guard = None
         if launch.guard:
             program = launch.guard[0]
-        guard = _start_guard(launch, undo)
-        program = launch.argv[0]
+            guard = Guard(launch.guard, launch.cwd, _environment(launch, ""))
+            undo.append(guard.let_go)
+            program = launch.argv[0]
         start = Start(
             argv=argv,
-            stdin=stdin.read_end if stdin is not None else None,
+            stdin=stdin.read_end if stdin.read_end >= 0 else None,
             stdout=stdout_fd,
             stderr=stdout_fd if merged else stderr_fd,
             cwd=launch.cwd,
@@ -348,13 +330,7 @@ async def open_connection(
     if launch.fd_args:
         launch = evolve(launch, argv=argv)
     outputs = (stdout, stderr)
-    connection = Connection(
-        launch, mark, stdin, feeds, outputs, status, watch, guard, child, cancelled
-    )
-    for feed in (stdin, *feeds):
-        if feed is not None:
-            connection.pump(feed)
-    return connection
+    return Connection(launch, mark, stdin, feeds, outputs, status, watch, guard, child, cancelled)
 
 
 def _output(
@@ -389,29 +365,6 @@ def _fill_fds(
         argv[arg.index] = f"{arg.prefix}{fd}"
         fds.append(fd)
     return tuple(argv), status, feeds, fds
-
-
-def _start_guard(launch: Launch, undo: list[Callable[[], object]]) -> tuple[Guard, WriteEnd] | None:
-    if not launch.guard:
-        return None
-    lifeline = Feed(hold=True)
-    undo.append(lifeline.close)
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        start = Start(
-            argv=launch.guard,
-            stdin=lifeline.read_end,
-            stdout=null,
-            stderr=null,
-            cwd=launch.cwd,
-            env=_environment(launch, ""),
-        )
-        guard = Guard(start)
-    finally:
-        os.close(null)
-    lifeline.drop_read_end()
-    undo.append(guard.kill)
-    return guard, lifeline
 
 
 def _environment(launch: Launch, mark: str) -> dict[bytes, bytes]:

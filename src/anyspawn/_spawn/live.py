@@ -1,9 +1,8 @@
 """A program that stays open: its caller reads and writes its streams while it runs.
 
-It is a `Work` like any other, so that its guarantees are the same. It is looked after in a task of
-the event loop's own, so that neither the caller's cancellation nor another task's is in its way;
-and what comes is handed on instead of kept: a stream whose reader is behind is not read from the
-pipe, so that the program waits.
+It is a `Work` like any other. A task of the event loop's own looks after it, so that no
+cancellation is in its way. Output is handed on instead of kept: if a reader is behind, its pipe is
+not read, and the program waits.
 """
 
 from __future__ import annotations
@@ -19,17 +18,14 @@ import attrs
 from anyio.abc import ByteReceiveStream, ByteSendStream
 
 from anyspawn._model import Command, Completed, Launch
-from anyspawn._spawn import proc
-from anyspawn._spawn.call import Work, never_started, new_nonce
-from anyspawn._spawn.connection import open_connection
-from anyspawn._spawn.outcome import merged_here, outcome
-from anyspawn._spawn.phase import Phase, Why
+from anyspawn._spawn.call import Work, conduct, never_started, open_work
+from anyspawn._spawn.connection import Connection
+from anyspawn._spawn.phase import Why
 from anyspawn._spawn.streams import Feed, Output
 from anyspawn._spawn.tasks import see_through, start_detached
 from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import NotStartedError, SpawnError, SpawnTimeoutError, TransportError
-from anyspawn.supervisor import Conversation
-from anyspawn.supervisor.encode import CHUNK, CLOSE, chunk_line, head
+from anyspawn.supervisor.encode import CHUNK, CLOSE, chunk_line
 from anyspawn.supervisor.protocol import BROKE
 
 __all__ = ["Process", "open_live"]
@@ -91,14 +87,12 @@ class _Live:
     ) -> None:
         self.started, self.ended, self.done = anyio.Event(), anyio.Event(), anyio.Event()
         self.stdout, self.stderr = _Reader(self), _Reader(self)
-        self.stdin: _PipeWriter | _TalkWriter
         self.stdin = _PipeWriter(self) if launch.task is None else _TalkWriter(self)
         self.returncode: int | None = None
         self.error: SpawnError | None = None
         self.completed: Completed | None = None
         self.pid = -1
         self._launch = launch
-        self._asked_for = command
         self._command = attrs.evolve(
             command, output_limit=_KEPT, overflow="truncate", on_output=None
         )
@@ -111,24 +105,21 @@ class _Live:
         self._scope = anyio.CancelScope()
         self._why: Why | None = None  # to end it
         self._judged: Completed | None = None
-        self._leaving = False
 
     @property
     def over(self) -> bool:
         """Whether the program has ended."""
         return self.ended.is_set()
 
-    # --- as its caller sees it --------------------------------------------------------------------
-
     async def begin(self) -> None:
         """Start it, and wait until it has started.
 
         Raises:
-            SpawnError: It did not.
+            SpawnError: It did not start.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
-        name = f"anyspawn open {self._command.argv[0]}"
-        self._task = start_detached(self._look_after, name=name)
+        program = self._command.argv[0]
+        self._task = start_detached(self._look_after, name=f"anyspawn open {program}")
         try:
             with anyio.CancelScope(deadline=self._began + self._timeout):
                 await self.started.wait()
@@ -142,7 +133,6 @@ class _Live:
         if self._raised is not None and not isinstance(self._raised, cancelled):
             raise self._raised
         if self.completed is None or self.completed.error is None:  # the loop is being closed
-            program = self._command.argv[0]
             raise TransportError(f"{program!r} was killed before it had started", started=None)
         raise self.completed.error
 
@@ -156,8 +146,6 @@ class _Live:
         if not self.done.is_set():
             await see_through(self.done.wait, math.inf)  # which is bounded by what it waits for
 
-    # --- its course -------------------------------------------------------------------------------
-
     async def _look_after(self) -> None:
         """See it through, in a task of the loop's own, and never raise."""
         try:
@@ -167,46 +155,23 @@ class _Live:
             raise
         except BaseException as exc:
             self._raised = exc
-        self._set_all()
-
-    def _set_all(self) -> None:
         if self.completed is not None:
             if self.returncode is None:
                 self.returncode = self.completed.returncode
             self.error = self.error or self.completed.error
         for event in (self.started, self.ended, self.done):
             event.set()
+        self._shut_streams()
+
+    def _shut_streams(self) -> None:
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.shut()
 
     async def _see_through(self, watched: Watched) -> Completed:
-        work: Work | None = None
-        try:
-            try:
-                with self._scope:
-                    self._work = work = await self._open()
-                    watched.pid = self.pid = work.connection.child.pid
-                    await self._attend(work)
-                if work is None:
-                    return never_started(self._asked_for, self._not_in_time(), self._began)
-                await self._leave(work)
-            except GeneratorExit:
-                raise
-            except SpawnError as exc:
-                if work is None:
-                    return never_started(self._asked_for, exc, self._began)
-                work.give_up(exc)
-            except BaseException as exc:
-                if work is None:
-                    raise
-                work.give_up(exc)
-            if work.state.phase is not Phase.SETTLED and work.connection.child.ours:
-                await see_through(work.end, math.inf)
-        finally:
-            self.stdin.shut()
-            if work is not None:
-                watched.unconfirmed = work.cleanup.value == "unconfirmed"
-                work.ending.release(work)
+        work = await conduct(self._open, self._scope, self._attend, self._leave, watched)
+        if isinstance(work, SpawnError):
+            error = self._not_in_time() if isinstance(work, SpawnTimeoutError) else work
+            return never_started(self._command, error, self._began)
         if work.raised is not None:
             self._raised, work.raised = work.raised, None
         completed = self._outcome(work)
@@ -232,49 +197,32 @@ class _Live:
         return SpawnTimeoutError(f"{program!r} was not started within {self._timeout:g} s")
 
     async def _open(self) -> Work:
-        launch, task = self._launch, self._launch.task
-        talk: Conversation | None = None
-        if task is None:
-            merged = merged_here(launch, self._command)
-            connection = await open_connection(
-                launch, self._command.id, lambda: Feed(hold=True), merged=merged
-            )
-        else:
-            nonce = new_nonce()
-            merge = self._command.merge_stderr
-            told = head(self._command.id, nonce, task.env, None, task.cwd, merge=merge)
-            told = task.before + told
-            talk = Conversation(nonce)
-            talk.expect_chunks()
-            connection = await open_connection(
-                launch, self._command.id, lambda: Feed(told, hold=True, later=True, stays=True)
-            )
+        self._work = work = await open_work(self._launch, self._command, self._take)
+        self.pid = work.connection.child.pid
         if isinstance(self.stdin, _PipeWriter):
-            self.stdin.feed = connection.stdin
-            if connection.stdin is not None:
-                os.set_blocking(connection.stdin.fd, False)
-        return Work(connection, self._command, talk, take=self._take)
+            self.stdin.feed = work.connection.stdin
+            os.set_blocking(self.stdin.feed.fd, False)
+        return work
 
     async def _attend(self, work: Work) -> None:
         """Move data until the block is left."""
-        if work.connection.cancelled is not None:
-            raise work.connection.cancelled
-        await self._until_started(work)
-        self.started.set()
-        while True:
-            await self._note_end(work)  # it may have exited before it could be watched
-            if self._doubtful(work):
-                await self._turn_in_doubt(work)
-            else:
-                await work.turn()
+        try:
+            await self._until_started(work)
+            self.started.set()
+            while True:
+                await self._note_end(work)  # it may have exited before it could be watched
+                if self._doubtful(work):
+                    await self._turn_in_doubt(work)
+                else:
+                    await work.turn()
+        finally:
+            self.stdin.shut()
 
     async def _leave(self, work: Work) -> None:
         """Read what is left, now that nobody else does, and see what has to be killed."""
-        self._leaving = True
-        for stream in (self.stdout, self.stderr, self.stdin):
-            stream.shut()
+        self._shut_streams()
         for reader in (self.stdout, self.stderr):
-            self.resume(reader)
+            reader.catch_up()
         if work.ended:
             await work.until_ended()  # it notes that
             await work.until_closed()
@@ -286,7 +234,7 @@ class _Live:
         settled = anyio.current_time() + _SETTLE
         launch = self._launch
         while not self.over and not self._under_way(work):
-            short = work.connection.leader >= 0 and not launch.running
+            short = work.connection.leader is not None and not launch.running
             with anyio.move_on_after(_LOOK if short else _ASK):
                 await work.turn()
             await self._note_end(work)
@@ -303,8 +251,8 @@ class _Live:
             wrote = self.stdout.full or self.stderr.full
             return work.talk.report.running or (work.talk.report.started and wrote)
         if self._launch.leader is not None:
-            leader = work.connection.leader_pid
-            return leader is not None and proc.replaced(leader)
+            leader = work.connection.leader
+            return leader is not None and leader.has_become_another()
         return self._launch.runner is None and not self._launch.remote
 
     async def _note_end(self, work: Work) -> None:
@@ -318,12 +266,13 @@ class _Live:
     async def _judge_end(self, work: Work) -> None:
         """Say how it came out, now that the local process has exited."""
         await work.connection.child.wait()
-        pairs = list(zip(work.connection.outputs, (self.stdout, self.stderr), strict=True))
-        for output, reader in pairs:
-            self._take_left(work, output, reader)
-        judged = outcome(
-            work.connection.launch, self._asked_for, work.seen(self._began, self._timeout)
-        )
+        for output, reader in self._streams(work):
+            for data in output.read_rest(_LEFT):  # maybe a client's last words
+                reader.put(data)
+            if not output.open:
+                work.connection.at_end(output)
+            self._count_chunks(work)
+        judged = work.outcome(self._began, self._timeout)
         if self._launch.examine is not None:
             judged = await self._launch.examine(judged) or judged
         self._judged = judged
@@ -332,67 +281,53 @@ class _Live:
         if not self.over:
             self.returncode = judged.returncode
             self._say_ended()
-        for output, reader in pairs:
+        for output, reader in self._streams(work):
             if not output.open:
                 reader.put(b"", end=True)
 
-    def _take_left(self, work: Work, output: Output, reader: _Reader) -> None:
-        """Take what a pipe holds, which nobody may read: a client's last words are there."""
-        for data in output.read_rest(_LEFT):
-            reader.put(data)
-        if not output.open:
-            work.connection.at_end(output)
-        self._count_chunks(work)
+    def _streams(self, work: Work) -> tuple[tuple[Output, _Reader], ...]:
+        return (work.connection.stdout, self.stdout), (work.connection.stderr, self.stderr)
 
     def _say_ended(self) -> None:
         self.ended.set()
         self.stdin.shut()
 
     def _outcome(self, work: Work) -> Completed:
-        seen = work.seen(self._began, self._timeout)
+        completed, judged = work.outcome(self._began, self._timeout), self._judged
         if work.state.why is Why.TIMEOUT:
-            completed = outcome(work.connection.launch, self._asked_for, seen)
             return attrs.evolve(completed, error=self._not_in_time())
-        if self._judged is None:
-            return outcome(work.connection.launch, self._asked_for, seen)
-        judged = self._judged
+        if judged is None:
+            return completed
         return attrs.evolve(
-            judged,
-            stdout=seen.stdout if judged.error is None else judged.stdout,
-            stderr=seen.stderr if judged.error is None else judged.stderr,
-            output_incomplete=seen.incomplete,
-            duration=seen.duration,
-            cleanup=seen.cleanup,
+            completed if judged.error is None else judged,
+            returncode=judged.returncode,
+            error=judged.error,
+            output_incomplete=completed.output_incomplete,
+            duration=completed.duration,
+            cleanup=completed.cleanup,
         )
 
-    # --- moving data ------------------------------------------------------------------------------
-
-    async def _take(self, output: Output, data: bytes) -> None:
-        work = self._work
-        if work is None:
-            return
+    async def _take(self, work: Work, output: Output, data: bytes) -> None:
         self._count_chunks(work)
-        reader = self.stdout if output is work.connection.stdout else self.stderr
-        # That the connection was lost, rather than the stream's end come, is known when the
-        # client has exited.
+        reader = self.stdout if output.name == "stdout" else self.stderr
+        # Only when the client has exited is a lost connection told from the stream's end.
         known = not self._launch.remote or self._judged is not None
         reader.put(data, end=not output.open and known)
-        if reader.full and not self._leaving and output.open:
-            work.connection.pause(output)
-            reader.paused = output
+        if reader.full and self._why is None and output.open:
+            reader.wait_for_it(work.connection, output)
 
     def _doubtful(self, work: Work) -> bool:
         talk = work.talk
         return talk is not None and (talk.doubtful("stdout") or talk.doubtful("stderr"))
 
     async def _turn_in_doubt(self, work: Work) -> None:
-        """Take a turn; hand on what may begin a frame, and is not followed by one: its reader may
-        have to answer.
+        """Take a turn. If nothing follows what may begin a frame, hand it on: its reader may have
+        to answer.
         """
         with anyio.move_on_after(_HELD):
             await work.turn()
             return
-        for output, reader in zip(work.connection.outputs, (self.stdout, self.stderr), strict=True):
+        for output, reader in self._streams(work):
             if work.talk is not None and work.talk.doubtful(output.name):
                 data = work.talk.pass_on(output.name)
                 output.capture.keep(data)
@@ -404,15 +339,9 @@ class _Live:
             for answer in answers:
                 self.stdin.taken(broken=answer == BROKE)
 
-    def resume(self, reader: _Reader) -> None:
-        """Read on from the pipe of a reader that caught up."""
-        output, reader.paused = reader.paused, None
-        if output is not None and self._work is not None and not self.done.is_set():
-            self._work.connection.resume(output)
-
     def say(self, line: bytes) -> None:
         """Tell the supervisor something."""
-        if self._work is not None and not self.done.is_set():
+        if self._work is not None:
             self._work.connection.tell(line)
 
     async def send_signal(self, signum: int) -> None:
@@ -430,8 +359,8 @@ class _Live:
         elif launch.remote:
             message = f"{program!r} cannot be sent a signal where it is without a supervisor"
             raise TransportError(message, started=True)
-        elif connection.leader >= 0:
-            proc.signal_led(connection.leader, connection.leader_pid, signum)
+        elif connection.leader is not None:
+            connection.leader.signal_group(signum)
         else:
             connection.child.signal_group(signum)
 
@@ -440,8 +369,8 @@ class _Reader(ByteReceiveStream):
     """One of the program's output streams."""
 
     def __init__(self, live: _Live) -> None:
-        self.paused: Output | None = None
         self._live = live
+        self._behind: tuple[Connection, Output] | None = None
         self._data = bytearray()
         self._at_end = False
         self._shut = False
@@ -460,8 +389,20 @@ class _Reader(ByteReceiveStream):
         if data or end:
             self._news.set()
 
+    def wait_for_it(self, connection: Connection, output: Output) -> None:
+        """Have the pipe not read until `catch_up`."""
+        connection.pause(output)
+        self._behind = connection, output
+
+    def catch_up(self) -> None:
+        """Have the pipe read again."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            connection, output = behind
+            connection.resume(output)
+
     def shut(self) -> None:
-        """Take no more, and give no more: whoever reads gets a `anyio.ClosedResourceError`."""
+        """Take no more, and give no more: whoever reads gets an `anyio.ClosedResourceError`."""
         self._shut = True
         self._data.clear()
         self._news.set()
@@ -489,14 +430,14 @@ class _Reader(ByteReceiveStream):
                 await self._news.wait()
             chunk = bytes(self._data[:max_bytes])
             del self._data[:max_bytes]
-            if self.paused is not None and not self.full:
-                self._live.resume(self)
+            if not self.full:
+                self.catch_up()
             return chunk
 
     async def aclose(self) -> None:
         """Throw away what the program writes from now on."""
         self.shut()
-        self._live.resume(self)
+        self.catch_up()
         await anyio.lowlevel.checkpoint()
 
 

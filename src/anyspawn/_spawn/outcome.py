@@ -22,7 +22,7 @@ from anyspawn.exceptions import (
 )
 from anyspawn.supervisor.protocol import Report
 
-__all__ = ["Seen", "merged_here", "outcome", "with_reached"]
+__all__ = ["Seen", "outcome", "with_reached"]
 
 _OUT_OF_MEMORY = "the kernel killed a process of its container for lack of memory"
 _LONGEST = 128 * 1024
@@ -67,11 +67,6 @@ class Seen:
     duration: float = 0.0
     cleanup: Cleanup = Cleanup.NOT_NEEDED
     reached: str = ""
-
-
-def merged_here(launch: Launch, command: Command) -> bool:
-    """Whether the local process's stderr is its stdout: it, or what it becomes, is the program."""
-    return command.merge_stderr and launch.task is None and not launch.remote
 
 
 def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:

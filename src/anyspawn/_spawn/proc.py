@@ -12,19 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = [
-    "MARK",
-    "WHOLE_GROUP",
-    "is_carried",
-    "is_ours",
-    "kill_pinned",
-    "members",
-    "pin",
-    "reap_pinned",
-    "replaced",
-    "signal_led",
-    "sweep",
-]
+__all__ = ["MARK", "WHOLE_GROUP", "Leader", "is_carried", "is_ours", "members", "sweep"]
 
 MARK = "ANYSPAWN_ID"
 """The variable that marks a call's processes; nested calls append theirs, separated by a colon."""
@@ -68,26 +56,6 @@ def members(group: int) -> bool:
         raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
     stats = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % group]
     return any(stat[_STATE] not in (b"Z", b"X") for stat in stats)
-
-
-def pin(pid: int, parent: int) -> int:
-    """Return a pidfd of ``pid`` if it is a child of ``parent``, else -1."""
-    try:
-        fd = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return -1
-    with suppress(OSError, IndexError):
-        if is_ours() and int(_stat(pid)[_PARENT]) == parent:
-            return fd
-    os.close(fd)
-    return -1
-
-
-def replaced(parent: int) -> bool:
-    """Whether a child of ``parent`` has become another program than its parent is."""
-    children = (_read(f"/proc/{parent}/task/{parent}/children") or b"").split()
-    own = _read(f"/proc/{parent}/cmdline")
-    return any(_read(f"/proc/{int(child)}/cmdline") not in (b"", None, own) for child in children)
 
 
 def _pids() -> list[int]:
@@ -198,29 +166,63 @@ def _kill(pid: int, mark: bytes) -> None:
         os.close(fd)
 
 
-def signal_led(leader: int, pid: int | None, signum: int) -> None:
-    """Signal the group that a pinned process leads; by its number where the kernel needs that.
+class Leader:
+    """A child of our child, which leads work; a pidfd holds its number.
 
-    Raises:
-        PermissionError: It may not be signalled by us.
+    Attributes:
+        pidfd: Readable once it has exited.
     """
-    with suppress(ProcessLookupError):
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pidfd = pidfd
+        self._pid = pid
+
+    @classmethod
+    def find(cls, pid: int, parent: int) -> Leader | None:
+        """Return ``pid`` if it is a child of ``parent``, as far as that is known."""
         try:
-            signal.pidfd_send_signal(leader, signum, None, WHOLE_GROUP)
-        except OSError as exc:
-            if exc.errno not in (errno.EINVAL, errno.ENOSYS) or pid is None:
-                raise
-            signal.pidfd_send_signal(leader, 0)  # it is there, so its number is still its own
-            os.killpg(pid, signum)
+            leader = cls(pid, os.pidfd_open(pid))
+        except (AttributeError, OSError):
+            return None
+        with suppress(OSError, IndexError):
+            if is_ours() and int(_stat(pid)[_PARENT]) == parent:
+                return leader
+        leader.close()
+        return None
 
+    def signal_group(self, signum: int) -> None:
+        """Signal the group that it leads; by its number where the kernel needs that.
 
-def kill_pinned(leader: int) -> None:
-    """Kill a pinned process."""
-    with suppress(OSError):
-        signal.pidfd_send_signal(leader, signal.SIGKILL)
+        Raises:
+            PermissionError: It may not be signalled by us.
+        """
+        with suppress(ProcessLookupError):
+            try:
+                signal.pidfd_send_signal(self.pidfd, signum, None, WHOLE_GROUP)
+            except OSError as exc:
+                if exc.errno not in (errno.EINVAL, errno.ENOSYS):
+                    raise
+                signal.pidfd_send_signal(self.pidfd, 0)  # it is there: its number is still its own
+                os.killpg(self._pid, signum)
 
+    def kill(self) -> None:
+        """Kill it alone."""
+        with suppress(OSError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-def reap_pinned(leader: int) -> None:
-    """Reap a pinned process that has exited, if it was given to this one as its parent exited."""
-    with suppress(OSError):
-        os.waitid(os.P_PIDFD, leader, os.WEXITED | os.WNOHANG)
+    def reap(self) -> None:
+        """Reap it once it has exited, if it was given to us when its parent exited."""
+        with suppress(OSError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+
+    def has_become_another(self) -> bool:
+        """Whether a child of it has become another program than it is itself."""
+        children = (_read(f"/proc/{self._pid}/task/{self._pid}/children") or b"").split()
+        own = _read(f"/proc/{self._pid}/cmdline")
+        return any(_read(f"/proc/{int(pid)}/cmdline") not in (b"", None, own) for pid in children)
+
+    def close(self) -> None:
+        """Give the pidfd back."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import anyio
 
 from anyspawn._model import Completed, Launch
-from anyspawn._spawn import proc
 from anyspawn._spawn.connection import BOUNDS
 from anyspawn._spawn.tasks import PerLoop, uninterrupted
 from anyspawn.exceptions import TransportError
@@ -105,8 +104,8 @@ async def _ask_to_end(work: Work, grace: float) -> None:
     if connection.launch.stop:
         await _ask_remote(work, grace)
     elif not connection.launch.remote:
-        if connection.leader >= 0:
-            proc.signal_led(connection.leader, connection.leader_pid, signal.SIGTERM)
+        if connection.leader is not None:
+            connection.leader.signal_group(signal.SIGTERM)
         elif not connection.signal_group(signal.SIGTERM):
             return
         await work.until_exit(grace)

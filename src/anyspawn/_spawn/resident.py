@@ -1,8 +1,8 @@
 """Residents: supervisors that stay, and the calls that they serve one after the other.
 
-A resident is opened by the first call that needs one, and kept by each call whose command was seen
-to be gone, with nothing left of it; where that cannot be seen it ends with the call, as if it had
-been the call's own. So no call ever meets what another one left behind.
+The first call that needs a resident opens it. A call keeps it only if nothing was left of its
+command; otherwise the resident ends with the call, as a supervisor of its own would. So no call
+meets what another one left behind.
 """
 
 from __future__ import annotations
@@ -12,25 +12,18 @@ import os
 import re
 import signal
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from weakref import finalize
 
 import anyio
 
-from anyspawn._model import Cleanup, Command, Completed, Launch
+from anyspawn._model import Cleanup, Command, Completed, Launch, Task
 from anyspawn._spawn import remote
-from anyspawn._spawn.call import (
-    EndsWithIt,
-    Work,
-    leader_gone,
-    never_started,
-    new_nonce,
-    see_to_its_end,
-)
+from anyspawn._spawn.call import EndsWithIt, Work, never_started, see_to_its_end
 from anyspawn._spawn.changes import Changes
 from anyspawn._spawn.connection import BOUNDS, Connection, open_connection
-from anyspawn._spawn.outcome import outcome
 from anyspawn._spawn.streams import Feed
 from anyspawn._spawn.tasks import (
     PerLoop,
@@ -41,7 +34,7 @@ from anyspawn._spawn.tasks import (
 )
 from anyspawn._telemetry import Watched, watch_spawn
 from anyspawn.exceptions import SpawnError, SpawnTimeoutError, TransportError
-from anyspawn.supervisor import Conversation, Report, resident_begin
+from anyspawn.supervisor import Conversation, resident_begin
 from anyspawn.supervisor.encode import SHORT, call_line, tag_of, task_line
 
 __all__ = ["Pool", "Pools"]
@@ -68,9 +61,7 @@ class _Resident:
         close: Gives everything back, at once.
     """
 
-    def __init__(
-        self, connection: Connection, resident_id: str, changes: Changes | None = None
-    ) -> None:
+    def __init__(self, connection: Connection, resident_id: str, changes: Changes | None) -> None:
         self.connection = connection
         self.id = resident_id
         self.begun = False
@@ -96,30 +87,23 @@ class _Resident:
         filled = launch.filled(id=resident_id, tag=str(tag_of(resident_id)))
         if changes is not None:
             changes.expect(resident_id)
-        connection = await open_connection(
-            filled, resident_id, lambda: Feed(hold=True, later=True, stays=True)
-        )
-        return cls(connection, resident_id, changes)
-
-    @property
-    def stdin(self) -> Feed:
-        """The pipe that it is told by."""
-        assert self.connection.stdin is not None  # as `open` made it
-        return self.connection.stdin
+        stdin = partial(Feed, hold=True, later=True, stays=True)
+        return cls(await open_connection(filled, resident_id, stdin), resident_id, changes)
 
     @property
     def alive(self) -> bool:
-        return self.stdin.fd >= 0 and not self.connection.child.look()
+        return self.connection.stdin.fd >= 0 and not self.connection.child.look()
 
     def say(self, word: bytes) -> None:
         """Tell it a word, unless it cannot take it."""
-        if self.stdin.fd >= 0 and self.stdin.done:
+        stdin = self.connection.stdin
+        if stdin.fd >= 0 and stdin.done:
             with suppress(BlockingIOError):
-                os.set_blocking(self.stdin.fd, False)
-                os.write(self.stdin.fd, word)
+                os.set_blocking(stdin.fd, False)
+                os.write(stdin.fd, word)
 
     async def retire(self) -> None:
-        """Have it end by itself; end it where it does not."""
+        """Have it end by itself; kill it where it does not."""
         connection = self.connection
         try:
             connection.hang_up()
@@ -143,185 +127,141 @@ def _close(connection: Connection, host: int, changes: Changes | None, resident_
 
 
 class _Lease:
-    """One call's use of a resident: how its work is opened, and what becomes of the resident.
+    """One call's use of a resident: its work, and what becomes of the resident after.
 
     Args:
-        pool: Where the resident comes from, and goes back to.
-        launch: How to begin one.
+        pool: Where the resident goes back to.
+        resident: It.
+        task: What it is told of the command.
         command: The command.
-        resident: One that waits, if there is.
-
-    Attributes:
-        unbegun: The resident ended before it had begun the command, as far as that can be proved.
     """
 
-    def __init__(
-        self, pool: Pool, launch: Launch, command: Command, resident: _Resident | None
-    ) -> None:
-        self.unbegun = False
+    def __init__(self, pool: Pool, resident: _Resident, task: Task, command: Command) -> None:
         self._pool = pool
-        self._launch = launch
-        self._command = command
         self._resident = resident
+        self._command = command
         self._kept = False
         self._alone = EndsWithIt()
         self._program = (command.argv[0], command.env.get("PATH"), command.cwd)
-        self._asks = False
-
-    async def open_work(self) -> Work:
-        """Tell a resident its task.
-
-        Raises:
-            SpawnError: It did not start.
-        """
-        task, stdin = self._launch.task, self._command.stdin or b""
-        assert task is not None  # as the sandbox gives only launches of supervisors to a pool
-        if self._resident is None:
-            self._resident = await self._pool.begin(self._launch)
-        resident = self._resident
-        nonce, begun = new_nonce(), resident.begun
-        told = task_line(self._command.argv, task.env, stdin, task.cwd)
-        known = self._known(resident, told)
-        line = call_line(told, nonce, known, merge=self._command.merge_stderr)
-        talk = Conversation(nonce, begun=begun)
-        work = Work(resident.connection, self._command, talk, ending=self)
-        if begun:
+        nonce, stdin = os.urandom(16).hex(), command.stdin or b""
+        told = task_line(command.argv, task.env, stdin, task.cwd)
+        known = self._known(told)
+        self._asks = known == "ask"
+        line = call_line(told, nonce, known, merge=command.merge_stderr)
+        talk = Conversation(nonce, begun=resident.begun)
+        self._report = talk.report
+        self.work = work = Work(resident.connection, command, talk, ending=self)
+        if resident.begun:
             resident.connection.tell(b"x\n" + line)
-        elif self._pool.once:
+        elif pool.once:
             begin = resident_begin(resident.id, alone=True, patience=int(BOUNDS.remote))
-            resident.stdin.load(begin + line)
+            resident.connection.stdin.load(begin + line)
         else:
-            resident.stdin.load(resident_begin(resident.id, patience=int(BOUNDS.remote)))
+            begin = resident_begin(resident.id, patience=int(BOUNDS.remote))
+            resident.connection.stdin.load(begin)
             work.task = line
         work.long_stdin = stdin if len(stdin) > SHORT else b""
         talk.report.wants = bool(work.long_stdin)
-        return work
 
-    def _known(self, resident: _Resident, told: bytes) -> str:
+    def _known(self, told: bytes) -> str:
         """Return what is known of the program there, as `call_line` takes it."""
-        judged = resident.known.get(self._program)
         # setsid heeds LD_..., and takes what begins with a hyphen for an option of its own.
-        plain = len(told) <= _MOST_TOLD and not any(n.startswith("LD_") for n in self._command.env)
-        if not plain or self._command.argv[0].startswith("-"):
-            judged = False
-        self._asks = judged is None
-        return "ask" if judged is None else "yes" if judged else ""
-
-    # --- what becomes of the resident -------------------------------------------------------------
+        odd = any(name.startswith("LD_") for name in self._command.env)
+        if odd or len(told) > _MOST_TOLD or self._command.argv[0].startswith("-"):
+            return ""
+        return {None: "ask", True: "yes", False: ""}[self._resident.known.get(self._program)]
 
     async def left_nothing(self, work: Work) -> bool:
         """Return whether the command is gone, with nothing left of it."""
         if not self._in_order(work):
             return await self._alone.left_nothing(work)
-        self._kept = (
-            self._over(work) and _report(work).left_nothing and await self._place_gone(work)
-        )
+        self._kept = await self._is_gone(work)
         return self._kept
 
     async def end(self, work: Work) -> None:
         """Have the resident end the command; where that cannot be seen, end the resident."""
         if self._in_order(work):
-            if not self._over(work):
+            if not self._over():
                 await self._end_command(work)
-            if self._over(work) and _report(work).left_nothing and await self._place_gone(work):
+            if await self._is_gone(work):
                 self._kept, work.cleanup = True, Cleanup.CONFIRMED
                 return
-        if self._over(work):
+        if self._over():
             work.connection.hang_up()
         await self._alone.end(work)
 
     def release(self, work: Work) -> None:
         """Give the resident back to its pool, or close it."""
-        resident, self._resident = self._resident, None
-        if resident is None:
-            return
-        report = _report(work)
-        work.connection.doubtful = work.cleanup is Cleanup.UNCONFIRMED
+        resident, report, connection = self._resident, self._report, work.connection
+        connection.doubtful = work.cleanup is Cleanup.UNCONFIRMED
         given_up = work.state.why is not None or work.raised is not None
-        self.unbegun = (
-            not given_up
-            and not work.connection.doubtful
-            and resident.begun
-            and not report.begun
-            and work.connection.child.exited
+        unproven = given_up or connection.doubtful or report.begun or not resident.begun
+        if not unproven and connection.child.exited:
             # A client that exits with a status from afar has brought all that was said.
-            and (
-                (work.connection.child.returncode or 0) > _SIGNALLED
-                or bool(resident.stdin.unread())
-            )
-        )
+            from_afar = (connection.child.returncode or 0) > _SIGNALLED
+            work.unbegun = from_afar or connection.stdin.unread() > 0
         resident.begun = resident.begun or report.begun
-        self._learn(resident, report, work)
-        if self._kept and not work.connection.settled:
+        self._learn(work)
+        if self._kept and not connection.settled:
             self._pool.give(resident)
         else:
             resident.close()
 
-    async def _place_gone(self, work: Work) -> bool:
-        """End the place that was for this call alone, where it ends with a process of this host.
+    async def _is_gone(self, work: Work) -> bool:
+        """Whether nothing is left of the command, nor of a place that was for it alone.
 
-        What is in there could have stopped the supervisor, and said in its stead that all is gone.
+        Such a place is ended here, where a process of this host leads it: what is in there could
+        have stopped the supervisor, and said in its stead that all is gone.
         """
+        if not (self._over() and self._report.left_nothing):
+            return False
         connection = work.connection
         if not self._pool.once or connection.launch.leader is None:
             return True
-        if connection.leader < 0:
+        if connection.leader is None:
             return False
         with anyio.move_on_after(BOUNDS.cleanup):
-            await leader_gone(connection)
+            await connection.leader_gone()
             await connection.child.wait()
             connection.settled = True
         return connection.settled
 
-    def _over(self, work: Work) -> bool:
+    def _over(self) -> bool:
         """Whether the resident has said all that there is to say of the command."""
-        report = _report(work)
-        return report.whole and report.swept
+        return self._report.whole and self._report.swept
 
     def _in_order(self, work: Work) -> bool:
         """Whether the resident can be talked to: it is not in the middle of the command's stdin."""
-        report, connection = _report(work), work.connection
-        untold = work.task or work.long_stdin
-        sent = connection.stdin is not None and connection.stdin.done and not untold
+        report, connection = self._report, work.connection
+        sent = connection.stdin.done and not (work.task or work.long_stdin)
         return sent and report.ready and not report.stdin_lost and not connection.child.exited
 
     async def _end_command(self, work: Work) -> None:
         """Have the resident end the command, and not itself."""
-        resident, report = self._resident, _report(work)
-        if resident is None:
-            return
         grace = self._command.grace if work.state.why is not None else 0.0
-
-        def over() -> bool:
-            return self._over(work)
-
-        with remote.patience(self._launch, grace + BOUNDS.cleanup) as patience:
-            await work.until_exit(patience.for_a_step, lambda: report.listens)
+        with remote.patience(work.connection.launch, grace + BOUNDS.cleanup) as patience:
+            await work.until_exit(patience.for_a_step, lambda: self._report.listens)
             if grace > 0 and not work.ended:
-                resident.say(b"t\n")
-                await work.until_exit(grace, over)
+                self._resident.say(b"t\n")
+                await work.until_exit(grace, self._over)
             with patience.step():
-                while not (over() or work.connection.child.exited):
-                    resident.say(b"k\n")
-                    await work.until_exit(_KILL_AGAIN, over)
+                while not (self._over() or work.connection.child.exited):
+                    self._resident.say(b"k\n")
+                    await work.until_exit(_KILL_AGAIN, self._over)
 
-    def _learn(self, resident: _Resident, report: Report, work: Work) -> None:
+    def _learn(self, work: Work) -> None:
+        report, known = self._report, self._resident.known
         own, said = (output.capture for output in work.connection.outputs)
         if self._command.merge_stderr:
             own, said = said, own
         if report.gone is not None and not own.total and _SETSID_FAILED.fullmatch(said.value()):
             report.unstarted = report.gone
         if report.unstarted is not None or report.gone is not None:
-            resident.known.pop(self._program, None)
+            known.pop(self._program, None)
         elif self._asks and report.exit_status in range(_OWN_STATUSES):
-            if len(resident.known) >= _MOST_KNOWN:
-                del resident.known[next(iter(resident.known))]
-            resident.known[self._program] = report.fit
-
-
-def _report(work: Work) -> Report:
-    assert work.talk is not None  # as `_Lease.open_work` made it
-    return work.talk.report
+            if len(known) >= _MOST_KNOWN:
+                del known[next(iter(known))]
+            known[self._program] = report.fit
 
 
 class Pool:
@@ -375,19 +315,26 @@ class Pool:
         self._paused_until = time.monotonic() + self._idle_timeout
 
     async def run(
-        self, launch: Launch, command: Command, *, mode: str, began: float, timeout: float
+        self,
+        launch: Launch,
+        task: Task,
+        command: Command,
+        *,
+        mode: str,
+        began: float,
+        timeout: float,
     ) -> Completed:
-        """See ``launch`` through, whose argv begins a resident and whose task is the command's."""
+        """See ``task`` through by a resident, which the argv of ``launch`` begins."""
         with watch_spawn(command, mode) as watched:
             await anyio.lowlevel.checkpoint_if_cancelled()
             if self.once:
-                completed = await self._serve(launch, command, began, timeout, watched)
+                completed = await self._serve(launch, task, command, began, timeout, watched)
                 if not isinstance(completed.error, TransportError):
                     self._start_ahead(launch)
                 return watched.came_to(completed)
             async with place_within(self._places, began + timeout) as free:
                 if free:
-                    completed = await self._serve(launch, command, began, timeout, watched)
+                    completed = await self._serve(launch, task, command, began, timeout, watched)
                 else:
                     program = command.argv[0]
                     message = f"{program!r} was not started within {timeout:g} s: no place was free"
@@ -395,31 +342,62 @@ class Pool:
                 return watched.came_to(completed)
 
     async def _serve(
-        self, launch: Launch, command: Command, began: float, timeout: float, watched: Watched
+        self,
+        launch: Launch,
+        task: Task,
+        command: Command,
+        began: float,
+        timeout: float,
+        watched: Watched,
     ) -> Completed:
         self._serving += 1
         try:
             while True:
-                lease = _Lease(self, launch, command, await self.take())
-                work = await see_to_its_end(lease.open_work, began + timeout, watched)
+                opening = partial(self._lend, await self._take(), launch, task, command)
+                work = await see_to_its_end(opening, began + timeout, watched)
                 if isinstance(work, SpawnError):
                     return never_started(command, work, began)
-                if not lease.unbegun:
-                    return outcome(work.connection.launch, command, work.seen(began, timeout))
+                if not work.unbegun:
+                    return work.outcome(began, timeout)
         finally:
             self._serving -= 1
             self._end_changes()
 
-    async def begin(self, launch: Launch) -> _Resident:
-        """Begin a resident.
+    async def _lend(
+        self, resident: _Resident | None, launch: Launch, task: Task, command: Command
+    ) -> Work:
+        """Begin a command on a resident, if need be a new one.
 
         Raises:
             SpawnError: It did not start.
         """
-        if launch.changes and not self._unseen and not (self._changes and self._changes.alive):
-            self._changes = await Changes.open(launch.changes)
-            self._unseen = self._changes is None
-        return await _Resident.open(launch, self._changes)
+        if resident is None:
+            if launch.changes and not self._unseen and not (self._changes and self._changes.alive):
+                self._changes = await Changes.open(launch.changes)
+                self._unseen = self._changes is None
+            resident = await _Resident.open(launch, self._changes)
+        return _Lease(self, resident, task, command).work
+
+    async def _take(self) -> _Resident | None:
+        """Return a resident that waits, if there is one that is alive, and in its place.
+
+        The last one of those that stay, so that they end that are not needed; of those that are
+        started ahead the first, which is the likeliest to be ready.
+        """
+        while self._idle:
+            resident = self._idle.pop(0 if self.once else -1)
+            if not resident.alive:
+                self._retire(resident)
+                continue
+            try:
+                unchanged = await self._unchanged(resident)
+            except BaseException:
+                resident.close()
+                raise
+            if unchanged:
+                return resident
+            resident.close()  # a paused one would not end by itself
+        return None
 
     async def _unchanged(self, resident: _Resident) -> bool:
         """Whether a resident is where it would be begun now, as far as that can be seen."""
@@ -439,60 +417,23 @@ class Pool:
             self._changes.end()
             self._changes = None
 
-    async def take(self) -> _Resident | None:
-        """Return a resident that waits, if there is one that is alive, and in its place.
-
-        The last one of those that stay, so that they end that are not needed; of those that are
-        started ahead the first, which is the likeliest to be ready.
-        """
-        while self._idle:
-            resident = self._idle.pop(0 if self.once else -1)
-            if not resident.alive:
-                self._retire_beside(resident)
-                continue
-            try:
-                unchanged = await self._unchanged(resident)
-            except BaseException:
-                resident.close()
-                raise
-            if unchanged:
-                return resident
-            resident.close()  # what is paused would not end by itself
-        return None
-
     def give(self, resident: _Resident) -> None:
         """Take back a resident whose command is gone."""
         if self.once or self._closed or not resident.alive:
-            self._retire_beside(resident)
+            self._retire(resident)
         else:
             self._keep(resident)
 
-    def _retire_beside(self, resident: _Resident) -> None:
-        done = anyio.Event()
-        self._busy.add(done)
-        start_in_background(
-            self._retire, resident, done, name="anyspawn resident", if_cancelled=resident.close
-        )
-
-    def _keep(self, resident: _Resident) -> None:
-        resident.idle_since = anyio.current_time()
-        self._idle.append(resident)
-        if self._keeper is None:
-            self._keeper = anyio.CancelScope()
-            start_in_background(
-                self._watch,
-                self._keeper,
-                name="anyspawn residents",
-                if_cancelled=self._close_idle,
-            )
+    def _retire(self, resident: _Resident) -> None:
+        retire = partial(see_through, resident.retire, BOUNDS.cleanup)
+        self._beside("anyspawn resident", retire, resident.close)
 
     def _start_ahead(self, launch: Launch) -> None:
         if self._starter is None and not self._closed and len(self._idle) < self._most:
-            self._starter, done = anyio.CancelScope(), anyio.Event()
-            self._busy.add(done)
-            start_in_background(self._fill, launch, self._starter, done, name="anyspawn ahead")
+            self._starter = anyio.CancelScope()
+            self._beside("anyspawn ahead", partial(self._fill, launch, self._starter))
 
-    async def _fill(self, launch: Launch, scope: anyio.CancelScope, done: anyio.Event) -> None:
+    async def _fill(self, launch: Launch, scope: anyio.CancelScope) -> None:
         try:
             with scope, suppress(SpawnError):  # of what stands in the way the next call tells
                 while not self._closed and len(self._idle) < self._most:
@@ -511,16 +452,38 @@ class Pool:
                     self._keep(resident)
         finally:
             self._starter = None
+
+    def _beside(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[None]],
+        at_last: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Take a step in a task of the event loop's own, for which `aclose` waits."""
+        done = anyio.Event()
+        self._busy.add(done)
+
+        def finish() -> None:
+            at_last()
             self._busy.discard(done)
             done.set()
 
-    async def _retire(self, resident: _Resident, done: anyio.Event) -> None:
-        try:
-            await see_through(resident.retire, BOUNDS.cleanup)
-        finally:
-            resident.close()
-            self._busy.discard(done)
-            done.set()
+        async def take() -> None:
+            try:
+                await step()
+            finally:
+                finish()
+
+        start_in_background(take, name=name, if_cancelled=finish)
+
+    def _keep(self, resident: _Resident) -> None:
+        resident.idle_since = anyio.current_time()
+        self._idle.append(resident)
+        if self._keeper is None:
+            self._keeper = anyio.CancelScope()
+            start_in_background(
+                self._watch, self._keeper, name="anyspawn residents", if_cancelled=self._close_idle
+            )
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
         """Close residents that are idle for too long; all of them when the event loop ends."""
@@ -563,12 +526,9 @@ class Pool:
                 scope.cancel()
 
         async def close() -> None:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(uninterrupted(self._retire_idle))
-                for done in self._busy:
-                    tasks.start_soon(uninterrupted(done.wait))
+            await self._retire_idle()
             self._end_changes()
-            for done in list(self._busy):
+            for done in tuple(self._busy):
                 await done.wait()
 
         try:

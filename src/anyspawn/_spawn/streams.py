@@ -270,7 +270,7 @@ class Feed(WriteEnd):
     the end of the host).
 
     Args:
-        data: What it reads.
+        data: What it reads. ``None``: there is no pipe; it shares this process's own stdin.
         hold: Keep the stream open when all is written.
         later: Write nothing before `begin`.
 
@@ -280,14 +280,19 @@ class Feed(WriteEnd):
     """
 
     def __init__(
-        self, data: bytes = b"", *, hold: bool = False, later: bool = False, stays: bool = False
+        self,
+        data: bytes | None = b"",
+        *,
+        hold: bool = False,
+        later: bool = False,
+        stays: bool = False,
     ) -> None:
-        self.read_end, fd = make_pipe()
+        self.read_end, fd = (-1, -1) if data is None else make_pipe()
         super().__init__(fd)
         self.stays = stays
         self.waiting = later
         self._hold = hold
-        self._rest = memoryview(data)
+        self._rest = memoryview(data or b"")
         if not later:
             self.begin()
 

@@ -54,18 +54,18 @@ async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> 
 
 
 def uninterrupted(
-    step: Callable[[], Coroutine[Any, Any, object]],
-) -> Callable[[], Coroutine[Any, Any, object]]:
-    """Return a step for a task of its own in which trio raises no KeyboardInterrupt.
+    step: Callable[[], Coroutine[Any, Any, T]],
+) -> Callable[[], Coroutine[Any, Any, T]]:
+    """Return a step in which trio raises no KeyboardInterrupt.
 
-    The task's parent does not hand its own protection on.
+    A task does not pass its protection on to those that it starts: each needs its own.
     """
     if on_asyncio():
         return step
     import trio
 
-    async def protected() -> None:
-        await step()
+    async def protected() -> T:
+        return await step()
 
     return trio.lowlevel.enable_ki_protection(protected)
 

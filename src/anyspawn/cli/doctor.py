@@ -156,7 +156,7 @@ async def _limits() -> Finding | None:
     """Tell what holds a sandbox's program to its limits here."""
     if not sys.platform.startswith("linux"):
         return None
-    from anyspawn._spawn.bounds import homes
+    from anyspawn._bounds import homes
 
     bounded = [told for name, told in _BOUNDED.items() if name in homes()]
     if len(bounded) == len(_BOUNDED):

@@ -66,10 +66,11 @@ class ResidentSandbox(ArgvSandbox):
         self, launch: Launch, command: Command, *, began: float, timeout: float
     ) -> Completed:
         """Run ``launch`` to its end, with a resident if the sandbox keeps some."""
-        if launch.task is None or not launch.task.stays:
+        task = launch.task
+        if task is None or not task.stays:
             return await super().carry(launch, command, began=began, timeout=timeout)
         pool = self._pool(launch)
-        return await pool.run(launch, command, mode=self.name, began=began, timeout=timeout)
+        return await pool.run(launch, task, command, mode=self.name, began=began, timeout=timeout)
 
     def _pool(self, launch: Launch) -> Pool:
         """Return the pool of the residents that a launch starts.

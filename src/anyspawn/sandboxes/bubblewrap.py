@@ -343,7 +343,7 @@ class Bubblewrap(ResidentSandbox):
             return launch
         before: tuple[str, ...] = (*_SETPRIV, f"--reuid={uid}", f"--regid={gid}", "--")
         if self.limits is not None:
-            from anyspawn._spawn.bounds import by_prlimit
+            from anyspawn._bounds import by_prlimit
 
             before = (*by_prlimit(self.limits), *before)
         moved = (attrs.evolve(arg, index=arg.index + len(before)) for arg in launch.fd_args)
