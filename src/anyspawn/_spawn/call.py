@@ -167,11 +167,12 @@ async def open_work(launch: Launch, command: Command, take: Take | None = None) 
             merge=command.merge_stderr,
             leaves=isinstance(command, LeavingCommand),
         )
-        told += task.stdin
         talk = Conversation(nonce)
-        talk.report.wants = bool(task.stdin)
         if live:
             talk.expect_chunks()
+        else:
+            told += task.stdin
+            talk.report.wants = bool(task.stdin)
     waits = task is not None
     stdin = partial(Feed, told, hold=live or waits, later=waits, stays=live and waits)
     merged = command.merge_stderr and not (waits or launch.remote)

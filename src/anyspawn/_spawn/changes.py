@@ -1,7 +1,7 @@
-"""What becomes of the places of residents, as a runner tells it while it happens.
+"""Changes of the containers that residents are in, as a runner tells of them.
 
-A resident is connected to the container that had a name when it was begun. Whoever has been given
-another one of that name since, or a paused one, must not be served by it.
+A resident stays in the container that had a name when it began. It must not serve a call once
+another container has that name, or the container is paused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Changes:
         connection: It.
 
     Attributes:
-        blind: It has told of no resident yet.
+        blind: It has not told of a resident yet.
         done: Nothing of it is left.
     """
 

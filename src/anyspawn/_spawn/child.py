@@ -1,11 +1,9 @@
-"""The only place that starts a process, and all that is known of one that was started.
+"""The only place that starts processes, signals them and reaps them.
 
-`anyio.open_process` opens it, with descriptors of ours. Five kinds are opened by ``Popen`` on
-the event loop's thread instead, as docs/design.md argues: programs on loops that are neither
-asyncio's own nor trio's (uvloop leaves inheritable descriptors open in them); on trio, runners
-that ask to die with their parent (the kernel takes that for trio's worker thread, which ends) and
-programs for which no worker thread can be had; programs with a user of their own; and guards,
-which must outlive their loop.
+`anyio.open_process` opens a process, with descriptors of ours. ``Popen``, on the event loop's
+thread, opens five kinds instead (docs/design.md says why): programs on loops that are neither
+asyncio's own nor trio's; on trio, runners that ask to die with their parent, and programs for which
+there is no worker thread; programs with a user of their own; guards, which outlive their loop.
 """
 
 from __future__ import annotations
@@ -94,10 +92,9 @@ class Child:
     """A child that leads a session and a process group of its own, and that group, which outlives
     it.
 
-    A pidfd pins the group's identity where the kernel has them (Linux >= 5.3 to watch, >= 6.9 to
-    signal the group). Elsewhere the group is signalled by number, and once its leader was waited
-    for only while no process has that number: a number is not given out again while a group bears
-    it, so one in use means that the group is gone.
+    A pidfd pins the group's identity where the kernel has them (Linux 5.3 to watch, 6.9 to signal
+    the group). Elsewhere the group is signalled by number and, once its leader was reaped, only
+    while no process has that number: the kernel does not reuse a number while a group bears it.
 
     Attributes:
         pid: Its number.
@@ -157,20 +154,18 @@ class Child:
         return os.getpid() == self._host
 
     def look(self) -> bool:
-        """Return whether it has exited, without reaping it."""
+        """Return whether it has exited; do not reap it."""
         self.exited = self.exited or ended(self.pid)
         return self.exited
 
     @property
     def exited_by_itself(self) -> bool:
-        """Whether it has exited, and was not killed; it is reaped if no loop does that."""
+        """Whether it has exited, and was not killed. Reaps it where no loop does."""
         if not self.look():
             return False
+        self._is_reaped()
         code = self.returncode
-        if isinstance(self._process, subprocess.Popen):
-            self._reap(self._process)
-            code = self.returncode
-        elif not self._waited:
+        if not self._waited:
             code = self._process.returncode
         return code is not None and code >= 0
 
@@ -214,22 +209,23 @@ class Child:
             self.exited = self._waited = True
         return bool(pid)
 
+    def _is_reaped(self) -> bool:
+        """Reap it if it has exited; whether that is done, or left to the loop."""
+        if isinstance(self._process, subprocess.Popen):
+            return self._waited or self._reap(self._process)
+        return self._reaped_by_loop or self._process.returncode is not None  # to ask trio reaps
+
     def kill_now(self) -> None:
-        """Kill the group; reap its leader where no loop does, beside everything else if need be."""
+        """Kill the group, and reap its leader where no loop does."""
         if not self.ours:
             return
         with suppress(OSError):
             self.signal_group(signal.SIGKILL)
         for _ in range(_PATIENCE):
-            if self._waited or self._reaped_by_loop:
+            if self._is_reaped():
                 return
-            if isinstance(self._process, subprocess.Popen):
-                self._reap(self._process)
-            elif self._process.returncode is not None:  # to ask trio reaps
-                return
-            if not self._waited:
-                time.sleep(0.001)
-        if isinstance(self._process, subprocess.Popen) and not self._waited:
+            time.sleep(0.001)
+        if isinstance(self._process, subprocess.Popen):
             _reap_beside(self._process)
 
     def signal_group(self, signum: int) -> bool:
@@ -259,8 +255,7 @@ class Child:
     def group_alive(self) -> bool:
         """Whether the group has a process that is not a zombie.
 
-        What orphans of the group were given to this process, as the first one of a container or a
-        subreaper, is reaped on the way.
+        Reaps orphans of the group that were given to this process (PID 1, or a subreaper).
         """
         with suppress(PermissionError):
             if not self.signal_group(0):
@@ -278,14 +273,13 @@ class Child:
         return alive
 
     def close(self) -> None:
-        """Give the pidfd back."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
 
 
 class Guard:
-    """A process that runs beside, and outlives its loop, and this process, if it must.
+    """A process that runs beside, and may outlive its loop and this process.
 
     Args:
         argv, cwd, env: As for `subprocess.Popen`. It begins when its standard input ends.
@@ -333,8 +327,9 @@ def _trio_has_a_thread() -> bool:
 async def _open_on_asyncio(
     start: Start, mark: bytes
 ) -> tuple[anyio.abc.Process, BaseException | None]:
-    """Open a process in a bare task, which no cancellation of the caller reaches: asyncio would
-    kill the process itself, and leave its children.
+    """Open a process in a bare task, which no cancellation of the caller reaches.
+
+    Cancelled, asyncio would kill the process, and leave its children.
     """
     import asyncio
 
@@ -383,10 +378,10 @@ def _end_lost(exc: BaseException) -> bool:
 
 
 def _make_room(highest: int) -> None:
-    """See that the event loop has the descriptors that it needs after the fork.
+    """Check that there are the descriptors that the event loop needs after the fork.
 
     Raises:
-        OSError: It has not.
+        OSError: There are not.
     """
     if resource is None:
         return

@@ -41,9 +41,9 @@ class Bounds:
         cleanup: All of the clean-up.
         remote: One step of it that others take, such as a daemon or a supervisor.
         each: What each other clean-up of remote work at the same time adds to both.
-        settle: What is left of output whose stream is held.
-        exit_poll: Between two looks for the exit, where the kernel cannot tell of it.
-        doubt: For which what is just becoming another program may turn out to be the call's.
+        settle: Reading the rest of a stream that something still holds.
+        exit_poll: Between two looks for the exit, where no pidfd tells of it.
+        doubt: Waiting for a process that is just executing a program, and may be the call's.
     """
 
     cleanup: float = 5.0
@@ -132,7 +132,6 @@ class Connection:
         return [source for source in found if source is not None]
 
     def pump(self, feed: Feed) -> None:
-        """Write what a pipe takes now."""
         if not feed.done:
             feed.pump()
         if feed.done:
@@ -161,12 +160,10 @@ class Connection:
         self._watch.forget(output.fd)
 
     def resume(self, output: Output) -> None:
-        """Read on."""
         if output.open:
             self._watch.reads(output)
 
     def at_end(self, output: Output) -> None:
-        """Close a stream that has come to its end."""
         self._watch.forget(output.fd)
         output.close()
 
@@ -179,7 +176,7 @@ class Connection:
         return self.status.capture.value()
 
     def note_status(self) -> None:
-        """Look in what was reported for who leads the work, and hold that to its limits.
+        """Look in what was reported for the work's leader, and hold it to its limits.
 
         Raises:
             TransportError: It cannot be held to them; it has not begun the program.
@@ -242,7 +239,7 @@ class Connection:
             self.leader.reap()
 
     def close(self) -> None:
-        """Give every descriptor back; kill what is still there, without a loop if need be."""
+        """Close every descriptor, and kill what is still there. It needs no event loop."""
         self._last_resort.detach()
         if not self.settled:
             self.child.kill_now()

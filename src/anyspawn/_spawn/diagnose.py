@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from anyspawn.exceptions import NotStartedKind
 
@@ -16,14 +17,6 @@ HOST_ERRORS = {
     errno.E2BIG: "its arguments and environment are too long; pass data on stdin",
     errno.EAGAIN: "the limit of processes is reached (ulimit -u, or the container's pids limit)",
 }
-
-
-def _first_line(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.readline(256)
-    except OSError:
-        return b""
 
 
 def cwd_problem(cwd: str | None) -> str:
@@ -82,7 +75,9 @@ def _on_path(program: str, cwd: str | None, path: str) -> str | None:
 
 
 def _no_interpreter(file: str) -> str:
-    line = _first_line(file)
+    line = b""
+    with suppress(OSError), open(file, "rb") as script:
+        line = script.readline(256)
     words = line[2:].split()
     if not line.startswith(b"#!") or not words:
         return (

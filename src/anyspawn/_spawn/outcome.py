@@ -1,4 +1,4 @@
-"""What a call came to: from what was seen of it to a `Completed`. Pure."""
+"""From what is known of a call to its `Completed`. Pure."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _LONGEST = 128 * 1024
 
 @frozen(kw_only=True)
 class Seen:
-    """What was seen of a call.
+    """What is known of a call.
 
     Args:
         why: Why it was ended, if it was.
         timeout: Seconds that it had.
-        returncode: The local process's status; ``None`` where it was not seen to exit.
-        exited: The local process was seen to exit, whatever its status.
+        returncode: The local process's status; ``None`` where it is not known.
+        exited: The local process has exited, whatever its status.
         report: What its supervisor said, if it has one.
         opening: What the client said before the command's start, in both streams.
         status: What the runner reported beside.
@@ -121,9 +121,7 @@ def _never_ran(error: SpawnError) -> bool:
 
 
 def _as_runners(command: Command, completed: Completed) -> Completed:
-    """Return an outcome with what may be a runner's words in its stderr, where they are looked
-    for.
-    """
+    """Return an outcome with what may be a runner's words in its stderr, as `explain` reads it."""
     if not command.merge_stderr or not completed.stdout:
         return completed
     said, total = completed.stdout, completed.stdout_total

@@ -1,7 +1,7 @@
-"""What a call is in: one value, and the table of what can happen to it. Pure.
+"""The state of a call: one value, and the table of what can happen to it. Pure.
 
-Rules that hold throughout: a call is in exactly one phase; why it is being ended is decided once,
-by the first reason; what is not in the table cannot happen.
+A call is in exactly one phase. The first reason to end it stays. What is not in the table cannot
+happen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What /proc tells of processes, and the mark by which those of a call are found.
+"""Processes that are not our children: what /proc tells of them, and the mark that finds a call's.
 
-https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html has the fields. Where /proc is missing,
-or is another pid namespace's, whose numbers mean other processes, nothing is known.
+https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html has the fields. A /proc of another pid
+namespace numbers other processes; it counts as missing.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def members(group: int) -> bool:
     Raises:
         OSError: One cannot look: no descriptor is left, or there is no /proc of ours.
     """
-    if not is_ours():
-        raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
     stats = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % group]
     return any(stat[_STATE] not in (b"Z", b"X") for stat in stats)
 
 
 def _pids() -> list[int]:
+    if not is_ours():
+        raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
@@ -126,10 +126,10 @@ def is_carried(mark: bytes) -> bool:
 
 
 def sweep(mark: bytes) -> Iterator[bool | None]:
-    """Kill what carries ``mark`` in its environment, a process a step, and reap what was our child.
+    """Kill what carries ``mark`` in its environment, one process a step, and reap our children.
 
-    A pidfd holds the process before its environment is read a second time, so that the signal
-    cannot reach another that took over its number.
+    A pidfd pins each process before its environment is read a second time, so that the signal
+    cannot reach another process with its number.
 
     Yields:
         For each process whether it carried the mark, ``None`` where it could not tell yet.
@@ -137,8 +137,6 @@ def sweep(mark: bytes) -> Iterator[bool | None]:
     Raises:
         OSError: One cannot look.
     """
-    if not is_ours():
-        raise FileNotFoundError(errno.ENOENT, "this process has no /proc of its own")
     own = os.getpid()
     for pid in _pids():
         found = False if pid == own else _carries(pid, mark)
@@ -206,7 +204,6 @@ class Leader:
                 os.killpg(self._pid, signum)
 
     def kill(self) -> None:
-        """Kill it alone."""
         with suppress(OSError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
@@ -222,7 +219,6 @@ class Leader:
         return any(_read(f"/proc/{int(pid)}/cmdline") not in (b"", None, own) for pid in children)
 
     def close(self) -> None:
-        """Give the pidfd back."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

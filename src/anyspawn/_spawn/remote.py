@@ -1,4 +1,4 @@
-"""Work that is not a descendant of its local process: how it is ended, and seen to be gone."""
+"""Work that is not a descendant of its local process: how to end it, and to see that it is gone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RUNNER_FAILED = 125
 class Patience:
     """How long a clean-up may take, and each step of it that others take: a daemon, a supervisor.
 
-    Where many clean up remote work on one loop at the same time, each adds to the time of all.
+    Each clean-up of remote work on the same loop at the same time adds to the time of all.
 
     Args:
         seconds: All of the clean-up, where it is alone.
@@ -99,7 +99,6 @@ async def end(work: Work, grace: float, patience: Patience) -> None:
 
 
 async def _ask_to_end(work: Work, grace: float) -> None:
-    """Send SIGTERM, and wait for the end."""
     connection = work.connection
     if connection.launch.stop:
         await _ask_remote(work, grace)
@@ -128,7 +127,7 @@ async def _ask_remote(work: Work, grace: float) -> None:
 
 
 async def _remove(work: Work, patience: Patience) -> None:
-    """End remote work before its client: one that is killed may leave a request under way."""
+    """End remote work before its client: a killed client may leave a request under way."""
     child = work.connection.child
 
     async def remove() -> None:
@@ -174,7 +173,7 @@ def is_in_doubt(work: Work) -> bool:
 
 
 def may_come(work: Work) -> bool:
-    """Whether what a client had asked for may come yet: it was killed, and could not say."""
+    """Whether what a client had asked for may still come: it was killed before it could say."""
     killed = (work.connection.child.returncode or 0) < 0
     return killed and work.talk is None and bool(work.connection.launch.end) and not work.removed
 

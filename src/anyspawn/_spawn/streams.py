@@ -91,10 +91,10 @@ def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
 
 
 class Capture:
-    """What is kept of a stream.
+    """What is kept of a stream: in memory never more than the limit and a constant.
 
-    No more than the limit and a constant is held: a ``BytesIO`` hands out its own buffer without
-    copying it, and what is kept of the end goes round in the second half of the same buffer.
+    A ``BytesIO`` hands out its own buffer without a copy. The kept end of the stream is a ring in
+    the second half of that buffer.
 
     Args:
         limit: Bytes that are kept.
@@ -160,8 +160,8 @@ class Output:
     Attributes:
         capture: What is kept of it.
         talk: The conversation whose frames are in it, if there is one.
-        at_end: The end of what is its command's was read.
-        eof: The end of the pipe was.
+        at_end: The end of its command's output was read.
+        eof: The end of the pipe was read.
         stays: The pipe is a resident's: a command's end is where the frames say so.
     """
 
@@ -173,7 +173,7 @@ class Output:
         self.begin(Capture(0, "error"), None)
 
     def begin(self, capture: Capture, talk: Conversation | None) -> None:
-        """Have what is read from now on be a command's."""
+        """Take what is read from now on for a command's."""
         self.capture, self.talk, self.at_end = capture, talk, self.eof
 
     @property
@@ -182,7 +182,7 @@ class Output:
         return self.fd >= 0 and not self.at_end
 
     def read(self) -> bytes:
-        """Return the next chunk of the program's, less frames; to be called when there is one.
+        """Return the next chunk of the program's own output, without frames.
 
         Raises:
             BlockingIOError: There is none, and the pipe does not wait.
@@ -208,16 +208,14 @@ class Output:
                     yield data
 
     def close(self) -> None:
-        """Close the pipe."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
 class WriteEnd:
-    """The write end of a pipe, whose closing somebody waits for.
-
-    A copy of this process that ``os.fork`` makes closes its own: it would hold the pipe open.
+    """The write end of a pipe. A copy of this process (``os.fork``) closes its own, which would
+    hold the pipe open.
     """
 
     def __init__(self, fd: int) -> None:
@@ -225,7 +223,7 @@ class WriteEnd:
         _write_ends.add(self)
 
     def write(self, data: memoryview) -> int:
-        """Write to a pipe whose reader may be gone, also in a host that SIGPIPE would end.
+        """Write to a pipe whose reader may be gone, without a SIGPIPE for this process.
 
         Raises:
             BlockingIOError: The pipe is full.
@@ -244,7 +242,6 @@ class WriteEnd:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def close(self) -> None:
-        """Close it, if it is open."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -266,8 +263,7 @@ class Feed(WriteEnd):
     """A pipe that a program reads from: filled before it starts as far as it holds, then fed.
 
     The pipe's read end stays open here until everything is written, so that a program which does
-    not read, or ends early, is never a broken pipe (nor, in a host with SIGPIPE at its default,
-    the end of the host).
+    not read, or exits early, causes neither a broken pipe nor a SIGPIPE.
 
     Args:
         data: What it reads. ``None``: there is no pipe; it shares this process's own stdin.
@@ -318,7 +314,6 @@ class Feed(WriteEnd):
 
     @property
     def done(self) -> bool:
-        """Whether all of it was written."""
         return not self._rest
 
     def pump(self) -> None:
@@ -331,7 +326,7 @@ class Feed(WriteEnd):
                 budget -= sent
 
     def finish(self) -> None:
-        """Let the program see the end, once all is written, unless the stream is held open."""
+        """Close the write end, once all is written, unless it is held open."""
         if self.done and not self._hold:
             super().close()
 
@@ -342,7 +337,7 @@ class Feed(WriteEnd):
             self.read_end = -1
 
     def unread(self) -> int:
-        """Return how many bytes wait in the pipe, as far as this system tells; otherwise 0."""
+        """Return how many bytes wait in the pipe; 0 where this system does not tell."""
         if self.read_end < 0 or not hasattr(fcntl, "ioctl"):
             return 0
         import termios
@@ -351,7 +346,6 @@ class Feed(WriteEnd):
         return int.from_bytes(waiting, sys.byteorder)
 
     def close(self) -> None:
-        """Close both ends."""
         self.waiting = False
         super().close()
         if self.read_end >= 0:
@@ -377,7 +371,7 @@ else:
 
 
 class Watch:
-    """Waits for all that one process may do next: write, read, exit.
+    """Waits for the next thing that one process does: it writes, reads or exits.
 
     Raises:
         OSError: No descriptor is left for it.
@@ -388,7 +382,6 @@ class Watch:
         self._sources: dict[int, Output | Feed | None] = {}
 
     def reads(self, output: Output) -> None:
-        """Wait for an output stream."""
         self._add(output.fd, _READ, output)
 
     def writes(self, feed: Feed) -> None:
@@ -397,7 +390,6 @@ class Watch:
             self._add(feed.fd, _WRITE, feed)
 
     def exits(self, pidfd: int) -> None:
-        """Wait for a process to exit."""
         self._add(pidfd, _READ, None)
 
     def _add(self, fd: int, events: int, source: Output | Feed | None) -> None:
@@ -405,7 +397,7 @@ class Watch:
         self._sources[fd] = source
 
     def forget(self, fd: int) -> None:
-        """Wait for a descriptor no more. Closing it would not do: a fork may hold a copy."""
+        """Wait for a descriptor no more. To close it is not enough: a fork may hold a copy."""
         if fd in self._sources:
             del self._sources[fd]
             with suppress(OSError, KeyError):  # somebody has closed it
@@ -416,9 +408,7 @@ class Watch:
         return [self._sources[fd] for fd, _ in self._poll.poll(0) if fd in self._sources]
 
     async def wait(self) -> None:
-        """Wait until something is ready."""
         await anyio.wait_readable(self._poll)
 
     def close(self) -> None:
-        """Give the descriptor back."""
         self._poll.close()

@@ -1,4 +1,4 @@
-"""Tasks and event loops: what runs beside, what is seen through, what a loop has one of."""
+"""Tasks and event loops: tasks beside, steps that nothing interrupts, one thing for each loop."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def on_asyncio() -> bool:
 async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> None:
     """Take a step of a clean-up, in bounded time, whatever cancels or interrupts the caller.
 
-    A task of its own takes it: neither ``asyncio.Task.cancel()`` nor the KeyboardInterrupt that
-    trio raises in its main task reaches that. The step must not raise.
+    It runs in a task of its own, which neither ``asyncio.Task.cancel()`` nor trio's
+    KeyboardInterrupt reaches. The step must not raise.
     """
 
     async def shielded() -> None:
@@ -93,8 +93,8 @@ def start_in_background(
 ) -> None:
     """Start a task that belongs to the running event loop, which keeps it; it must not raise.
 
-    On asyncio a task that is cancelled before its first step runs nothing of ``work``, not even
-    what is to be done at the end; so ``if_cancelled`` is called where it was cancelled.
+    asyncio runs nothing of a task that is cancelled before its first step, not even its
+    ``finally``: ``if_cancelled`` is called where the task was cancelled.
     """
     task = start_detached(work, *args, name=name)
     if on_asyncio():
