@@ -16,9 +16,9 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._env import check_text
 from anyspawn._model import Command, Completed, Launch
-from anyspawn._spawn.call import never_started, run
+from anyspawn._spawn.call import never_started, no_place, run
 from anyspawn._spawn.tasks import PerLoop, place_within
-from anyspawn.exceptions import ConfigError, SpawnError, SpawnTimeoutError
+from anyspawn.exceptions import ConfigError, SpawnError
 
 if TYPE_CHECKING:
     from anyspawn._spawn.live import Process
@@ -275,9 +275,3 @@ class ArgvSandbox(ABC):
         tb: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def no_place(command: Command, timeout: float) -> SpawnTimeoutError:
-    """Return the error of a call that timed out while it waited for a place."""
-    program = command.argv[0]
-    return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no place was free")

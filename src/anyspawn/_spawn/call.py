@@ -36,6 +36,7 @@ __all__ = [
     "Work",
     "conduct",
     "never_started",
+    "no_place",
     "open_work",
     "run",
     "see_to_its_end",
@@ -186,6 +187,12 @@ def never_started(command: Command, error: SpawnError, began: float) -> Complete
     cleanup = Cleanup.NOT_NEEDED if error.completed is None else error.completed.cleanup
     duration = anyio.current_time() - began
     return Completed(argv=command.argv, duration=duration, error=error, cleanup=cleanup)
+
+
+def no_place(command: Command, timeout: float) -> SpawnTimeoutError:
+    """Return the error of a call that timed out while it waited for a place."""
+    program = command.argv[0]
+    return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no place was free")
 
 
 class Ending(Protocol):

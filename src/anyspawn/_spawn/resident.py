@@ -13,7 +13,7 @@ import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from weakref import finalize
 
@@ -21,7 +21,7 @@ import anyio
 
 from anyspawn._model import Cleanup, Command, Completed, Launch, Task
 from anyspawn._spawn import remote
-from anyspawn._spawn.call import EndsWithIt, Work, never_started, see_to_its_end
+from anyspawn._spawn.call import EndsWithIt, Work, never_started, no_place, see_to_its_end
 from anyspawn._spawn.changes import Changes
 from anyspawn._spawn.connection import BOUNDS, Connection, open_connection
 from anyspawn._spawn.streams import Feed
@@ -33,7 +33,7 @@ from anyspawn._spawn.tasks import (
     uninterrupted,
 )
 from anyspawn._telemetry import Watched, watch_spawn
-from anyspawn.exceptions import SpawnError, SpawnTimeoutError, TransportError
+from anyspawn.exceptions import SpawnError, TransportError
 from anyspawn.supervisor import Conversation, resident_begin
 from anyspawn.supervisor.encode import SHORT, call_line, tag_of, task_line
 
@@ -327,19 +327,17 @@ class Pool:
         """See ``task`` through by a resident, which the argv of ``launch`` begins."""
         with watch_spawn(command, mode) as watched:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            if self.once:
-                completed = await self._serve(launch, task, command, began, timeout, watched)
-                if not isinstance(completed.error, TransportError):
-                    self._start_ahead(launch)
-                return watched.came_to(completed)
-            async with place_within(self._places, began + timeout) as free:
+            anywhere = nullcontext(enter_result=True)
+            async with (
+                anywhere if self.once else place_within(self._places, began + timeout) as free
+            ):
                 if free:
                     completed = await self._serve(launch, task, command, began, timeout, watched)
                 else:
-                    program = command.argv[0]
-                    message = f"{program!r} was not started within {timeout:g} s: no place was free"
-                    completed = never_started(command, SpawnTimeoutError(message), began)
-                return watched.came_to(completed)
+                    completed = never_started(command, no_place(command, timeout), began)
+            if self.once and not isinstance(completed.error, TransportError):
+                self._start_ahead(launch)
+            return watched.came_to(completed)
 
     async def _serve(
         self,
