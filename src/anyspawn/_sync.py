@@ -23,8 +23,8 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream
 
 import anyspawn
 from anyspawn import hooks
+from anyspawn._held import Held
 from anyspawn._model import Sandbox, StrPath
-from anyspawn._spawn.held import Held
 
 __all__ = [
     "Box",

@@ -11,7 +11,7 @@ from anyio.abc import ByteReceiveStream
 from anyio.streams.text import TextReceiveStream
 
 import anyspawn
-from anyspawn._spawn.held import Held
+from anyspawn._held import Held
 
 __all__ = ["GONE", "finish", "lines", "needs", "start"]
 
