@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from pkgutil import iter_modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,7 +15,7 @@ def test_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "how-to" / "runtimes.md").read_text()
     told = dict(re.findall(r"^\|.*'anyspawn\[(.+)\]'.*\| `(>=.*)` \|$", page, re.MULTILINE))
-    runtimes = {path.stem for path in (ROOT / "src/anyspawn/contrib").glob("[!_]*.py")}
+    runtimes = {module.name for module in iter_modules([ROOT / "src/anyspawn/contrib"])}
     extras = {
         name: re.sub(r"^[a-z-]+", "", needs[0])
         for name, needs in project["optional-dependencies"].items()
