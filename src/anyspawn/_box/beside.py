@@ -19,12 +19,12 @@ import anyio
 import attrs
 from attrs import field, frozen
 
-from anyspawn._model import Command, Completed, Launch
+from anyspawn._model import Command, Completed, Fill, Launch
 from anyspawn._spawn.live import Process
 from anyspawn.exceptions import SpawnError, TransportError
 from anyspawn.sandboxes._supervised import SupervisedSandbox, explain_report, known_by, supervised
 from anyspawn.sandboxes.bubblewrap import Bubblewrap, _not_started
-from anyspawn.supervisor import SWEEP, Report, script
+from anyspawn.supervisor import SWEEP, Report, resident_script, script
 
 __all__ = ["HOLDER", "InBubblewrap", "kept", "let_go", "let_go_when_over"]
 
@@ -99,14 +99,18 @@ class InBubblewrap(SupervisedSandbox):
         return "the box"
 
     def launch(self, command: Command) -> Launch:
-        """Return the client of ``command``."""
-        known = known_by(command, stays=False)
-        sweep = ("sh", "-c", SWEEP, "anyspawn", *known)
+        """Return the client of ``command``, or that of a resident."""
+        stays = self.resident not in (0, "auto")
+        begun = ("sh", "-c", script(), "anyspawn", *command.argv)
+        if stays:
+            begun = ("sh", "-c", resident_script(), "anyspawn", Fill("resident.?", "id"))
+        sweep = ("sh", "-c", SWEEP, "anyspawn", *known_by(command, stays=stays))
         return supervised(
             command,
             explain=_explain,
             cwd=command.cwd or self.workdir,
-            argv=self._client("sh", "-c", script(), "anyspawn", *command.argv),
+            stays=stays,
+            argv=self._client(*begun),
             runner="sh",
             remote=True,
             stop=self._client(*sweep, "TERM"),
@@ -116,7 +120,8 @@ class InBubblewrap(SupervisedSandbox):
         )
 
     def _client(self, *argv: str) -> tuple[str, ...]:
-        return ("sh", "-c", _CLIENT, self.pipes, self.owner, *map(shlex.quote, argv))
+        quoted = (arg if isinstance(arg, Fill) else shlex.quote(arg) for arg in argv)
+        return ("sh", "-c", _CLIENT, self.pipes, self.owner, *quoted)
 
 
 async def let_go_when_over(holder: Process, pipes: str) -> None:

@@ -62,17 +62,18 @@ WRITE = (
     + """
 [ ! -d "$f" ] || exit 42
 [ ! -e "$f" ] || [ -w "$f" ] || exit 41
-mkdir -p "${d:-/}" || why "$f" w
+[ -d "${d:-/}" ] || mkdir -p "${d:-/}" || why "$f" w
 trap 'rm -f "$t"' EXIT
 if ! cat >"$t"; then
   [ -w "${d:-/}" ] || exit 41
   exit 1
 fi
-[ "$(($(wc -c <"$t")))" = "$3" ] || { echo "the data did not arrive whole" >&2; exit 1; }
+n=$(stat -c %s "$t" 2>/dev/null) || n=$(wc -c <"$t") # which may read it all
+[ "$((n))" = "$3" ] || { echo "the data did not arrive whole" >&2; exit 1; }
 m=$4
 [ ! -e "$f" ] || m=$(stat -c %a "$f") || m=$4
 [ -z "$m" ] || chmod "$m" "$t"
-mv -f "$t" "$f"
+mv -f "$t" "$f" && trap - EXIT
 """
 )
 """Writes stdin, of so many bytes, to a file: all of it, or nothing."""

@@ -156,13 +156,13 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
                 name=sandbox.name,
                 default_timeout=sandbox.default_timeout,
                 max_concurrent=sandbox.max_concurrent,
-                resident=0,
                 pipes=pipes,
                 workdir=sandbox.workdir or "/tmp",
                 owner="" if own else f"{uid}:{gid}",
                 shared="trusted",
             )
-            yield Place(sandbox=beside, id=command.id, workdir=sandbox.workdir or "/tmp")
+            async with beside:
+                yield Place(sandbox=beside, id=command.id, workdir=sandbox.workdir or "/tmp")
     finally:
         if kept_open >= 0:
             os.close(kept_open)

@@ -1,8 +1,11 @@
 # A process of its own reads each command's line, and ends with the command: what one was given
 # stands in no memory in which a later one could read it. A script is read in blocks, where its pipe
-# can be opened; a builtin `read` takes a byte at a time.
+# can be opened; one that has a name cannot, once nobody has its other end. A builtin `read` takes a
+# byte at a time.
 _blocks=
-[ "$BASH_VERSION$KSH_VERSION$ZSH_VERSION$YASH_VERSION" ] || ! : </proc/self/fd/3 || _blocks=yes
+case $BASH_VERSION$KSH_VERSION$ZSH_VERSION$YASH_VERSION$(readlink /proc/$$/fd/3) in
+pipe:*) ! : </proc/self/fd/3 || _blocks=yes ;;
+esac
 serve() (
   trap '[ "$?" = 0 ] || [ -z "$_nonce" ] || say failed' EXIT
   [ -z "$_blocks" ] || . /proc/self/fd/3
