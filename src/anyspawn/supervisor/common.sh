@@ -180,14 +180,6 @@ held() {
   return 1
 }
 
-# So many bytes of stdin. A head may take them one at a time.
-take() {
-  if dd bs=1 count=0 iflag=fullblock </dev/null; then
-    dd bs=65536 count="$(($1 / 65536))" iflag=fullblock && head -c "$(($1 % 65536))"
-  else
-    head -c "$1"
-  fi
-}
 # A command's stdin. Whoever writes it last holds the pipe until it has said that all of it was
 # written, or that it was not. So a command that saw the end of its stdin, and none of these words
 # before it ended, saw a wrong one. It cannot close the pipe itself: the shell that waits for it has

@@ -210,7 +210,7 @@ run() {
     say send
     _turn=h
     if {
-      take "$_input" <&3 || { say lost; cat <&3 >/dev/null; }
+      head -c "$_input" <&3 || { say lost; cat <&3 >/dev/null; }
       echo y >&8
       say took
     } | { _size=$_input; spool; } | {

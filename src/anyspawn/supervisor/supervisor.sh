@@ -72,7 +72,7 @@ feed() {
   if [ "$_size" = - ]; then
     stream
   elif [ "$_size" -gt 65000 ]; then
-    take "$_size" <&3 || say lost
+    head -c "$_size" <&3 || say lost
   elif [ "$_size" -gt 0 ]; then
     hand_over head -c "$_size" <&3
   fi
