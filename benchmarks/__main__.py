@@ -1,7 +1,7 @@
 """Measure anyspawn beside what one would use instead, and write one report: ``python -m
 benchmarks``.
 
-A whole run takes some 20 minutes, and writes docs/benchmarks.md with its figures and plots. A part
+A whole run takes some 25 minutes, and writes docs/benchmarks.md with its figures and plots. A part
 of one (``--quick``, ``--only``) writes to build/bench, unless told where. Ctrl-C and SIGTERM remove
 what the run has made.
 """
@@ -38,6 +38,7 @@ def measure(names: list[str], settings: Settings) -> dict[str, Any]:
             "title": place.title,
             "patience": place.patience,
             "output": place.output,
+            "files": place.files,
             "stdin": {peer.name: peer.stdin for peer in place.peers},
         }
         found["places"][name] = about | run_place(place, settings, run)

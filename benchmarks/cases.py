@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -96,6 +97,21 @@ async def in_flight(call: Call, program: Program, width: int, seconds: float) ->
         async with anyio.create_task_group() as tasks:
             for _ in range(width):
                 tasks.start_soon(work)
+    except Exception as error:
+        cell.failed = why(error)
+    cell.seconds = time.perf_counter() - began
+    return cell
+
+
+async def repeated(work: Callable[[], Awaitable[None]], seconds: float) -> Cell:
+    """Do something again and again for so many seconds, once at least."""
+    cell = Cell()
+    began = time.perf_counter()
+    try:
+        while not cell.took or time.perf_counter() - began < seconds:
+            start = time.perf_counter()
+            await work()
+            cell.took.append(time.perf_counter() - start)
     except Exception as error:
         cell.failed = why(error)
     cell.seconds = time.perf_counter() - began

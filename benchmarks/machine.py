@@ -24,6 +24,8 @@ PEERS = (
         "aiodocker",
         "python-on-whales",
         "llm-sandbox",
+        "deepagents",
+        "deepagents-docker",
     ),
     *("kubernetes", "kubernetes-asyncio", "kr8s"),
 )

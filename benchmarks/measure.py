@@ -13,7 +13,17 @@ from typing import Any
 import anyio
 from attrs import asdict, frozen
 
-from benchmarks.cases import Cell, WrongOutputError, in_flight, large, once, rested, small, why
+from benchmarks.cases import (
+    Cell,
+    WrongOutputError,
+    in_flight,
+    large,
+    once,
+    repeated,
+    rested,
+    small,
+    why,
+)
 from benchmarks.peer import Call, Loop, NotHereError, Peer, Place, T, Target
 
 
@@ -72,7 +82,29 @@ async def _rested(turns: int, calls: int, rest: float, peer: Peer, call: Call) -
     return await rested(call, small(peer), turns, calls, rest)
 
 
-def cases(place: Place, settings: Settings) -> list[Case]:
+async def _write(size: int, seconds: float, _: Peer, box: Any) -> Cell:
+    data = bytes(size)
+    return await repeated(lambda: box.write(f"file-{size}", data), seconds)
+
+
+async def _read(size: int, seconds: float, _: Peer, box: Any) -> Cell:
+    async def read() -> None:
+        found = len(await box.read(f"file-{size}"))
+        if found != size:
+            raise WrongOutputError(f"{found} bytes came back instead of {size}")
+
+    return await repeated(read, seconds)
+
+
+async def _life(target: Target, peer: Peer, _: Call) -> Cell:
+    async def live() -> None:
+        async with peer.connect(target):
+            pass
+
+    return await repeated(live, 0)
+
+
+def cases(place: Place, settings: Settings, target: Target) -> list[Case]:
     """Return what is measured of every peer in a place."""
     widths = [width for width in place.widths if not settings.widths or width in settings.widths]
     found = [
@@ -84,6 +116,12 @@ def cases(place: Place, settings: Settings) -> list[Case]:
     if place.output:
         size = place.output if settings.output is None else settings.output
         found.append(Case(name="output", run=partial(_output, size)))
+    for size in place.files:
+        shown = size if settings.output is None else min(size, settings.output)
+        found.append(Case(name=f"write {size}", run=partial(_write, shown, settings.seconds)))
+        found.append(Case(name=f"read {size}", run=partial(_read, shown, settings.seconds)))
+    if place.files:
+        found.append(Case(name="life", run=partial(_life, target)))
     return found
 
 
@@ -108,7 +146,7 @@ async def measure(place: Place, loop: Loop, target: Target, settings: Settings) 
         for number in range(settings.rounds):
             if number and time.perf_counter() - began > budget:
                 break
-            for case in cases(place, settings):
+            for case in cases(place, settings, target):
                 for peer, call, took in _turns(ready, number):
                     done = cells.setdefault((peer.name, case.name), [])
                     slow = took > place.slow and (number or case.name != "1")

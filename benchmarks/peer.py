@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Sized
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,6 +23,16 @@ ASYNCIO: tuple[Loop, ...] = ("asyncio", "uvloop")
 
 Call = Callable[[Sequence[str], bytes, float], Awaitable[Sized]]
 """Runs argv with the stdin for at most so many seconds; returns its stdout."""
+
+
+class Held(Protocol):
+    """A box: runs programs, and keeps files from one call to the next."""
+
+    async def __call__(self, argv: Sequence[str], stdin: bytes, timeout: float, /) -> Sized: ...
+
+    async def write(self, name: str, data: bytes) -> None: ...
+
+    async def read(self, name: str) -> bytes: ...
 
 
 class NotHereError(Exception):
@@ -76,6 +86,8 @@ class Place:
         rest: Seconds between calls that are made apart, and before a burst of them; 0: neither is
             measured.
         output: How many bytes the program with large output writes; 0: none is run.
+        files: The sizes of files that are written and read; the peers are boxes (`Held`) then, and
+            their start and end is measured. Default: none.
         budget: After how many seconds no further round begins, on the first loop; later ones have a
             third of it each.
         patience: The timeout in the cases of behaviour, in seconds.
@@ -92,6 +104,7 @@ class Place:
     widths: tuple[int, ...] = (1, 4, 16, 64)
     rest: float = 0.0
     output: int = 64 * 2**20
+    files: tuple[int, ...] = ()
     budget: float = 100.0
     patience: float = 2.0
     slow: float = 3.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import containers, local, pods
+from benchmarks import boxes, containers, local, pods
 
 PLACES = {
     place.name: place
@@ -13,5 +13,7 @@ PLACES = {
         containers.RUN,
         pods.EXEC,
         pods.RUN,
+        boxes.LOCAL,
+        boxes.DOCKER,
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from benchmarks import plots, targets
@@ -59,6 +59,11 @@ place that the machine does not have is left out, and named.
   count. A peer that starts something ahead has had the time for it. **Calls in a burst** are five,
   one after the other, after such a second. Other calls are kept up for 0.7 s, of which what was
   started ahead serves a part; over a longer time calls come as fast as docker makes containers.
+- **A box** is a place with files that stay from one call to the next. The time of a call, of
+  writing and reading a file, and of starting and ending a whole box is in ms; "x" is still how many
+  times as fast it is as the first peer. `LocalShellBackend` has no sandbox. It, `Direct`,
+  llm-sandbox's bubblewrap and `deepagents-docker` keep the files in a folder of the host, which the
+  caller reads and writes by itself.
 - **Lost output.** The length of each answer is checked. A peer that loses output has failed the
   case.
 - **Memory** is the most that the caller and everything that it started on this host held together,
@@ -78,7 +83,7 @@ def render_plots(found: Found) -> dict[str, str]:
     """Return the plots by their files' names."""
     files = {}
     for name, place in found["places"].items():
-        if place.get("rows"):
+        if place.get("rows") and not place.get("files"):  # boxes: one call at a time
             rows = [
                 row
                 for row in place["rows"]
@@ -185,9 +190,24 @@ def _aims(found: Found) -> Iterator[list[str]]:
 
 
 def _what(case: str) -> str:
-    return {"output": "large output", "apart": "calls apart", "burst": "calls in a burst"}.get(
-        case, f"{case} in flight"
-    )
+    words = {
+        "output": "large output",
+        "apart": "calls apart",
+        "burst": "calls in a burst",
+        "life": "start and end",
+    }
+    does, _, size = case.partition(" ")
+    if size:
+        return f"{does} {_size(int(size))}"
+    return words.get(case, f"{case} in flight")
+
+
+def _of_box(case: str) -> bool:
+    return case == "life" or " " in case
+
+
+def _size(size: int) -> str:
+    return f"{size // _MIB} MiB" if size >= _MIB else f"{size // 1024} KiB"
 
 
 def _verdict(met: bool) -> str:
@@ -213,7 +233,8 @@ def _behind(found: Found) -> Iterator[str]:
                 ahead = sorted((ratio, peer) for ratio, peer in same if ratio > 1)[::-1]
                 if ahead:
                     names = ", ".join(f"{peer} ({ratio:.2f}x)" for ratio, peer in ahead)
-                    lost.append([place["title"], own["peer"], own["loop"], own["case"], names])
+                    case = _what(own["case"]) if _of_box(own["case"]) else own["case"]
+                    lost.append([place["title"], own["peer"], own["loop"], case, names])
     yield "Every case in which another peer made more calls/s than this mode of anyspawn in the same rounds, and by how much:\n"
     yield from _table(["where", "mode", "loop", "in flight", "faster, by"], lost)
 
@@ -221,7 +242,7 @@ def _behind(found: Found) -> Iterator[str]:
 def _place(name: str, place: Found, *, plot: bool) -> Iterator[str]:
     yield f"## {place['title']}\n"
     loops = list(dict.fromkeys(row["loop"] for row in place.get("rows", [])))
-    if loops and plot:
+    if loops and plot and not place.get("files"):
         yield _plot(name, place)
     for loop in loops:
         yield f"{loop}:\n"
@@ -259,7 +280,9 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
         by_peer.setdefault(row["peer"], {})[row["case"]] = row
     size = (place["settings"]["output"] or place["output"]) / _MIB
     heads = [
-        f"MiB/s of {size:.0f} MiB" if case == "output" else f"calls/s, {_what(case)}"
+        f"MiB/s of {size:.0f} MiB"
+        if case == "output"
+        else f"{'ms' if _of_box(case) else 'calls/s'}, {_what(case)}"
         for case in cases
     ]
     table = []
@@ -271,7 +294,12 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
             [
                 peer + mark,
                 latency,
-                *(_rate(seen.get(case), size if case == "output" else 1) for case in cases),
+                *(
+                    _time(seen.get(case))
+                    if _of_box(case)
+                    else _rate(seen.get(case), size if case == "output" else 1)
+                    for case in cases
+                ),
             ]
         )
     yield from _table(["", "ms p50, p99", *heads], table)
@@ -281,12 +309,18 @@ def _speed(place: Found, rows: list[Row]) -> Iterator[str]:
         yield ""
 
 
-def _rate(row: Row | None, unit: float) -> str:
+def _time(row: Row | None) -> str:
+    return _rate(row, 1, lambda rate: 1000 / rate)
+
+
+def _rate(
+    row: Row | None, unit: float, figure: Callable[[float], float] = lambda rate: rate
+) -> str:
     if row is None:
         return _NONE
     if "rounds" not in row:
         return "**failed**"
-    rate = statistics.median(row["rounds"]) * unit
+    rate = figure(statistics.median(row["rounds"]) * unit)
     shown = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
     if "ratio" not in row:
         return shown

@@ -123,7 +123,11 @@ def _probe_all(
     once.
     """
     peers = [peer for peer in place.peers if peer.name not in missing]
-    cases = [case for case in settings.probes if case != "output" or place.output]
+    cases = [
+        case
+        for case in settings.probes
+        if (case != "output" or place.output) and (case != "flight" or place.widths != (1,))
+    ]
     pairs = [(case, peer) for case in cases for peer in peers]
     probes: dict[str, Any] = {peer.name: {} for peer in peers}
     with ThreadPoolExecutor(4) as threads:

@@ -19,7 +19,7 @@ from benchmarks.run import run_place
 
 from anyspawn import Direct
 from benchmarks import __main__ as command
-from benchmarks import local, machine, plots, report, targets
+from benchmarks import boxes, local, machine, plots, report, targets
 from machine import eventually
 
 pytestmark = pytest.mark.skipif(
@@ -79,6 +79,35 @@ async def test_calls_apart_and_in_a_burst(anyio_backend):
     cell = await rested(call, program, 1, 3, 1.0)
     assert len(cell.took) == 3
     assert sum(cell.took) <= cell.seconds < 1.0
+
+
+async def test_boxes_are_measured(anyio_backend):
+    """A call, what is written and read, and a box's life; a box that loses what was written has
+    failed.
+    """
+
+    async def empty(name):
+        return b""
+
+    @contextlib.asynccontextmanager
+    async def forgets(target):
+        async with boxes.boxed("x", lambda _: Direct()).connect(target) as box:
+            box.read = empty
+            yield box
+
+    here = place(
+        boxes.boxed("anyspawn Direct", lambda _: Direct()),
+        Peer(name="forgets", connect=forgets),
+        widths=(1,),
+        files=(10, 2**21),
+        output=0,
+    )
+    found = await measure(here, "asyncio", Target(run="r"), TINY)
+    rows = {(row["peer"], row["case"]): row for row in found["rows"]}
+    names = ["1", "write 10", "read 10", f"write {2**21}", f"read {2**21}", "life"]
+    assert [case for peer, case in rows if peer == "anyspawn Direct"] == names
+    assert all(row["p50"] > 0 for (_, case), row in rows.items() if not case.startswith("read"))
+    assert rows["forgets", "read 10"]["failed"].endswith("0 bytes came back instead of 10")
 
 
 async def test_lost_output_fails_the_case(anyio_backend):
@@ -208,6 +237,26 @@ def test_losses_and_failures_are_on_the_page():
         in page
     )
     assert "at most 15 ms | 10.0 | met |" in page
+
+
+def test_boxes_on_the_page():
+    """Have times, of which fewer are better, and no plot."""
+    cases = ("1", "write 1024", "read 67108864", "life")
+    rows = [row("slow", [2.0], case) for case in cases]
+    rows += [row("anyspawn Direct", [4.0], case, ratio=[2.0, 2.0, 2.0]) for case in cases]
+    rows[0]["rounds"] = [8.0]
+    found = FOUND["places"]["local"] | {"files": [1024, 2**26], "rows": rows}
+    found = FOUND | {"places": {"box": found}}
+    page = report.render(found)
+    assert (
+        "| calls/s, 1 in flight | ms, write 1 KiB | ms, read 64 MiB | ms, start and end |" in page
+    )
+    assert (
+        "| anyspawn Direct | 1.0, 2.0 | 4, 2.00x | 250, 2.00x | 250, 2.00x | 250, 2.00x |" in page
+    )
+    assert "| anyspawn Direct | asyncio | 1 | slow (2.00x) |" in page
+    assert report.render_plots(found) == {}
+    assert ".svg" not in page
 
 
 def test_the_page_begins_with_plots_and_what_is_left():

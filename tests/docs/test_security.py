@@ -1,4 +1,4 @@
-"""The page on security names tests that there are."""
+"""The pages that compare and promise name tests that there are."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ def test_each_measure_has_its_test():
     (containers,) = re.findall(r"^For containers: .*?\n\n", page, re.MULTILINE | re.DOTALL)
     rows.append(containers)
     assert len(rows) > 20
+    shown(rows)
+
+
+def test_each_capability_of_a_box_has_its_test():
+    """In the column that says so."""
+    page = (ROOT / "docs/compared.md").read_text()
+    tables = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    rows = [cells[2] for cells in tables if cells[2] not in ("shown by", "---")]
+    assert len(rows) > 15
+    assert len({len(cells) for cells in tables}) == 1
+    shown(rows)
+
+
+def shown(rows):
+    """See that each row names files, and functions in them."""
     for row in rows:
         places = [ROOT / "tests" / name for name in re.findall(r"`(\w+/(?:\w+\.py)?)`", row)]
         assert places, row
