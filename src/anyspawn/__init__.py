@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         PythonFailure,
         PythonResult,
         PythonSession,
+        attach_box,
         open_box,
         start_box,
     )
@@ -94,6 +95,7 @@ __all__ = [
     "Task",
     "TransportError",
     "__version__",
+    "attach_box",
     "default_registry",
     "lookup_sandbox",
     "open_box",
@@ -105,7 +107,10 @@ __all__ = [
     "start_process",
 ]
 
-_BOX = ("Box", "PythonFailure", "PythonResult", "PythonSession", "open_box", "start_box")
+_BOX = (
+    *("Box", "PythonFailure", "PythonResult", "PythonSession"),
+    *("attach_box", "open_box", "start_box"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ __all__ = [
     "ReceiveStream",
     "SendStream",
     "Stream",
+    "attach_box",
     "open_box",
     "run_hooks",
     "spawn",
@@ -398,6 +399,24 @@ def open_box(
     Args, errors: as for `anyspawn.open_box`.
     """
     box = Box(_loop.wait(lambda: anyspawn.start_box(sandbox, workdir=workdir, restore=restore)))
+    try:
+        yield box
+    finally:
+        box._close()  # noqa: SLF001  in this file
+
+
+@contextmanager
+def attach_box(box_id: str, sandbox: Sandbox | None = None, *, ends: bool = False) -> Iterator[Box]:
+    """Use a box that another process has opened for as long as the block, as `anyspawn.attach_box`
+    does.
+
+    Args, errors: as for `anyspawn.attach_box`.
+    """
+
+    async def start() -> anyspawn.Box:
+        return await Held(anyspawn.attach_box(box_id, sandbox, ends=ends), "box").start()
+
+    box = Box(_loop.wait(start))
     try:
         yield box
     finally:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import boxes
-from anyspawn import Bubblewrap, Cleanup, Direct, NotStartedError, _sync, sync
+from anyspawn import Bubblewrap, Cleanup, ConfigError, Direct, NotStartedError, _sync, sync
 from machine import bubblewrap_works
 
 READONLY = sorted({sys.prefix, sys.base_prefix})
@@ -93,3 +93,8 @@ def test_a_stream_to_a_port(box):
             assert b"".join(stream) == b"helloend"
     with pytest.raises(ConnectionRefusedError):
         box.connect(port)
+
+
+def test_a_box_that_cannot_be_attached_to(box):
+    with pytest.raises(ConfigError, match="opener's alone"), sync.attach_box(box.id):
+        raise AssertionError

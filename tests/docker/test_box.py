@@ -38,7 +38,7 @@ async def test_a_container_with_python_is_removed():
     """A run is told so, and so is the next one."""
     sandbox = DockerRun("python:3-slim", network="none", default_timeout=60)
     async with anyspawn.open_box(sandbox) as box, box.python() as session:
-        docker("rm", "-f", box.id)
+        docker("rm", "-f", box._place.name)
         for _ in range(2):
             with pytest.raises(TransportError):
                 await session.run("1")
@@ -50,24 +50,24 @@ async def test_a_stream_to_a_port():
     async with anyspawn.open_box(run) as box:
         await boxes.connected(box, "python3", 2**20)
         async with (
-            DockerExec(box.id, default_timeout=60) as sandbox,
+            DockerExec(box._place.name, default_timeout=60) as sandbox,
             anyspawn.open_box(sandbox) as same,
         ):
-            before = processes_in(box.id)
+            before = processes_in(box._place.name)
             async with same.open_process(["python3", "-c", boxes.SERVER]) as server:
                 port = int(await server.stdout.receive())
                 stream = await same.connect(port)
                 await stream.send(b"E")
         with pytest.raises(anyio.ClosedResourceError):
             await stream.receive()
-        assert not eventually(lambda: set(processes_in(box.id)) - set(before))
+        assert not eventually(lambda: set(processes_in(box._place.name)) - set(before))
 
 
 async def test_the_container_is_removed():
     """All that comes after is told so, and nothing makes another one."""
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         await box.write_file("x", b"")
-        docker("rm", "-f", box.id)
+        docker("rm", "-f", box._place.name)
         with pytest.raises(TransportError):
             await box.read_file("x")
         assert isinstance((await box.spawn(["true"])).error, TransportError)

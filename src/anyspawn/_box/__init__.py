@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from anyspawn._box.box import Box, open_box, start_box
+from anyspawn._box.box import Box, attach_box, open_box, start_box
 from anyspawn._box.python import PythonFailure, PythonResult, PythonSession
 
-__all__ = ["Box", "PythonFailure", "PythonResult", "PythonSession", "open_box", "start_box"]
+__all__ = [
+    "Box",
+    "PythonFailure",
+    "PythonResult",
+    "PythonSession",
+    "attach_box",
+    "open_box",
+    "start_box",
+]

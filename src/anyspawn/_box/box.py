@@ -37,7 +37,7 @@ from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through
 from anyspawn.exceptions import ConfigError, ExitError, OutputLimitError, SpawnError
 
-__all__ = ["Box", "open_box", "start_box"]
+__all__ = ["Box", "attach_box", "open_box", "start_box"]
 
 _CHUNK = 256 * 1024
 _TIDY = 5.0
@@ -61,12 +61,13 @@ class Box:
     tools in the box; whole trees also need ``tar``.
 
     Attributes:
-        id: The name of the container or pod, or a unique word.
+        id: The mode, the name of the container or pod (or a unique word), and what else
+            `attach_box` needs to reach the box from another process.
         workdir: The absolute path in which calls start, and to which relative paths are relative.
     """
 
     def __init__(self, place: Place, workdir: str) -> None:
-        self.id = place.id
+        self.id = place.id_in(workdir)
         self.workdir = workdir
         self._place = place
         self._streams: set[Relayed] = set()
@@ -494,23 +495,26 @@ async def open_box(
         if not given.startswith("/"):
             raise ConfigError(f"workdir: {given!r} is not an absolute path")
     place_sandbox = _to_sandbox(sandbox)
-    async with place_of(place_sandbox, given) as place:
-        box = Box(place, place.workdir or ".")
-        done = await place.sandbox.spawn(
-            Command(["sh", "-c", files.WORKDIR, "sh", place.workdir or "."])
-        )
-        files.raise_for(done, box.workdir)
-        box.workdir = os.fsdecode(done.stdout).removesuffix("\n")
+    async with place_of(place_sandbox, given) as place, _box_in(place) as box:
         if restore is not None:
             with _opened(restore, "rb") as packed:
                 await box._unpack(packed, ".", box.workdir)  # noqa: SLF001  in this file
-        try:
-            yield box
-        finally:
-            for stream in tuple(box._streams):  # noqa: SLF001  in this file
-                await see_through(stream.aclose, math.inf)
-            if box._left.stop():  # noqa: SLF001  in this file
-                await see_through(box._left.end, math.inf)  # noqa: SLF001
+        yield box
+
+
+@asynccontextmanager
+async def _box_in(place: Place) -> AsyncIterator[Box]:
+    wanted = place.workdir or "."
+    done = await place.sandbox.spawn(Command(["sh", "-c", files.WORKDIR, "sh", wanted]))
+    files.raise_for(done, wanted)
+    box = Box(place, os.fsdecode(done.stdout).removesuffix("\n"))
+    try:
+        yield box
+    finally:
+        for stream in tuple(box._streams):  # noqa: SLF001  in this file
+            await see_through(stream.aclose, math.inf)
+        if box._left.stop():  # noqa: SLF001  in this file
+            await see_through(box._left.end, math.inf)  # noqa: SLF001
 
 
 async def start_box(
@@ -524,3 +528,35 @@ async def start_box(
     Args, errors: as for `open_box`.
     """
     return await Held(open_box(sandbox, workdir=workdir, restore=restore), "box").start()
+
+
+@asynccontextmanager
+async def attach_box(
+    box_id: str, sandbox: Sandbox | None = None, *, ends: bool = False
+) -> AsyncIterator[Box]:
+    """Use a box that another process of yours has opened, by the same daemon or cluster, for as
+    long as the block: the same files, processes and loopback interface.
+
+    The box stays its opener's, and ends when the opener closes it or dies, however many are
+    attached. From then on calls raise or hold a `TransportError` that says so. When the block is
+    left, its own calls end, and what they left by ``leave="detached"``; so they do if this process
+    is killed. Another's calls go on, and the files stay.
+
+    Args:
+        box_id: The `Box.id`, of a box of `DockerRun`, `DockerExec`, `KubectlRun` or `KubectlExec`.
+            Take it from your own processes only: it says in which container calls run, and as whom.
+        sandbox: The sandbox that the box was opened with, of which the client, ``kubeconfig`` and
+            ``default_timeout`` count, and ``max_concurrent``, for this block alone. Default: one of
+            that mode with its defaults.
+        ends: Whether the box ends with this block, for its opener, too. Default: it stays.
+
+    Raises:
+        TypeError, ConfigError: An argument is wrong, or such a box cannot be attached to; nothing
+            was started.
+        TransportError: The box has ended, or cannot be reached; or, when the block is left, it
+            could not be ended.
+    """
+    from anyspawn._box.engines import attached
+
+    async with attached(box_id, sandbox, ends=ends) as place, _box_in(place) as box:
+        yield box

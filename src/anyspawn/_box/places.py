@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import anyio
 import attrs
@@ -35,17 +36,30 @@ class Place:
 
     Args:
         sandbox: Runs a call in it.
-        id: What it is called.
+        mode: The mode of the sandbox that it was opened with.
+        name: What it is called there.
+        reached_by: What else another process needs to reach it; ``None``: none can.
         workdir: A path inside; ``None``: where a call starts.
         env: Variables that every call has.
         root: The folder of the host that files must lie in; ``None``: the place has its own.
     """
 
     sandbox: ArgvSandbox
-    id: str
+    mode: str
+    name: str
+    reached_by: Mapping[str, str | None] | None = None
     workdir: str | None = None
     env: Env = field(default=Env())
     root: str | None = None
+
+    def id_in(self, workdir: str) -> str:
+        """Return the id of a box there, which names neither a program nor a file of the host."""
+        if self.reached_by is None:
+            return f"{self.mode}:{self.name}"
+        known = {"workdir": workdir, **self.reached_by}
+        fields = {key: value for key, value in known.items() if value is not None}
+        said = urlencode(fields, safe="/:", quote_via=quote)
+        return f"{self.mode}:{quote(self.name)}?{said}"
 
 
 def place_of(sandbox: Sandbox, workdir: str | None) -> AbstractAsyncContextManager[Place]:
@@ -72,56 +86,54 @@ async def _existing(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
     target: str | None = sandbox._one_pod if pod else sandbox.container  # noqa: SLF001  one of us
     if target is None:
         raise ConfigError("sandbox: a box is in one pod; name it by pod, without a selector")
-    yield Place(sandbox=sandbox, id=target, workdir=workdir or getattr(sandbox, "workdir", None))
+    names = ("namespace", "container", "context") if pod else ("user",)
+    yield Place(
+        sandbox=sandbox,
+        mode="kubectl_exec" if pod else "docker_exec",
+        name=target,
+        reached_by={name: getattr(sandbox, name) for name in names},
+        workdir=workdir or getattr(sandbox, "workdir", None),
+    )
 
 
 @asynccontextmanager
 async def _container(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
+    from anyspawn._box.engines import in_container
     from anyspawn._egress import Egress
     from anyspawn.argv.docker import container_name
-    from anyspawn.sandboxes.docker_exec import DockerExec
 
     command = Command(_HOLD)
     async with sandbox.open_process(command):
         name = container_name(command)
-        beside = DockerExec(
-            name,
-            name=sandbox.name,
-            default_timeout=sandbox.default_timeout,
-            max_concurrent=sandbox.max_concurrent,
-            docker_path=sandbox.docker_path,
-            user=sandbox.user,
-            supervisor="required",
-            shared="trusted",  # by nobody but the box's own calls
-        )
         env = Env(sandbox.network.env()) if isinstance(sandbox.network, Egress) else Env()
-        async with beside:
-            yield Place(sandbox=beside, id=name, workdir=workdir or sandbox.workdir, env=env)
+        async with in_container(name, sandbox) as beside:
+            yield Place(
+                sandbox=beside,
+                mode="docker_run",
+                name=name,
+                reached_by={},
+                workdir=workdir or sandbox.workdir,
+                env=env,
+            )
 
 
 @asynccontextmanager
 async def _pod(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
-    from anyspawn.argv.kubectl import CONTAINER, pod_name
-    from anyspawn.sandboxes.kubectl_exec import KubectlExec
+    from anyspawn._box.engines import in_pod
+    from anyspawn.argv.kubectl import pod_name
 
     command = Command(_HOLD)
     async with sandbox.open_process(command):
         name = pod_name(command)
-        beside = KubectlExec(
-            name,
-            name=sandbox.name,
-            default_timeout=sandbox.default_timeout,
-            max_concurrent=sandbox.max_concurrent,
-            container=CONTAINER,
-            namespace=sandbox.namespace,
-            kubeconfig=sandbox.kubeconfig,
-            context=sandbox.context,
-            kubectl_path=sandbox.kubectl_path,
-            supervisor="required",
-            shared="trusted",
-        )
-        async with beside:
-            yield Place(sandbox=beside, id=name, workdir=workdir)
+        reached_by = {"namespace": sandbox.namespace, "context": sandbox.context}
+        async with in_pod(name, sandbox) as beside:
+            yield Place(
+                sandbox=beside,
+                mode="kubectl_run",
+                name=name,
+                reached_by=reached_by,
+                workdir=workdir,
+            )
 
 
 @asynccontextmanager
@@ -161,8 +173,9 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
                 owner="" if own else f"{uid}:{gid}",
                 shared="trusted",
             )
+            workdir = sandbox.workdir or "/tmp"
             async with beside:
-                yield Place(sandbox=beside, id=command.id, workdir=sandbox.workdir or "/tmp")
+                yield Place(sandbox=beside, mode="bubblewrap", name=command.id, workdir=workdir)
     finally:
         if kept_open >= 0:
             os.close(kept_open)
@@ -188,12 +201,12 @@ async def _folder(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
     name = os.urandom(16).hex()
     if workdir is not None:
         root = _made(workdir)
-        yield Place(sandbox=sandbox, id=name, workdir=root, root=root)
+        yield Place(sandbox=sandbox, mode="direct", name=name, workdir=root, root=root)
         return
     root = _made(tempfile.mkdtemp(prefix="anyspawn-box-"))
     try:
         async with _Guarded(folder=root).open_process(Command(_HOLD)):
-            yield Place(sandbox=sandbox, id=name, workdir=root, root=root)
+            yield Place(sandbox=sandbox, mode="direct", name=name, workdir=root, root=root)
     finally:
         await _remove(root)
 
