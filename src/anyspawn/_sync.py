@@ -379,6 +379,19 @@ class Box(_Owned):
 
         return block
 
+    @contextmanager
+    def _block(self) -> Iterator[Box]:
+        """Give it, and close it; what goes wrong at its end does not hide what ended the block."""
+        try:
+            yield self
+        except BaseException as exc:
+            try:
+                self._close()
+            except anyspawn.SpawnError as other:
+                exc.add_note(other.message)
+            raise
+        self._close()
+
     def _close(self) -> None:
         if self._there:
             _loop.wait(self._box.aclose)
@@ -399,10 +412,8 @@ def open_box(
     Args, errors: as for `anyspawn.open_box`.
     """
     box = Box(_loop.wait(lambda: anyspawn.start_box(sandbox, workdir=workdir, restore=restore)))
-    try:
+    with box._block():  # noqa: SLF001  in this file
         yield box
-    finally:
-        box._close()  # noqa: SLF001  in this file
 
 
 @contextmanager
@@ -417,10 +428,8 @@ def attach_box(box_id: str, sandbox: Sandbox | None = None, *, ends: bool = Fals
         return await Held(anyspawn.attach_box(box_id, sandbox, ends=ends), "box").start()
 
     box = Box(_loop.wait(start))
-    try:
+    with box._block():  # noqa: SLF001  in this file
         yield box
-    finally:
-        box._close()  # noqa: SLF001  in this file
 
 
 class HookRunner(_Owned):

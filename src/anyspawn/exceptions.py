@@ -78,9 +78,11 @@ class ExitError(SpawnError):
 
 class PlantedError(SpawnError):
     """The program exited, and left a new file in a writable folder of `Bubblewrap` that the host
-    would run later: a git hook, a shell's start-up file, or an editor's task.
+    would run later: a git hook, a shell's start-up file, or an editor's task. A box raises it when
+    it has ended, if a program in it did so.
 
-    The file is still there. ``completed.returncode`` is the program's status.
+    The file is still there. ``completed.returncode`` is the program's status; a box's error has no
+    ``completed``.
 
     Attributes:
         paths: The new files, on the host.

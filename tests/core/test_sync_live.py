@@ -10,7 +10,16 @@ import anyio
 import pytest
 
 import boxes
-from anyspawn import Bubblewrap, Cleanup, ConfigError, Direct, NotStartedError, _sync, sync
+from anyspawn import (
+    Bubblewrap,
+    Cleanup,
+    ConfigError,
+    Direct,
+    NotStartedError,
+    PlantedError,
+    _sync,
+    sync,
+)
 from machine import bubblewrap_works
 
 READONLY = sorted({sys.prefix, sys.base_prefix})
@@ -98,3 +107,15 @@ def test_a_stream_to_a_port(box):
 def test_a_box_that_cannot_be_attached_to(box):
     with pytest.raises(ConfigError, match="opener's alone"), sync.attach_box(box.id):
         raise AssertionError
+
+
+@pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
+def test_what_a_box_left_that_the_host_would_run(tmp_path):
+    """Is raised at the end of its block, or noted at what ended that."""
+    sandbox = Bubblewrap(writable=[tmp_path], workdir=tmp_path)
+    with pytest.raises(PlantedError, match="bashrc"), sync.open_box(sandbox) as box:
+        box.write_file(".bashrc", b"x")
+    with pytest.raises(ZeroDivisionError) as caught, sync.open_box(sandbox) as box:
+        box.write_file(".profile", b"x")
+        raise ZeroDivisionError
+    assert "profile" in caught.value.__notes__[0]

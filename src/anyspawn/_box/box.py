@@ -354,6 +354,10 @@ class Box:
     async def aclose(self) -> None:
         """End the box that `start_box` made, with everything in it. Any task can call it, more than
         once. A box of a ``with`` block ends with the block.
+
+        Raises:
+            PlantedError: The box has ended. Something in it left a file in a folder of ``writable``
+                that the host would run later.
         """
         await self._close()
 
@@ -488,6 +492,9 @@ async def open_box(
             nothing was started.
         SpawnError: The box could not be made; nothing is left of it.
         OSError: ``restore`` cannot be read, or ``workdir`` cannot be made.
+        PlantedError: At the end of the block, when the box has ended: something in it left a file
+            in a folder of ``writable`` that the host would run later. If another exception ends the
+            block, that one goes on, with a note.
     """
     given = None
     if workdir is not None:

@@ -18,8 +18,9 @@ from attrs import field, frozen
 from anyspawn._env import Env
 from anyspawn._model import Command, Launch, Sandbox
 from anyspawn._sandbox import ArgvSandbox
+from anyspawn._spawn.live import Process
 from anyspawn._spawn.tasks import see_through, start_detached
-from anyspawn.exceptions import ConfigError
+from anyspawn.exceptions import ConfigError, PlantedError
 from anyspawn.sandboxes.direct import Direct
 
 __all__ = ["Place", "place_of"]
@@ -155,7 +156,7 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
         if not own:
             os.chmod(pipes, 0o711)  # noqa: S103  to be gone through, by name, by the user inside
             os.chown(call, uid, gid)
-        async with kept(sandbox, pipes).open_process(command) as holder:
+        async with _telling(kept(sandbox, pipes).open_process(command)) as holder:
 
             async def watch() -> None:
                 try:
@@ -183,6 +184,31 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
         await _remove(pipes)
         if watching:
             await see_through(over.wait, _CLEANUP)
+
+
+@asynccontextmanager
+async def _telling(opening: AbstractAsyncContextManager[Process]) -> AsyncIterator[Process]:
+    """Give the holder; at its end, tell what is new and the host would run later: by an error of
+    its own, or by a note to the one that goes on.
+    """
+    holder: Process | None = None
+    try:
+        async with opening as holder:
+            yield holder
+    except Exception as exc:
+        if told := _planted(holder):
+            exc.add_note(told.message)
+        raise
+    if told := _planted(holder):
+        raise told
+
+
+def _planted(holder: Process | None) -> PlantedError | None:
+    done = holder.completed if holder is not None else None
+    if done is None or not isinstance(done.error, PlantedError):
+        return None
+    words = done.error.message.partition("; ")[2]
+    return PlantedError(f"the box has ended; {words}", paths=done.error.paths)
 
 
 @frozen(kw_only=True)
