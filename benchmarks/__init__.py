@@ -1,3 +1,3 @@
-"""anyspawn beside what one would use instead: speed, memory, and what each does when a program
+"""anyspawn compared with its alternatives: speed, memory, and behaviour when a program
 misbehaves.
 """

@@ -1,5 +1,4 @@
-"""Measure anyspawn beside what one would use instead, and write one report: ``python -m
-benchmarks``.
+"""Compare anyspawn with its alternatives, and write one report: ``python -m benchmarks``.
 
 A whole run takes some 25 minutes, and writes docs/benchmarks.md with its figures and plots. A part
 of one (``--quick``, ``--only``) writes to build/bench, unless told where. Ctrl-C and SIGTERM remove

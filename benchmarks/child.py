@@ -1,4 +1,4 @@
-"""A process that measures or probes, and writes what it saw to a file: ``python -m benchmarks.child
+"""A process that measures or probes, and writes its results to a file: ``python -m benchmarks.child
 ORDER.json``.
 """
 

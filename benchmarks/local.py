@@ -1,4 +1,4 @@
-"""Programs on this host, and in the daemonless sandbox."""
+"""Programs on this host, and in `Bubblewrap`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of this machine: memory, processes, names and versions. Linux's /proc answers;
+"""Queries to this machine: memory, processes, names and versions. They read Linux's /proc;
 elsewhere nothing is known.
 """
 

@@ -1,6 +1,4 @@
-"""What is measured, as values: a place to run programs in, and the peers that can run them
-there.
-"""
+"""The values to measure: places to run programs in, and the peers that can run them there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every place that is measured, by name."""
+"""All measured places, by name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One peer in a process of its own: how much memory it takes, and what it does when a program
-misbehaves.
-"""
+"""One peer in a separate process: its memory, and its behaviour when a program misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page and the plots, made of what a run has found; nothing is measured here."""
+"""The page and the plots, made from the results of a run; nothing is measured here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page and the plot of a soak, made of what it has found."""
+"""The page and the plot of a soak, made from its results."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What is aimed at, as data: each aim is a figure of one peer, and the least or the most that it
-may be.
-"""
+"""The aims, as data: each is a figure of one peer, with its lower or upper bound."""
 
 from __future__ import annotations
 

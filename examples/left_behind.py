@@ -1,5 +1,5 @@
-"""Start a program that does not end, give it one second, and count what is left of it: with
-asyncio alone, then with anyspawn.
+"""Start a program that does not exit, give it one second, and count the processes that still run:
+with asyncio alone, then with anyspawn.
 """
 
 import asyncio

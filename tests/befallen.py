@@ -1,4 +1,4 @@
-"""Hosts in processes of their own, for tests to do things to."""
+"""Host processes that tests kill, stop or signal."""
 
 from __future__ import annotations
 

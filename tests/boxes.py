@@ -1,4 +1,4 @@
-"""What Pythons and ports in boxes promise, as steps that a test of each mode takes."""
+"""Checks of Python sessions and ports in boxes, which the tests of each mode share."""
 
 from __future__ import annotations
 

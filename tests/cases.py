@@ -1,5 +1,5 @@
-"""What the tests of several sandboxes have in common: nasty variables, trees that are hard to end,
-a look at all argvs.
+"""Shared by the tests of several sandboxes: difficult variables, processes that are hard to kill, a
+view of all argvs.
 """
 
 from __future__ import annotations

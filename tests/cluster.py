@@ -1,4 +1,4 @@
-"""What tests ask of a Kubernetes cluster."""
+"""Queries of the tests to a Kubernetes cluster."""
 
 from __future__ import annotations
 

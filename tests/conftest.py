@@ -1,4 +1,4 @@
-"""What every test has: its event loops, and a look at what it left behind."""
+"""Fixtures of all tests: event loops, and a check of what a test left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests ask of a docker daemon."""
+"""Queries of the tests to a docker daemon."""
 
 from __future__ import annotations
 

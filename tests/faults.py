@@ -1,4 +1,4 @@
-"""Faults of a host that tests put in: what the real thing would not produce on demand."""
+"""Faults of a host that tests inject, because a real host does not produce them on demand."""
 
 from __future__ import annotations
 

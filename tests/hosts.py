@@ -1,4 +1,4 @@
-"""Hosts of the tests' own, on this machine's loopback interface, and names for them."""
+"""Network hosts for tests, on the loopback interface, with names."""
 
 from __future__ import annotations
 

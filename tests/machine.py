@@ -1,5 +1,5 @@
-"""What tests ask of the machine: who is alive, what is open. Linux's /proc answers; elsewhere
-nothing is known.
+"""Queries of the tests to the machine: running processes, open descriptors. They read Linux's
+/proc; elsewhere nothing is known.
 """
 
 from __future__ import annotations

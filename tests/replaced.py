@@ -1,4 +1,4 @@
-"""What calls say in a shared place where root has replaced the tools that supervisors use."""
+"""Outcomes of calls in a shared container in which root has replaced the supervisors' tools."""
 
 from __future__ import annotations
 

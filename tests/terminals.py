@@ -1,4 +1,4 @@
-"""What a terminal promises in every mode, as steps that a test of each takes."""
+"""Checks of programs with a terminal, which the tests of each mode share."""
 
 from __future__ import annotations
 

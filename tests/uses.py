@@ -1,6 +1,4 @@
-"""What a call in any mode comes to under a fault: success with proof, or an error that tells the
-truth.
-"""
+"""Calls in any mode under a fault: each must succeed with proof, or give a true error."""
 
 from __future__ import annotations
 

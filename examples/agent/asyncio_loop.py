@@ -1,4 +1,4 @@
-"""An agent's loop under asyncio: each call of the model and of a tool is asked about before it
+"""An agent's loop under asyncio: hooks decide about each call of the model and of a tool before it
 happens.
 
 The model is played by a script, so that this runs anywhere; the hooks, and the tool, are real

@@ -1,4 +1,5 @@
-"""A FastAPI endpoint that has every tool call judged before it runs, and answers a denial at once.
+"""A FastAPI endpoint that lets hooks judge every tool call before it runs, and answers a denial at
+once.
 
 Run it with: uvicorn fastapi_app:app
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A provider hook: nothing that looks like an API key goes to the model."""
+"""A provider hook that keeps texts that look like API keys from the model."""
 
 import json
 import re

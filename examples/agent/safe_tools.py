@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A tool hook: shell commands that delete or download are denied."""
+"""A tool hook that denies shell commands that delete or download."""
 
 import json
 import sys

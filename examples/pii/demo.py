@@ -1,5 +1,5 @@
 """Run the PII hooks of agent.yaml, a redactor and a filter, over recorded chat requests, all at
-once, each hook in a sandbox of its own.
+once, each hook in its own sandbox.
 """
 
 import json

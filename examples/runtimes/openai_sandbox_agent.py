@@ -1,4 +1,4 @@
-"""A sandbox agent of OpenAI's Agents SDK: each run has a box of its own."""
+"""A sandbox agent of OpenAI's Agents SDK: each run has its own box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent of smolagents whose code runs in a sandbox; a stand-in says what a model would."""
+"""An agent of smolagents whose code runs in a sandbox; a stand-in plays the model."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""The daemonless sandbox, with the real bwrap: what a program inside cannot do, and how failures
-are told apart.
-"""
+"""`Bubblewrap` with the real bwrap: what a program inside cannot do, and which failure is whose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program in the sandbox cannot change the settings of the kernel, the host's own."""
+"""A program in the sandbox cannot change the settings of the host's kernel."""
 
 from __future__ import annotations
 

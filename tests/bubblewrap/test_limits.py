@@ -1,4 +1,6 @@
-"""What a program may use of the host: it is held to that, and its error says which limit it met."""
+"""Limits of `Bubblewrap`: a program cannot exceed them, and its error names the limit that it
+reached.
+"""
 
 from __future__ import annotations
 

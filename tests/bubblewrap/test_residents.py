@@ -1,4 +1,4 @@
-"""Sandboxes that are started ahead, each for one command: the walls stand as without."""
+"""Sandboxes that are started ahead, each for one command: they confine as much as others."""
 
 from __future__ import annotations
 

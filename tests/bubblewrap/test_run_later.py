@@ -1,4 +1,6 @@
-"""What the host would run later in a writable folder: it stays as it is; what is new is told."""
+"""Files in a writable folder that the host would run later: they stay unchanged, and new ones are
+reported.
+"""
 
 from __future__ import annotations
 

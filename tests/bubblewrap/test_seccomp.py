@@ -1,4 +1,4 @@
-"""System calls that a program in the sandbox cannot make, and programs that do without them."""
+"""System calls that the filter forbids, and programs that must work under it."""
 
 from __future__ import annotations
 

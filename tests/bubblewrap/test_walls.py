@@ -1,5 +1,5 @@
-"""What the daemonless sandbox keeps also in odd corners: spellings of folders, the host's
-descriptors, the end.
+"""Corner cases of `Bubblewrap`'s confinement: spellings of folders, the host's descriptors, the end
+of a call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line as a user has it: real processes, their streams, signals and exit statuses."""
+"""The command line as users run it: real processes, their streams, signals and exit statuses."""
 
 from __future__ import annotations
 
@@ -676,7 +676,7 @@ class TestHelp:
         for words in (
             "anyspawn run [OPTIONS] -- PROGRAM [ARGS]...",
             "Examples: anyspawn run -- sort -u < names.txt",
-            "124 it took too long",
+            "124 it timed out",
             "128+N it was killed by signal N",
             "[default: direct]",
             "[default: 10s]",

@@ -1,4 +1,4 @@
-"""`anyspawn hook run`, `check`, `schema` and `doctor`, as a user has them."""
+"""`anyspawn hook run`, `check`, `schema` and `doctor`, as users run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal would obey does not reach it in words of others."""
+"""Control sequences in foreign text do not reach the terminal."""
 
 from __future__ import annotations
 

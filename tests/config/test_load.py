@@ -1,6 +1,4 @@
-"""Configuration files: what they become, and every way in which they can be wrong, with its place
-and its message.
-"""
+"""Configuration files: their values, and each possible error with its place and its message."""
 
 from __future__ import annotations
 

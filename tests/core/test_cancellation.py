@@ -1,5 +1,5 @@
-"""Cancellation, at any moment and of any kind: the work ends first, then the cancellation goes
-on.
+"""Cancellation, at any moment and of any kind: the program is killed first, then the cancellation
+continues.
 """
 
 from __future__ import annotations

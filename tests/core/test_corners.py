@@ -1,4 +1,4 @@
-"""Corners where a fault of the host meets a call: each was seen to fail once."""
+"""Corner cases in which a fault of the host meets a call; each of them has failed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables reach the program exactly, and nobody else."""
+"""Variables reach the program unchanged, and nothing else sees them."""
 
 from __future__ import annotations
 

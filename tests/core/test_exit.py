@@ -1,4 +1,4 @@
-"""How programs end, and how the call ends with them."""
+"""How programs exit or are killed, and how the call returns."""
 
 from __future__ import annotations
 

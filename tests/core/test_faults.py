@@ -1,5 +1,5 @@
-"""What the host may lack: descriptors, threads, pidfds, a SIGCHLD that is not ignored, a status
-that nobody stole.
+"""Faults of the host: without descriptors, threads or pidfds, with SIGCHLD ignored, with a stolen
+exit status.
 """
 
 from __future__ import annotations

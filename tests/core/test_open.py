@@ -1,4 +1,4 @@
-"""A live process: its streams, its end, and that nothing is left when the block is."""
+"""A live process: its streams, its end, and nothing left after the block."""
 
 from __future__ import annotations
 

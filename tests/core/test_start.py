@@ -1,6 +1,4 @@
-"""Programs that cannot be started: which of the things that may be missing, and nothing left
-behind.
-"""
+"""Programs that cannot start: the error says what is missing, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A command's own user: on this host, where this process is root's, and refused where no sandbox
-can have it.
+"""A command's ``user``: it works on this host if this process runs as root; sandboxes that cannot
+choose refuse it.
 """
 
 from __future__ import annotations

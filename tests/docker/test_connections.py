@@ -1,4 +1,4 @@
-"""What a call comes to where the connection to the daemon, or a clock, is not what it was."""
+"""Outcomes of calls when the connection to the daemon breaks, or a clock changes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`DockerRun` against a real daemon: each end that a call can come to, and no container left after
-any.
+"""`DockerRun` against a real daemon: each way in which a call can end, and no container left
+afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same sandboxes by way of podman's CLI."""
+"""The docker sandboxes with podman's CLI."""
 
 from __future__ import annotations
 

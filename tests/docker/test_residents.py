@@ -1,5 +1,5 @@
-"""Residents in containers: what is theirs alone. That a call's outcome is the same,
-`test_docker_exec` proves.
+"""Residents in containers: their own features. `test_docker_exec` proves that outcomes are the same
+with them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages that the page on troubleshooting explains are messages that anyspawn has."""
+"""The messages that the page on troubleshooting explains are anyspawn's."""
 
 from __future__ import annotations
 

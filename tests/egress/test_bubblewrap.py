@@ -1,4 +1,4 @@
-"""The network by name in the daemonless sandbox: programs as they are, and hostile ones."""
+"""The network by name in `Bubblewrap`: ordinary programs, and hostile ones."""
 
 from __future__ import annotations
 

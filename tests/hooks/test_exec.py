@@ -1,6 +1,4 @@
-"""Exec hooks: what they are told, what their answers mean, and that every failure is a denial that
-says which.
-"""
+"""Exec hooks: their messages, their answers, and that every failure is a denial that says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Many hooks at once: who decides, who is ended, who is waited for, and that nothing is left."""
+"""Many hooks at once: which one decides, which are killed or waited for, and that nothing is
+left.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Hooks that stay: one process that answers JSON-RPC, whatever it does; each failure is a denial
-that says which.
+"""Hooks with ``runtime="server"``: one process that answers JSON-RPC; each failure is a denial that
+says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What befalls a host from outside while a container has its programs."""
+"""A host process that is killed, stopped or signalled while its programs run in a container."""
 
 from __future__ import annotations
 

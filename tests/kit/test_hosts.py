@@ -1,4 +1,6 @@
-"""What befalls a host from outside, in every mode that needs no engine, on both event loops."""
+"""A host process that is killed, stopped or signalled, in every mode without an engine, on both
+event loops.
+"""
 
 from __future__ import annotations
 

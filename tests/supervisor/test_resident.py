@@ -1,5 +1,5 @@
-"""The resident's script on each shell that it may meet, as `sh`: dash, bash, one that keeps
-here-documents in files, busybox's ash.
+"""The resident's script on each supported shell: dash, bash, a shell that keeps here-documents in
+files, busybox's ash.
 """
 
 from __future__ import annotations

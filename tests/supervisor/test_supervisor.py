@@ -1,5 +1,5 @@
-"""The supervisor's script on each shell that it may meet: dash, bash and busybox's ash. No
-container is needed for that.
+"""The supervisor's script on each supported shell: dash, bash and busybox's ash. It needs no
+container.
 """
 
 from __future__ import annotations

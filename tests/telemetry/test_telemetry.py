@@ -1,5 +1,5 @@
-"""What calls tell those who watch: log records, spans and durations; nothing secret, and nothing
-where nobody watches.
+"""Telemetry of calls: log records, spans and durations; no secrets, and no work without a
+listener.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is public is said by hand, and nothing else is."""
+"""The public names are those listed by hand, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what was seen of a call to its outcome, as a table."""
+"""From the observations of a call to its outcome, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long clean-ups may take that are under way at the same time."""
+"""How long simultaneous clean-ups can take."""
 
 from __future__ import annotations
 

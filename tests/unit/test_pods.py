@@ -1,6 +1,4 @@
-"""Who takes a call, with lists of pods as they are wanted here; tests/kubernetes has the real
-ones.
-"""
+"""Which pod takes a call, with made-up lists of pods; tests/kubernetes has real ones."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ class _HttpConnection:
                 raise _BadRequestError("the body of the request is not whole")
         except (h11.ProtocolError, *_LOST, OSError) as exc:
             if self._http.our_state is not h11.SEND_RESPONSE:
-                raise anyio.BrokenResourceError from None  # cut the client's answer off at the same place
+                raise anyio.BrokenResourceError from None  # cut the answer off there, too
             why = str(exc) or "the connection was lost"
             raise UnreachableError(f"the server did not answer in HTTP: {why}") from None
 

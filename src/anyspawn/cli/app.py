@@ -1,4 +1,4 @@
-"""The ``anyspawn`` command itself: its subcommands, and how wrong usage is told."""
+"""The ``anyspawn`` command itself: its subcommands, and its messages for wrong usage."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _COMMANDS = {
     "modes": 'List the modes that "anyspawn run --mode" knows, installed plugins included.',
     "prune": "List and remove the containers or pods, running or not, whose owner on this host is provably "
     "dead.",
-    "run": "Run PROGRAM to its end, and end what it leaves behind.",
+    "run": "Run PROGRAM to its end, and kill what it leaves behind.",
     "schema": "Print the JSON Schema of RuntimeConfig files, for editors and other checkers.",
     "tool": "Try the tools of a configuration.",
 }
-"""The subcommands. The module of each is imported when it is called: to import all of them takes
-longer than many programs run.
+"""The subcommands. Each module is imported when it is called: importing all of them takes longer
+than many programs run.
 """
 
 
@@ -69,7 +69,7 @@ def anyspawn(context: click.Context) -> None:
     Start here:
       anyspawn run -- echo hello                      on this host, as you
       anyspawn run --mode bubblewrap -- ls /home      in a sandbox without a daemon
-      anyspawn run --timeout 2s -- sleep 60           ended after 2 seconds, exit status 124
+      anyspawn run --timeout 2s -- sleep 60           killed after 2 seconds, exit status 124
       anyspawn modes                                  where programs can run
       anyspawn doctor                                 what of that works on this machine
       anyspawn check agent.yaml                       what is wrong with a configuration
@@ -84,7 +84,7 @@ def anyspawn(context: click.Context) -> None:
 def start() -> int:
     """Run the command line; return the exit status."""
     try:
-        # https://no-color.org; where the output is no terminal, click leaves colors out by itself
+        # https://no-color.org; click itself leaves colors out if the output is not a terminal
         color = False if os.environ.get("NO_COLOR") else None
         status = anyspawn.main(prog_name="anyspawn", standalone_mode=False, color=color)
     except click.ClickException as exc:
@@ -95,7 +95,7 @@ def start() -> int:
         path = context.command_path if context else "anyspawn"
         message = plain(" ".join(exc.format_message().split()))
         print(f"anyspawn: {message.rstrip('.')} (see '{path} --help')", file=sys.stderr)
-        # 2 might be the status of the program that `run` was to start.
+        # 2 could also be the status of the program of `run`.
         return OWN_FAILURE if path in {"anyspawn run", "anyspawn box"} else 2
     except click.Abort:
         return 130

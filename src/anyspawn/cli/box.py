@@ -41,7 +41,7 @@ _ALLOW = (
 )
 _NOBODY = 65534
 _COMPILERS = {"eclipse-temurin", "gcc", "golang", "gradle", "maven", "rust"}
-"""Images whose programs run what they have built in /tmp."""
+"""Images of tools that build programs in /tmp and run them there."""
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --")
@@ -131,8 +131,7 @@ def box(
         return 130
     if not keep:
         _guard(docker_path, container)
-    # From here on we are docker: terminal, window size and signals are its own affair, and it does
-    # that well.
+    # From here on this process is docker, which handles terminal, window size and signals.
     client = [docker_path, "start", "--attach", "--interactive", container]
     os.execvp(docker_path, client)  # noqa: S606  it does not return
     raise AssertionError
@@ -146,7 +145,7 @@ async def _prepare(manager: ContainerManager, spec: ContainerSpec) -> str:
 
 @contextmanager
 def _progress(image: str) -> Iterator[Callable[[str], None]]:
-    """Give what shows a pull's progress: a bar on a terminal, nothing elsewhere."""
+    """Give a callback that shows a pull's progress: a bar on a terminal, nothing elsewhere."""
     if not os.isatty(2):
         yield lambda _: None
         return
@@ -164,7 +163,7 @@ def _progress(image: str) -> Iterator[Callable[[str], None]]:
     layers: dict[str, bool] = {}
 
     def tell(line: str) -> None:
-        progress.start()  # only now, so that nothing appears where there is nothing to pull
+        progress.start()  # only now, so that nothing appears if there is nothing to pull
         layer, colon, state = line.partition(": ")
         if colon and re.fullmatch("[0-9a-f]{12}", layer):
             layers[layer] = layers.get(layer, False) or state in {"Pull complete", "Already exists"}
@@ -177,7 +176,7 @@ def _progress(image: str) -> Iterator[Callable[[str], None]]:
 
 
 def _guard(docker_path: str, container: str) -> None:
-    """Have the container removed when this process, and docker which it becomes, are gone."""
+    """Start a guard that removes the container when this process, which becomes docker, is gone."""
     read_end, write_end = os.pipe()
     os.set_inheritable(write_end, True)  # noqa: FBT003  it takes no keyword
     null = subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""``anyspawn check``: what is wrong with a configuration file."""
+"""``anyspawn check``: the problems of a configuration file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["check", "load", "load_valid"]
 
 
 def load(path: str) -> RuntimeConfig:
-    """Return the configuration of a file; one that cannot be read is wrong usage."""
+    """Return the configuration of a file; a file that cannot be read is wrong usage."""
     try:
         return load_config(path)
     except OSError as exc:
@@ -20,7 +20,7 @@ def load(path: str) -> RuntimeConfig:
 
 
 def load_valid(path: str) -> RuntimeConfig:
-    """Return the configuration of a file; the problems of an invalid one end the command."""
+    """Return the configuration of a file; for an invalid one, exit with its problems."""
     try:
         return load(path)
     except InvalidConfigError as exc:
@@ -43,13 +43,13 @@ def check(configs: tuple[str, ...]) -> int:
     \b
     Exit status: 0 there are no problems, 1 there are some, 2 a file cannot be read.
     """  # noqa: D301  click is told by that very character to leave lines as they are
-    # Warnings are told below, and not logged as well.
+    # Warnings are printed below, so do not log them too.
     logging.getLogger("anyspawn.config").addHandler(logging.NullHandler())
     return max([_check(config) for config in configs])
 
 
 def _check(config: str) -> int:
-    """Check one file; return the exit status that it asks for."""
+    """Check one file; return its exit status."""
     try:
         loaded = load(config)
     except InvalidConfigError as exc:

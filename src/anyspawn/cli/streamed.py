@@ -1,4 +1,6 @@
-"""A call whose stdin is handed on while it comes, where the program cannot have our own stream."""
+"""A call with streamed stdin, for modes in which the program cannot inherit this command's
+stdin.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,10 @@ _STREAMS = ("stdout", "stderr")
 
 
 async def spawn_streamed(sandbox: ArgvSandbox, command: Command, reader: Reader) -> Completed:
-    """Run ``command`` as `ArgvSandbox.spawn` does, with what ``reader`` gives as its stdin.
+    """Run ``command`` as `ArgvSandbox.spawn` does, with the bytes of ``reader`` as its stdin.
 
     Raises:
-        StreamError: Its output could not be passed on.
+        StreamError: The program's output could not be passed on.
     """
     streamed = _Streamed(command, reader)
     began = anyio.current_time()
@@ -57,7 +59,7 @@ class _Streamed:
         self._error: SpawnError | None = None
 
     async def attend(self, process: Process, began: float) -> None:
-        """Move data until the program has ended, or has to be."""
+        """Move data until the program has exited or must be killed."""
         command = self._command
         assert isinstance(command.timeout, (int, float))
         program = command.argv[0]
@@ -109,7 +111,7 @@ class _Streamed:
         return True
 
     def outcome(self, completed: Completed) -> Completed:
-        """Return the outcome with what was moved here."""
+        """Return the outcome with the output that was moved."""
         return attrs.evolve(
             completed,
             error=self._error or completed.error,

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class StreamError(Exception):
-    """One of our own output streams takes no more."""
+    """One of this command's output streams is closed or broken."""
 
     def __init__(self, name: str, error: OSError) -> None:
         super().__init__(f"cannot write to {name}: {error.strerror}")
@@ -27,8 +27,8 @@ class StreamError(Exception):
 
 
 class Writer:
-    """Writes to one of our streams from a thread, so that a reader who is slow or stuck never holds
-    the event loop.
+    """Writes to one of this command's streams from a thread, so that a slow or stuck reader never
+    blocks the event loop.
 
     The thread is a daemon, and writes to the descriptor itself, so that a stuck one does not hold
     the exit either: anyio's worker threads are waited for, and so are the locks of ``sys.stdout``.
@@ -43,8 +43,8 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name=f"anyspawn {name}", daemon=True)
 
     async def write(self, data: bytes) -> None:
-        """Wait until ``data`` is written. Where that is cancelled, the rest may still be written,
-        or not.
+        """Wait until ``data`` is written. After a cancellation, the rest can still be written, or
+        not.
 
         Raises:
             StreamError: It could not be written.
@@ -75,11 +75,11 @@ class Writer:
 
 
 class Reader:
-    """Reads our standard input from a daemon thread, one chunk when asked for one, so that a slow
-    writer holds neither the event loop nor the exit, and an endless one no memory.
+    """Reads standard input from a daemon thread, one chunk on request: a slow writer blocks neither
+    the event loop nor the exit, and an endless one uses no memory.
 
-    A terminal is read only while this command is in its foreground: what is typed at the shell is
-    the shell's.
+    It reads a terminal only while this command is in the foreground; otherwise the input is for the
+    shell.
     """
 
     def __init__(self, fd: int) -> None:
@@ -88,7 +88,7 @@ class Reader:
         self._thread = threading.Thread(target=self._work, name="anyspawn stdin", daemon=True)
 
     async def read(self) -> bytes:
-        """Return the next bytes; none at the end, or where the stream cannot be read."""
+        """Return the next bytes; empty at the end, or if the stream cannot be read."""
         if self._thread.ident is None:
             self._thread.start()
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -116,7 +116,7 @@ class Reader:
                 select.select([self._fd], [], [])
 
     def _may_read(self) -> bool:
-        """Wait a moment; return whether there is something in the terminal, and for us."""
+        """Wait a moment; return whether the terminal has input for this command."""
         if not _in_foreground(self._fd):
             time.sleep(_LOOK)
             return False
@@ -126,7 +126,7 @@ class Reader:
 def _in_foreground(terminal: int) -> bool:
     try:
         return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:  # it does not control us, so that it has no foreground that we could leave
+    except OSError:  # it is not the controlling terminal, so it has no foreground for this command
         return True
 
 
@@ -140,8 +140,8 @@ def _settle(done: asyncio.Future[_T], result: _T, error: Exception | None = None
 
 
 def fill_closed_streams() -> None:
-    """Put /dev/null where a standard stream is closed, lest the next file that is opened be taken
-    for it.
+    """Open /dev/null for a closed standard stream; otherwise the next opened file would take its
+    number.
     """
     for fd in range(3):
         try:

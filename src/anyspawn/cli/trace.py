@@ -1,4 +1,4 @@
-"""What each hook of a configuration did at one moment, for people and for programs."""
+"""What each hook of a configuration did at one phase, for people and for programs."""
 
 from __future__ import annotations
 

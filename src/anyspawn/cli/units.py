@@ -1,4 +1,4 @@
-"""Durations as people write them, pure."""
+"""Parser of durations. Pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _SECONDS = {
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that ``text`` stands for: ``500ms``, ``5s``, ``2m``, ``1h``, ``1.5``, or
-    ``inf``.
+    """Return a duration in seconds: ``500ms``, ``5s``, ``2m``, ``1h``, ``1.5``, or ``inf``.
 
     Raises:
-        ValueError: It is none of these, or not above 0.
+        ValueError: The text is not a duration, or is not above 0.
     """
     if text.strip().lower() == "inf":
         return math.inf

@@ -278,7 +278,7 @@ class ExecHook(Served):
                 timeout.
 
         Raises:
-            ValueError, TypeError: There is no such phase, or its payload is not complete.
+            ValueError, TypeError: The phase is unknown, or its payload is not complete.
         """
         return await self.asking(Told.of(phase, payload))(places)
 
@@ -566,7 +566,7 @@ class Told:
         """Return the `Told` of a payload.
 
         Raises:
-            ValueError, TypeError: There is no such phase, or its payload is not complete.
+            ValueError, TypeError: The phase is unknown, or its payload is not complete.
         """
         return cls(phase, parts(check_phase(phase), payload), seen)
 

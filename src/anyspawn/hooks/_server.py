@@ -200,7 +200,7 @@ class Servers:
         self._users[loop] = self._users.get(loop, 0) + 1
 
     async def release(self) -> None:
-        """Take back a `hold`."""
+        """Undo a `hold`."""
         loop = anyio.lowlevel.current_token().native_token
         self._users[loop] -= 1
         if not self._users[loop]:
@@ -233,7 +233,7 @@ class Served:
         self._servers.hold()
 
     async def release(self) -> None:
-        """Take back a `hold`."""
+        """Undo a `hold`."""
         await self._servers.release()
 
     async def aclose(self) -> None:
@@ -302,13 +302,13 @@ class _Life:
             self._to_send.remove(call)
 
     def stop(self, why: str) -> None:
-        """Have the process ended."""
+        """Kill the process."""
         self.over = True
         self._why = self._why or why
         self._scope.cancel()
 
     async def end(self, why: str) -> None:
-        """Have the process ended, and wait for that, whatever cancels the caller meanwhile."""
+        """Kill the process and wait for that, also if the caller is cancelled."""
         self.stop(why)
         if not self.ended.is_set():
             await see_through(

@@ -1,5 +1,5 @@
-"""The conformance kit: what anyspawn promises of a sandbox, and of boxes in it, as checks that
-pytest runs over any.
+"""The conformance kit: the promises of anyspawn as pytest checks, for any sandbox and for boxes in
+it.
 """
 
 from __future__ import annotations

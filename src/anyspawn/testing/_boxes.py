@@ -1,4 +1,4 @@
-"""`BoxConformance`: every promise of a box as a check that runs over any sandbox that holds one."""
+"""`BoxConformance`: the promises of a box as checks, for any sandbox that can hold one."""
 
 from __future__ import annotations
 
@@ -64,38 +64,38 @@ _READ_ONLY = "for d in /sys /usr /proc/sys; do [ -w $d ] || [ ! -d $d ] || { ech
 
 
 class BoxConformance(Kit):
-    """Checks of what anyspawn promises of a box, in a sandbox of yours.
+    """Checks the promises of a box in your sandbox.
 
     Derive from it in a test module, and override the fixture `sandbox`. pytest then runs each check
-    under asyncio and, where it is installed, trio. The programs of the checks are POSIX ``sh`` and
-    what busybox has beside it; ports also take python3, or BusyBox's nc. The sandbox's
-    ``default_timeout`` has to be enough for a file of some MiB.
+    under asyncio and, where it is installed, trio. The checks run POSIX ``sh`` and tools that
+    busybox has; ports also need python3, or BusyBox's nc. The sandbox's ``default_timeout`` must be
+    long enough for a file of some MiB.
 
-    What the sandbox cannot do is declared by attributes. A check of it then sees that the box says
-    so; it is not skipped.
+    Attributes declare what the sandbox cannot do. The checks are not skipped then: they check that
+    the box reports it.
 
     Attributes:
-        startup: Seconds within which a box has surely been opened, and a command has begun.
-        overhead: Seconds that a call may take beyond ``timeout + grace + wait_delay``.
-        confines: Paths and processes are the box's own. If not, as in a folder of `Direct`, paths
-            that lead out of it must be a PermissionError, and what runs there may outlive a host
-            that is killed.
-        own: The place is made for the box and ends with it. If not, as in a container that is
-            there already, files must stay.
+        startup: Seconds within which a box is certainly open, and a command certainly runs.
+        overhead: Seconds that a call can take beyond ``timeout + grace + wait_delay``.
+        confines: The box has its own paths and processes. If not, as in a folder of `Direct`, paths
+            that lead out of it must raise a PermissionError, and its processes can survive a
+            SIGKILL of the host process.
+        own: The sandbox is made for the box and ends with it. If not, as in a container that runs
+            already, files must stay.
     """
 
     confines: ClassVar[bool] = True
     own: ClassVar[bool] = True
 
     kept: str
-    """As `mark`, of programs that are to run on after their call."""
+    """Like `mark`, for programs that run on after their call."""
     folder: Path
-    """Where temporary folders of a check are made."""
+    """The parent of a check's temporary folders."""
 
     def remains(self) -> list[Any]:
-        """Return what is left of boxes that have ended.
+        """Return what closed boxes have left behind.
 
-        Default: folders of this host. Override it where they are containers, pods or the like.
+        Default: folders of this host. Override it if boxes are containers or pods.
         """
         return [*self.folder.glob("anyspawn-box-*"), *self.folder.glob(".anyspawn-*")]
 

@@ -1,4 +1,4 @@
-"""`SandboxConformance`: every promise as a check that runs over any sandbox."""
+"""`SandboxConformance`: the promises of anyspawn as checks, for any sandbox."""
 
 from __future__ import annotations
 
@@ -34,28 +34,29 @@ _FOREVER = "while :; do sleep 0.05; done"
 
 
 class SandboxConformance(Kit):
-    """Checks of what anyspawn promises, for a sandbox of yours.
+    """Checks the promises of anyspawn for your sandbox.
 
     Derive from it in a test module, and override the fixture `sandbox`. pytest then runs each check
-    under asyncio and, where it is installed, trio. The programs of the checks are POSIX ``sh`` and
-    what busybox has beside it.
+    under asyncio and, where it is installed, trio. The checks run POSIX ``sh`` and tools that
+    busybox has.
 
-    What the sandbox cannot do is declared by attributes. A check of it then sees that the sandbox
-    says so; it is not skipped.
+    Attributes declare what the sandbox cannot do. The checks are not skipped then: they check that
+    the sandbox reports it.
 
     Attributes:
-        startup: Seconds within which a command has surely begun: the timeouts of the checks.
-        overhead: Seconds that a call may take beyond ``timeout + grace + wait_delay``.
+        startup: Seconds within which a command has certainly started: the timeouts of the checks.
+        overhead: Seconds that a call can take beyond ``timeout + grace + wait_delay``.
         live: `anyspawn.open_process` works. If not, it must raise `TypeError`.
-        knows_start: A program that cannot be started is told from one that exits with 126 or 127.
-            If not, it must be an `ExitError`.
-        knows_signal: A program's death by signal N is the status ``-N``. If not, ``128 + N``.
-        contains: Nothing gets away from the sandbox, even what gives up its variables, its
-            process group and its session.
-        confirms: The end of work that had to be killed is seen. If not, ``cleanup`` must be
+        knows_start: The sandbox distinguishes a program that cannot start from one that exits with
+            126 or 127. If not, both must be an `ExitError`.
+        knows_signal: A program that was killed by signal N has the status ``-N``. If not, ``128 +
+            N``.
+        contains: No process escapes the clean-up, even one that drops its variables, its process
+            group and its session.
+        confirms: The sandbox sees that killed processes are gone. If not, ``cleanup`` must be
             ``UNCONFIRMED``.
-        knows_left: That a program left something, which was killed, is said: ``CONFIRMED``. If not,
-            as the place ends with the program, ``NOT_NEEDED``.
+        knows_left: ``cleanup`` is ``CONFIRMED`` if a program left processes, which were killed. If
+            not, because the sandbox ends with the program, ``NOT_NEEDED``.
     """
 
     live: ClassVar[bool] = True
@@ -68,7 +69,7 @@ class SandboxConformance(Kit):
     # What the checks do.
 
     async def run(self, sandbox: Sandbox, *argv: str, **fields: Any) -> Completed:
-        """Run a command that carries the mark; the outcome must be one, and come in time."""
+        """Run a command that carries the mark; it must return a `Completed`, in time."""
         env = fields.pop("env", {})
         if isinstance(env, dict):
             env = [f"{name}={value}" for name, value in env.items()]
@@ -86,26 +87,26 @@ class SandboxConformance(Kit):
         return done
 
     def tells_the_truth(self, done: Completed) -> None:
-        """What is said to be gone, or never to have been there, is not there."""
+        """Whatever the outcome reports as gone, or as never started, does not exist."""
         if done.cleanup is not Cleanup.UNCONFIRMED:
             assert self.survivors(self.mark) == [], done
 
     def killed(self, done: Completed) -> None:
-        """The work was killed, and the outcome says what is known of that."""
+        """The work was killed, and ``cleanup`` reports it as far as the sandbox can see."""
         if self.confirms:
             assert done.cleanup is Cleanup.CONFIRMED, done
         else:
             assert done.cleanup is Cleanup.UNCONFIRMED, done
 
     def tree(self, name: str) -> str:
-        """A script that starts a tree, as far as the sandbox is to hold it."""
+        """A script that starts a tree of processes, of a kind that the sandbox must contain."""
         if name == "env -i" and not self.contains:
             return "env -i sleep 999 & sleep 999"
         return TREES[name]
 
     @asynccontextmanager
     async def opened(self, sandbox: Sandbox, *argv: str, **fields: Any) -> AsyncIterator[Process]:
-        """A live process that carries the mark; nothing of it is there after the block."""
+        """A live process that carries the mark; nothing of it is left after the block."""
         process = None
         try:
             async with anyspawn.open_process(
@@ -119,7 +120,7 @@ class SandboxConformance(Kit):
                 self.tells_the_truth(process.completed)
 
     def refuses(self, sandbox: Sandbox) -> bool:
-        """Whether there are no live processes; the sandbox says so, before anything starts."""
+        """Whether the sandbox cannot run live processes; it must say so before anything starts."""
         if self.live:
             return False
         with pytest.raises(TypeError):
@@ -137,14 +138,12 @@ class SandboxConformance(Kit):
         assert done.cleanup is Cleanup.NOT_NEEDED
 
     async def test_no_stdin_is_its_end(self, sandbox: Sandbox) -> None:
-        """A program that reads finds the end at once."""
+        """A program that reads gets end of file at once."""
         done = await self.run(sandbox, "sh", "-c", "cat; echo end")
         assert (done.error, done.stdout) == (None, b"end\n")
 
     async def test_stdout_and_stderr_are_apart_and_in_order(self, sandbox: Sandbox) -> None:
-        """Both streams at once, each whole and in the order in which it was written; what
-        `on_output` is given is the same.
-        """
+        """Both streams at once, each complete and in order; `on_output` gets the same bytes."""
         seen: dict[str, bytes] = {"stdout": b"", "stderr": b""}
 
         def note(stream: str, chunk: bytes) -> None:
@@ -158,14 +157,14 @@ class SandboxConformance(Kit):
         assert seen == {"stdout": done.stdout, "stderr": done.stderr}
 
     async def test_both_streams_are_one_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
-        """Everything is in stdout, in the order in which it was written, whatever became of the
-        program; a program that was not started has written nothing.
+        """All output is in stdout, in order, also if the program fails; a program that did not
+        start has no output.
         """
         seen: list[tuple[str, bytes]] = []
         script = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; exit 3"
         argv = ("sh", "-c", script)
         lines = b"".join(b"o%d\ne%d\n" % (i, i) for i in range(300))
-        for _ in range(2):  # what stays may know the program the second time
+        for _ in range(2):  # a resident can know the program the second time
             seen.clear()
             done = await self.run(
                 sandbox, *argv, merge_stderr=True, on_output=lambda *chunk: seen.append(chunk)
@@ -186,13 +185,13 @@ class SandboxConformance(Kit):
 
     @pytest.mark.parametrize("size", [10, 1_000_000])
     async def test_stdin_that_nobody_reads(self, sandbox: Sandbox, size: int) -> None:
-        """Holds nothing up, and changes neither status nor output."""
+        """Does not delay the call, and changes neither status nor output."""
         done = await self.run(sandbox, "sh", "-c", "exec <&-; echo x; exit 3", stdin=bytes(size))
         assert isinstance(done.error, ExitError), done
         assert (done.returncode, done.stdout) == (3, b"x\n")
 
     async def test_more_output_than_the_limit_ends_the_work(self, sandbox: Sandbox) -> None:
-        """An `OutputLimitError`, with as much as was allowed."""
+        """An `OutputLimitError`, with the output up to the limit."""
         argv = self.script("sleep 999 & while :; do echo 0123456789; done")
         done = await self.run(sandbox, *argv, output_limit=1000)
         assert isinstance(done.error, OutputLimitError), done
@@ -200,7 +199,9 @@ class SandboxConformance(Kit):
         self.killed(done)
 
     async def test_output_is_truncated_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
-        """Its two ends are kept, all of it is counted, and the program exits by itself."""
+        """The beginning and the end are kept, all bytes are counted, and the program exits by
+        itself.
+        """
         script = "echo begin; head -c 1000000 /dev/zero; echo; echo end"
         done = await self.run(sandbox, "sh", "-c", script, output_limit=100, overflow="truncate")
         assert (done.error, done.returncode, len(done.stdout)) == (None, 0, 100)
@@ -209,7 +210,7 @@ class SandboxConformance(Kit):
         assert done.stdout.endswith(b"\nend\n")
 
     async def test_text_says_what_was_left_out(self, sandbox: Sandbox) -> None:
-        """How many bytes, and where, of either stream; also where both are one."""
+        """How many bytes, and where, for each stream; also if both are merged."""
         script = "seq 1000; seq 1000 >&2"
         seq = "".join(f"{n}\n" for n in range(1, 1001))
         mark = f"[... {len(seq) - 18} bytes left out ...]\n"
@@ -229,7 +230,7 @@ class SandboxConformance(Kit):
         assert (done.error, done.text, done.stderr_text) == (None, mark + seq[-18:], "")
 
     async def test_an_exception_of_on_output(self, sandbox: Sandbox) -> None:
-        """Ends the work, and reaches the caller as it is."""
+        """Kills the work, and reaches the caller unchanged."""
 
         class Mine(Exception):  # noqa: N818
             pass
@@ -244,13 +245,15 @@ class SandboxConformance(Kit):
     # Arguments, variables, folder.
 
     async def test_arguments_are_handed_over_as_they_are(self, sandbox: Sandbox) -> None:
-        """Also those that look like placeholders, options or code."""
+        """Arguments arrive unchanged, also those that look like placeholders, options or code."""
         done = await self.run(sandbox, "sh", "-c", r'printf "%s\0" "$@"', "sh", *PLACEHOLDERS)
         assert done.error is None
         assert done.stdout.decode().split("\0")[:-1] == PLACEHOLDERS
 
     async def test_variables_are_exact(self, sandbox: Sandbox) -> None:
-        """Any value, under any name, and none of them steers a shell or a runner in between."""
+        """Variables arrive unchanged, with any name and value, and have no effect on a shell or a
+        runner in between.
+        """
         done = await self.run(sandbox, "cat", "/proc/self/environ", env=NASTY)
         assert done.error is None, done
         entries = done.stdout.decode(errors="surrogateescape").split("\0")
@@ -260,7 +263,7 @@ class SandboxConformance(Kit):
     async def test_variables_of_the_host(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Bare names are looked up at call time; those that are not set are not set."""
+        """Bare names are looked up at call time; unset ones stay unset."""
         monkeypatch.setenv("CONFORMANCE_SET", "a b")
         monkeypatch.delenv("CONFORMANCE_UNSET", raising=False)
         script = 'echo "$CONFORMANCE_SET,${CONFORMANCE_UNSET-unset},$LITERAL"'
@@ -269,7 +272,7 @@ class SandboxConformance(Kit):
         assert (done.error, done.stdout) == (None, b"a b,unset,x=y\n")
 
     async def test_no_secret_stands_in_an_argv(self, sandbox: Sandbox) -> None:
-        """Neither a variable's value nor stdin, on this host, in the outcome or in its repr."""
+        """No argv on this host, outcome or repr contains a variable's value or stdin."""
         secret = f"s3cret-{self.mark}"
         script = "cat /proc/[0-9]*/cmdline >&2; sleep 0.2; wc -c; exit 3"
         with _machine.all_command_lines() as seen:
@@ -283,14 +286,14 @@ class SandboxConformance(Kit):
         assert secret not in f"{done!r} {done} {done.error!r} {done.error}"
 
     async def test_the_working_directory(self, sandbox: Sandbox) -> None:
-        """Is the one that the command names."""
+        """Is the folder that the command names."""
         done = await self.run(sandbox, "pwd", cwd="/etc")
         assert (done.error, done.stdout) == (None, b"/etc\n")
 
     # Ends.
 
     async def test_statuses(self, sandbox: Sandbox) -> None:
-        """Each is the program's own, whatever a runner would mean by it."""
+        """Each is the program's own status, even if it has a special meaning for a runner."""
         for status in (1, 2, 42, 125, 126, 127, 128, 137, 255):
             done = await self.run(sandbox, "sh", "-c", f"echo x; exit {status}")
             assert isinstance(done.error, ExitError), done
@@ -299,7 +302,7 @@ class SandboxConformance(Kit):
             assert done.cleanup is Cleanup.NOT_NEEDED, done
 
     async def test_a_signal(self, sandbox: Sandbox) -> None:
-        """Is told as one where the sandbox can."""
+        """Is reported as a signal if the sandbox can tell."""
         done = await self.run(sandbox, "sh", "-c", "sh -c 'kill -9 $PPID'; sleep 1")
         assert isinstance(done.error, ExitError), done
         assert done.returncode == (-9 if self.knows_signal else 137), done
@@ -314,7 +317,9 @@ class SandboxConformance(Kit):
         assert done.duration < PATIENCE / 2
 
     async def test_what_a_program_leaves_behind(self, sandbox: Sandbox) -> None:
-        """Does not outlive the call, though it closed all streams; the outcome says so."""
+        """A process that the program left, with all streams closed, does not survive the call; the
+        outcome says so.
+        """
         argv = self.script("sleep 999 <&- >&- 2>&- & exit 0")
         for _ in range(2):
             done = await self.run(sandbox, *argv)
@@ -324,19 +329,19 @@ class SandboxConformance(Kit):
 
     @pytest.mark.parametrize("tree", TREES)
     async def test_no_tree_survives(self, sandbox: Sandbox, tree: str) -> None:
-        """Whatever the work has become, all of it ends with the call."""
+        """All processes are killed with the call, however they tried to escape."""
         argv = self.script(f"echo; {self.tree(tree)}")
         done = await self.run(sandbox, *argv, output_limit=0)
         assert isinstance(done.error, OutputLimitError), done
         self.killed(done)
 
     async def test_no_time(self, sandbox: Sandbox) -> None:
-        """A timeout that is over before anything can begin is one like any other."""
+        """A timeout that expires before anything can start is like any other."""
         done = await self.run(sandbox, *self.script("sleep 999"), timeout=1e-6)
         assert isinstance(done.error, SpawnTimeoutError), done
 
     async def test_a_timeout(self, sandbox: Sandbox) -> None:
-        """A `SpawnTimeoutError`, with what was written until then."""
+        """A `SpawnTimeoutError`, with the output so far."""
         argv = self.script("echo x; sleep 999 & sleep 999")
         done = await self.run(sandbox, *argv, timeout=self.startup)
         assert isinstance(done.error, SpawnTimeoutError), done
@@ -346,7 +351,7 @@ class SandboxConformance(Kit):
         self.killed(done)
 
     async def test_grace(self, sandbox: Sandbox) -> None:
-        """SIGTERM first: a program that handles it exits by itself, and its last words are kept."""
+        """SIGTERM first: a program that handles it exits by itself, and its last output is kept."""
         script = f"trap 'echo bye; exit 0' TERM; echo hi; {_FOREVER}"
         done = await self.run(sandbox, "sh", "-c", script, output_limit=2, grace=PATIENCE)
         assert isinstance(done.error, OutputLimitError), done
@@ -354,7 +359,7 @@ class SandboxConformance(Kit):
         assert done.duration < PATIENCE
 
     async def test_grace_is_bounded(self, sandbox: Sandbox) -> None:
-        """A program that ignores SIGTERM is killed when its time is over."""
+        """A program that ignores SIGTERM is killed after ``grace``."""
         argv = self.script(f"trap '' TERM INT HUP; echo hi; sleep 999 & {_FOREVER}")
         done = await self.run(sandbox, *argv, output_limit=2, grace=0.2)
         assert isinstance(done.error, OutputLimitError), done
@@ -379,7 +384,7 @@ class SandboxConformance(Kit):
     # Errors.
 
     def is_not_started(self, done: Completed, kind: str, exit_code: int) -> None:
-        """The outcome says that the program never ran, as far as the sandbox knows."""
+        """The outcome says that the program never ran, as far as the sandbox can tell."""
         if self.knows_start:
             assert isinstance(done.error, NotStartedError), done
             assert (done.error.kind, done.error.exit_code) == (kind, exit_code)
@@ -389,16 +394,16 @@ class SandboxConformance(Kit):
             assert done.returncode == exit_code
 
     async def test_a_program_that_is_missing(self, sandbox: Sandbox) -> None:
-        """Was not started; the error says why, in a word that code can rely on."""
+        """A missing program did not start; the error's ``kind`` says why."""
         for program in ("no-such-program", "/no/such/program"):
             self.is_not_started(await self.run(sandbox, program, stdin=b"x"), "not_found", 127)
 
     async def test_a_program_that_is_none(self, sandbox: Sandbox) -> None:
-        """What cannot be executed was not started."""
+        """A file that cannot be executed did not start."""
         self.is_not_started(await self.run(sandbox, "/etc/passwd"), "not_executable", 126)
 
     async def test_what_no_program_can_be_given(self, sandbox: Sandbox) -> None:
-        """An argument or a variable of more than the system takes keeps it from being started."""
+        """A program does not start with an argument or a variable beyond the system's limit."""
         long = "x" * 140_000
         for done in (
             await self.run(sandbox, "true", long),
@@ -409,7 +414,9 @@ class SandboxConformance(Kit):
                 assert (done.error.kind, done.error.exit_code) == ("too_long", 126)
 
     async def test_a_folder_that_is_missing(self, sandbox: Sandbox) -> None:
-        """The program was not started, and its name is not blamed."""
+        """With a missing ``cwd``, the program did not start, and the error does not blame the
+        program.
+        """
         done = await self.run(sandbox, "true", cwd="/no/such/folder")
         assert isinstance(done.error, NotStartedError), done
         assert (done.error.kind, done.error.exit_code, done.returncode) == ("cwd", 126, None)
@@ -417,8 +424,8 @@ class SandboxConformance(Kit):
     async def test_a_path_without_programs(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     ) -> None:
-        """A runner that cannot be found is a `TransportError`, before the program ran; where the
-        command needs none, it succeeds or is not found.
+        """A missing runner is a `TransportError`, before the program ran. Without a runner, the
+        command succeeds or is not found.
         """
         monkeypatch.setenv("PATH", str(tmp_path))
         done = await self.run(sandbox, "sh", "-c", "echo x")
@@ -436,14 +443,14 @@ class SandboxConformance(Kit):
     # Cancellation.
 
     async def cancelled(self, call: Callable[[], Any]) -> None:
-        """Cancel ``call`` at moments from its first step on, in each way that the loop has."""
+        """Cancel ``call`` at different moments, in each way that the event loop has."""
         for moment in moments(self.startup / 4):
             for cancel in ways():
                 await cancel(call, moment)
                 assert self.survivors(self.mark) == [] or not self.confirms
 
     async def test_cancelled_before_the_start(self, sandbox: Sandbox) -> None:
-        """Nothing is started."""
+        """After a cancellation before the call, nothing is started."""
         seen: list[bytes] = []
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -454,8 +461,8 @@ class SandboxConformance(Kit):
         assert seen == []
 
     async def test_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
-        """By a cancel scope, and by asyncio's own `Task.cancel`: the work is gone when the
-        cancellation arrives.
+        """By a cancel scope, and by asyncio's `Task.cancel`: the work is gone when the caller gets
+        the cancellation.
         """
         argv = self.script("sleep 999 & sleep 999")
         await self.cancelled(lambda: self.run(sandbox, *argv))
@@ -463,7 +470,7 @@ class SandboxConformance(Kit):
     # Live processes.
 
     async def test_live_conversation(self, sandbox: Sandbox) -> None:
-        """What is sent comes back while the program runs; the end of stdin is its end."""
+        """A live program answers while it runs; the end of its stdin ends it."""
         if self.refuses(sandbox):
             return
         async with self.opened(sandbox, "cat") as process:
@@ -479,7 +486,9 @@ class SandboxConformance(Kit):
         assert process.completed.error is None
 
     async def test_live_status_and_output(self, sandbox: Sandbox) -> None:
-        """A program may exit long before the block is left: its output and status are there."""
+        """A program can exit long before the block is left: its output and status stay
+        available.
+        """
         if self.refuses(sandbox):
             return
         async with self.opened(sandbox, "sh", "-c", "echo o; echo e >&2; exit 7") as process:
@@ -514,12 +523,12 @@ class SandboxConformance(Kit):
             await process.send_signal(signal.SIGUSR1)
             assert await exactly(process.stdout, 4) == b"got\n"
             assert await process.wait() == 4
-            await process.send_signal(signal.SIGKILL)  # to what has exited already
+            await process.send_signal(signal.SIGKILL)  # to a program that has already exited
             assert process.returncode == 4
 
     @pytest.mark.parametrize("tree", TREES)
     async def test_live_tree_ends_with_its_block(self, sandbox: Sandbox, tree: str) -> None:
-        """However hard it is to end."""
+        """At the end of the block all processes are killed, however they try to escape."""
         if self.refuses(sandbox):
             return
         argv = self.script(f"echo; {self.tree(tree)}")
@@ -530,7 +539,9 @@ class SandboxConformance(Kit):
         self.killed(process.completed)
 
     async def test_live_exception(self, sandbox: Sandbox) -> None:
-        """Of the block: the program is killed, and the exception goes on as it is."""
+        """After an exception in the block, the program is killed, and the exception continues
+        unchanged.
+        """
         if self.refuses(sandbox):
             return
         argv = self.script("echo; sleep 999 & sleep 999")
@@ -554,7 +565,7 @@ class SandboxConformance(Kit):
                 assert await process.wait() == 127
 
     async def test_live_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
-        """Of the opening and of the block: nothing is left."""
+        """After a cancellation of the opening, or of the block, nothing is left."""
         if self.refuses(sandbox):
             return
         argv = self.script("sleep 999 & sleep 999")

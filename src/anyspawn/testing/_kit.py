@@ -1,4 +1,4 @@
-"""What the checks of sandboxes and those of boxes have in common."""
+"""The common part of the checks of sandboxes and of boxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ Wait = Callable[[], Awaitable[None]]
 
 
 class Kit:
-    """A class of checks, whose programs carry a mark; after each, nothing is left of them."""
+    """A class of checks whose programs carry a mark. Each check ends with a look that nothing of
+    them is left.
+    """
 
     pytestmark: ClassVar[Any] = pytest.mark.anyio
 
@@ -33,19 +35,21 @@ class Kit:
     overhead: ClassVar[float] = 15.0
 
     mark: str
-    """What the programs of a check carry: in a variable, and as the duration of their sleeps."""
+    """The mark of a check's programs: in a variable, and as the duration of their sleeps."""
 
     @pytest.fixture
     def sandbox(self) -> Sandbox:
-        """The sandbox to check. To override; may be async, and may close the sandbox afterwards."""
+        """The sandbox to check. Override it; it can be async, and can close the sandbox
+        afterwards.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must override the fixture `sandbox`, which returns a sandbox"
         )
 
     def survivors(self, mark: str) -> list[Any]:
-        """Return what is left of the programs whose variables or arguments have ``mark``.
+        """Return the running programs whose variables or arguments have ``mark``.
 
-        Default: processes of this host, by its /proc. Override it where they run elsewhere.
+        Default: processes of this host, from its /proc. Override it if they run elsewhere.
         """
         return _machine.survivors(mark)
 

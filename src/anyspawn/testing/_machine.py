@@ -1,6 +1,7 @@
-"""What the kit sees of the machine: processes, descriptors, command lines.
+"""The kit's view of the machine: processes, descriptors, command lines.
 
-Linux's /proc answers; elsewhere nothing is seen, and what an outcome claims is not looked at twice.
+It reads Linux's /proc. Elsewhere it sees nothing, and the kit cannot verify the claims of an
+outcome.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def command_lines() -> dict[int, list[bytes]]:
 def _said_of_each(file: str) -> Iterator[tuple[int, bytes]]:
     for name in os.listdir("/proc") if is_ours() else ():
         if name.isdigit():
-            with suppress(OSError):  # it has ended, or is not ours to look at
+            with suppress(OSError):  # it has exited, or belongs to another user
                 yield int(name), Path(f"/proc/{name}/{file}").read_bytes()
 
 
@@ -79,7 +80,7 @@ def open_fds() -> dict[str, str]:
 
 
 def gone(look: Callable[[], object], seconds: float = 10.0) -> bool:
-    """Look until there is nothing, for so long at most; return whether there is nothing."""
+    """Look until nothing is left, for a bounded time; return whether nothing is left."""
     end = time.monotonic() + seconds
     while look():
         if time.monotonic() > end:

@@ -1,5 +1,5 @@
-"""Programs that a RuntimeConfig binds beside its hooks: tools, evaluators and selectors, each with
-a typed result.
+"""The other programs of a RuntimeConfig: tools, evaluators and selectors, each with a typed
+result.
 """
 
 from __future__ import annotations

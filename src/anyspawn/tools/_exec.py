@@ -46,10 +46,10 @@ def _to_eval_timeout(value: float | None) -> float:
 
 
 class AnswerError(AnyspawnError):
-    """A program ran, and its answer cannot be used; the message names it and says why.
+    """A program ran, but its answer is not valid; the message names the program and says why.
 
     Attributes:
-        completed: How it came out; ``None`` for a server, which still runs.
+        completed: Its outcome; ``None`` for a server, which still runs.
     """
 
     def __init__(self, message: str, completed: Completed | None = None) -> None:
@@ -58,7 +58,7 @@ class AnswerError(AnyspawnError):
 
 
 class _Calls:
-    """How many calls of a program are under way in one event loop."""
+    """The number of running calls of a program in one event loop."""
 
     def __init__(self) -> None:
         self._many = 0
@@ -75,7 +75,7 @@ class _Calls:
             self._news.set()
 
     async def drained(self) -> None:
-        """Wait until none is under way."""
+        """Wait until no call runs."""
         while self._many:
             self._news = anyio.Event()
             await self._news.wait()
@@ -119,16 +119,16 @@ class ExecProgram(Served):
         self._asking(b"", self.env)
 
     async def _ask(self, message: Mapping[str, Any], what: str, read: Callable[[Any], _T]) -> _T:
-        """Return what the program answers.
+        """Return the program's answer.
 
         Args:
-            message: What it is told.
-            what: Which argument of the caller's that is, for messages.
-            read: Makes the result of the JSON that it answered, or raises `WireError`.
+            message: The message to the program.
+            what: The name of the caller's argument, for error messages.
+            read: Makes the result from the program's JSON, or raises `WireError`.
 
         Raises:
-            TypeError, ValueError: JSON cannot hold the message; nothing was started.
-            SpawnError: The program failed; the class says in which way.
+            TypeError, ValueError: JSON cannot represent the message; nothing was started.
+            SpawnError: The program failed; the class says how.
             AnswerError: Its answer cannot be used.
         """
         try:
@@ -172,11 +172,11 @@ class ExecProgram(Served):
         return answer["result"]
 
     def _refused(self, error: str) -> Any:
-        """Return the answer that an error of JSON-RPC is, or raise it."""
+        """Return the answer for an error of JSON-RPC, or raise the error."""
         raise ExitError(self._said(f"its server answered with {error}"))
 
     def _failed(self, failure: CallError) -> Exception:
-        """Return what a server's failure is, as the same kind of error that a process has."""
+        """Return a server's failure as the kind of error that a process would have."""
         cause, said = failure.cause, self._said(str(failure).removeprefix("failed: "))
         if isinstance(cause, WireError):
             return AnswerError(said, failure.completed)
@@ -211,7 +211,7 @@ class ExecProgram(Served):
         )
 
     async def drained(self) -> None:
-        """Wait until no call is under way in this event loop."""
+        """Wait until no call runs in this event loop."""
         await self._calls.get().drained()
 
 
@@ -220,17 +220,17 @@ class ExecTool(ExecProgram):
     """A tool that is a program: call it with the tool's arguments.
 
     Args:
-        name: What it is called in messages.
-        command: The program; looked up on ``PATH`` where it has no slash.
+        name: The tool's name in messages.
+        command: The program. Without a slash it is looked up on ``PATH``.
         args: Its arguments.
         env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, waiting for a free place included. ``None``, 0 or negative:
-            the sandbox's ``default_timeout``, which is 10 unless given; 30 for an evaluator.
+        timeout: Seconds for one call, including the wait for a free place. ``None``, 0 or negative:
+            the sandbox's ``default_timeout``, 10 unless it was changed; 30 for an evaluator.
         sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user.
-        output_limit: Bytes that an answer may have; more is an error. Default 1 MiB.
+        output_limit: The largest answer, in bytes; more is an error. Default 1 MiB.
         runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
-            and answers by JSON-RPC 2.0, a line each. The first call starts it; it ends with
-            `aclose`, with the program's or the configuration's block, or with the event loop.
+            and answers in JSON-RPC 2.0, one line each. The first call starts it; `aclose`, the end
+            of the program's or the configuration's block, or the end of the event loop stops it.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.
@@ -242,15 +242,15 @@ class ExecTool(ExecProgram):
         """Run the tool.
 
         Args:
-            args: The tool's arguments: any JSON value, an object as a rule. Default: null.
+            args: The tool's arguments: any JSON value, usually an object. Default: null.
 
         Returns:
             Its result, its own error, or that it is pending.
 
         Raises:
-            TypeError, ValueError: JSON cannot hold the arguments; nothing was started.
-            SpawnError: The program failed (it was not started, exited with another status than 0,
-                took too long, wrote too much, was lost); the class says which.
+            TypeError, ValueError: JSON cannot represent the arguments; nothing was started.
+            SpawnError: The program failed: it did not start, exited with a non-zero status, timed
+                out, wrote too much, or was lost. The class says which.
             AnswerError: Its answer cannot be used.
         """
         result = await self._ask({"args": args}, "args", self._read)
@@ -259,7 +259,7 @@ class ExecTool(ExecProgram):
         return attrs.evolve(result, error=Masks(self.env.look_up(os.environ)).cut(result.error))
 
     def _read(self, answer: Any) -> ToolResult:
-        # A server's result is the tool's own; it may as well be what a process would print.
+        # A server's result is either the tool's result or the object that a process would print.
         if self.runtime == "server" and not (is_object(answer) and answer.keys() in _ENVELOPE):
             return ToolResult(result=answer)
         return tool_result(answer)
@@ -270,8 +270,8 @@ class ExecTool(ExecProgram):
 
 @frozen(kw_only=True)
 class ExecEval(ExecProgram):
-    """An evaluator that is a program: call it with what is to be judged. Takes the arguments of
-    `ExecTool`; ``timeout`` is 30 s unless given.
+    """An evaluator that is a program: call it with the text to judge. Takes the arguments of
+    `ExecTool`; the default ``timeout`` is 30 s.
     """
 
     what: ClassVar[str] = "eval"
@@ -294,14 +294,14 @@ class ExecEval(ExecProgram):
         prompt_id: str = "",
         eval_id: str = "",
     ) -> EvalResult:
-        """Have something judged.
+        """Judge a text.
 
         Args:
             content: The text to judge.
             params: Settings of this evaluation.
             messages, turn_index, tool_calls, variables, metadata, session_id, prompt_id: The
-                conversation around it. What is empty is not told, but for ``turn_index``.
-            eval_id: What the result is called. Default: the evaluator's name.
+                conversation around it. Empty values are left out, except ``turn_index``.
+            eval_id: The name of the result. Default: the evaluator's name.
 
         Returns:
             The result, as hooks at ``eval_result`` take it: ``detail`` is its ``explanation``,
@@ -358,13 +358,13 @@ class ExecSelector(ExecProgram):
         """Choose among candidates.
 
         Args:
-            query: What is looked for.
-            candidates: What there is: objects, each with an ``id`` of its own.
+            query: The query.
+            candidates: Objects with a unique ``id`` each.
 
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was started.
             SpawnError: As for `ExecTool`.
-            AnswerError: Its answer cannot be used, or names what is not a candidate.
+            AnswerError: Its answer is not valid, or names an unknown candidate.
         """
         if not isinstance(query, Mapping):
             raise TypeError(f"query must be a mapping, not {type(query).__name__}")

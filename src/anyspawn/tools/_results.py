@@ -1,4 +1,4 @@
-"""What tools, evaluators and selectors answer, read strictly. Pure."""
+"""The answers of tools, evaluators and selectors, read strictly. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 64
 
 @frozen(kw_only=True)
 class Pending:
-    """A tool has begun, and its result will come by another way.
+    """A tool has started, and its result will arrive separately.
 
     Args:
         reason: Why, as a word such as ``approval_required``.
@@ -30,12 +30,12 @@ class Pending:
 
 @frozen(kw_only=True)
 class ToolResult:
-    """What a tool answered: a result, an error, or that it is pending.
+    """The answer of a tool: a result, an error, or a pending result.
 
     Args:
-        result: The result, any JSON value; ``None`` also where there is none.
-        error: The tool's own words for what went wrong; ``None`` where nothing did.
-        pending: That the result comes later; ``None`` where it does not.
+        result: The result, any JSON value; also ``None`` if there is no result.
+        error: The tool's own error message; ``None`` without an error.
+        pending: Set if the result comes later; otherwise ``None``.
     """
 
     result: Any = None
@@ -44,17 +44,17 @@ class ToolResult:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a result, be it ``None``."""
+        """Whether there is a result; it can be ``None``."""
         return self.error is None and self.pending is None
 
 
 @frozen(kw_only=True)
 class Selection:
-    """What a selector chose.
+    """The choice of a selector.
 
     Args:
-        selected: The ids of candidates, each once, in the selector's order.
-        reason: Why; empty where it said nothing.
+        selected: The ids of the chosen candidates, each once, in the selector's order. reason: Why;
+            empty if the selector gave no reason.
     """
 
     selected: tuple[str, ...]
@@ -63,12 +63,12 @@ class Selection:
 
 @frozen(kw_only=True)
 class Score:
-    """What an evaluator answered.
+    """The answer of an evaluator.
 
     Args:
         score: The score.
-        detail: Why; empty where it said nothing.
-        data: Whatever it adds.
+        detail: Why; empty if the evaluator gave no reason.
+        data: Data that the evaluator adds.
     """
 
     score: float
@@ -83,10 +83,10 @@ def _object(answer: Any) -> dict[str, Any]:
 
 
 def tool_result(answer: Any) -> ToolResult:
-    """Return what a tool's answer says.
+    """Read a tool's answer.
 
     Raises:
-        WireError: It does not have just one of ``result``, ``error`` and ``pending``, or one is of
+        WireError: It does not have exactly one of ``result``, ``error`` and ``pending``, or one has
             the wrong type.
     """
     answer = _object(answer)
@@ -118,10 +118,10 @@ def tool_result(answer: Any) -> ToolResult:
 
 
 def score(answer: Any) -> Score:
-    """Return what an evaluator's answer says.
+    """Read an evaluator's answer.
 
     Raises:
-        WireError: ``score`` is missing or no number, or another field is of the wrong type.
+        WireError: ``score`` is missing or not a number, or another field has the wrong type.
     """
     answer = _object(answer)
     if "score" not in answer:
@@ -138,14 +138,14 @@ def score(answer: Any) -> Score:
 
 
 def selection(answer: Any, known: Collection[str]) -> Selection:
-    """Return what a selector's answer says.
+    """Read a selector's answer.
 
     Args:
         answer: The answer.
         known: The ids of the candidates.
 
     Raises:
-        WireError: ``selected`` is missing or not a list of texts, or names what is not a candidate.
+        WireError: ``selected`` is missing or not a list of texts, or names an unknown candidate.
     """
     answer = _object(answer)
     if "selected" not in answer:
