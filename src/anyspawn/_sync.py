@@ -1,4 +1,4 @@
-"""`anyspawn.sync`: one event loop in a thread beside, and calls that wait for it."""
+"""`anyspawn.sync`: one event loop in a background thread, and calls that wait for it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ U = TypeVar("U")
 
 
 class _Call(Generic[T]):
-    """One call, which another thread waits for.
+    """One call, for which another thread waits.
 
     Args:
-        step: What is awaited.
+        step: The function to await.
     """
 
     def __init__(self, step: Callable[[], Awaitable[T]]) -> None:
@@ -61,20 +61,21 @@ class _Call(Generic[T]):
         self._raised: BaseException | None = None
 
     async def run(self) -> None:
-        """See it through, in a task of its own."""
+        """Run it to its end, in its own task."""
         try:
             with anyio.CancelScope() as self.scope:
-                if not self.given_up:  # asked after the scope is there, as who gives up says first
+                # The thread that gives up sets this before it looks for the scope.
+                if not self.given_up:
                     self._results.append(await self._step())
         except (anyio.get_cancelled_exc_class(), GeneratorExit):  # the loop is ended
             raise
-        except BaseException as exc:  # nobody's else: it would end the loop
+        except BaseException as exc:  # it must not reach the loop, which it would stop
             self._raised = exc
         finally:
             self.over.set()
 
     def result(self) -> T:
-        """Return what it came to, once it is over."""
+        """Return its result, once it is over."""
         if self._raised is not None:
             try:
                 raise self._raised
@@ -86,10 +87,10 @@ class _Call(Generic[T]):
 
 
 class _Loop:
-    """The event loop, in a thread of its own, which is started when it is needed.
+    """The event loop, in a background thread that starts on demand.
 
     Attributes:
-        portal: The way to it, while it runs.
+        portal: The portal to it, while it runs.
     """
 
     def __init__(self) -> None:
@@ -135,7 +136,7 @@ class _Loop:
             return self.portal
 
     def stop(self) -> None:
-        """End the loop, and all that it looks after."""
+        """Stop the loop, and everything that it owns."""
         with self._lock:
             context, portal = self._context, self.portal
             self._context = self.portal = self._thread = None
@@ -145,8 +146,8 @@ class _Loop:
             context.__exit__(None, None, None)
 
     def forget(self) -> None:
-        """Have another one: this process is a copy, in which the thread is not."""
-        self._lost += [self._context, self.portal]  # to give them back would touch the parent's
+        """Drop the loop: this process is a fork, without the loop's thread."""
+        self._lost += [self._context, self.portal]  # closing them would affect the parent's
         self._lock = threading.Lock()
         self._context = self.portal = self._thread = None
 
@@ -158,7 +159,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _blocking(function: Callable[P, Awaitable[T]]) -> Callable[P, T]:
-    """Return a function that waits for what another one does."""
+    """Return a blocking version of an async function."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -172,8 +173,8 @@ run_hooks = _blocking(hooks.run_hooks)
 
 
 class _Owned:
-    """What belongs to one event loop: it ends with that, and a copy of the process that ``os.fork``
-    makes does not have it.
+    """An object of one event loop: it ends with the loop, and a process made by ``os.fork`` cannot
+    use it.
     """
 
     def __init__(self) -> None:
@@ -199,7 +200,7 @@ class _Owned:
 
 
 class _Closing(_Owned):
-    """What its block closes.
+    """An object that its block closes.
 
     Args:
         closing: Closes it.
@@ -210,7 +211,7 @@ class _Closing(_Owned):
         self._closing = closing
 
     def close(self) -> None:
-        """Close it, as its ``aclose`` does. It may be closed again."""
+        """Close it, like ``aclose``. It can be called more than once."""
         if self._there:
             _loop.wait(self._closing)
 
@@ -235,7 +236,7 @@ class SendStream(_Closing):
 
 class ReceiveStream(_Closing):
     """An `anyio.abc.ByteReceiveStream` whose methods block: ``stdout`` and ``stderr`` of a
-    `Process`. Iterate over it for all that comes, chunk by chunk.
+    `Process`. Iterate over it to read chunk by chunk until the end.
 
     Attributes:
         receive: As its method: at the end it raises `anyio.EndOfStream`.
@@ -312,7 +313,7 @@ class PythonSession(_Closing):
 
 
 class _Opened(Generic[T]):
-    """What a task of the event loop's holds open."""
+    """An object that a task of the event loop holds open."""
 
     def __init__(self, what: T) -> None:
         self.what = what
@@ -355,7 +356,7 @@ class Box(_Owned):
     def _block_of(
         self, opener: Callable[P, AbstractAsyncContextManager[T]], face: Callable[[T], U]
     ) -> Callable[P, AbstractContextManager[U]]:
-        """Return what opens something for as long as a block."""
+        """Return a context manager that opens something for the length of its block."""
 
         @contextmanager
         @wraps(opener)
@@ -436,7 +437,7 @@ class HookRunner(_Owned):
     """An `anyspawn.hooks.HookRunner` whose methods block: a context manager.
 
     Args:
-        runner: It, or the hooks for one with its defaults.
+        runner: The runner, or hooks for one with its defaults.
 
     Attributes:
         run: As its method.

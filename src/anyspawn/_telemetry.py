@@ -1,8 +1,8 @@
-"""What calls tell those who watch: log records, and OpenTelemetry's spans and durations. No value
-of a variable, no stdin.
+"""Telemetry of calls: log records, and OpenTelemetry's spans and durations. They never contain a
+variable's value or stdin.
 
-Nobody can be watching who has not imported ``logging`` or ``opentelemetry`` before; so neither is
-imported here, and where neither is, a call costs two look-ups in ``sys.modules``.
+A program that watches has imported ``logging`` or ``opentelemetry`` before. So this module imports
+neither; without both, a call costs two look-ups in ``sys.modules``.
 https://opentelemetry.io/docs/specs/semconv/ names the attributes (``process.*``, ``error.type``).
 """
 
@@ -77,21 +77,21 @@ def _record(seconds: float, attributes: dict[str, Any]) -> None:
 
 
 def watch_spawn(command: Command, mode: str) -> Watched:
-    """Return what is to be told of a call, as a context manager around it.
+    """Return a context manager that records a call.
 
     Args:
         command: The command.
-        mode: What its sandbox is called; empty for a sandbox's own calls, which are not told.
+        mode: The name of its sandbox; empty for a sandbox's own calls, which are not recorded.
     """
     return Watched(command, mode)
 
 
 class Watched:
-    """One call, as those see it who watch.
+    """The record of one call.
 
     Attributes:
         pid: The local process, once it was started.
-        unconfirmed: Something of it may still run.
+        unconfirmed: A process of it can still run.
     """
 
     def __init__(self, command: Command, mode: str) -> None:
@@ -156,7 +156,7 @@ class Watched:
                 None if completed is None else completed.cleanup.value,
             )
         if self._span is not None:
-            # A caller's callback may raise anything; what this package raises holds no secret.
+            # A caller's callback can raise anything; errors of this package hold no secret.
             said = error.message if isinstance(error, SpawnError) else ""
             _end_span(self._span, attributes, error_type, said)
         told = {"anyspawn.mode": self._mode}
@@ -164,7 +164,7 @@ class Watched:
 
 
 class HookWatch:
-    """Tells how one hook decided."""
+    """Records the decision of one hook."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
@@ -172,7 +172,7 @@ class HookWatch:
         self._attributes: dict[str, Any] = {}
 
     def decided(self, *, allow: bool, reason: str, changed: Sequence[str]) -> None:
-        """Tell the verdict, with the hook's own reason, and which members of the payload it
+        """Record the verdict, with the hook's reason, and the members of the payload that it
         changed.
         """
         self._attributes["anyspawn.hook.allow"] = allow
@@ -181,11 +181,11 @@ class HookWatch:
         self._attributes["anyspawn.hook.changed"] = changed
 
     def failed(self, error_type: str, reason: str) -> None:
-        """Tell why there is no verdict."""
+        """Record why there is no verdict."""
         self._error = (error_type, reason)
 
     def end(self) -> None:
-        """Tell that the hook is through."""
+        """Record that the hook has finished."""
         if self._span is not None:
             _end_span(self._span, self._attributes, *self._error)
 
@@ -200,7 +200,7 @@ def _of_hook(name: str, phase: str, mode: str, sandbox: str) -> dict[str, Any]:
 
 
 def tell_not_asked(name: str, phase: str, mode: str, sandbox: str, why: str) -> None:
-    """Tell that a hook was not asked, and why, as a span of no length."""
+    """Record that a hook was not asked, and why, as a span without duration."""
     told = {"anyspawn.hook.asked": False, "anyspawn.hook.why": why}
     span = _start_span(f"hook {name}", _of_hook(name, phase, mode, sandbox) | told, remote=False)
     if span is not None:
@@ -209,7 +209,7 @@ def tell_not_asked(name: str, phase: str, mode: str, sandbox: str, why: str) -> 
 
 @contextmanager
 def watch_hook(name: str, phase: str, mode: str, sandbox: str) -> Iterator[HookWatch]:
-    """Give what is to be told of a hook; calls inside are parts of its span."""
+    """Give the record of a hook; calls inside are parts of its span."""
     attributes = _of_hook(name, phase, mode, sandbox) | {"anyspawn.hook.asked": True}
     span = _start_span(f"hook {name}", attributes, remote=False)
     watch = HookWatch(span)

@@ -1,9 +1,9 @@
-"""A program with a terminal of its own, wherever a sandbox runs it.
+"""A program with its own terminal, in any sandbox.
 
-A helper in Python runs beside the program, in the sandbox, and has the other side of the terminal:
-so it is never the caller's, needs none on this side, and ends as all does that a call starts. Its
-stdin comes in frames, each small enough for a pipe to take whole: what is typed, a size, or the
-end. Its stdout is the terminal's output, after a byte that says that the program was executed.
+A Python helper runs beside the program, in the sandbox, and holds the other side of the terminal.
+So the terminal is never the caller's, the caller needs none, and the clean-up covers it. The
+helper's stdin comes in frames, each small enough for an atomic write to a pipe: input, a size, or
+the end. Its stdout is the terminal's output, after a byte that means that the program was executed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["open_terminal"]
 _HEADER = struct.Struct(">cH")
 _SIZE = struct.Struct(">HH")
 _MOST = 4096 - _HEADER.size
-"""Bytes of a frame's data: a pipe takes so much and the header whole, or nothing."""
+"""Bytes of a frame's data: a pipe takes this much and the header atomically."""
 _TYPED, _RESIZED = b"t", b"s"
 _END = b"\x04"
 _HELPER = r"""
@@ -151,8 +151,8 @@ async def open_terminal(
     Args:
         opener: Opens a process in a sandbox.
         command: The program.
-        here: It runs on this host, with what this Python sees.
-        seconds: What it may take to be executed once its helper runs.
+        here: It runs on this host, with this Python's view of the files.
+        seconds: How long it can take to be executed once its helper runs.
 
     Raises:
         SpawnError: It did not start.
@@ -167,14 +167,14 @@ async def open_terminal(
             await terminal.begun(seconds)
             yield terminal
     except NotStartedError as exc:
-        if exc.kind == "not_found" and exc.completed is not None:  # which is the helper's
+        if exc.kind == "not_found" and exc.completed is not None:  # the error is the helper's
             message = f"tty=True needs {python} in the sandbox: {exc.reason}"
             raise NotStartedError(message, kind="not_found") from None
         raise
 
 
 class _Typed(ByteSendStream):
-    """What is typed at a terminal."""
+    """The input of a terminal."""
 
     def __init__(self, to: ByteSendStream) -> None:
         self._to = to
@@ -190,7 +190,7 @@ class _Typed(ByteSendStream):
             await self._send(_TYPED, item[at : at + _MOST])
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Say how large the terminal is."""
+        """Set the size of the terminal."""
         await self._send(_RESIZED, _SIZE.pack(rows, columns))
 
     async def _send(self, kind: bytes, data: bytes) -> None:
@@ -212,7 +212,7 @@ class _Terminal(Process):
     """A process with a terminal."""
 
     def __init__(self, process: Process, command: Command) -> None:
-        super().__init__(process._live)  # noqa: SLF001  it is another face of it
+        super().__init__(process._live)  # noqa: SLF001  this class wraps it
         self._command = command
         self.stdin = self._typed = _Typed(self.stdin)
 
@@ -255,7 +255,7 @@ class _Terminal(Process):
         if done is None:
             return None
         error = done.error
-        if isinstance(error, ExitError):  # it names the helper
+        if isinstance(error, ExitError):  # the error names the helper
             program = self._command.argv[0]
             error = ExitError(error.message.replace(repr(done.argv[0]), repr(program), 1))
         return attrs.evolve(done, argv=self._command.argv, error=error)

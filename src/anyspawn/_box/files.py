@@ -1,4 +1,4 @@
-"""What a box does with files: small POSIX scripts, and what their statuses mean."""
+"""File operations of a box: small POSIX scripts, and the meaning of their statuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 _ERRNOS = {40: errno.ENOENT, 41: errno.EACCES, 42: errno.EISDIR, 43: errno.ENOTDIR}
 
-# Ends with the status that says why a path is not there, or cannot be made.
+# Exits with the status that says why a path does not exist, or cannot be made.
 _WHY = """
 why() {
   p=$1
@@ -76,7 +76,7 @@ m=$4
 mv -f "$t" "$f" && trap - EXIT
 """
 )
-"""Writes stdin, of so many bytes, to a file: all of it, or nothing."""
+"""Writes stdin, of a known size, to a file: all of it, or nothing."""
 UNWRITE = _BESIDE + 'rm -f "$t"'
 """Removes what a write has left that was killed."""
 REMOVE = (
@@ -120,7 +120,7 @@ said=$(tar -xof - 2>&1) || { printf '%s\\n' "$said" | tail -n 5 >&2; exit 1; }
 
 
 def raise_for(done: Completed, path: str) -> None:
-    """Raise what a script's outcome stands for, if it failed."""
+    """Raise the error of a script's outcome, if it failed."""
     if isinstance(done.error, ExitError) and done.returncode in _ERRNOS:
         number = _ERRNOS[done.returncode]
         raise OSError(number, os.strerror(number), path)
@@ -134,10 +134,10 @@ def pack(source: str, into: IO[bytes]) -> None:
 
 
 def unpack(packed: IO[bytes], target: str) -> None:
-    """Put what `PACK` wrote at a path of the host, which for a folder must not exist.
+    """Unpack the output of `PACK` at a path of the host; for a folder the path must not exist.
 
     Raises:
-        PermissionError: A name or a link in it leads out, or it is a device.
+        PermissionError: It has a name or a link that leads out of it, or a device.
         FileExistsError: The folder exists.
     """
     parent = os.path.dirname(os.path.abspath(target))
@@ -157,6 +157,6 @@ def unpack(packed: IO[bytes], target: str) -> None:
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
             os.rename(place, target)
-            os.mkdir(place)  # what ends with the block
+            os.mkdir(place)  # removed at the end of the block
         else:
             os.replace(os.path.join(place, members[0].name), target)

@@ -1,4 +1,4 @@
-"""What the calls of a box left running, each with the connection that looks after it."""
+"""Processes that calls of a box left running, each with the connection to its supervisor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Left"]
 
 
 class _Kept:
-    """One call's, whose supervisor kills it when its connection is closed."""
+    """The processes of one call; its supervisor kills them when the connection is closed."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -24,14 +24,14 @@ class _Kept:
 
 
 class Left:
-    """All of it; it is killed when the box ends."""
+    """The processes of all calls; they are killed when the box ends."""
 
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
         self._over = False
 
     def keep(self, work: Work) -> bool:
-        """Take over what a call left; return whether the box still stays."""
+        """Take over the processes that a call left; return whether the box is still open."""
         if self._over:
             return False
         kept = _Kept(work)
@@ -40,8 +40,8 @@ class Left:
         return True
 
     async def _drain(self, kept: _Kept) -> None:
-        """Read on what it writes, as it would otherwise be killed by SIGPIPE, or wait for ever;
-        let go what has ended by itself.
+        """Read and drop their output, so that they do not get SIGPIPE or block; forget them when
+        they exit.
         """
         work = kept.work
         try:
@@ -60,12 +60,12 @@ class Left:
             kept.drained.set()
 
     def stop(self) -> bool:
-        """Keep nothing more; return whether there is something to `end`."""
+        """Take over no more; return whether there is something to `end`."""
         self._over = True
         return bool(self._kept)
 
     async def end(self) -> None:
-        """Kill it, and look until it is gone, in bounded time."""
+        """Kill all of them, and look until they are gone, in bounded time."""
         async with anyio.create_task_group() as tasks:
             for kept in self._kept:
                 tasks.start_soon(uninterrupted(partial(self._end, kept)))

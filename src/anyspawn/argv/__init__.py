@@ -1,8 +1,8 @@
 """The argv builders: pure functions from a sandbox's settings and a command to the local process's
 arguments.
 
-The command's own ``argv`` is always a verbatim suffix of what they return, and no variable's value
-ever stands in it.
+The command's ``argv`` is always a verbatim suffix of the result, which never contains a variable's
+value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is covered in folders that are bound: secrets, and what the host would run later."""
+"""Covers for bound folders: secrets, and files that the host would run later."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _SECRETS = (
     ".python_history",
     ".zsh_history",
 )
-"""What cannot be read in a folder that is bound, unless it is bound itself."""
+"""Files in a bound folder that are hidden, unless they are bound themselves."""
 _EXAMPLES = (".env.dist", ".env.example", ".env.sample", ".env.template")
 
 _SETTINGS = (
@@ -69,7 +69,7 @@ _SETTINGS = (
     ".yarnrc.yml",
     "pip.conf",
 )
-"""The same, where a password or a token stands in it."""
+"""The same, if they contain a password or a token."""
 _PASSWORD = re.compile(
     r"://[^/\s@:]*:[^/\s@]+@|extraheader|_auth|authtoken|password\s*[=:]", re.IGNORECASE
 )
@@ -80,14 +80,14 @@ def covers(
     writable: Iterable[tuple[str, str]],
     run_later: Mapping[str, Sequence[Later]],
 ) -> dict[str, Sequence[str]]:
-    """Return bwrap's options for what is covered in folders, by their paths inside.
+    """Return bwrap's options that cover paths in bound folders, by the paths inside.
 
     Args:
-        readonly, writable: The folders that are bound: on the host, and inside.
-        run_later: What the host would run later, by the writable folder that it is in.
+        readonly, writable: The bound folders: host path and inside path.
+        run_later: The files that the host would run later, by writable folder.
 
-    Folders around something covered are mounts of themselves: those cannot be renamed, to have
-    another in their place.
+    Folders around a covered path are mounted on themselves, so that a program cannot rename and
+    replace them.
     """
     readonly, writable = list(readonly), list(writable)
     shown = [inside for _, inside in (*readonly, *writable)]
@@ -133,7 +133,7 @@ def _secrets(folder: str) -> Iterator[str]:
 
 
 def _there(folder: str, names: Sequence[str]) -> Iterator[str]:
-    """Give those of some paths below a folder that are there, and no links to somewhere else."""
+    """Give the paths below a folder that exist and are not links to another place."""
     try:
         entries = set(os.listdir(folder))
     except OSError:  # it is a file, or cannot be read

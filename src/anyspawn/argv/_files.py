@@ -1,4 +1,4 @@
-"""Which of the host's files stand in a bubblewrap sandbox: the lists, each with its reasons."""
+"""The host's files that a bubblewrap sandbox shows: the lists, each with its reasons."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ __all__ = [
 ]
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-"""The system's programs and libraries. Those that are links into /usr are links inside, too."""
+"""The system's programs and libraries. Links into /usr stay links inside."""
 
 ETC = (
     # the dynamic linker's cache
     "ld.so.cache",
     "ld-musl-*.path",
-    # whom TLS trusts, and which ciphers it uses
+    # TLS: trusted certificates and ciphers
     "crypto-policies",
     "pki/tls/cert.pem",
     "pki/tls/openssl.cnf",
     "ssl/cert.pem",
     "ssl/openssl.cnf",
-    # how names of hosts, users, ports and protocols are looked up
+    # look-up of hosts, users, ports and protocols
     "nsswitch.conf",
     "protocols",
     "services",
     # the time zone
     "localtime",
     "timezone",
-    # what interpreters, shells and libraries do not work without, or work otherwise
+    # files without which interpreters, shells and libraries fail or behave differently
     "bash.bashrc",
     "fonts",
     "java-*",
     "mime.types",
 )
-"""What of /etc is there: what programs need, and everybody may read. Beside it there are the one
-user and group, and ``localhost``; none of the host's own.
+"""The shown part of /etc: files that programs need and every user can read. anyspawn writes the
+files of users, groups and hosts itself: one user and group, and ``localhost``.
 """
 ETC_BOUND = (
-    # what a program's name stands for, where there are several: awk, java, editor
+    # the alternatives of a program's name: awk, java, editor
     "alternatives",
     # whom TLS trusts
     "ca-certificates/extracted",
@@ -61,12 +61,12 @@ ETC_BOUND = (
     "pki/tls/certs",
     "ssl/certs",
 )
-"""The same, but not copied once in a process."""
+"""The same, but bound instead of copied."""
 ETC_ONLINE = ("hosts", "resolv.conf")
-"""What is there of it with the host's network: how to look names up."""
+"""Shown only with the host's network: the settings for name look-up."""
 ETC_LINKS = {"os-release": "../usr/lib/os-release", "mtab": "/proc/self/mounts"}
 _ETC_FOLDER = Fill("?", "etc")
-"""Stands for the folder that is /etc inside, until a process starts."""
+"""The placeholder for the folder that is /etc inside."""
 
 _PRIVATE = (
     "/usr/lib/dbus-1.0/dbus-daemon-launch-helper",
@@ -76,12 +76,12 @@ _PRIVATE = (
     "/usr/libexec/openssh/ssh-keysign",
     "/usr/share/polkit-1/rules.d",
 )
-"""What some distributions keep in /usr that only root or a group may read. It is covered where root
-starts the sandbox, who could read it inside as well.
+"""Files in /usr that, in some distributions, only root or a group can read. They are covered if
+root starts the sandbox, because root could read them inside too.
 """
 
 _KERNEL_COVERED = "/proc/cmdline"
-"""Covered whoever starts the sandbox: the kernel's command line may hold secrets."""
+"""Covered for every user: the kernel's command line can hold secrets."""
 _KERNEL_SETTINGS = (
     "acpi",
     "asound",
@@ -92,17 +92,18 @@ _KERNEL_SETTINGS = (
     "scsi",
     "sys",
 )
-"""What in /proc belongs to the kernel of the host and may have files that its root may write.
+"""Paths in /proc that belong to the host's kernel and can have files that the host's root can
+write.
 
-The kernel asks there for root's number, not for a capability, so that a sandbox started by root
-could set `kernel.core_pattern`, and with it run a program outside. bwrap itself looks after bus,
-irq and sysrq-trigger.
+The kernel checks there for root's number, not for a capability: a sandbox started by root could set
+`kernel.core_pattern`, and so run a program outside. bwrap itself protects bus, irq and
+sysrq-trigger.
 """
 
 
 @cache
 def system(*, online: bool) -> tuple[str, ...]:
-    """Return bwrap's options for the system's files, which are looked for once in a process.
+    """Return bwrap's options for the system's files, which are searched once in a process.
 
     Args:
         online: With the host's network.
@@ -126,7 +127,7 @@ def system(*, online: bool) -> tuple[str, ...]:
 
 @cache
 def kernel() -> tuple[str, ...]:
-    """Return bwrap's options for what there is in a new /proc beside the processes."""
+    """Return bwrap's options for the files of a new /proc other than processes."""
     root = os.getuid() == 0
     options: list[str] = []
     for name in _KERNEL_SETTINGS:
@@ -136,7 +137,7 @@ def kernel() -> tuple[str, ...]:
 
 
 def _has_writable(path: str, mode: int) -> bool:
-    """Return whether there is a file, at or below a path, that has one of these permissions."""
+    """Return whether a file at or below a path has one of these permissions."""
     if os.path.isfile(path):
         return bool(os.stat(path).st_mode & mode)
     for folder, _, names in os.walk(path):
@@ -148,14 +149,14 @@ def _has_writable(path: str, mode: int) -> bool:
 
 
 def cover(path: str) -> tuple[str, ...]:
-    """Return options that put an empty folder, or a file that cannot be read, in a path's place."""
+    """Return options that replace a path by an empty folder, or by an unreadable file."""
     if os.path.isdir(path):
         return ("--perms", "0555", "--tmpfs", path)
-    return ("--ro-bind", "/dev/null", path)  # a device, and those are none on what is bound
+    return ("--ro-bind", "/dev/null", path)  # a device, which cannot be opened on a bind mount
 
 
 def for_all(path: str) -> bool:
-    """Return whether every user may read a file, or what is in a folder."""
+    """Return whether every user can read a file, or the files in a folder."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,5 +1,5 @@
-"""What the host would run later in a folder that a program may write to: git's hooks and settings,
-start-up files of shells, tasks of editors and agents, CI.
+"""Files in a writable folder that the host would run later: git's hooks and settings, start-up
+files of shells, tasks of editors and agents, CI.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _NAMES = (
     ".gitlab-ci.yml",
     "Jenkinsfile",
 )
-"""Beside git's own files, which stand in `_of_git`."""
+"""Beside git's own files, see `_of_git`."""
 _DEPTH = 3
-"""How many folders deep is looked."""
+"""How many folders deep the search goes."""
 _MOST = 5000
-"""How many of them are looked at, the outer ones first."""
+"""How many folders are searched, the outer ones first."""
 _BARE = ({"HEAD", "objects", "refs"}, {"HEAD", "commondir"})
-"""What makes a folder a repository without a ``.git``."""
+"""The files that make a folder a repository without a ``.git``."""
 _KERNEL = ("/dev", "/proc", "/sys")
 
 _HARMLESS = re.compile(
@@ -61,7 +61,7 @@ _HARMLESS = re.compile(
     r"|user\.(name|email)|pull\.(rebase|ff)|lfs\.repositoryformatversion"
     r"|extensions\.(objectformat|partialclone|refstorage)"
 )
-"""The settings of git that clone, init and branch write; others may name programs."""
+"""The settings that git clone, init and branch write. Other settings can name programs."""
 _SECTION = re.compile(r'\[\s*([\w.-]+)(?:\s+"(?:[^"\\]|\\.)*")?\s*\]')
 _KEY = re.compile(r"[\w-]+(?=\s*(=|[#;]|$))")
 _HOOKS_PATH = re.compile(r"hookspath\s*=(.*)", re.IGNORECASE)
@@ -70,13 +70,13 @@ _LONGEST = 256 * 1024
 
 @frozen
 class Later:
-    """Something that the host would run later.
+    """A path that the host would run later.
 
     Args:
-        path: Where it is.
-        identity: Which files these are: it, and what it leads to where it is a link.
-        armed: There is something to be run. A folder of hooks has none as git makes it.
-        within: The folder around it that it is looked for in by name; empty where there is none.
+        path: The path.
+        identity: The identity of the file, and of the target if it is a link.
+        armed: It has something to run. A new repository's folder of hooks has nothing.
+        within: The folder in which its name is searched; empty if there is none.
     """
 
     path: str
@@ -86,8 +86,8 @@ class Later:
 
 
 def _is_open(status: os.stat_result, uid: int, gids: Collection[int]) -> bool:
-    """Whether a folder is one that a user can get into, or make so. Root, without its capabilities,
-    cannot get into those of others.
+    """Whether a user can enter a folder, or can permit itself to. Root without capabilities cannot
+    enter those of others.
     """
     if status.st_uid == uid:
         return True
@@ -113,8 +113,8 @@ def _is_in_reach(path: str, top: str, uid: int, gids: Collection[int]) -> bool:
 
 
 def with_hooks(folder: str) -> None:
-    """Make a repository's folder of hooks, which git makes, too, unless it was told otherwise: what
-    is not there cannot be read-only.
+    """Create a repository's folder of hooks, as git usually does: a missing folder cannot be made
+    read-only.
     """
     if os.path.isdir(f"{folder}/.git") and not os.path.islink(f"{folder}/.git"):
         with suppress(OSError):
@@ -122,22 +122,23 @@ def with_hooks(folder: str) -> None:
 
 
 def run_later(top: str, uid: int, gids: Collection[int]) -> Iterator[Later]:
-    """Give what the host would run later in a folder, and in those below it, three deep.
+    """Give the paths that the host would run later in a folder and below it, three folders deep.
 
     Args:
         top: The folder.
-        uid, gids: Who the program is on the host. What it cannot get into is left out.
+        uid, gids: The program's user and groups on the host. Folders that it cannot enter are
+            skipped.
     """
     todo = [(top, 0)]
-    for count, (folder, depth) in enumerate(todo):  # it grows meanwhile
+    for count, (folder, depth) in enumerate(todo):  # the list grows during the loop
         if count == _MOST:
-            yield Later(top, ())  # a program may make more of them than anybody can look at
+            yield Later(top, ())  # a program can make more folders than a search can visit
             return
         try:
             with os.scandir(folder) as entries:
                 names = {entry.name: _is_open_folder(entry, uid, gids) for entry in entries}
         except PermissionError:
-            yield from _later(folder)  # whoever may not list it may still get into it
+            yield from _later(folder)  # a user that cannot list it can still enter it
             continue
         except OSError:  # it is a file, or gone
             continue
@@ -160,7 +161,7 @@ def run_later(top: str, uid: int, gids: Collection[int]) -> Iterator[Later]:
 
 
 def named(there: str, inside: str, binds: Iterable[str]) -> bool:
-    """Whether what lies in a folder is, or lies in, another one of those that are named."""
+    """Whether a path in a folder is, or is in, another named one."""
     return any(is_within(there, bind) for bind in binds if bind != inside)
 
 
@@ -175,7 +176,7 @@ def _later(path: str, *, armed: bool = True, within: str = "") -> Iterator[Later
 
 
 def _of_repository(git: str) -> Iterator[Later]:
-    """Give what there is by a ``.git``: a folder, or a file that says where that is."""
+    """Give the paths of a ``.git``, which is a folder or a file that names one."""
     if os.path.isdir(git):
         yield from _of_git(git, within="" if os.path.islink(git) else git)
         return
@@ -185,7 +186,7 @@ def _of_repository(git: str) -> Iterator[Later]:
 
 
 def _of_git(git: str, within: str = "", *, follow: bool = True) -> Iterator[Later]:
-    """Give what there is in git's own folder."""
+    """Give the paths in git's own folder."""
     for name in ("config", "config.worktree"):
         path = os.path.join(git, name)
         text = text_of(path)
@@ -208,7 +209,7 @@ def _of_git(git: str, within: str = "", *, follow: bool = True) -> Iterator[Late
 
 
 def _harmless(text: str) -> bool:
-    """Whether a configuration of git has only settings that name no program."""
+    """Whether a git configuration has only settings that cannot name a program."""
     section = ""
     for line in text.splitlines():
         rest = line.strip()
@@ -223,7 +224,7 @@ def _harmless(text: str) -> bool:
 
 
 def text_of(path: str) -> str:
-    """Return a file's beginning; what cannot be read counts as a setting that is not known."""
+    """Return a file's beginning; an unreadable file counts as an unknown setting."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:

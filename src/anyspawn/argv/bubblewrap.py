@@ -42,15 +42,13 @@ _HEAD = (
     "ALL",
 )
 ARGS_INDEX = len(_HEAD) + 1
-"""Where the number of the descriptor stands from which bwrap reads the environment's options."""
+"""The position of the descriptor from which bwrap reads the environment's options."""
 STATUS_INDEX = ARGS_INDEX + 2
-"""Where the number of the descriptor stands to which bwrap reports the start and the end of the
-program.
-"""
+"""The position of the descriptor to which bwrap reports the start and the exit of the program."""
 SECCOMP_INDEX = STATUS_INDEX + 2
-"""Where the number of the descriptor stands from which bwrap reads the first filter of system
-calls; that of each further one is two places on. After them comes, where there are limits, that of
-the descriptor which bwrap waits for before it begins the program.
+"""The position of the descriptor from which bwrap reads the first system call filter; each further
+one is two places later. With limits, the descriptor for which bwrap waits before it starts the
+program comes after them.
 """
 
 _PLACEHOLDER = "0"
@@ -67,21 +65,21 @@ def bubblewrap_argv(
 ) -> tuple[str, ...]:
     """Return the arguments of bwrap for ``command``.
 
-    The numbers of descriptors and the folder that is /etc inside are placeholders, filled in when
-    the process starts.
+    The numbers of descriptors and the folder for /etc are placeholders, filled in when the process
+    starts.
 
     Args:
         config: The sandbox.
         command: The command.
-        covers: Options for paths inside that are not to be as they are in the folders that are
-            bound. Those that are bound by themselves are left as they are.
-        filters: How many filters of system calls bwrap reads from descriptors.
+        covers: Options that cover paths in bound folders. Paths that are bound by themselves are
+            not covered.
+        filters: How many system call filters bwrap reads from descriptors.
     """
     argv = [*_HEAD, "--args", _PLACEHOLDER, "--json-status-fd", _PLACEHOLDER]
     argv += ("--add-seccomp-fd", _PLACEHOLDER) * filters
     tmp: tuple[str, ...] = ()
     if config.limits is not None:
-        if not isinstance(config.network, Egress):  # which has bwrap wait for its own reasons
+        if not isinstance(config.network, Egress):  # an Egress makes bwrap wait anyway
             argv += ["--block-fd", _PLACEHOLDER]
         if (most := config.limits.bytes_of("tmp")) is not None:
             tmp = ("--size", str(most), "--tmpfs")
@@ -94,7 +92,7 @@ def bubblewrap_argv(
     for path in (*EMPTY, *((config.workdir,) if config.workdir else ())):
         argv += ["--dir", path]
     binds = {**covers, **_binds(config, command)}
-    if "/" in binds:  # before /proc and /dev, which stay the sandbox's own
+    if "/" in binds:  # before /proc and /dev, which the sandbox keeps
         argv += binds.pop("/")
     argv += ["--proc", "/proc", "--dev", "/dev"]
     if tmp:
@@ -102,7 +100,7 @@ def bubblewrap_argv(
     argv += kernel()
     for inside in sorted(binds, key=lambda path: path.count("/")):
         argv += binds[inside]
-    start = config.workdir or _HOME  # a resident goes on from there by itself
+    start = config.workdir or _HOME  # a resident enters the command's cwd itself
     argv += ["--chdir", start if config.resident else cwd_inside(config, command)]
     begun = (
         ("sh", "-c", resident_script(alone=True), "anyspawn") if config.resident else command.argv
@@ -111,18 +109,20 @@ def bubblewrap_argv(
 
 
 def cwd_inside(config: Bubblewrap, command: Command) -> str:
-    """Return where ``command`` starts: a path inside, relative to the sandbox's ``workdir``."""
+    """Return the path inside in which ``command`` starts; its ``cwd`` is relative to
+    ``workdir``.
+    """
     return plain(os.path.join(config.workdir or _HOME, command.cwd or ""))
 
 
 def _binds(config: Bubblewrap, command: Command) -> dict[str, Sequence[str]]:
-    """Return the options for each path inside that is bound; the outer ones are to come first, so
-    that the innermost one says how a file may be used.
+    """Return the options for each bound path inside. Outer paths must come first: the innermost
+    bind decides about a file.
     """
     binds = {inside: ("--ro-bind", host, inside) for host, inside in pairs(config.readonly)}
     writable = list(pairs(config.writable))
     for host, inside in writable:
-        # What may be made in another such folder may be missing yet.
+        # A path in another bound folder can still be missing.
         missing = any(
             inside != other and is_within(inside, other) and is_within(host, outer)
             for outer, other in writable
@@ -146,7 +146,7 @@ def _of_program(config: Bubblewrap, command: Command) -> Iterator[str]:
 
 
 def pairs(binds: Iterable[str | Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """Give the host's path and the one inside of each bind of a sandbox."""
+    """Give the host path and the inside path of each bind."""
     for bind in binds:
         if isinstance(bind, str):
             yield bind, bind
@@ -162,12 +162,11 @@ def plain(path: str) -> str:
 
 
 def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:
-    """Return what bwrap reads from its ``--args`` descriptor: the environment, whose values no argv
-    may show.
+    """Return the options that bwrap reads from its ``--args`` descriptor: the environment, whose
+    values must not be in an argv.
 
-    bwrap's own environment is empty but for the mark: its first process inside the sandbox is there
-    for all to read, in ``/proc/1/environ``, and ``LD_PRELOAD`` and its like must reach the program,
-    not bwrap.
+    bwrap's own environment has only the mark: every program inside can read it in
+    ``/proc/1/environ``, and variables such as ``LD_PRELOAD`` must reach the program, not bwrap.
     """
     env = {
         "PATH": _search_path(config),
@@ -182,8 +181,8 @@ def bubblewrap_args_data(config: Bubblewrap, command: Command) -> bytes:
 
 
 def _search_path(config: Bubblewrap) -> str:
-    """Return the program's ``PATH``. As on the host, an active virtual environment is first,
-    where the program can see it.
+    """Return the program's ``PATH``. As on the host, an active virtual environment is first, if the
+    program can see it.
     """
     own = f"{plain(sys.prefix)}/bin"
     binds = pairs((*config.readonly, *config.writable))

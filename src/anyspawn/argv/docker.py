@@ -1,5 +1,5 @@
-"""The docker command lines, which podman understands as well.
-https://docs.docker.com/reference/cli/docker/ has the options.
+"""The docker command lines, which podman also understands.
+https://docs.docker.com/reference/cli/docker/ documents the options.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
 ]
 
 _OWNER = Fill("io.anyspawn.owner=?", "owner")
-"""The label that says who made a container."""
+"""The label that names the owner of a container."""
 _ENV_FILE = Fill("/dev/fd/?", "fd")
-"""The file of variables: a descriptor."""
+"""The path of the file of variables: a descriptor."""
 
 _ENTER = r"""
 [ -z "$1" ] || CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "%s nocwd 126\n" "$0" >&2; exit 126; }
@@ -46,13 +46,13 @@ trap 'printf "%s unstarted $?\n" "$0" >&2' EXIT
 shift 2
 exec "$@"
 """
-"""Starts a command in a folder that docker would create if it were not there, or with one stream
-for both outputs, which docker would hand over out of order.
+"""Starts a command in a ``cwd``, which docker itself would create, or with merged outputs, which
+docker itself would deliver out of order.
 """
 
 _LINE = 32 * 1024
-"""Characters of a variable that fit a line of the file whatever client reads it; its scanner stops
-at 64 KiB.
+"""The longest variable for a line of the file, in characters: clients stop scanning a line at 64
+KiB.
 """
 _CLIENTS_OWN = (
     "DOCKER_",
@@ -76,22 +76,22 @@ def container_name(command: Command) -> str:
 
 
 def named_podman(docker_path: str) -> bool:
-    """Whether the client is podman by its name; the two differ in a few places."""
+    """Whether the client is podman, by its name; it differs from docker in a few places."""
     return os.path.basename(docker_path).startswith("podman")
 
 
 def remove_argv(docker_path: str, *containers: str, podman: bool = False) -> tuple[str, ...]:
     """Return the arguments that remove containers at once, running or not."""
     podman = podman or named_podman(docker_path)
-    at_once = ("--time=0",) if podman else ()  # podman gives it 10 seconds otherwise
+    at_once = ("--time=0",) if podman else ()  # podman would wait 10 seconds
     return (docker_path, "rm", "-f", "-v", *at_once, *containers)
 
 
 def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of ``docker run`` for ``command``.
 
-    The owner's label and the number in the file of variables are placeholders, filled in when the
-    process starts; so are the names of a container that serves many commands.
+    Placeholders, filled in when the process starts, stand for the owner's label, the number in the
+    file of variables, and the names of a container that serves many commands.
     """
     name, label = f"anyspawn-{command.id}", f"io.anyspawn.id={command.id}"
     if config.resident:
@@ -102,7 +102,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
         from anyspawn._security import security_options
 
         argv += security_options(config.security).args()
-    argv += _limit_args(config)  # the last of two options counts
+    argv += _limit_args(config)  # if an option appears twice, the last one counts
     if isinstance(config.network, Egress):
         argv.append(f"--network=container:anyspawn-{holder_id(command)}")
     elif config.network:
@@ -127,14 +127,15 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
 
 
 def entered(argv: Sequence[str], said: str) -> tuple[str, int] | None:
-    """Return what kept a command with a working directory of its own from being started.
+    """Return why a command with its own ``cwd`` did not start.
 
     Args:
         argv: The arguments of ``docker run``.
-        said: What its container wrote to stderr.
+        said: The container's stderr.
 
     Returns:
-        ``nocwd`` or ``unstarted``, and the status of the container's shell. ``None``: nothing did.
+        ``nocwd`` or ``unstarted``, and the status of the container's shell. ``None``: the command
+        started.
     """
     if _ENTER not in argv:
         return None
@@ -166,18 +167,18 @@ def _limit_args(config: DockerRun) -> list[str]:
 
 
 def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
-    """Return the arguments of ``docker exec`` for ``command``, with the supervisor unless the
-    sandbox has it off, and of a call of its own where ``resident`` is ``auto``.
+    """Return the arguments of ``docker exec`` for ``command``: with the supervisor unless it is
+    off; with ``resident="auto"``, those of a call without a resident.
 
     The number in the file of variables is a placeholder, filled in when the process starts. With
     the supervisor the variables are on stdin instead, as is the working directory.
 
     Raises:
-        ConfigError: Without the supervisor a relative working directory takes an absolute workdir,
-            and streams cannot be merged.
+        ConfigError: Without the supervisor, a relative ``cwd`` needs an absolute ``workdir``, and
+            streams cannot be merged.
     """
     argv = [config.docker_path, "exec", "-i"]
-    cwd = config.workdir  # from where the supervisor goes to the command's own
+    cwd = config.workdir  # from which the supervisor enters the command's ``cwd``
     if config.supervisor == "off" and command.cwd:
         cwd = posixpath.join(config.workdir or "", command.cwd)
         if not cwd.startswith("/"):
@@ -204,7 +205,7 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
 
 
 def env_args(env: Env) -> list[str]:
-    """Return the arguments by which a client hands on variables, without their values."""
+    """Return the arguments by which a client passes variables, without their values."""
     argv = (
         ["--env-file", _ENV_FILE]
         if any(_fits_file(value) for value in env.known().values())
@@ -220,8 +221,8 @@ def _fits_file(value: str) -> bool:
 
 
 def env_fds(argv: tuple[str, ...], env: Env) -> tuple[FdArg, ...]:
-    """Return the descriptor, if ``argv`` names it, of the file of those variables that a line can
-    hold.
+    """Return the descriptor for the file of variables, if ``argv`` names it; it has those that fit
+    a line.
     """
     return tuple(
         FdArg(index=index, data="".join(_lines(env)).encode(), prefix="/dev/fd/")
@@ -241,8 +242,8 @@ def _lines(env: Env) -> Iterator[str]:
 
 
 def env_by_client(env: Env) -> dict[str, str]:
-    """Return the variables that docker has to take from its own environment, as no line can hold
-    them.
+    """Return the variables that docker must read from its own environment because they do not fit a
+    line.
 
     Raises:
         ConfigError: One of them would change how docker itself behaves.

@@ -1,5 +1,5 @@
 """The kubectl command lines. https://kubernetes.io/docs/reference/kubectl/generated/kubectl_exec/
-has the options.
+documents the options.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def pod_name(command: Command) -> str:
 
 
 def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tuple[str, ...]:
-    """Return the arguments of a kubectl command in the cluster and the namespace that a sandbox
-    names.
-    """
+    """Return the arguments of a kubectl command in a sandbox's cluster and namespace."""
     argv = [config.kubectl_path]
     argv += [f"--kubeconfig={config.kubeconfig}"] if config.kubeconfig else []
     argv += [f"--context={config.context}"] if config.context else []
@@ -49,15 +47,15 @@ def kubectl_argv(config: KubectlExec | KubectlRun, verb: str, *args: str) -> tup
 
 
 def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
-    """Return the arguments of ``kubectl exec`` for ``command``, with the supervisor unless the
-    sandbox has it off, and of a call of its own where ``resident`` is ``auto``.
+    """Return the arguments of ``kubectl exec`` for ``command``: with the supervisor unless it is
+    off; with ``resident="auto"``, those of a call without a resident.
 
     With a selector the pod is a placeholder, filled in when the process starts. Variables are on
     stdin.
 
     Raises:
-        ConfigError: Without the supervisor there is no way to hand over variables, a working
-            directory, or that streams are to be merged.
+        ConfigError: Without the supervisor, variables, a working directory and merged streams are
+            not possible.
     """
     container = ["-c", config.container] if config.container else []
     target = (*container, *config.extra_args, config.pod or _ANY_POD, "--")
@@ -75,9 +73,7 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
-    """Return the arguments of the ``kubectl exec`` by which a pod that was made for ``command``
-    runs it.
-    """
+    """Return the arguments of the ``kubectl exec`` that runs ``command`` in the pod made for it."""
     target = ("-c", CONTAINER, pod_name(command), "--")
     return kubectl_argv(
         config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv

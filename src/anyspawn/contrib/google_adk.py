@@ -1,4 +1,4 @@
-"""Google's ADK (google-adk): `BoxEnvironment`, a box of its own as an agent's environment."""
+"""Google's ADK (google-adk): `BoxEnvironment`, a box as an agent's environment."""
 
 from __future__ import annotations
 

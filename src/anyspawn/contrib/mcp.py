@@ -28,8 +28,8 @@ async def stdio_client(
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Start an MCP server in a sandbox, and give the streams for a ``ClientSession``.
 
-    In a sandbox the server has the variables of ``server.env`` alone. Once its stdin is closed it
-    has ``grace`` seconds to exit, as many again after SIGTERM, and is then killed.
+    In a sandbox the server has only the variables of ``server.env``. After its stdin is closed it
+    has ``grace`` seconds to exit, the same again after SIGTERM, and is then killed.
     """
     to_session, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, from_session = anyio.create_memory_object_stream[SessionMessage](0)

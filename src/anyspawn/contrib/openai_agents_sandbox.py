@@ -15,13 +15,13 @@ __all__ = ["BoxClient"]
 
 
 class BoxState(SandboxSessionState):  # type: ignore[misc]  # not installed everywhere
-    """What a session is resumed from; the sandbox is the client's."""
+    """The state from which a session resumes; the client has the sandbox."""
 
     type: Literal["anyspawn"] = "anyspawn"
 
 
 class BoxClient(BaseSandboxClient[None]):  # type: ignore[misc]
-    """Gives each session a box of its own, whose ``workdir`` is the root of its manifest.
+    """Gives each session its own box, whose ``workdir`` is the root of its manifest.
 
     Args:
         sandbox: Where: a sandbox, or the name of a mode. Default: `Bubblewrap`.

@@ -18,8 +18,8 @@ __all__ = ["AnyspawnExecutor"]
 
 
 class AnyspawnExecutor(RemotePythonExecutor):  # type: ignore[misc]  # not installed everywhere
-    """A box with a Python that keeps its variables from step to step, until `cleanup`. A step may
-    take the sandbox's ``default_timeout``, and is interrupted then; its error tells the agent.
+    """A box with a Python that keeps its variables from step to step, until `cleanup`. A step is
+    interrupted after the sandbox's ``default_timeout``; its error tells the agent.
     """
 
     def __init__(self, sandbox: anyspawn.Sandbox | str) -> None:
