@@ -5,6 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
+import anyspawn.sync
+
 HERE = Path(__file__).parent
 NAMES = {"google_adk": "google.adk", "openai_agents": "agents", "openai_agents_sandbox": "agents"}
 
@@ -24,3 +28,9 @@ def installed(name):
         return find_spec(name) is not None
     except ModuleNotFoundError:  # its parent is not there
         return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_thread():
+    """Start the event loop of `anyspawn.sync`, which stays, before descriptors are counted."""
+    anyspawn.sync.spawn(["true"])

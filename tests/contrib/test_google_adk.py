@@ -1,17 +1,23 @@
-"""ADK's own tools over an environment that is a box."""
+"""ADK's own tools over an environment that is a box, and an agent whose code runs in one."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import uuid
 from pathlib import Path
 
 import anyio
 import pytest
+from google.adk.agents import LlmAgent
+from google.adk.code_executors.code_execution_utils import CodeExecutionInput, File
+from google.adk.models import BaseLlm, LlmResponse
+from google.adk.runners import InMemoryRunner
 from google.adk.tools.environment import EnvironmentToolset
+from google.genai import types
 
 from anyspawn import Bubblewrap
-from anyspawn.contrib.google_adk import BoxEnvironment
+from anyspawn.contrib.google_adk import BoxCodeExecutor, BoxEnvironment
 from cases import command_lines
 from machine import eventually
 
@@ -84,3 +90,52 @@ async def test_its_life(environment):
     assert not environment.is_initialized
     with pytest.raises(RuntimeError, match="initialize"):
         await environment.execute("true")
+
+
+class Says(BaseLlm):
+    """Stands in for a model: each answer is the next text; it notes what it was shown."""
+
+    answers: list[str]
+    shown: list[str]
+
+    async def generate_content_async(self, llm_request, stream=False):  # noqa: FBT002  ADK's signature
+        self.shown.append(str(llm_request.contents[-1].parts))
+        content = types.Content(role="model", parts=[types.Part(text=self.answers.pop(0))])
+        yield LlmResponse(content=content)
+
+
+async def test_code_of_an_agent():
+    """Its code runs in a box; the model is shown what it wrote, or its error, and goes on."""
+    answers = ["```python\nprint(6 * 7)\n```", "```python\n1 / 0\n```", "done"]
+    model = Says(model="says", answers=answers, shown=[])
+    agent = LlmAgent(name="a", model=model, code_executor=BoxCodeExecutor(sandbox=Bubblewrap()))
+    runner = InMemoryRunner(agent)
+    session = await runner.session_service.create_session(app_name=runner.app_name, user_id="u")
+    asked = types.Content(role="user", parts=[types.Part(text="go")])
+    async for _ in runner.run_async(user_id="u", session_id=session.id, new_message=asked):
+        pass
+    assert model.answers == []
+    assert "42" in model.shown[1]
+    assert "ZeroDivisionError" in model.shown[2]
+
+
+async def test_what_code_comes_to():
+    """A warning is no failure; a timeout, a status and a missing program are told; files are there,
+    and nothing of the run before.
+    """
+    executor = BoxCodeExecutor(sandbox=Bubblewrap(), timeout_seconds=1)
+    file = File("a.txt", base64.b64encode(b"one").decode())
+
+    async def run(code, *files):
+        return await asyncio.to_thread(
+            executor.execute_code, None, CodeExecutionInput(code, list(files))
+        )
+
+    done = await run("import sys; print(open('a.txt').read()); print('!', file=sys.stderr)", file)
+    assert (done.stdout, done.stderr, done.exit_code) == ("one\n", "", 0)
+    assert "FileNotFoundError" in (await run("open('a.txt')")).stderr
+    assert "status 3" in (await run("raise SystemExit(3)")).stderr
+    done = await run("print('begun', flush=True)\nwhile True: pass")
+    assert (done.stdout, "timed out" in done.stderr) == ("begun\n", True)
+    with pytest.raises(ValueError, match="stateful"):
+        BoxCodeExecutor(stateful=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,7 +15,7 @@ from anyio.streams.text import TextReceiveStream
 import anyspawn
 from anyspawn._held import Held
 
-__all__ = ["GONE", "finish", "lines", "needs", "start"]
+__all__ = ["GONE", "OneLoop", "finish", "lines", "needs", "run_shell", "start", "why_failed"]
 
 GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
 """The errors of a stream when either end of it is closed."""
@@ -25,8 +27,7 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as exc:
-        message = f"anyspawn.contrib.{extra.replace('-', '_')} needs {extra} ({exc}): "
-        message += f"pip install 'anyspawn[{extra}]'"
+        message = f"this adapter needs {extra}: pip install 'anyspawn[{extra}]' ({exc})"
         raise ImportError(message, name=exc.name) from exc
 
 
@@ -40,19 +41,57 @@ async def lines(stream: ByteReceiveStream, encoding: str = "utf-8") -> AsyncIter
                 yield line
 
 
+async def run_shell(
+    box: anyspawn.Box, command: str, **fields: Any
+) -> tuple[anyspawn.Completed, bool]:
+    """Run a command of the shell; return how it came out, and whether it timed out.
+
+    Args:
+        box, command: Where, and what.
+        fields: As for `Box.spawn`.
+
+    Raises:
+        SpawnError: It was not started, or was lost: there is neither a status nor a timeout.
+    """
+    done = await box.spawn(["sh", "-c", command], overflow="truncate", **fields)
+    timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
+    if done.returncode is None and not timed_out:
+        done.check()
+    return done, timed_out
+
+
 async def start(box: anyspawn.Box, argv: Sequence[str], **fields: Any) -> anyspawn.Process:
     """Start a program in a box, as `Box.open_process` does, until its `aclose`."""
     return await Held(box.open_process(argv, **fields), argv[0]).start()
 
 
 async def finish(process: anyspawn.Process, seconds: float) -> None:
-    """End a program that serves its stdin: close that, wait for the program to exit, and kill what
-    is left.
+    """End a program that serves its stdin: close that, throw away what it still answers, wait for
+    it to exit, and kill what is left.
     """
     try:
-        for stream in (process.stdin, process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout):
             await stream.aclose()
         with anyio.move_on_after(seconds), suppress(*GONE, anyspawn.TransportError):
             await process.wait()
     finally:
         await process.aclose()
+
+
+class OneLoop:
+    """The running event loop of asyncio, for calls from other threads."""
+
+    def __init__(self) -> None:
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+
+    def wait(self, do: Any, *args: Any, **fields: Any) -> Any:
+        """Return what an async function of that loop does."""
+        if threading.get_ident() == self._thread:
+            raise RuntimeError("this would block the event loop of the box: await the 'a' method")
+        return asyncio.run_coroutine_threadsafe(do(*args, **fields), self._loop).result()
+
+
+def why_failed(done: anyspawn.PythonResult) -> str:
+    """Return what a code agent is told of code that failed."""
+    stopped = f"The code was interrupted: {done.stopped}\n" if done.stopped else ""
+    return stopped + (done.error.traceback or done.error.message if done.error else "")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import Any
 
-from deepagents.backends.protocol import ExecuteResponse, FileDownloadResponse, FileUploadResponse
-from deepagents.backends.sandbox import BaseSandbox
-
 import anyspawn
+from anyspawn.contrib._common import OneLoop, needs, run_shell
+
+with needs("deepagents"):
+    from deepagents.backends import protocol
+    from deepagents.backends.sandbox import BaseSandbox
 
 __all__ = ["BoxBackend"]
 
@@ -26,16 +26,14 @@ class BoxBackend(BaseSandbox):  # type: ignore[misc]  # not installed everywhere
 
     def __init__(self, box: anyspawn.Box) -> None:
         self.box, self.id = box, box.id
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._loop = OneLoop()
 
-    async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
-        done = await self.box.spawn(["sh", "-c", command], merge_stderr=True, overflow="truncate",
-            timeout="default" if timeout is None else timeout or None)  # fmt: skip
+    async def aexecute(self, command: str, *, timeout: int | None = None) -> Any:
+        limit = "default" if timeout is None else timeout or None
+        done, timed_out = await run_shell(self.box, command, merge_stderr=True, timeout=limit)
+        text = f"{done.text}\n{done.error}" if timed_out else done.text
         cut = done.stdout_total > len(done.stdout)
-        if isinstance(done.error, anyspawn.SpawnTimeoutError):
-            return ExecuteResponse(f"{done.text}\n{done.error}", 124, cut)
-        code = done.check().returncode if done.returncode is None else done.returncode
-        return ExecuteResponse(done.text, code, cut)
+        return protocol.ExecuteResponse(text, 124 if timed_out else done.returncode, cut)
 
     async def _try(self, path: str, do: Any, *args: Any) -> tuple[Any, Any]:
         try:
@@ -43,23 +41,19 @@ class BoxBackend(BaseSandbox):  # type: ignore[misc]  # not installed everywhere
         except (OSError, anyspawn.OutputLimitError) as exc:
             return None, _WORDS.get(type(exc), str(exc))
 
-    async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
+    async def aupload_files(self, files: list[tuple[str, bytes]]) -> Any:
         tried = [(path, await self._try(path, self.box.write_file, data)) for path, data in files]
-        return [FileUploadResponse(path, error) for path, (_, error) in tried]
+        return [protocol.FileUploadResponse(path, error) for path, (_, error) in tried]
 
-    async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
-        return [FileDownloadResponse(p, *await self._try(p, self.box.read_file)) for p in paths]
-
-    def _wait(self, do: Any, *args: Any, **fields: Any) -> Any:
-        if threading.get_ident() == self._thread:
-            raise RuntimeError("this would block the event loop of the box: await the 'a' method")
-        return asyncio.run_coroutine_threadsafe(do(*args, **fields), self._loop).result()
+    async def adownload_files(self, paths: list[str]) -> Any:
+        read = self.box.read_file
+        return [protocol.FileDownloadResponse(p, *await self._try(p, read)) for p in paths]
 
     def execute(self, command: str, *, timeout: int | None = None) -> Any:
-        return self._wait(self.aexecute, command, timeout=timeout)
+        return self._loop.wait(self.aexecute, command, timeout=timeout)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> Any:
-        return self._wait(self.aupload_files, files)
+        return self._loop.wait(self.aupload_files, files)
 
     def download_files(self, paths: list[str]) -> Any:
-        return self._wait(self.adownload_files, paths)
+        return self._loop.wait(self.adownload_files, paths)

@@ -1,34 +1,34 @@
-"""Google's ADK (google-adk): `BoxEnvironment`, a box as an agent's environment."""
+"""Google's ADK (google-adk): `BoxEnvironment`, a box for an agent, and `BoxCodeExecutor`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from google.adk.environment import BaseEnvironment
-from google.adk.environment._base_environment import ExecutionResult
+from anyspawn import Box, Sandbox, start_box
+from anyspawn.contrib._common import needs, run_shell
 
-import anyspawn
+with needs("google-adk"):
+    from google.adk.environment import BaseEnvironment
+    from google.adk.environment._base_environment import ExecutionResult
 
-__all__ = ["BoxEnvironment"]
+    from anyspawn.contrib._google_adk_code import BoxCodeExecutor
+
+__all__ = ["BoxCodeExecutor", "BoxEnvironment"]
 
 
 class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed everywhere
-    """A box that is opened by `initialize` and ended by `close`, in one event loop.
-
-    Args:
-        sandbox: Where: a sandbox, or the name of a mode. Default: `Bubblewrap`.
-        workdir: Where commands start, inside. Default: the sandbox's own.
+    """A box that is opened by `initialize` and ended by `close`, in one event loop. Commands start
+    in ``workdir``, inside, by default the sandbox's own.
     """
 
-    def __init__(
-        self, sandbox: anyspawn.Sandbox | str = "bubblewrap", *, workdir: str | None = None
-    ) -> None:
+    def __init__(self, sandbox: Sandbox | str = "bubblewrap", *, workdir: Any = None) -> None:
         self._sandbox, self._workdir = sandbox, workdir
-        self._box: anyspawn.Box | None = None
+        self._box: Box | None = None
 
     async def initialize(self) -> None:
         if self._box is None:
-            self._box = await anyspawn.start_box(self._sandbox, workdir=self._workdir)
+            self._box = await start_box(self._sandbox, workdir=self._workdir)
             self.is_initialized = True
 
     async def close(self) -> None:
@@ -37,7 +37,7 @@ class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed ev
             await box.aclose()
 
     @property
-    def box(self) -> anyspawn.Box:
+    def box(self) -> Box:
         """The box, while there is one."""
         if self._box is None:
             raise RuntimeError("the environment has no box: await initialize() first")
@@ -48,10 +48,7 @@ class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed ev
         return Path(self.box.workdir)
 
     async def execute(self, command: str, *, timeout: float | None = None) -> ExecutionResult:
-        done = await self.box.spawn(["sh", "-c", command], timeout=timeout, overflow="truncate")
-        timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
-        if done.returncode is None and not timed_out:
-            done.check()
+        done, timed_out = await run_shell(self.box, command, timeout=timeout)
         code = -1 if done.returncode is None else done.returncode
         return ExecutionResult(code, done.text, done.stderr_text, timed_out)
 

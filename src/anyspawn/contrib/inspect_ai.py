@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspect_ai.util import ExecResult, OutputLimitExceededError, SandboxEnvironment, sandboxenv
-from inspect_ai.util import SandboxEnvironmentLimits as Limits
-from inspect_ai.util import SandboxUserUnsupportedError as UserUnsupportedError
-from inspect_ai.util._sandbox.environment import SandboxUnavailableError as UnavailableError
-
 import anyspawn
+from anyspawn.contrib._common import needs
+
+with needs("inspect-ai"):
+    from inspect_ai.util import SandboxEnvironment, sandboxenv
+
+    from anyspawn.contrib._inspect_ai_calls import read, run
 
 __all__ = ["AnyspawnEnvironment", "provider"]
 
 
+@sandboxenv(name="anyspawn")
 class AnyspawnEnvironment(SandboxEnvironment):  # type: ignore[misc]  # not installed everywhere
     """A box for each sample: files, ``/tmp`` and background processes last as long as it."""
 
@@ -23,51 +25,13 @@ class AnyspawnEnvironment(SandboxEnvironment):  # type: ignore[misc]  # not inst
         super().__init__()
         self.box = box
 
-    async def exec(
-        self,
-        cmd: list[str],
-        input: Any = None,  # noqa: A002  Inspect's name
-        cwd: Any = None,
-        env: Any = None,
-        user: Any = None,
-        timeout: Any = None,
-        timeout_retry: bool = True,
-        concurrency: bool = True,
-    ) -> ExecResult[str]:
-        stdin = input.encode() if isinstance(input, str) else input or b""
-        try:
-            done = await self.box.spawn(
-                cmd,
-                stdin=stdin,
-                cwd=cwd,
-                env=env or {},
-                user=user,
-                timeout=timeout,
-                output_limit=Limits.MAX_EXEC_OUTPUT_SIZE,
-            )
-        except anyspawn.ConfigError as exc:
-            raise (UserUnsupportedError if user else ValueError)(str(exc)) from None
-        match done.error:
-            case anyspawn.OutputLimitError():
-                raise OutputLimitExceededError(Limits.MAX_EXEC_OUTPUT_SIZE_STR, done.text)
-            case anyspawn.SpawnTimeoutError() | anyspawn.TransportError(started=None):
-                raise TimeoutError(str(done.error))
-            case anyspawn.TransportError():
-                raise UnavailableError(str(done.error))
-            case anyspawn.NotStartedError(kind="not_executable"):
-                raise PermissionError(done.error.reason)
-            case anyspawn.NotStartedError():
-                return ExecResult(False, done.error.exit_code, "", done.error.reason)
-        return ExecResult(done.ok, done.returncode or 0, done.text, done.stderr_text)
+    exec = run
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
         await self.box.write_file(file, contents)
 
     async def read_file(self, file: str, text: bool = True) -> Any:
-        try:
-            data = await self.box.read_file(file, limit=Limits.MAX_READ_FILE_SIZE)
-        except anyspawn.OutputLimitError:
-            raise OutputLimitExceededError(Limits.MAX_READ_FILE_SIZE_STR, None) from None
+        data = await read(self.box, file)
         return data.decode() if text else data
 
     @classmethod
@@ -87,6 +51,3 @@ def provider(name: str, sandbox: anyspawn.Sandbox) -> type[AnyspawnEnvironment]:
     made = type(name, (AnyspawnEnvironment,), {"sandbox": sandbox})
     sandboxenv(name=name)(made)
     return made
-
-
-sandboxenv(name="anyspawn")(AnyspawnEnvironment)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TextIO
 
 import anyio
-from anyio.streams.text import TextReceiveStream
-from mcp.client.stdio import StdioServerParameters, get_default_environment
-from mcp.shared.message import SessionMessage
-from mcp.types import jsonrpc_message_adapter
 
 import anyspawn
+from anyspawn.contrib._common import finish, needs
 
-_GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
+with needs("mcp"):
+    from mcp.client.stdio import StdioServerParameters, get_default_environment
+    from mcp.shared.message import SessionMessage
+
+    from anyspawn.contrib._mcp_messages import log, receive, send
 
 
 @asynccontextmanager
@@ -33,45 +34,18 @@ async def stdio_client(
     """
     to_session, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, from_session = anyio.create_memory_object_stream[SessionMessage](0)
-
-    async def read(process: anyspawn.Process) -> None:
-        rest, text = "", TextReceiveStream(process.stdout, server.encoding, "replace")
-        with suppress(*_GONE):
-            async with to_session:
-                async for chunk in text:
-                    *lines, rest = (rest + chunk).split("\n")
-                    for line in lines:
-                        try:
-                            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                            await to_session.send(SessionMessage(message))
-                        except ValueError as exc:
-                            await to_session.send(exc)
-        await process.stdout.aclose()  # what the server still writes is thrown away
-
-    async def write(process: anyspawn.Process) -> None:
-        async with from_session:
-            with suppress(*_GONE):
-                async for sent in from_session:
-                    line = sent.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"
-                    await process.stdin.send(line.encode(server.encoding))
-
-    async def log(process: anyspawn.Process) -> None:
-        async for chunk in process.stderr:
-            errlog.write(chunk.decode(errors="replace"))
-
     env = (get_default_environment() if sandbox is None else {}) | (server.env or {})
     argv, cwd = [server.command, *server.args], None if server.cwd is None else str(server.cwd)
     opened = anyspawn.open_process(argv, sandbox=sandbox, env=env, cwd=cwd, grace=grace)
     async with opened as process, anyio.create_task_group() as tasks:
-        for work in (read, write, log):
-            tasks.start_soon(work, process)
+        tasks.start_soon(receive, process, to_session, server.encoding)
+        tasks.start_soon(send, process, from_session, server.encoding)
+        tasks.start_soon(log, process, errlog)
         try:
             yield read_stream, write_stream
         finally:
             with anyio.CancelScope(shield=True):
                 read_stream.close()
                 write_stream.close()
-                await process.stdin.aclose()
-                with anyio.move_on_after(grace):
-                    await process.wait()
+                await finish(process, grace)
                 tasks.cancel_scope.cancel()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import agents
-from agents import ToolGuardrailFunctionOutput as Verdict
-
 import anyspawn
+from anyspawn.contrib._common import needs, run_shell
 from anyspawn.hooks import HookRunner, ToolRequest
+
+with needs("openai-agents"):
+    import agents
+    from agents import ToolGuardrailFunctionOutput as Verdict
 
 __all__ = ["shell_executor", "tool_guardrail"]
 
@@ -23,10 +25,7 @@ def shell_executor(box: anyspawn.Box) -> agents.ShellExecutor:
         action, output = request.data.action, list[agents.ShellCommandOutput]()
         for command in action.commands:
             limit: Any = action.timeout_ms / 1000 if action.timeout_ms else "default"
-            done = await box.spawn(["sh", "-c", command], timeout=limit, overflow="truncate")
-            timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
-            if done.returncode is None and not timed_out:
-                done.check()
+            done, timed_out = await run_shell(box, command, timeout=limit)
             outcome = agents.ShellCallOutcome("timeout" if timed_out else "exit", done.returncode)
             output.append(agents.ShellCommandOutput(done.text, done.stderr_text, outcome, command))
             if timed_out:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from typing import Any, Literal
 
-from agents.sandbox import Manifest, resolve_snapshot
-from agents.sandbox.session import BaseSandboxClient, SandboxSession, SandboxSessionState
-
 import anyspawn
-from anyspawn.contrib._openai.session import BoxSession
+from anyspawn.contrib._common import needs
+
+with needs("openai-agents"):
+    from agents.sandbox import Manifest, resolve_snapshot
+    from agents.sandbox.session import BaseSandboxClient, SandboxSession, SandboxSessionState
+
+    from anyspawn.contrib._openai.session import BoxSession
 
 __all__ = ["BoxClient"]
 
@@ -45,8 +48,7 @@ class BoxClient(BaseSandboxClient[None]):  # type: ignore[misc]
         state.assert_path_grants_rebound()
         if any(grant.host_path for grant in state.manifest.extra_path_grants):
             raise anyspawn.ConfigError(
-                "extra_path_grants: host_path binds nothing in a box; give the sandbox readonly= "
-                "or writable=, or mounts="
+                "extra_path_grants: host_path binds nothing; give the sandbox readonly or writable"
             )
         return self._wrap_session(BoxSession(self.sandbox, state))
 

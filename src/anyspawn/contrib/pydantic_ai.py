@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_ai import workspaces
-
 import anyspawn
-from anyspawn.contrib._pydantic_ai_toolset import GuardedToolset
+from anyspawn.contrib._common import needs
+
+with needs("pydantic-ai"):
+    from pydantic_ai import workspaces
+
+    from anyspawn.contrib._pydantic_ai_toolset import GuardedToolset
 
 __all__ = ["BoxBackend", "GuardedToolset"]
 

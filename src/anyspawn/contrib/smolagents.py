@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import re
 from contextlib import ExitStack
-from typing import Any
 
-from anyio.from_thread import start_blocking_portal
-from smolagents.local_python_executor import CodeOutput
-from smolagents.monitoring import AgentLogger, LogLevel
-from smolagents.remote_executors import RemotePythonExecutor
+import anyspawn.sync
+from anyspawn.contrib._common import needs, why_failed
 
-import anyspawn
+with needs("smolagents"):
+    from smolagents import AgentLogger, LogLevel
+    from smolagents.remote_executors import CodeOutput, RemotePythonExecutor
 
 __all__ = ["AnyspawnExecutor"]
 
@@ -24,15 +22,11 @@ class AnyspawnExecutor(RemotePythonExecutor):  # type: ignore[misc]  # not insta
 
     def __init__(self, sandbox: anyspawn.Sandbox | str) -> None:
         super().__init__([], AgentLogger(level=LogLevel.ERROR))
-        self._setup: dict[str, None] = {}  # what an interpreter needs before the agent's code
-        self._lost = False
+        self._setup, self._lost = dict[str, None](), False  # code for each new interpreter
         with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal(name="anyspawn smolagents"))
-            enter = self._portal.wrap_async_context_manager
-            self.box = stack.enter_context(enter(anyspawn.open_box(sandbox)))
-            self._session = stack.enter_context(enter(self.box.python()))
+            self.box = stack.enter_context(anyspawn.sync.open_box(sandbox))
+            self._session = stack.enter_context(self.box.python())
             self._stack = stack.pop_all()
-        atexit.register(self.cleanup)  # who forgets it must not wait for the box's thread for ever
 
     def run_code_raise_errors(self, code: str) -> CodeOutput:
         # only answers that are pictures or arrays need them, and these import them where they do
@@ -48,17 +42,14 @@ class AnyspawnExecutor(RemotePythonExecutor):  # type: ignore[misc]  # not insta
         return self._run(code_action)
 
     def _run(self, code: str) -> CodeOutput:
-        done = self._portal.call(self._session.run, code)
+        done = self._session.run(code)
         self._lost = self._lost or done.state_lost
         logs = done.text + done.stderr_text
         if done.error and done.error.type.endswith(self.FINAL_ANSWER_EXCEPTION):
-            answer: Any = self._deserialize_final_answer(done.error.message)
+            answer = self._deserialize_final_answer(done.error.message)
             return CodeOutput(output=answer, logs=logs, is_final_answer=True)
         if not done.ok:
-            stopped = f"The code was interrupted: {done.stopped}\n" if done.stopped else ""
-            lost = "All variables are lost.\n" if done.state_lost else ""
-            said = (done.error.traceback or done.error.message) if done.error else ""
-            raise RuntimeError(f"{logs}\n{stopped}{lost}{said}".strip())
+            raise RuntimeError(f"{logs}\n{why_failed(done)}".strip())
         return CodeOutput(output=done.value, logs=logs, is_final_answer=False)
 
     def install_packages(self, additional_imports: list[str]) -> list[str]:
@@ -66,5 +57,4 @@ class AnyspawnExecutor(RemotePythonExecutor):  # type: ignore[misc]  # not insta
 
     def cleanup(self) -> None:
         """End the box, with all that is in it. May be called again."""
-        atexit.unregister(self.cleanup)
         self._stack.close()
