@@ -43,5 +43,6 @@ async def send(
 
 async def log(process: anyspawn.Process, file: TextIO) -> None:
     """Copy the server's stderr to a file."""
-    async for chunk in process.stderr:
-        file.write(chunk.decode(errors="replace"))
+    with suppress(*GONE):
+        async for chunk in process.stderr:
+            file.write(chunk.decode(errors="replace"))
