@@ -7,7 +7,7 @@ from __future__ import annotations
 from anyspawn.contrib._common import needs
 
 with needs("claude-agent-sdk"):
-    from anyspawn.contrib.claude_agent_sdk._hooks import tool_hooks
-    from anyspawn.contrib.claude_agent_sdk._transport import BoxTransport
+    from anyspawn.contrib._claude_hooks import tool_hooks
+    from anyspawn.contrib._claude_transport import BoxTransport
 
 __all__ = ["BoxTransport", "tool_hooks"]
