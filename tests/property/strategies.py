@@ -159,11 +159,14 @@ def stays(launch):
     return launch.task is not None and launch.task.stays
 
 
-def resident_words(launch, command):
-    """Return the words of a resident's task, as the shell reads them."""
+def task_words(launch, command):
+    """Return a task's words, as the shell reads them: directory, variables, nothing, arguments."""
     task = launch.task
-    line = os.fsdecode(task_line(command.argv, task.env, task.stdin, task.cwd))
-    line = line.replace("'\"$_nl\"'", "\n")
+    if stays(launch):
+        told = task_line(command.argv, task.env, task.stdin, task.cwd).partition(b"\0")[2]
+    else:
+        told = head(command.id, "n", task.env, len(task.stdin), task.cwd).partition(b"; set -- ")[2]
+    line = os.fsdecode(told).replace("'\"$_nl\"'", "\n")
     return [word.replace("'\\''", "'") for word in re.findall(r"'((?:[^']|'\\'')*)'", line)]
 
 
@@ -171,18 +174,9 @@ def container_variables(launch, command):
     """Return the name and value of each variable that a container's program gets by a launch, in
     order.
     """
-    if stays(launch):
-        words = resident_words(launch, command)[2:]
-        return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
     if launch.task is not None:
-        task = launch.task
-        first, *rest = head(command.id, "n", task.env, len(task.stdin), task.cwd).split(b"\n")
-        lines = [line for line in rest[: int(first.split()[3])] if line.startswith(b"export ")]
-        pairs = [line.decode().removeprefix("export ").partition("=")[::2] for line in lines]
-        return [
-            (name, value[1:-1].replace("'\"$ANYSPAWN_n\"'", "\n").replace("'\\''", "'"))
-            for name, value in pairs
-        ]
+        words = task_words(launch, command)[1:]
+        return [tuple(word.split("=", 1)) for word in words[: words.index("")]]
     argv = launch.argv[: len(launch.argv) - len(command.argv)]
     named = [
         argv[index + 1]

@@ -31,7 +31,7 @@ def test_suffix(mode, data):
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
     if own.stays(launch):
-        assert own.resident_words(launch, command)[-len(command.argv) :] == list(command.argv)
+        assert own.task_words(launch, command)[-len(command.argv) :] == list(command.argv)
     else:
         assert launch.argv[-len(command.argv) :] == command.argv
 

@@ -316,7 +316,7 @@ def test_a_cwd_that_is_not_there(shell, tmp_path):
     """The command is not started."""
     call = Supervised(shell, ["touch", str(tmp_path / "made")], cwd=str(tmp_path / "none"))
     assert call.end() == (b"", b"", 126)
-    assert said(call) == ["ready", "nocwd", "exit 126", "clean"]
+    assert said(call) == ["ready", "nocwd", "unstarted 126", "exit 126", "clean"]
     assert not (tmp_path / "made").exists()
 
 

@@ -48,14 +48,12 @@ if [ -z "$3" ]; then
 fi
 [ -n "$seen" ]
 """
-"""A script that lists the processes of a tag and an id, and with a third argument sends them that
-signal.
+"""A script that lists the processes of a tag and an id; a third argument is a signal to send them.
 
-It tags itself first, and fails unless it finds itself: that nothing is found proves nothing where
-one cannot look. Without a signal it lists as well what has a lower limit, and is not known to be
-another call's: a program that hides lowers its own.
+It tags itself, and fails unless it finds itself: where nothing can be seen, an empty list proves
+nothing. Without a signal it also lists processes that may hide, by a lower limit, unless they are
+another call's.
 """
-
 
 _FIT = (
     "case $KSH_VERSION in *' KSH '*|Version*) echo 'anyspawn: sh is a Korn shell, which is not "
@@ -75,21 +73,21 @@ def script() -> str:
 
 
 def reading_script() -> str:
-    """Return the script that reads the rest of that one from its stdin, before all else.
+    """Return a script that reads `script_line` from stdin and executes it.
 
-    A client that asks for an argv by a request's address needs that: proxies take some 8 KiB of it.
+    kubectl sends an argv in a request's address, of which some proxies take no more than 8 KiB.
     """
     return _READ_ONE
 
 
 @cache
 def script_line() -> bytes:
-    """Return what `reading_script` reads: the script as a line, a format for ``printf``."""
+    """Return the script as a line: a format for ``printf``."""
     return printf_format(script().partition("\n")[2].encode()) + b"\n"
 
 
 def resident_script(*, alone: bool = False) -> str:
-    """Return the script that begins a resident, which reads the rest of it from its stdin.
+    """Return the script that reads the first bytes of `resident_begin` from stdin.
 
     Args:
         alone: The place is for one command.
@@ -105,12 +103,12 @@ def _resident(*, alone: bool) -> bytes:
 
 
 def resident_begin(resident_id: str, *, alone: bool = False, patience: int = 2) -> bytes:
-    """Return what a resident reads first: the script that looks after one command after the other.
+    """Return what a resident reads first: the rest of its script.
 
     Args:
-        resident_id: What all its commands carry.
-        alone: The place is for one command, and all that hides in it is the command's.
-        patience: Seconds for which it chases what starts its like and exits at once.
+        resident_id: The id of all its commands.
+        alone: The place is for one command: all that hides in it is the command's.
+        patience: Seconds for which it chases processes that start their like and exit.
     """
     sole = "yes" if alone else ""
     known = f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole} _patience={patience}\n"

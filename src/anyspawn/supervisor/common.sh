@@ -1,21 +1,22 @@
-# What every supervisor knows: how to say something, and how to find and end all that a command
-# started. Names begin with _, as a variable that the container exports, and a program of it is to
-# see, would change with one of the same name here.
-_rs=$(printf '\036')
-say() { printf '%s%s %s%s' "$_rs" "$_nonce" "$1" "$_rs" >&4; }
-_session=$(command -v setsid)
+# What both supervisors share: frames, starting a command, and finding and killing all that it
+# started. Names begin with _: assigning to a variable that the container exports would change what
+# its programs see.
+_nl='
+'
+say() { printf "\036$_nonce $1\036" >&4; }
+# On the command's stdout: all that the command wrote comes before it.
+say_out() { printf "\036$_nonce $1\036"; }
 _sight=$((_tag + 1))
 
-# The tag is a limit that nothing enforces, and that every descendant inherits whatever it does to
-# its environment or session; what keeps its environment is known by that, too. Zombies do not
-# count: without an init they stay.
+# The tag is a limit that nothing enforces. Every descendant inherits it, whatever it does to its
+# environment or session. A process is also known by its environment.
 tagged() {
   while read -r _a _b _c _limit _rest; do
     case "$_a $_b $_c" in "Max file locks") [ "$_limit" = "$_tag" ]; return ;; esac
   done <"$1"
   return 1
 }
-# The one who looks has a limit of its own, so that nobody ends it who looks at the same time.
+# A process that looks has a limit of its own: another one that looks does not kill it.
 candidates() {
   if command -v grep >/dev/null; then
     grep -H -e "^Max file locks  *$_tag " -e "^Max file locks  *$_sight " /proc/[0-9]*/limits
@@ -28,8 +29,8 @@ candidates() {
     done
   fi
 }
-# A process whose first thread has ended looks like a zombie, and is none as long as it has another
-# one. Sets its state, if any.
+# Zombies do not count: without an init they stay. A process whose first thread exited looks like
+# one, but lives while it has another thread. Sets the state, if there is a process.
 dead() {
   _state=
   IFS= read -r _state <"$1/stat" || return 0
@@ -38,8 +39,8 @@ dead() {
   *) return 1 ;;
   esac
 }
-# Lists what is left. Fails unless it finds itself: that nothing is found proves nothing where one
-# cannot look. Only for a process of its own, $(left).
+# Lists what is left. Fails unless it finds itself: where nothing can be seen, an empty list proves
+# nothing. It tags its own process, so call it as $(left).
 left() {
   read -r _me _x </proc/self/stat
   { ulimit -x "$_sight" || ulimit -w "$_sight"; } >/dev/null
@@ -69,7 +70,7 @@ sweep() {
   done
 }
 
-# How often the kernel has killed something of this container's for lack of memory.
+# Counts how often the kernel killed something in this container for lack of memory.
 ooms() {
   _ooms=
   for _file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
@@ -84,22 +85,22 @@ starved() {
   [ "$_ooms" = "$_starved" ] || say oom
 }
 
-# Whatever is left of a command is, or descends from, a child of the first process, to which the
-# kernel gives orphans, or one of this shell, to which CLONE_PARENT may; from the latter they go to
-# the former. New ones come at the list's end. One that is reaped while the list is read hides the
-# next; so those that are known have to be there afterwards, and one that is not is seen itself. In
-# the shell that has called `before` its own processes are among the known.
+# All that a command leaves descends from a new child of the container's first process, to which the
+# kernel gives orphans, or of this shell, to which CLONE_PARENT may give one. New children come last
+# in the list. One that is reaped while the list is read hides the next, so each known one must
+# still be there.
 before() {
   ooms
   _starved=$_ooms _old=
+  read -r _began _x </proc/uptime
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
-  # where zombies stay for good there may be so many that a list of them takes too long
+  # where nothing reaps zombies, the list may become too long to read
   [ "${#_old}" -lt 6000 ] || _adopts=
 }
 adopted() {
-  _new= _own= _list=
-  read -r _own </proc/thread-self/children
-  read -r _list </proc/1/task/1/children
+  _new= _own= _list= _listed=
+  { read -r _own || :; } </proc/thread-self/children &&
+    { read -r _list || :; } </proc/1/task/1/children && _listed=yes
   case "$_list " in
   "$_old "*) _early=$_old _late=${_list#"$_old"} ;;
   *) _early= _late=$_list ;;
@@ -113,23 +114,22 @@ adopted() {
   done
   [ "$_new" ]
 }
-# A program that lowers that limit for itself hides; it cannot raise it again. So what is new and
-# has a lower one may be the command's, or another command's beside it, whose supervisor ends it
-# soon. In a place for one command alone (_alone) it is the command's.
+# A program can hide: it can lower its limit, but not raise it again. A new process with a lower
+# limit is this command's or that of another one, whose supervisor kills it soon. In a place for one
+# command (_alone) it is this command's.
 hides() {
   case $_limit in '' | *[!0-9]*) return 1 ;; esac
   [ "$_limit" -lt "$_tag" ]
 }
-# What starts its like and ends at once is gone before it is looked at. So what is new is stopped
-# for a look, where there was always something that was gone; and what is none of the command's goes
-# on, and is known then. No process is made between, as it might not be possible. Only for the shell
-# that nobody kills; it takes no longer than the caller waits for it (_patience).
+# A process that starts its like and exits at once is gone before anyone looks at it. So after a few
+# rounds new processes are stopped for the look; those of others continue, and are known from then
+# on. It forks nothing, as that may be impossible. It ends before the caller's _patience does.
 chase() {
   [ "$_adopts" ] || return 0
   read -r _self _x </proc/self/stat
   read -r _until _x </proc/uptime
   _until=$((${_until%.*} + ${_patience:-2})) _round=0
-  # what is taken for a known one by its number is another one the next time
+  # the second look is for a process whose number was that of a known one
   while adopted || adopted; do
     [ "$_round" -lt 5 ] || kill -s STOP $_new
     _gone= _hidden=
@@ -141,7 +141,7 @@ chase() {
         [ -z "$_state" ] || _old="$_old $_child"
       elif [ "$_tagged" ] || { [ "$_alone" ] && hides; }; then
         _gone=yes _slew=yes
-        kill -9 "$_child" # until it is dead it may have a child that is not listed yet
+        kill -9 "$_child" # it may have a child that is not listed before it is dead
       elif hides; then
         _hidden=yes
         [ "$_round" -lt 5 ] || kill -s CONT "$_child"
@@ -157,33 +157,52 @@ chase() {
     _round=$((_round + 1))
   done
 }
-# Ends all that is left of a command, and says whether there was something. Looking alone does not
-# end what is many, and starts its like.
+# Kills all that is left of a command, and says whether there was something.
 clear_up() {
   if sweep 20; then chase; else chase && sweep 300; fi
   _cleared=$?
   [ -z "$_slew" ] || say killed
   return "$_cleared"
 }
+# Whether nothing is left, by one look that forks nothing. It counts only if the command was short:
+# later, a known number may be that of another process.
+alone() {
+  [ "$_adopts" ] && read -r _now _x </proc/uptime || return 1
+  [ "$((1${_now%.*}${_now#*.} - 1${_began%.*}${_began#*.}))" -lt "$_soon" ] || return 1
+  ! adopted && [ "$_listed" ]
+}
 _adopts= _old= _watcher= _self= _slew=
-case $PPID in
-0 | 1) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
+read -r _x _rest </proc/self/stat
+case $$,$PPID in
+"$_x",[01]) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
 esac
+# Hundredths of a second for which no number is reused, as no machine starts 330 processes a
+# millisecond.
+_soon=0
+! read -r _x </proc/sys/kernel/pid_max || _soon=$((_x / 3300 + 1))
 
+# Whether something that is left holds one of the command's streams.
 held() {
-  _out=$(readlink /proc/$$/fd/1) _err=$(readlink /proc/$$/fd/4)
   for _pid in $(left); do
     for _fd in /proc/"$_pid"/fd/*; do
-      case $(readlink "$_fd") in "$_out" | "$_err") return 0 ;; esac
+      if [ "$_fd" -ef /proc/$$/fd/1 ] || [ "$_fd" -ef /proc/$$/fd/4 ]; then return 0; fi
     done
   done
   return 1
 }
+# Kills all that is left of the command, once it holds no stream or nobody waits for that.
+finish() {
+  _round=0
+  while held && waited_for; do
+    [ "$_round" -gt 0 ] || say held
+    sleep 0.02 || sleep 1 || cannot_sleep
+    _round=$((_round + 1))
+  done
+  clear_up
+}
 
-# A command's stdin. Whoever writes it last holds the pipe until it has said that all of it was
-# written, or that it was not. So a command that saw the end of its stdin, and none of these words
-# before it ended, saw a wrong one. It cannot close the pipe itself: the shell that waits for it has
-# it open, too.
+# Writes the command's stdin, and says whether all of it was written before it closes the pipe. If
+# it says nothing, the command may have read a stdin that was not whole.
 hand_over() {
   trap 'say lost' EXIT
   exec 5>&1
@@ -199,12 +218,60 @@ hand_over() {
   say "$_word"
   trap - EXIT
 }
-# Through the memory of dd, where a pipe would not hold it all, so that a command that does not read
-# it cannot keep the end of our own stdin from being seen. The first line is the number of this
-# process.
+# A stdin that a pipe cannot hold goes through the memory of dd: a command that does not read it
+# must not keep us from seeing the end of our own stdin. The first line is this process's number.
 spool() {
   exec 3<&-
   read -r _own _x </proc/self/stat
   echo "$_own"
   hand_over cat
 }
+
+# The script of the shell that becomes the program. Arguments: the working directory or nothing, and
+# argv. The program's variables may have any name that does not begin with ANYSPAWN_.
+_untold='trap "printf \"\\036$ANYSPAWN_NONCE unstarted \$?\\036\" >&2" EXIT
+'
+_settle=$_untold'
+[ -z "$BASH_VERSION" ] || shopt -s execfail
+if [ -n "$1" ]; then
+  CDPATH= cd -- "$1" >/dev/null 2>&1 || { printf "\036$ANYSPAWN_NONCE nocwd\036" >&2; exit 126; }
+  unset OLDPWD
+fi
+shift
+while [ "$ANYSPAWN_COUNT" -gt 0 ]; do
+  eval "export \"\$ANYSPAWN_ENV_$ANYSPAWN_COUNT\"" || exit 125
+  unset "ANYSPAWN_ENV_$ANYSPAWN_COUNT"
+  ANYSPAWN_COUNT=$((ANYSPAWN_COUNT - 1))
+done
+'
+_become='
+[ -z "$ANYSPAWN_MERGE" ] || exec 2>&1
+unset ANYSPAWN_COUNT ANYSPAWN_NONCE ANYSPAWN_MERGE ANYSPAWN_ASK
+exec "$@"
+exit'
+# Runs the command. Arguments: the working directory or nothing, its variables, an empty word, its
+# argv. Another shell (_start) sets the variables, and tells a program that cannot be executed from
+# one that returns 127. A program that a resident knows needs no such shell.
+work() (
+  { ulimit -x "$_tag" || ulimit -w "$_tag"; } && $_proof /proc/self/limits || say untagged
+  ANYSPAWN_ID=$_id ANYSPAWN_NONCE=$_nonce ANYSPAWN_COUNT=0 ANYSPAWN_MERGE=$_merge _cwd=$1
+  export ANYSPAWN_ID ANYSPAWN_NONCE ANYSPAWN_COUNT ANYSPAWN_MERGE
+  if [ "$_turn" ]; then
+    echo "$_turn" >&8
+    eval "$_untold"
+  fi
+  exec 2>&4 3<&- 4>&- 5<&- 6>&- 8>&- 9<&-
+  shift
+  while [ -n "$1" ]; do
+    ANYSPAWN_COUNT=$((ANYSPAWN_COUNT + 1))
+    eval "ANYSPAWN_ENV_$ANYSPAWN_COUNT=\$1; export ANYSPAWN_ENV_$ANYSPAWN_COUNT"
+    shift
+  done
+  shift
+  if [ "$_known" = yes ]; then
+    set -- "$_cwd" ${_session:+"$_session"} "$@"
+    eval "$_settle$_become"
+  fi
+  [ -z "$_known" ] || export ANYSPAWN_ASK=yes
+  exec $_session sh -c "$_start" anyspawn "$_cwd" "$@"
+)

@@ -21,20 +21,20 @@ __all__ = [
 ]
 
 SHORT = 4096
-"""Bytes that any pipe takes: a stdin that is no longer is part of a resident's task, and a longer
-one follows it.
+"""Bytes that any pipe takes. A resident's task contains a stdin up to this size; a longer one
+follows it.
 """
 CHUNK = 64 * 1024
-"""Bytes of a live program's stdin that are handed over at once: as many as a pipe holds."""
+"""Bytes of a live program's stdin that go over at once: as many as a pipe holds."""
 CLOSE = b"-\n"
 """The line after the last chunk."""
 _IN_A_LINE = 1024
-"""Bytes of a chunk that is a line: a shell reads it a byte at a time, but starts no process."""
+"""The longest chunk that is a line: the shell reads it byte by byte, but starts no process."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = re.compile(rb"[^ -$&(-,/-\[\]-~]")
-"""What does not stand for itself in a format: % ' \\ and what is no printable ASCII; also - and .,
-which are options and words of ours where they stand alone.
+"""Bytes that a format must escape: % ' \\ and all but printable ASCII; also - and ., which mean
+something else where they stand alone.
 """
 _FORMAT = [
     b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)
@@ -56,39 +56,35 @@ def head(
     merge: bool = False,
     leaves: bool = False,
 ) -> bytes:
-    """Return what the supervisor reads before the command's stdin.
+    """Return the line that a supervisor reads before the command's stdin.
 
     Args:
         call_id: The call's id.
-        nonce: What its frames begin with; whoever does not know it cannot make one.
+        nonce: The random word of its frames.
         env: The command's variables.
-        size: How many bytes of stdin follow. ``None``: it comes in lines, one for each chunk.
+        size: Bytes of stdin that follow. ``None``: stdin comes in chunks, see `chunk_line`.
         cwd: Where the command starts. Default: where the supervisor does.
-        merge: The command's stderr is its stdout.
-        leaves: What it leaves running stays until the supervisor's stdin ends.
+        merge: The command's stderr goes to its stdout.
+        leaves: Processes that it leaves run on until the supervisor's stdin ends.
     """
-    lines = [b"ANYSPAWN_merge=yes"] if merge else []
-    if cwd is not None:
-        refuse = b'{ printf "%s nocwd\\036" "$ANYSPAWN_frame" >&2; exit 126; }'
-        into = b"CDPATH= cd -- %s >/dev/null 2>&1 || %s; unset OLDPWD"
-        lines.append(into % (_on_one_line(cwd), refuse))
-    for name, value in env.items():
-        lines.append(b"export %s=%s" % (name.encode(), _on_one_line(value)))
-    size_or_lines = "-" if size is None else size
-    first = f"{nonce} {call_id} {tag_of(call_id)} {len(lines)} {size_or_lines}".encode()
-    first += b" yes" if leaves else b""
-    return b"\n".join([first, *lines]) + b"\n"
+    told = {
+        "nonce": nonce,
+        "id": call_id,
+        "tag": tag_of(call_id),
+        "size": "-" if size is None else size,
+        "leaves": "yes" if leaves else "",
+        "merge": "yes" if merge else "",
+    }
+    known = " ".join(f"_{name}={value}" for name, value in told.items())
+    return b'%s; set -- %s "$@"\n' % (known.encode(), _words(cwd, env))
 
 
 def check_name(name: str, instead: str) -> None:
-    """Refuse a variable's name that a shell cannot hand on.
+    """Raise a `ConfigError` for a variable that a shell cannot pass on.
 
     Args:
-        name: The name.
-        instead: What else may be done.
-
-    Raises:
-        ConfigError: It cannot.
+        name: The variable.
+        instead: The end of the message: how to pass it without a shell.
     """
     if name.startswith("ANYSPAWN_"):
         raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
@@ -101,27 +97,25 @@ def check_name(name: str, instead: str) -> None:
 def task_line(
     argv: Sequence[str], env: Mapping[str, str], stdin: bytes, cwd: str | None = None
 ) -> bytes:
-    """Return what a resident is told of one command, but for what `call_line` adds.
+    """Return a resident's task, less what `call_line` adds.
 
-    A stdin of more than `SHORT` bytes is not part of it, but follows when it is asked for.
+    A stdin of more than `SHORT` bytes is not part of it: the resident asks for it.
     """
     short = len(stdin) <= SHORT
     format_or_size = b"'=%s'" % printf_format(stdin) if short else b"%d" % len(stdin)
-    words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
-    line = b" ".join(map(_quoted, words)).replace(b"\n", b"'\"$_nl\"'")
-    return b"%s\0%s\n" % (format_or_size, line)
+    return b"%s\0%s\n" % (format_or_size, _words(cwd, env, argv))
 
 
 def call_line(task: bytes, nonce: str, known: str = "", *, merge: bool = False) -> bytes:
     """Return the line by which a resident begins a command.
 
     Args:
-        task: What `task_line` returned.
-        nonce: What the command's frames begin with.
-        known: ``yes``: the program was executed there before, and any exec executes it, so that one
-            that cannot be executed need not be told from one that returns 127; arguments and
-            variables are not near any system's limit. ``ask``: have it said whether that is so.
-        merge: The command's stderr is its stdout.
+        task: The result of `task_line`.
+        nonce: The random word of the command's frames.
+        known: ``yes``: the resident has executed the program before, any exec executes it, and
+            arguments and variables are not near any limit, so that 126 and 127 are the program's
+            own. ``ask``: the resident says whether any exec executes it.
+        merge: The command's stderr goes to its stdout.
     """
     form, _, rest = task.partition(b"\0")
     first = b"_merge=yes; " if merge else b""
@@ -129,8 +123,8 @@ def call_line(task: bytes, nonce: str, known: str = "", *, merge: bool = False) 
 
 
 def chunk_line(chunk: bytes) -> bytes:
-    """Return how a chunk is told: as a printf format, which ``.`` or `CLOSE` cannot begin, or as
-    its number of bytes, and these.
+    """Return a chunk of a live program's stdin: a format for ``printf``, or . and its size, a line
+    each, and the chunk itself after the latter.
     """
     if len(chunk) > _IN_A_LINE:
         return b".%d\n%s" % (len(chunk), chunk)
@@ -138,17 +132,16 @@ def chunk_line(chunk: bytes) -> bytes:
 
 
 def printf_format(data: bytes) -> bytes:
-    """Return what ``printf`` takes for ``data``: one line, and fit for single quotes."""
-    if data.isascii():  # text has few, and is searched faster than it is put together
+    """Return ``data`` as a format for ``printf``: one line, without single quotes."""
+    if data.isascii():  # text needs few escapes, and a search is faster
         return _SPECIAL.sub(lambda match: _FORMAT[match[0][0]], data)
     return b"".join([_FORMAT[byte] for byte in data])
 
 
-def _quoted(value: str) -> bytes:
-    """Return a text as a shell's word."""
-    return b"'" + value.encode(errors="surrogateescape").replace(b"'", b"'\\''") + b"'"
-
-
-def _on_one_line(value: str) -> bytes:
-    """Return a text as a shell's word without a line break."""
-    return _quoted(value).replace(b"\n", b"'\"$ANYSPAWN_n\"'")
+def _words(cwd: str | None, env: Mapping[str, str], argv: Sequence[str] = ()) -> bytes:
+    """Return a command as a shell's words, on one line: its directory, variables, arguments."""
+    words = [cwd or "", *(f"{name}={value}" for name, value in env.items()), "", *argv]
+    quoted = (
+        b"'%s'" % word.encode(errors="surrogateescape").replace(b"'", b"'\\''") for word in words
+    )
+    return b" ".join(quoted).replace(b"\n", b"'\"$_nl\"'")

@@ -1,8 +1,7 @@
-"""What a supervisor says: frames within the program's two output streams. Bytes in, facts out.
+"""The frames of a supervisor within the program's two output streams. Bytes in, facts out; no I/O.
 
-A frame is RS NONCE " " WORD RS. The nonce is the call's own and random, so that a program that
-does not know it cannot make one. This module knows no I/O; `Conversation` is fed what was read,
-returns what of it is the program's, and keeps what was said in a `Report`.
+A frame is RS NONCE " " WORD RS. The nonce is random for each call, so a program cannot forge one.
+`Conversation` takes what was read, returns the program's part, and keeps the rest in a `Report`.
 """
 
 from __future__ import annotations
@@ -18,72 +17,51 @@ _ASKS = b"\x1eanyspawn asks\n"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
 _SURE = 8
-"""So many bytes of a frame's beginning no program writes by chance."""
+"""A program does not write so many bytes of a frame's beginning by chance."""
 _OPENING = 64 * 1024
 
+_STATUSES = {"unstarted": "unstarted", "gone": "gone", "exit": "exit_status"}
+_FACTS = {"start": "begun"} | {
+    name: name
+    for name in (
+        *("nocwd", "running", "held", "untagged", "elusive", "send", "took"),
+        *("fed", "unread", "fit", "failed", "oom", "killed"),
+    )
+}
+
 TOOK, BROKE = "took", "broke"
-"""A chunk of stdin was written to the program; or the program reads no more."""
+"""A chunk of stdin was written to the program, or the program has closed its stdin."""
 
 
 @define
 class Report:
-    """What a supervisor has said of its command so far.
+    """What a supervisor has said of its command so far."""
 
-    Attributes:
-        asks: A resident waits for its script.
-        ready: It waits for its task, which it is not given before.
-        begun: It has set about the command.
-        unstarted: The shell's status when it could not execute the program (126, 127), or came to
-            grief before.
-        gone: The status, 126 or 127, of what was a program before and is none any more.
-        nocwd: The working directory could not be entered.
-        running: The program has taken the place of the shell that starts it.
-        exit_status: The status with which the command ended.
-        held: Something that the command left behind holds one of its streams.
-        whole: The end of the command's stdout was seen.
-        clean: Nothing of the command was left, as far as the supervisor could look.
-        swept: It has looked, whatever it found.
-        killed: Something of the command was left, and was killed.
-        left: Something of it was left, and stays as long as the supervisor does.
-        untagged: The command could not be given the tag by which it is found.
-        elusive: What was left starts its like, faster than it can be looked at.
-        lost: Its stdin did not arrive whole; what is said after its end, of a stdin that it left,
-            does not count.
-        failed: The supervisor's shell could not go on, as no process could be started, for one.
-        send: A resident waits for a long stdin.
-        took: It has read that to its end.
-        wants: The command has a stdin, of which has to be said what became of it.
-        fed: All of it was written to the command.
-        unread: What writes it was still there when the command ended.
-        fit: Any exec executes the program: it is known by its first bytes.
-        oom: The kernel killed something in the container for lack of memory meanwhile.
-    """
-
-    asks: bool = False
-    ready: bool = False
-    begun: bool = False
-    unstarted: int | None = None
-    gone: int | None = None
-    nocwd: bool = False
-    running: bool = False
-    exit_status: int | None = None
-    held: bool = False
-    whole: bool = False
-    clean: bool = False
-    swept: bool = False
-    killed: bool = False
-    left: bool = False
-    untagged: bool = False
-    elusive: bool = False
-    lost: bool = False
-    failed: bool = False
-    send: bool = False
-    took: bool = False
-    wants: bool = False
-    fed: bool = False
-    unread: bool = False
-    fit: bool = False
-    oom: bool = False
+    asks: bool = False  # a resident waits for its script
+    ready: bool = False  # it waits for its task, and is given none before
+    begun: bool = False  # it has set about the command
+    unstarted: int | None = None  # the shell's status when it could not execute the program
+    gone: int | None = None  # 126 or 127, of a program that was one before
+    nocwd: bool = False  # the working directory could not be entered
+    running: bool = False  # the program has taken the place of the shell that starts it
+    exit_status: int | None = None  # of the command
+    held: bool = False  # something that the command left holds one of its streams
+    whole: bool = False  # the end of the command's stdout was seen
+    clean: bool = False  # nothing of the command was left, as far as the supervisor could look
+    swept: bool = False  # it has looked, whatever it found
+    killed: bool = False  # something was left, and was killed
+    left: bool = False  # something was left, and stays as long as the supervisor does
+    untagged: bool = False  # the command does not bear the tag by which it is found
+    elusive: bool = False  # what was left starts its like faster than it can be looked at
+    lost: bool = False  # stdin did not arrive whole; after the command's end this does not count
+    failed: bool = False  # the supervisor's shell could not go on: no process left, for one
+    send: bool = False  # a resident waits for a long stdin
+    took: bool = False  # it has read that to its end
+    wants: bool = False  # the command has a stdin, so that one of the next two must be said
+    fed: bool = False  # all of stdin was written to the command
+    unread: bool = False  # the process that writes it was there when the command ended
+    fit: bool = False  # any exec executes the program: its first bytes show that
+    oom: bool = False  # the kernel killed something in the container for lack of memory
 
     @property
     def started(self) -> bool:
@@ -114,43 +92,30 @@ class Report:
     def hear(self, word: str) -> None:
         """Take a word of stderr."""
         name, _, number = word.partition(" ")
-        match name:
-            case "unstarted" | "gone" if number.isdigit():
-                if getattr(self, name) is None:
-                    setattr(self, name, int(number))
-            case "exit" if number.isdigit():
-                if self.exit_status is None:
-                    self.exit_status = int(number)
-            case "clean" | "unclean":
-                self.clean, self.swept = name == "clean", True
-            case "left":
-                self.left = self.swept = True
-            case "start":
-                self.begun = True
-            case "lost":
-                self.lost = self.lost or self.exit_status is None
-            case "nocwd" | "running" | "held" | "untagged" | "elusive" | "send" | "took":
-                setattr(self, name, True)
-            case "fed" | "unread" | "fit" | "failed" | "oom" | "killed":
-                setattr(self, name, True)
-            case _:
-                pass  # a word of a newer script
+        if name in _STATUSES and number.isdigit():
+            if getattr(self, _STATUSES[name]) is None:
+                setattr(self, _STATUSES[name], int(number))
+        elif name in ("clean", "unclean", "left"):
+            self.swept = True
+            self.clean, self.left = name == "clean", self.left or name == "left"
+        elif name == "lost":
+            self.lost = self.lost or self.exit_status is None
+        elif name in _FACTS:  # others are words of a newer script
+            setattr(self, _FACTS[name], True)
 
 
 class Decoder:
-    """Takes the frames out of one stream, whatever the chunks are that it comes in.
-
-    What comes before the command's start is not the command's: it is kept apart.
+    """Takes the frames out of one stream, in whatever chunks it comes.
 
     Args:
-        nonce: What frames begin with.
-        begun: All that comes is the command's.
+        nonce: The random word of the frames.
+        begun: All output is the command's, also before a frame says that it starts.
 
     Attributes:
-        words: What the frames said, in order; whoever reads them takes them out.
-        opening: What came before the command's start: the client's own words.
-        asks: The supervisor has said in this stream that it waits for its script.
-        ready: It has said that it waits for its task.
+        words: The words of the frames, in order; the reader removes them.
+        opening: The output before the command's start: the client's own.
+        asks: The supervisor waits for its script.
+        ready: It waits for its task.
     """
 
     def __init__(self, nonce: str, *, begun: bool = False) -> None:
@@ -163,7 +128,7 @@ class Decoder:
         self._passed = 0  # so much of that was passed on nevertheless
 
     def feed(self, data: bytes) -> bytes:
-        """Return ``data`` without frames; what may be the beginning of one is held back."""
+        """Return ``data`` without frames; hold back what may be the beginning of one."""
         data = self._held + data
         known, self._passed, self._held = self._passed, 0, b""
         passed = []
@@ -194,11 +159,11 @@ class Decoder:
 
     @property
     def doubtful(self) -> bool:
-        """Whether something is held back that is hardly the beginning of a frame."""
+        """Whether it holds back what is hardly the beginning of a frame."""
         return self._begun and self._passed < len(self._held) < _SURE
 
     def pass_on(self) -> bytes:
-        """Return that after all; a frame that it begins is known by it nevertheless."""
+        """Return what is held back; if it does begin a frame, the frame is found all the same."""
         data, self._passed = self._held[self._passed :], len(self._held)
         return data
 
@@ -217,7 +182,7 @@ class Decoder:
         return b""
 
     def rest(self) -> bytes:
-        """Return what was held back, at the end of the stream."""
+        """Return what is held back, at the end of the stream."""
         held, self._held, self._passed = self._held[self._passed :], b"", 0
         return self._own(held)
 
@@ -231,13 +196,13 @@ class Conversation:
     """Both streams of a supervisor, as one state machine.
 
     Args:
-        nonce: What its frames begin with.
-        begun: It is a resident that has served before: it is ready, and its stdout is the
-            program's from the first byte.
+        nonce: The random word of its frames.
+        begun: A resident that has served before: it is ready, and its stdout is the program's from
+            the first byte.
 
     Attributes:
-        report: What it has said.
-        chunks: The answers to chunks of stdin that nobody has taken yet, `TOOK` or `BROKE` each.
+        report: The facts so far.
+        chunks: `TOOK` or `BROKE` for each chunk of stdin; the reader removes them.
     """
 
     def __init__(self, nonce: str, *, begun: bool = False) -> None:
@@ -247,7 +212,7 @@ class Conversation:
         self._decoders = {"stdout": Decoder(nonce, begun=begun), "stderr": Decoder(nonce)}
 
     def expect_chunks(self) -> None:
-        """Take `TOOK` for the answer to a chunk, not for that to a resident's long stdin."""
+        """Take `TOOK` for the answer to a chunk; without this, to a resident's long stdin."""
         self._streaming = True
 
     def receive(self, stream: Literal["stdout", "stderr"], data: bytes) -> bytes:

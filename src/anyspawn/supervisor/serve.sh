@@ -1,7 +1,6 @@
-# A process of its own reads each command's line, and ends with the command: what one was given
-# stands in no memory in which a later one could read it. A script is read in blocks, where its pipe
-# can be opened; one that has a name cannot, once nobody has its other end. A builtin `read` takes a
-# byte at a time.
+# A process of its own reads each command's line, and exits with the command: no later command finds
+# what this one was given in anyone's memory. `.` reads in blocks, where the pipe can be opened; a
+# named one cannot, once nobody has its other end. `read` takes a byte at a time.
 _blocks=
 case $BASH_VERSION$KSH_VERSION$ZSH_VERSION$YASH_VERSION$(readlink /proc/$$/fd/3) in
 pipe:*) ! : </proc/self/fd/3 || _blocks=yes ;;
@@ -19,7 +18,7 @@ while [ "$_served" = 0 ]; do
   _served=$?
   _ran=yes
 done
-# The watcher sees that end, too: what it has begun then would be left, a zombie, if it were killed.
+# The watcher sees the end of stdin, too. Killed in its sweep, it would leave zombies.
 if [ "$_served" = 9 ]; then
   trap - EXIT
   exec 8>&-

@@ -1,22 +1,15 @@
-# Looks after one command inside a container. Its stdin is a header line, a line for each variable,
-# the command's stdin, and then nothing: when it ends, whoever called is gone, or wants the end, and
-# the whole tree is killed. What it has to say stands in frames on stderr, and two on stdout, which
-# the caller takes out again. It is given nothing before it has said that it is ready: what else
-# might read its stdin, such as a client that asks for a password, gets none.
-read -r _nonce _id _tag _count _size _leaves || exit 125
+# Looks after one command inside a container. Its stdin is a line with the task, then the command's
+# stdin, and then stays open: when it ends, the caller is gone or wants the end, and all is killed.
+# The caller sends nothing before `ready`: a client that asks for a password must not read it.
+IFS= read -r _line || exit 125
+eval "$_line"
 exec 3<&0 4>&2 2>/dev/null
-_alone=
-_i=0
-while [ "$_i" -lt "$_count" ]; do
-  IFS= read -r _line || exit 125
-  _i=$((_i + 1))
-  eval "ANYSPAWN_ENV_$_i=\$_line"
-done
+_alone= _known= _turn= _session= _proof=tagged
+! command -v setsid >/dev/null || _session=setsid
 
-# The stdin of a live program comes in lines, each a format for printf, or . and a number of bytes
-# that follow; "-" is the end. A process beside writes them, so that a program that does not read
-# cannot keep the end of our own stdin from being seen. It has read a chunk before it writes any of
-# it, and there is no other chunk before it has said what became of that one.
+# The stdin of a live program comes in lines: a format for printf, or . and the size of the chunk
+# that follows; "-" is the end. Another process (pass) writes it: a program that does not read must
+# not keep us from seeing the end of our own stdin. The next chunk waits for the answer to this one.
 stream() {
   while IFS= read -r _line <&3; do
     case $_line in
@@ -45,15 +38,15 @@ pass() {
     esac; then say took; else say broke; fi
   done
 }
-# Says that a live program has taken the place of the shell that starts it, as its environment
-# shows; where one cannot look, that it should have by now.
+# Says when a live program has replaced the shell that starts it, as its environment shows; where
+# nothing can be seen, after a while.
 announce() {
   trap exit TERM
   _n=0
   while [ "$_n" -lt 50 ]; do
     for _file in $(grep -l "ANYSPAWN_ID=$_id" /proc/[0-9]*/environ); do
       case $(grep -aho -e "ANYSPAWN_ID=$_id" -e "ANYSPAWN_NONCE=$_nonce" "$_file") in
-        # In one look, as that of a process which ends, or is executing another, shows none.
+        # one look for both: the environment of a process that exits or executes is empty
         *NONCE*) ;;
         *ID*) say running; exit ;;
       esac
@@ -64,8 +57,8 @@ announce() {
   say running
 }
 
-# The first line is the number of this process. It waits for the end of our own stdin by a builtin,
-# so that killing it orphans nothing; when it ends what is left, nothing kills it.
+# The first line is this process's number. It waits for the end of stdin by a builtin, so that
+# killing it orphans nothing. Once it kills what is left, nothing kills it.
 feed() {
   read -r _feeder _rest </proc/self/stat
   echo "$_feeder"
@@ -81,46 +74,22 @@ feed() {
   trap '' USR1
   sweep 300
 }
-_start='
-ANYSPAWN_n="
-"
-ANYSPAWN_frame=$(printf "\036")$ANYSPAWN_NONCE
-ANYSPAWN_i=0 ANYSPAWN_merge=
-while [ "$ANYSPAWN_i" -lt "$ANYSPAWN_COUNT" ]; do
-  ANYSPAWN_i=$((ANYSPAWN_i + 1))
-  eval "ANYSPAWN_line=\$ANYSPAWN_ENV_$ANYSPAWN_i"
-  unset "ANYSPAWN_ENV_$ANYSPAWN_i"
-  eval "$ANYSPAWN_line"
-done
-unset ANYSPAWN_COUNT ANYSPAWN_NONCE
-printf "%s start\036" "$ANYSPAWN_frame"
-printf "%s start\036" "$ANYSPAWN_frame" >&2
-trap "printf \"%s unstarted \$?\\036\" \"\$ANYSPAWN_frame\" >&2" EXIT
-[ -z "$ANYSPAWN_merge" ] || exec 2>&1
-exec "$@"'
-work() (
-  exec 2>&4 3<&- 4>&-
-  { ulimit -x "$_tag" || ulimit -w "$_tag"; } 2>/dev/null
-  tagged /proc/self/limits || printf '%s%s untagged%s' "$_rs" "$_nonce" "$_rs" >&2
-  ANYSPAWN_ID=$_id ANYSPAWN_COUNT=$_count ANYSPAWN_NONCE=$_nonce
-  export ANYSPAWN_ID ANYSPAWN_COUNT ANYSPAWN_NONCE
-  while [ "$_i" -gt 0 ]; do
-    export "ANYSPAWN_ENV_$_i"
-    _i=$((_i - 1))
-  done
-  exec $_session sh -c "$_start" anyspawn "$@"
-)
-# Lets what is left run on, until it has ended, or whoever called is gone, or wants its end.
+_start=$_settle'
+printf "\036$ANYSPAWN_NONCE start\036"
+printf "\036$ANYSPAWN_NONCE start\036" >&2'$_become
+# Waits while something is left, and the caller does not want its end.
 leave() {
   _pids=$(left) && [ "$_pids" ] || return
-  printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
+  say_out end
   say left
   _round=1
   while ! dead "/proc/$_feeder" && { [ "$((_round % 20))" != 0 ] || [ "$(left)" ]; }; do
-    sleep 0.2 || sleep 1 || while read -r _rest <&3; do :; done
+    sleep 0.2 || sleep 1 || cannot_sleep
     _round=$((_round + 1))
   done
 }
+waited_for() { kill -0 "$_feeder"; }
+cannot_sleep() { while read -r _rest <&3; do :; done; }
 look_after() {
   trap 'say failed' EXIT
   before
@@ -133,19 +102,17 @@ look_after() {
   _status=$?
   [ "$_status" = 0 ] || starved
   if [ -n "$_announcer" ]; then exec </dev/null; kill "$_announcer"; wait "$_announcer"; fi
-  # Whoever is there has not closed the pipe yet, unless it has said what became of the stdin.
+  # A writer that is still there has not closed the pipe, or has said what became of the stdin.
   [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_writer" || say unread
   say "exit $_status"
-  [ -z "$_leaves" ] || leave
-  _told=
-  while held && kill -0 "$_feeder"; do
-    [ "$_told" ] || say held
-    _told=1
-    sleep 0.02 || sleep 1 || while read -r _rest <&3; do :; done
-  done
-  clear_up
-  _swept=$?
-  printf '%s%s end%s' "$_rs" "$_nonce" "$_rs"
+  if alone; then
+    _swept=0
+  else
+    [ -z "$_leaves" ] || leave
+    finish
+    _swept=$?
+  fi
+  say_out end
   [ "$_swept" != 0 ] || say clean
   trap - EXIT
   kill -s USR1 "$_feeder"
