@@ -131,7 +131,7 @@ class Decoder:
         """Return ``data`` without frames; hold back what may be the beginning of one."""
         data = self._held + data
         known, self._passed, self._held = self._passed, 0, b""
-        passed = []
+        passed: list[bytes] = []
         while (at := data.find(self._start)) >= 0:
             end = data.find(_RS, at + len(self._start))
             if end < 0:
