@@ -70,6 +70,15 @@ NEEDS = {
 }
 """What has to be there for tests that are skipped, by a word of their reason."""
 
+SLOW = {
+    "tests/kubernetes/": 12,
+    "tests/docker/": 5,
+    "tests/kit/test_engine": 6,
+    "tests/benchmarks/": 20,
+    "tests/packaging/": 20,
+}
+"""How much longer than others tests take in some places."""
+
 
 def succeeds(*argv):
     """Whether a command is there, and succeeds."""
@@ -79,13 +88,22 @@ def succeeds(*argv):
     )
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: at the end few processes wait for another."""
+    long = Counter()
+    for item in items:
+        long[item.path] += next((many for path, many in SLOW.items() if path in item.nodeid), 1)
+    items.sort(key=lambda item: -long[item.path])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files. Where what one makes cannot be told from what another makes,
-    one alone runs all that makes containers.
+    """Give each process whole files, the longest first. Where what one makes cannot be told from
+    what another makes, one alone runs all that makes containers.
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    config.option.loadscopereorder = False  # by the number of their tests
     told_apart = sys.version_info >= (3, 12) and succeeds("unshare", "--uts", "true")
 
     class ByFile(LoadScopeScheduling):
