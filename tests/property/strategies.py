@@ -8,6 +8,7 @@ import re
 from hypothesis import strategies as st
 
 from anyspawn import Bubblewrap, Command, Direct, DockerExec, DockerRun, KubectlExec, KubectlRun
+from anyspawn.argv._text import is_text
 from anyspawn.containers import SecurityConfig
 from anyspawn.supervisor.encode import head, task_line
 
@@ -92,8 +93,8 @@ values = st.integers(0, 10**9).map(lambda number: f"s3cret-{number}") | secrets
 shell_names = st.sampled_from(["A", "B_2", "_c", "LANG", "http_x", "Path"])
 container_commands = st.builds(
     lambda program, args, **fields: Command([program, *args], **fields),
-    programs,
-    st.lists(texts, max_size=5),
+    programs.filter(is_text),
+    st.lists(texts.filter(is_text), max_size=5),
     stdin=st.integers(0, 10**9).map(lambda number: b"st4in-%d" % number),
     env=st.dictionaries(shell_names, values, max_size=4),
     cwd=st.none() | folders,

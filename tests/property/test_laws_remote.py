@@ -7,6 +7,7 @@ import itertools
 import re
 from unittest import mock
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,21 @@ def test_suffix(mode, data):
         assert own.task_words(launch, command)[-len(command.argv) :] == list(command.argv)
     else:
         assert launch.argv[-len(command.argv) :] == command.argv
+
+
+@modes
+@given(data=st.data())
+def test_bytes_that_are_not_text(mode, data):
+    """They go to a resident as they are; elsewhere they are refused, as engines would change
+    them.
+    """
+    sandbox, command = drawn(data, mode)
+    command = attrs.evolve(command, argv=(*command.argv, "\udcff"))
+    if getattr(sandbox, "resident", 0) not in {0, "auto"}:
+        assert own.resident_words(sandbox.launch(command), command)[-1] == "\udcff"
+    else:
+        with pytest.raises(ConfigError, match="argv has bytes that are not UTF-8"):
+            sandbox.launch(command)
 
 
 @modes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from anyspawn._egress import Egress, holder_id
 from anyspawn._model import FdArg, Fill
+from anyspawn.argv._text import check_text
 from anyspawn.exceptions import ConfigError
 from anyspawn.supervisor import resident_script, script
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _OWNER = Fill("io.anyspawn.owner=?", "owner")
 """The label that names the owner of a container."""
+_INSTEAD = "resident=1 hands on any"
 _ENV_FILE = Fill("/dev/fd/?", "fd")
 """The path of the file of variables: a descriptor."""
 
@@ -92,6 +94,9 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
 
     Placeholders, filled in when the process starts, stand for the owner's label, the number in the
     file of variables, and the names of a container that serves many commands.
+
+    Raises:
+        ConfigError: An argument or a variable cannot be handed over.
     """
     name, label = f"anyspawn-{command.id}", f"io.anyspawn.id={command.id}"
     if config.resident:
@@ -119,6 +124,8 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     if config.resident:
         begun = ("sh", "-c", resident_script(alone=True), "anyspawn")
     else:
+        check_text("argv", command.argv, _INSTEAD)
+        check_text("cwd", (command.cwd or "",), _INSTEAD)
         argv += env_args(command.env)
         if command.cwd or command.merge_stderr:
             told = (command.cwd or "", "merge" if command.merge_stderr else "")
@@ -196,11 +203,16 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
                 "merge_stderr: docker exec itself does not keep the order of the two streams; it "
                 "needs the supervisor"
             )
+        check_text("argv", command.argv, "the supervisor's residents hand on any")
+        check_text("cwd", (cwd or "",), "the supervisor hands on any")
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
-    begun = ("sh", "-c", script(), "anyspawn", *command.argv)
     if config.resident not in (0, "auto"):
-        begun = ("sh", "-c", resident_script(), "anyspawn", Fill("resident.?", "id"))
+        begun: tuple[str, ...] = ("sh", "-c", resident_script(), "anyspawn")
+        begun = (*begun, Fill("resident.?", "id"))
+    else:
+        check_text("argv", command.argv, _INSTEAD)
+        begun = ("sh", "-c", script(), "anyspawn", *command.argv)
     return (*argv, *config.extra_args, config.container, *begun)
 
 
@@ -246,10 +258,11 @@ def env_by_client(env: Env) -> dict[str, str]:
     line.
 
     Raises:
-        ConfigError: One of them would change how docker itself behaves.
+        ConfigError: One of them would change how docker itself behaves, or is not text.
     """
     found = {name: value for name, value in env.known().items() if not _fits_file(value)}
-    for name in found:
+    for name, value in found.items():
+        check_text(f"env: the value of {name}", (value,), "encode it, such as in base64")
         if (
             name in _CLIENTS_NAMES
             or name.startswith(_CLIENTS_OWN)

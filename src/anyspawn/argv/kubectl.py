@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyspawn._model import Fill
+from anyspawn.argv._text import check_text
 from anyspawn.exceptions import ConfigError
 from anyspawn.supervisor import reading_script, resident_script
 
@@ -65,15 +66,19 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
             raise ConfigError(
                 f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
             )
+        check_text("argv", command.argv, "the supervisor's residents hand on any")
         return kubectl_argv(config, "exec", *target, *command.argv)
-    begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
     if config.resident not in (0, "auto"):
-        begun = ("sh", "-c", resident_script(), "anyspawn")
+        begun: tuple[str, ...] = ("sh", "-c", resident_script(), "anyspawn")
+    else:
+        check_text("argv", command.argv, "resident=1 hands on any")
+        begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
     return kubectl_argv(config, "exec", *target, *begun)
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of the ``kubectl exec`` that runs ``command`` in the pod made for it."""
+    check_text("argv", command.argv, "hand them over on stdin, or in a variable")
     target = ("-c", CONTAINER, pod_name(command), "--")
     return kubectl_argv(
         config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv

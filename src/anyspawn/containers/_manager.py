@@ -32,6 +32,7 @@ from anyspawn._sandbox import (
 from anyspawn._security import SecurityConfig, security_options
 from anyspawn._spawn.call import run
 from anyspawn._spawn.tasks import see_through
+from anyspawn.argv._text import check_text
 from anyspawn.argv.docker import env_args, env_by_client, env_fds, remove_argv
 from anyspawn.containers._info import ContainerInfo
 from anyspawn.containers._reaper import Orphan, reap_orphans, remove
@@ -263,6 +264,7 @@ class ContainerManager:
             ]
         argv += env_args(env)
         entrypoint = spec.entrypoint or ()
+        check_text("cmd", (*entrypoint, *spec.cmd), "put them into a file of the workspace")
         if spec.entrypoint is not None:
             argv.append(f"--entrypoint={entrypoint[0] if entrypoint else ''}")
         argv += [spec.image, *entrypoint[1:], *spec.cmd]

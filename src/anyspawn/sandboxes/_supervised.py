@@ -16,6 +16,7 @@ from attrs import Attribute, field, frozen
 
 from anyspawn._model import Command, Completed, Fill, Launch, Task
 from anyspawn._telemetry import warn
+from anyspawn.argv._text import is_text
 from anyspawn.exceptions import ConfigError, NotStartedError, SpawnError, TransportError
 from anyspawn.sandboxes._residents import MOST_BY_ITSELF, ResidentSandbox
 from anyspawn.supervisor import Report
@@ -255,8 +256,11 @@ class SupervisedSandbox(ResidentSandbox):
             if self.resident == "auto" and self._may_keep:
                 launch = self._changed(resident=MOST_BY_ITSELF).launch(command)
                 pool = self._pool(launch)
+                text = is_text(command.argv)
                 with pool.visited() as wanted:
-                    if wanted:
+                    if not text:  # which only residents hand on
+                        examine = partial(self.examine, self, command, began)
+                    elif wanted:
                         examine = partial(self._or_alone, pool, command, began)
                     else:
                         launch = self.alone().launch(command)

@@ -14,6 +14,7 @@ import anyspawn
 from anyspawn import (
     Cleanup,
     Completed,
+    ConfigError,
     ExitError,
     NotStartedError,
     OutputLimitError,
@@ -249,6 +250,18 @@ class SandboxConformance(Kit):
         done = await self.run(sandbox, "sh", "-c", r'printf "%s\0" "$@"', "sh", *PLACEHOLDERS)
         assert done.error is None
         assert done.stdout.decode().split("\0")[:-1] == PLACEHOLDERS
+
+    async def test_bytes_in_arguments(self, sandbox: Sandbox) -> None:
+        """Those that are not text arrive as they are, or the sandbox says before anything starts
+        that it cannot hand them over.
+        """
+        script = 'printf "%s" "$1" | od -An -tx1'
+        try:
+            done = await self.run(sandbox, "sh", "-c", script, "sh", "\udcff\udc80")
+        except ConfigError as error:
+            assert "argv" in str(error)  # noqa: PT017  an error or none
+        else:
+            assert (done.error, done.stdout.split()) == (None, [b"ff", b"80"])
 
     async def test_variables_are_exact(self, sandbox: Sandbox) -> None:
         """Variables arrive unchanged, with any name and value, and have no effect on a shell or a
