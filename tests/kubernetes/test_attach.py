@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import anyspawn
@@ -18,6 +20,8 @@ async def test_a_pod_of_its_own(space):
         async with anyspawn.attach_box(box.id) as other:
             await other.write_file("x", b"1")
             assert (other.id, await box.read_file("x")) == (box.id, b"1")
+        pod = json.loads(space("get", "pod", box._place.name, "-o", "json"))
+        assert "activeDeadlineSeconds" not in pod["spec"]  # the block has none
         async with anyspawn.attach_box(box.id, sandbox) as other:
             await box.aclose()
             with pytest.raises(TransportError, match="the box has ended: its pod"):

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import anyio
 import attrs
@@ -143,8 +143,9 @@ class KubectlRun(ArgvSandbox):
     anyspawn makes an idle pod from ``image``, which must have a sh, and runs the command in it with
     ``kubectl exec`` and the supervisor of `KubectlExec`. Variables and stdin are not in any argv,
     pod description or audit log. The defaults satisfy the restricted Pod Security Standard. The pod
-    has a deadline, after which the kubelet kills it even if this process and its guard are gone.
-    The command's timeout starts with the call, so it includes the pod's start.
+    has a deadline, after which the kubelet kills it even if this process and its guard are gone;
+    the pod of a live process or a box has none. The command's timeout starts with the call, so it
+    includes the pod's start.
 
     Args:
         image: The image.
@@ -188,6 +189,13 @@ class KubectlRun(ArgvSandbox):
     )
     context: str | None = field(default=None, validator=optional_text)
     kubectl_path: str = field(default="kubectl", validator=config_text)
+    _live: bool = field(
+        default=False, alias="_live", repr=False, eq=False, metadata={"config": False}
+    )
+
+    def alone(self) -> Self:
+        """Return the sandbox for a live process: its timeout is not that of its pod."""
+        return attrs.evolve(self, _live=True)
 
     def launch(self, command: Command) -> Launch:
         """Return the ``kubectl exec`` process that runs ``command`` once its pod runs.
@@ -263,6 +271,8 @@ class KubectlRun(ArgvSandbox):
 
     async def _make(self, command: Command, deadline: float) -> Completed:
         seconds = deadline - anyio.current_time() + command.grace + command.wait_delay + _SPARE
+        if self._live:
+            seconds = math.inf
         manifest = pod_manifest(self, command, seconds=seconds, owner=owner())
         checked = str(bool(self.overrides)).lower()  # anyspawn itself misspells nothing
         argv = kubectl_argv(self, "create", "-f", "-", f"--validate={checked}")
