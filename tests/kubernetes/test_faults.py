@@ -162,15 +162,15 @@ def supervised(*words, out="", then="exit 0"):
     """
     lines = [
         "printf '\\036anyspawn ready\\n' >&2",
-        "read -r script; read -r nonce rest || exit 125",
+        "read -r script; read -r line || exit 125; eval \"${line%%;*}\"",
         "echo >>$0.ran",
     ]
     lines += [
-        "printf '\\036%s start\\036' $nonce",
-        "printf '\\036%s start\\036' $nonce >&2",
+        "printf '\\036%s start\\036' $_nonce",
+        "printf '\\036%s start\\036' $_nonce >&2",
         f"printf '{out}'",
     ]
-    lines += [f"printf '\\036%s {word}\\036' $nonce >&2" for word in words]
+    lines += [f"printf '\\036%s {word}\\036' $_nonce >&2" for word in words]
     return "\n".join([*lines, then])
 
 
@@ -193,7 +193,7 @@ async def test_a_look_from_outside(fake_kubectl, word, cleanup):
     """That it finds nothing says something, but not where the supervisor found what goes faster
     than looks.
     """
-    said = supervised("exit 0", word, then="printf '\\036%s end\\036' $nonce")
+    said = supervised("exit 0", word, then="printf '\\036%s end\\036' $_nonce")
     path = fake_kubectl(f"case $* in *ANYSPAWN_ID=*) exit ;; esac\n{said}")
     done = await spawn(["true"], sandbox=KubectlExec("pod", kubectl_path=path))
     assert (done.error, done.cleanup) == (None, cleanup), done

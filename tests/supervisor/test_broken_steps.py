@@ -28,7 +28,7 @@ export PATH={own}:{path}
 cd /
 exec {setsid} -w {limited} {own}/sh "$@"
 """
-TOOLS = ("setsid", "head", "dd", "cat", "grep", "sleep")
+TOOLS = ("setsid", "head", "dd", "cat", "grep", "sleep", "readlink")
 FAULTS = ("exit 0", "exit 1", "kill -9 $$", "kill -9 $PPID; exit 1")
 USERS = itertools.count(50_000 + os.getpid() % 5000 * 1000)
 """Each has a user of its own, as processes are counted for each."""
