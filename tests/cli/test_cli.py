@@ -632,7 +632,7 @@ class TestModes:
         lines = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
         assert list(lines) == sorted(lines)
         assert lines["direct"].startswith("Run commands on this host")
-        assert lines["bubblewrap"].startswith("Run commands in namespaces")
+        assert lines["bubblewrap"].startswith("Run each command in new namespaces")
 
     def test_a_broken_plugin_is_shown_as_such(self, tmp_path):
         """A plugin that cannot be loaded is listed with its reason, and the others are listed all

@@ -46,7 +46,7 @@ def test_bytes_that_are_not_text(mode, data):
     sandbox, command = drawn(data, mode)
     command = attrs.evolve(command, argv=(*command.argv, "\udcff"))
     if getattr(sandbox, "resident", 0) not in {0, "auto"}:
-        assert own.resident_words(sandbox.launch(command), command)[-1] == "\udcff"
+        assert own.task_words(sandbox.launch(command), command)[-1] == "\udcff"
     else:
         with pytest.raises(ConfigError, match="argv has bytes that are not UTF-8"):
             sandbox.launch(command)

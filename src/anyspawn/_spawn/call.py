@@ -482,6 +482,7 @@ class Work:
                 await self.turn()
 
         with anyio.move_on_after(seconds):
+            await anyio.lowlevel.checkpoint()  # whoever repeats this must come to an end
             await self.keep_raised(attend)
             await self.keep_raised(attend)  # a callback that raised is not called any more
 

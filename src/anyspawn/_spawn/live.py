@@ -305,6 +305,7 @@ class _Live:
             output_incomplete=completed.output_incomplete,
             duration=completed.duration,
             cleanup=completed.cleanup,
+            egress=judged.egress,
         )
 
     async def _take(self, work: Work, output: Output, data: bytes) -> None:

@@ -71,6 +71,8 @@ class _Resident:
         for output in connection.outputs:
             output.stays = True
         self.close = finalize(self, _close, connection, os.getpid(), changes, resident_id)
+        # The interpreter's exit is not in the loop's thread, which may still be talking to it.
+        self.close.atexit = False
 
     @classmethod
     async def open(cls, launch: Launch, changes: Changes | None = None) -> _Resident:

@@ -450,10 +450,10 @@ class BoxConformance(Kit):
 
             async def send() -> None:
                 await stream.send(_BYTES)
+                await stream.send_eof()
 
             tasks.start_soon(send)
             got = await exactly(stream, len(_BYTES))
-            await stream.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
         assert got == _BYTES
