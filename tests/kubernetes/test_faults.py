@@ -162,7 +162,7 @@ def supervised(*words, out="", then="exit 0"):
     """
     lines = [
         "printf '\\036anyspawn ready\\n' >&2",
-        "read -r script; read -r line || exit 125; eval \"${line%%;*}\"",
+        'read -r script; read -r line || exit 125; eval "${line%%;*}"',
         "echo >>$0.ran",
     ]
     lines += [
