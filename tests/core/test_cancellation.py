@@ -1,5 +1,5 @@
-"""Cancellation, at any moment and of any kind: the program is killed first, then the cancellation
-continues.
+"""A call can be cancelled at any moment and by any means: anyspawn kills the program first, then
+the cancellation continues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_cancelled_before_the_start_nothing_is_started(tmp_path):
-    """A call in a scope that is cancelled already has no effect at all."""
+    """A call in a scope that is already cancelled starts nothing."""
     with anyio.CancelScope() as scope:
         scope.cancel()
         await spawn(["touch", str(tmp_path / "started")])
@@ -31,8 +31,8 @@ async def test_cancelled_before_the_start_nothing_is_started(tmp_path):
 
 
 async def test_cancelled_at_every_moment_of_a_call():
-    """Swept over the first 6 ms: whatever had been started is gone when the cancellation
-    arrives.
+    """A call is cancelled at each tenth of a millisecond of its first 6 ms. When the cancellation
+    arrives, every process that the call started is gone.
     """
     for step in range(60):
         with anyio.move_on_after(step / 10_000) as scope:
@@ -43,7 +43,9 @@ async def test_cancelled_at_every_moment_of_a_call():
 
 
 async def test_a_hundred_cancelled_shells_leave_no_descriptor():
-    """Shells with children of their own, opened at once and cancelled, give everything back."""
+    """A hundred shells with children, started together and then cancelled, give back all their
+    descriptors.
+    """
     before = len(open_fds())
     with anyio.move_on_after(0.05):
         async with anyio.create_task_group() as tasks:
@@ -65,8 +67,8 @@ def run_asyncio(main, anyio_backend):
 
 
 def test_native_wait_for_at_every_moment(anyio_backend):
-    """asyncio.wait_for raises its TimeoutError with the program dead, wherever in the call it
-    strikes.
+    """asyncio.wait_for raises its TimeoutError only when the program is dead, wherever in the call
+    the time runs out.
     """
 
     async def main():
@@ -79,8 +81,8 @@ def test_native_wait_for_at_every_moment(anyio_backend):
 
 
 def test_native_cancel_again_and_again(anyio_backend):
-    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError
-    is raised.
+    """Four cancel() in a row do not interrupt the clean-up: the program is dead before
+    CancelledError is raised.
     """
 
     async def main():
@@ -100,7 +102,9 @@ def test_native_cancel_again_and_again(anyio_backend):
 
 
 def test_native_cancel_of_every_task(anyio_backend):
-    """Cancelling all tasks of the loop, the library's own included, leaves nothing either."""
+    """If every task of the loop is cancelled, the library's own included, no process survives
+    either.
+    """
 
     async def main():
         task = asyncio.create_task(
@@ -118,7 +122,9 @@ def test_native_cancel_of_every_task(anyio_backend):
 
 
 async def test_cancelled_during_grace():
-    """The time of grace is the program's, also when the caller is cancelled again meanwhile."""
+    """The program gets its whole grace to exit by itself, even though the caller is already
+    cancelled.
+    """
     script = "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done"
     began = time.monotonic()
     with anyio.move_on_after(0.3) as scope:
@@ -128,7 +134,9 @@ async def test_cancelled_during_grace():
 
 
 async def test_cancelled_during_wait_delay():
-    """Waiting for a descendant's stream is cut short, and the descendant is ended."""
+    """A cancellation cuts the wait for a descendant's stream short, and the descendant
+    is killed.
+    """
     began = time.monotonic()
     with anyio.move_on_after(0.3) as scope:
         await spawn(["sh", "-c", "sleep 100 & exit 0"], wait_delay=50)
@@ -137,7 +145,6 @@ async def test_cancelled_during_wait_delay():
 
 
 async def test_cancelled_in_an_async_callback():
-    """The callback is cancelled with the call."""
     ended = False
 
     async def hang(stream, chunk):
@@ -155,8 +162,8 @@ async def test_cancelled_in_an_async_callback():
 
 
 async def test_cancelled_while_waiting_for_a_place():
-    """A call that waits for max_concurrent is cancelled or times out where it waits; the place is
-    not lost.
+    """A call that waits for max_concurrent can be cancelled or time out there, and the place is not
+    lost.
     """
     sandbox = Direct(max_concurrent=1)
     async with anyio.create_task_group() as tasks:
@@ -173,7 +180,7 @@ async def test_cancelled_while_waiting_for_a_place():
 
 
 async def test_a_sandbox_serves_no_more_than_its_limit_at_once(tmp_path):
-    """With max_concurrent=2, no third program runs beside two."""
+    """With max_concurrent=2, a third program never runs beside two others."""
     script = f"mkdir {tmp_path}/$$; ls {tmp_path} | wc -l; sleep 0.05; rmdir {tmp_path}/$$"
     counts = []
     sandbox = Direct(max_concurrent=2)
@@ -191,7 +198,9 @@ async def test_a_sandbox_serves_no_more_than_its_limit_at_once(tmp_path):
 
 
 def test_a_sandbox_with_a_limit_serves_several_event_loops_in_turn():
-    """The places belong to the loop that runs, asyncio's or trio's."""
+    """The places are bound to the running event loop, so one sandbox serves an asyncio loop and
+    then a trio loop.
+    """
     sandbox = Direct(max_concurrent=1)
     for backend in ("asyncio", "trio", "asyncio"):
         assert anyio.run(lambda: spawn(["true"], sandbox=sandbox), backend=backend).error is None
@@ -208,7 +217,9 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_interrupt_from_the_keyboard(backend):
-    """Ctrl-C ends the work and then the program, by KeyboardInterrupt as ever."""
+    """Ctrl-C kills the program first; then the host dies of KeyboardInterrupt as it does without
+    anyspawn.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, backend],
         stdout=subprocess.PIPE,
@@ -248,8 +259,8 @@ else:
 
 @pytest.mark.parametrize("how", ["asyncio", "trio", "native"])
 def test_the_loop_ends_with_a_program_alive(how):
-    """A host that leaves its event loop by an exception leaves no program, and prints nothing of
-    ours.
+    """A host that leaves its event loop by an exception leaves no program behind, and anyspawn
+    prints nothing.
     """
     host = subprocess.run(
         [sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30
@@ -275,8 +286,8 @@ del task, loop
 
 
 def test_the_loop_is_closed_under_a_call():
-    """Even where nobody cancels anything, closing the loop and dropping the task ends the
-    program.
+    """If a loop is closed and its task dropped without a cancellation, the program is
+    killed too.
     """
     host = subprocess.run(
         [sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30
@@ -286,8 +297,8 @@ def test_the_loop_is_closed_under_a_call():
 
 
 def test_each_event_loop_has_places_of_its_own(tmp_path):
-    """Each of two, in threads of their own, has the one place at the same time: a program ends when
-    both run.
+    """Two event loops in two threads hold the sandbox's one place at the same time: each program
+    exits only when it sees the other one.
     """
     sandbox = Direct(max_concurrent=1, default_timeout=60)
     argv = ["sh", "-c", "touch $$; until [ $(ls | wc -l) = 2 ]; do sleep 0.01; done"]
@@ -300,7 +311,7 @@ def test_each_event_loop_has_places_of_its_own(tmp_path):
 
 
 async def test_errors_come_bare():
-    """Neither a failure nor a time limit of the caller arrives in an exception group."""
+    """Neither a failure nor the caller's own time limit arrives in an exception group."""
     with pytest.raises(NotStartedError):
         await spawn(["/does/not/exist"], check=True)
     with pytest.raises(TimeoutError) as caught, anyio.fail_after(0.2):
@@ -310,7 +321,9 @@ async def test_errors_come_bare():
 
 @pytest.mark.parametrize("turns", range(12))
 def test_the_loop_ends_at_any_moment_of_the_opening(turns):
-    """asyncio cancels every task then, also its own: the loop is closed, and nothing runs on."""
+    """When its loop ends, asyncio cancels every task, including those that it starts a program
+    with. No program survives that.
+    """
 
     async def main():
         calls = [asyncio.ensure_future(spawn(["sleep", "100"])) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Corner cases in which a fault of the host meets a call; each of them has failed once."""
+"""Corner cases in which a fault of the host meets a call. Each of them has failed once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ print("".join(children).split())
 
 @BACKENDS
 def test_a_host_that_orphans_are_given_to(backend):
-    """It is PID 1 of a container, or a subreaper: no zombie of a program, or of bwrap, stays."""
+    """A host that is PID 1 of a container, or a subreaper, inherits orphans. No zombie of a program
+    or of bwrap remains.
+    """
     which = "bwrap" if bubblewrap_works() else ""
     host = subprocess.run(
         [sys.executable, "-c", SUBREAPER, backend, which],
@@ -87,7 +89,9 @@ for live in (False, True):
 @pytest.mark.skipif(not hasattr(subprocess, "_fork_exec"), reason="this Python forks elsewhere")
 @BACKENDS
 def test_an_interrupt_as_the_fork_returns(backend):
-    """Ctrl-C between the fork and whatever notes the child leaves no program."""
+    """If Ctrl-C arrives after the fork but before anyspawn has recorded the child, the child is
+    killed all the same.
+    """
     host = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, backend],
         capture_output=True,
@@ -100,7 +104,7 @@ def test_an_interrupt_as_the_fork_returns(backend):
 
 @pytest.mark.parametrize("kind", [Direct, Bubblewrap])
 async def test_a_working_directory_that_was_deleted(kind, tmp_path, monkeypatch):
-    """That of the host: the call has an outcome, whether it names a cwd or not."""
+    """If the host's own working directory was deleted, a call works with a cwd and without one."""
     if kind is Bubblewrap and not bubblewrap_works():
         pytest.skip("bwrap does not work here")
     folder = tmp_path / "gone"
@@ -113,7 +117,9 @@ async def test_a_working_directory_that_was_deleted(kind, tmp_path, monkeypatch)
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_a_fork_of_the_host_holds_no_stdin():
-    """A worker of multiprocessing that is forked meanwhile does not keep the program's stdin."""
+    """If multiprocessing forks a worker while a program runs, the worker does not keep the
+    program's stdin open.
+    """
     context, workers = multiprocessing.get_context("fork"), []
 
     def fork(*_):
@@ -161,7 +167,7 @@ anyio.run(main, backend=sys.argv[1])
 
 @BACKENDS
 def test_a_fork_that_unwinds_ends_nothing(backend):
-    """The copy of the host leaves its blocks, and the parent's program goes on."""
+    """A forked copy of the host that leaves its blocks does not kill the parent's program."""
     host = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, backend],
         stdout=subprocess.PIPE,
@@ -174,14 +180,16 @@ def test_a_fork_that_unwinds_ends_nothing(backend):
 
 
 async def test_the_variable_of_the_working_directory():
-    """PWD is where the program starts, unless the command sets it itself."""
+    """PWD is the directory in which the program starts, unless the command sets PWD itself."""
     assert (await spawn(["printenv", "PWD"], cwd="/usr/bin", check=True)).text == "/usr/bin\n"
     done = await spawn(["printenv", "PWD"], cwd="/usr/bin", env={"PWD": "/x"}, check=True)
     assert done.text == "/x\n"
 
 
 async def test_reasons_are_true(tmp_path):
-    """A first line that ends in CR LF, and programs that a relative entry of PATH names."""
+    """The error names the actual cause: a first line that ends in CR LF, or a program found in a
+    relative entry of PATH that cannot be executed.
+    """
     (tmp_path / "bin").mkdir()
     for name, text, mode in (
         ("crlf", "#!/bin/sh\r\necho x\r\n", 0o755),

@@ -23,8 +23,8 @@ VALUES = {
 
 
 async def test_exact_values_over_the_hosts(monkeypatch):
-    """env is merged over the host's variables: newlines, equals signs, non-ASCII and emptiness
-    pass.
+    """env is merged over the host's variables. Newlines, equals signs, non-ASCII text and empty
+    values arrive unchanged.
     """
     monkeypatch.setenv("HOST", "host")
     monkeypatch.setenv("EMPTY", "not empty")
@@ -34,7 +34,7 @@ async def test_exact_values_over_the_hosts(monkeypatch):
 
 
 async def test_only_env():
-    """With inherit_env=False the program has the given variables and no other."""
+    """With inherit_env=False the program gets only the variables of env."""
     done = await spawn(
         ["/usr/bin/env", "-0"],
         sandbox=Direct(inherit_env=False),
@@ -45,7 +45,9 @@ async def test_only_env():
 
 
 async def test_names_alone_are_looked_up_at_call_time(monkeypatch):
-    """A bare name is the host's value when the call is made, and nothing where it is unset."""
+    """A bare name takes the host's value when the call is made; a name that is unset is
+    left out.
+    """
     sandbox = Direct(inherit_env=False)
     monkeypatch.setenv("LATER", "1")
     assert (
@@ -58,14 +60,14 @@ async def test_names_alone_are_looked_up_at_call_time(monkeypatch):
 
 
 async def test_the_programs_path_is_the_programs():
-    """PATH in env is what the program is looked up on, as execvp with an environment does."""
+    """The program is looked up on the PATH of env, as execvpe does."""
     done = await spawn(["sh", "-c", "echo $PATH"], env={"PATH": "/usr/bin:/bin"}, check=True)
     assert done.stdout == b"/usr/bin:/bin\n"
 
 
 async def test_nested_calls_carry_both_marks():
-    """A program that uses anyspawn itself appends its mark, so that the outer call finds the inner
-    one's work.
+    """A program that uses anyspawn itself appends its mark to the outer one, so that the outer call
+    finds the processes of the inner call.
     """
     inner = "import anyio, anyspawn; print(anyio.run(lambda: anyspawn.spawn(['sh', '-c', 'echo $ANYSPAWN_ID'])).stdout)"
     done = await spawn([sys.executable, "-c", inner], timeout=60, check=True)

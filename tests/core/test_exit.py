@@ -21,7 +21,7 @@ WAIT = 0.5  # the default wait_delay
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 async def test_ended_by_a_signal(number):
-    """A signal is a negative return code, and is named."""
+    """The return code is the negative number of the signal, and the error names the signal."""
     done = await spawn(["sh", "-c", f"kill -{int(number)} $$"])
     assert done.returncode == -number
     assert number.name in str(done.error)
@@ -29,8 +29,8 @@ async def test_ended_by_a_signal(number):
 
 @pytest.mark.parametrize("status", [0, 4])
 async def test_a_grandchild_that_holds_stdout(status):
-    """The call waits for wait_delay, keeps what came, says so, and the program's own status
-    counts.
+    """The call waits for wait_delay, keeps the output that came, and reports that it is incomplete.
+    The exit status is the program's own.
     """
     began = time.monotonic()
     done = await spawn(["sh", "-c", f"echo part; sleep 100 & exit {status}"])
@@ -50,7 +50,7 @@ async def test_a_grandchild_that_lets_go_in_time_is_plain_success():
 
 
 async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
-    """With wait_delay=0 nothing that the program itself wrote is lost."""
+    """With wait_delay=0, everything that the program itself wrote is still read."""
     for _ in range(20):
         done = await spawn(
             ["sh", "-c", "head -c 60000 /dev/zero; sleep 100 & exit 0"], wait_delay=0
@@ -59,7 +59,7 @@ async def test_no_wait_at_all_keeps_what_was_written_before_the_end():
 
 
 async def test_timeout_while_a_grandchild_writes():
-    """All of the group ends at the timeout, and what it wrote is kept."""
+    """At the timeout the whole process group is killed, and the output that it wrote is kept."""
     began = time.monotonic()
     done = await spawn(["sh", "-c", "(while :; do echo x; sleep 0.01; done) & wait"], timeout=2)
     assert isinstance(done.error, SpawnTimeoutError)
@@ -70,7 +70,6 @@ async def test_timeout_while_a_grandchild_writes():
 
 
 async def test_a_program_that_ignores_sigterm_is_killed_after_grace():
-    """Grace is a chance, not a promise."""
     script = "trap '' TERM INT HUP PIPE; echo ready; while :; do sleep 0.05; done"
     done = await spawn(["sh", "-c", script], output_limit=5, grace=0.3)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"ready")
@@ -78,7 +77,9 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_grace():
 
 
 async def test_a_program_that_handles_sigterm_ends_by_itself():
-    """It is still a timeout, though the program's status is 0 and its last words are there."""
+    """The call timed out, although the program then exits with status 0; the output that it writes
+    in its grace is kept.
+    """
     script = "trap 'echo bye; exit 0' TERM; echo hi; while :; do sleep 0.01; done"
     done = await spawn(["sh", "-c", script], timeout=2, grace=20)
     assert isinstance(done.error, SpawnTimeoutError)
@@ -87,8 +88,8 @@ async def test_a_program_that_handles_sigterm_ends_by_itself():
 
 
 async def test_an_exit_that_races_the_deadline_is_no_timeout():
-    """A program that ended in time, while the loop was busy past the deadline, has not timed
-    out.
+    """A program that exited in time has not timed out, even if the event loop was busy past the
+    deadline.
     """
 
     def busy(stream, chunk):
@@ -99,7 +100,9 @@ async def test_an_exit_that_races_the_deadline_is_no_timeout():
 
 
 async def test_exit_near_the_deadline_is_one_or_the_other():
-    """Around the deadline the outcome is either whole: success with status 0, or a timeout."""
+    """Around the deadline the call either succeeds with status 0 or times out; it never mixes the
+    two.
+    """
     for delay in range(8):
         done = await spawn(["sleep", "0.1"], timeout=0.097 + delay / 1000)
         if done.error is None:
@@ -109,7 +112,7 @@ async def test_exit_near_the_deadline_is_one_or_the_other():
 
 
 async def test_a_non_zero_exit_and_a_cancellation_at_once():
-    """The cancellation goes on; nothing else is raised."""
+    """The cancellation continues, and no other exception is raised."""
     for delay in range(10):
         with anyio.move_on_after(delay / 2000) as scope:
             await spawn(["sh", "-c", "exit 7"])
@@ -118,8 +121,8 @@ async def test_a_non_zero_exit_and_a_cancellation_at_once():
 
 
 async def test_a_writer_that_never_stops_does_not_prolong_the_call():
-    """After the program's end a descendant outside the group may write on: the last reading is
-    bounded.
+    """A descendant outside the group may go on writing after the program's exit: the last reading
+    is bounded.
     """
     began = time.monotonic()
     done = await spawn(
@@ -141,8 +144,8 @@ async def test_a_stopped_program_is_ended():
 
 
 async def test_a_descendant_in_a_session_of_its_own_is_found_and_ended():
-    """A setsid grandchild that holds a stream: the call returns within wait_delay, and it is
-    gone.
+    """If a setsid grandchild holds a stream, the call returns after wait_delay, and the grandchild
+    is killed.
     """
     done = await spawn(["sh", "-c", "setsid sleep 100 & exit 0"])
     assert done.output_incomplete
@@ -153,14 +156,14 @@ DAEMON = "import os\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._e
 
 
 async def test_a_daemon_that_holds_a_stream_is_found_and_ended():
-    """Forking twice, as daemons do, is no way out."""
+    """Forking twice, as daemons do, is not a way out."""
     done = await spawn([sys.executable, "-c", DAEMON], timeout=20)
     assert (done.returncode, done.cleanup) == (0, Cleanup.CONFIRMED)
 
 
 async def test_a_daemon_that_holds_nothing_is_ended_at_a_timeout():
-    """Where the work is ended early, all that carries its mark is looked for, whatever it
-    closed.
+    """When a call is cut short, anyspawn looks for every process that carries the call's mark, even
+    one that closed all its streams.
     """
     done = await spawn(
         ["sh", "-c", f'{sys.executable} -c "{DAEMON}" </dev/null >/dev/null 2>&1; sleep 100'],
@@ -171,7 +174,9 @@ async def test_a_daemon_that_holds_nothing_is_ended_at_a_timeout():
 
 
 async def test_what_becomes_another_program_all_the_time_is_ended(tmp_path):
-    """In the middle of that a process shows no variables; it is looked at again."""
+    """While a process executes another program, its variables cannot be read. anyspawn must look at
+    it again.
+    """
     again = tmp_path / "again"
     again.write_text('#!/bin/sh\nexec "$0"\n')
     again.chmod(0o755)
@@ -197,13 +202,15 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)  # the 
 
 
 async def test_a_process_whose_first_thread_has_ended_is_ended():
-    """It looks like a zombie, and is none."""
+    """Such a process looks like a zombie, but its other threads still run."""
     done = await spawn([sys.executable, "-c", THREAD], output_limit=4)
     assert (done.stdout, done.cleanup) == (b"read", Cleanup.CONFIRMED)
 
 
 async def test_stragglers_of_the_group_are_ended_after_a_plain_exit():
-    """What a program leaves in its group, with all streams closed, does not outlive the call."""
+    """Processes that a program leaves in its group, with all streams closed, are killed when it
+    exits.
+    """
     done = await spawn(["sh", "-c", "sleep 100 <&- >&- 2>&- & echo $!"])
     assert done.error is None
     assert not done.output_incomplete
@@ -212,7 +219,9 @@ async def test_stragglers_of_the_group_are_ended_after_a_plain_exit():
 
 
 async def test_no_signal_goes_to_a_number_that_was_reaped(monkeypatch):
-    """Without pidfds, a group whose leader's number is in use again is left alone."""
+    """Without pidfds, a group is not signalled once its leader was reaped: the number may belong to
+    another process.
+    """
     from anyspawn._spawn import child
 
     sent = []
@@ -221,7 +230,7 @@ async def test_no_signal_goes_to_a_number_that_was_reaped(monkeypatch):
     try:
         ours = child.Child(other)
         ours.close()
-        # reaped, and the number went to another
+        # The child was reaped, and its number now belongs to another process.
         monkeypatch.setattr(child, "_is_our_child", lambda pid: False)
         assert not ours.signal_group(signal.SIGKILL)
         assert sent == []
@@ -247,8 +256,8 @@ anyio.run(main, backend=backend)
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_program_that_may_not_be_signalled_is_given_up_in_bounded_time(unprivileged, backend):
-    """A set-user-ID program refuses our signals: the call returns all the same, and says that
-    nothing is confirmed.
+    """A set-user-ID program refuses our signals. The call still returns, and reports that its
+    clean-up is unconfirmed.
     """
     python = unprivileged.folder / "python"
     shutil.copy(os.path.realpath("/usr/bin/python3"), python)
@@ -262,13 +271,12 @@ def test_a_program_that_may_not_be_signalled_is_given_up_in_bounded_time(unprivi
 
 
 async def test_own_session_and_group():
-    """The program leads its session and its process group."""
     code = "import os; print(os.getsid(0) == os.getpgid(0) == os.getpid())"
     assert (await spawn([sys.executable, "-c", code], check=True)).stdout == b"True\n"
 
 
 async def test_an_exact_environment_has_no_mark():
-    """With inherit_env=False the program has the variables of env, and not one more."""
+    """With inherit_env=False the program gets the variables of env only, without the mark."""
     done = await spawn(
         ["/usr/bin/env"], sandbox=Direct(inherit_env=False), env={"A": "1"}, check=True
     )
@@ -276,8 +284,8 @@ async def test_an_exact_environment_has_no_mark():
 
 
 async def test_without_a_mark_an_escape_is_told_as_unconfirmed():
-    """Where a descendant outside the group cannot be found, the outcome does not claim that it is
-    gone.
+    """Without a mark, a descendant outside the group cannot be found; the outcome must not claim
+    that it is gone.
     """
     script = 'setsid sleep 100 & until read -r _ _ _ _ group _ </proc/$!/stat && [ "$group" = $! ]; do :; done; echo $!'
     done = await spawn(["/bin/sh", "-c", script], sandbox=Direct(inherit_env=False))

@@ -1,5 +1,5 @@
-"""Faults of the host: without descriptors, threads or pidfds, with SIGCHLD ignored, with a stolen
-exit status.
+"""Faults of the host: no free descriptors, no threads, no pidfds, SIGCHLD ignored, an exit status
+taken by other code.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_no_descriptor_left_at_any_moment_of_the_start():
-    """Swept over 0 to 15 free places: an answer, or an error that says why, and nothing leaks (see
-    the fixture).
+    """With 0 to 15 free descriptors a call either succeeds or has an error that names descriptors.
+    An autouse fixture checks that nothing leaks.
     """
     outcomes = []
     for free in range(16):
@@ -50,8 +50,8 @@ async def test_no_descriptor_left_at_any_moment_of_the_start():
 
 
 async def test_no_descriptor_left_while_the_program_runs():
-    """The table fills up under a running call: the timeout holds, the work ends, and no clean-up is
-    made up.
+    """The descriptor table fills up while the program runs. The call still times out and kills the
+    program, but reports its clean-up as unconfirmed, since it cannot look.
     """
     tables = []
 
@@ -71,7 +71,7 @@ async def test_no_descriptor_left_while_the_program_runs():
 
 @pytest.fixture
 def no_watcher(monkeypatch):
-    """asyncio can start a program, but not watch it."""
+    """asyncio can start a program, but cannot watch it."""
     if sys.version_info >= (3, 12):
         real = os.pidfd_open
 
@@ -93,8 +93,8 @@ def no_watcher(monkeypatch):
 
 
 async def test_a_watcher_that_cannot_register(no_watcher, anyio_backend):
-    """What asyncio loses after the fork is killed and reaped, and the error says that it was
-    started.
+    """If asyncio fails after the fork, the program is killed and reaped, and the error says that it
+    was started.
     """
     by_asyncio = anyio_backend == ("asyncio", {})
     for argv in (["true"], ["sh", "-c", "sleep 100 & sleep 100"]):
@@ -108,7 +108,9 @@ async def test_a_watcher_that_cannot_register(no_watcher, anyio_backend):
 
 
 async def test_no_epoll_for_a_program(monkeypatch):
-    """What takes a descriptor is had before the fork: without an epoll nothing is started."""
+    """Everything that takes a descriptor is opened before the fork: without an epoll, nothing is
+    started.
+    """
 
     def no_room():
         raise OSError(errno.EMFILE, "Too many open files")
@@ -120,8 +122,8 @@ async def test_no_epoll_for_a_program(monkeypatch):
 
 
 async def test_ignored_sigchld_is_refused():
-    """With SIGCHLD ignored no status can be known: nothing is started, and the error says what to
-    do.
+    """While SIGCHLD is ignored, exit statuses are lost. Nothing is started, and the error says how
+    to fix it.
     """
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -134,8 +136,8 @@ async def test_ignored_sigchld_is_refused():
 
 
 async def test_a_status_that_someone_else_took(anyio_backend):
-    """Where other code waits for any child, the status is lost. That is never a success: the call
-    says so, or has the 255 that asyncio puts in its place.
+    """If other code waits for any child, the exit status is lost. The call must not count that as
+    success: it fails with a TransportError, or has the status 255 that asyncio substitutes.
     """
     pids = []
 
@@ -144,7 +146,7 @@ async def test_a_status_that_someone_else_took(anyio_backend):
         os.kill(pids[0], signal.SIGKILL)
         try:
             os.waitpid(pids[0], 0)
-        except ChildProcessError:  # of Python 3.11, asyncio's own thread was first
+        except ChildProcessError:  # on Python 3.11, asyncio's own thread was first
             pids.append(-1)
 
     done = await spawn(["sh", "-c", "echo $$; sleep 100"], timeout=5, on_output=steal)
@@ -160,14 +162,16 @@ async def test_a_status_that_someone_else_took(anyio_backend):
 
 @pytest.fixture(params=["no pidfd", "no group signal"])
 def old_system(request, monkeypatch, tmp_path):
-    """A system without pidfds (macOS, seccomp), or without signals to groups by pidfd (Linux before
-    6.9).
+    """A system without pidfds (macOS, seccomp), or one that cannot signal a group by pidfd (Linux
+    before 6.9).
     """
     FAULTS[request.param](monkeypatch, tmp_path)
 
 
 async def test_older_systems_keep_the_promises(old_system):
-    """Exit, output, timeout, stragglers and cancellation are the same by older means."""
+    """Exit, output, timeout, stragglers and cancellation work the same without the newer system
+    calls.
+    """
     assert (await spawn(["cat"], stdin=b"x", check=True)).stdout == b"x"
     assert isinstance(
         (await spawn(["sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"])).error, ExitError

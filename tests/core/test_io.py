@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: whole, in order, and without a deadlock."""
+"""Input and output arrive complete, in order, and without a deadlock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ MB = 10**6
 
 
 async def test_ten_megabytes_through_cat_are_identical():
-    """What goes in comes out, far beyond what a pipe holds."""
     data = os.urandom(10 * MB)
     done = await spawn(["cat"], stdin=data, check=True)
     assert done.stdout == data
@@ -25,7 +24,9 @@ async def test_ten_megabytes_through_cat_are_identical():
 
 
 async def test_a_large_input_that_is_never_read_does_not_hide_the_exit_status():
-    """10 MB that nobody reads neither block nor break the call; output and status arrive."""
+    """10 MB of input that the program never reads neither block nor fail the call: its output and
+    status arrive.
+    """
     done = await spawn(["sh", "-c", "echo out; exit 3"], stdin=bytes(10 * MB), timeout=20)
     assert isinstance(done.error, ExitError)
     assert (done.returncode, done.stdout) == (3, b"out\n")
@@ -33,7 +34,7 @@ async def test_a_large_input_that_is_never_read_does_not_hide_the_exit_status():
 
 @pytest.mark.parametrize("size", [10, 4097, 65537, 10 * MB])
 async def test_a_program_may_close_its_input_and_go_on(size):
-    """Input that meets a closed stream is no error: that is the program's own affair."""
+    """Input that meets a closed stream is not an error: a program may stop reading."""
     done = await spawn(
         ["sh", "-c", "exec 0<&-; echo on; sleep 0.05; echo done"], stdin=bytes(size), check=True
     )
@@ -41,7 +42,7 @@ async def test_a_program_may_close_its_input_and_go_on(size):
 
 
 async def test_a_program_may_read_a_part_of_its_input():
-    """Reading the first line and ending is how `head` works."""
+    """A program may read part of its input and exit, as `head` does."""
     done = await spawn(["head", "-c", "3"], stdin=b"abc" + bytes(10 * MB), check=True)
     assert done.stdout == b"abc"
 
@@ -53,7 +54,7 @@ async def test_unread_input_does_not_defer_the_timeout():
 
 
 async def test_a_grandchild_that_holds_unread_input_does_not_hold_the_call():
-    """The call returns when the program has ended, whoever still has its stdin."""
+    """The call returns when the program has exited, even if a grandchild still holds its stdin."""
     began = time.monotonic()
     done = await spawn(["sh", "-c", "sleep 100 & exit 0"], stdin=bytes(10 * MB))
     assert done.error is None
@@ -62,7 +63,7 @@ async def test_a_grandchild_that_holds_unread_input_does_not_hold_the_call():
 
 @pytest.mark.heavy
 async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_stays_alive():
-    """500 MB arrive exactly, and other tasks get their turn all along."""
+    """500 MB arrive exactly, and other tasks run in between."""
     worst = last = seen = 0
 
     async def tick() -> None:
@@ -91,16 +92,14 @@ async def test_five_hundred_megabytes_are_counted_to_the_byte_while_the_loop_sta
 
 
 async def test_both_streams_at_once():
-    """50 MB on stdout and stderr each, written in turn, do not deadlock."""
+    """50 MB on each of stdout and stderr, written in turn, do not deadlock."""
     script = "i=0; while [ $i -lt 50 ]; do head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; i=$((i+1)); done"
     done = await spawn(["sh", "-c", script], timeout=100, output_limit=50 * MB, check=True)
     assert (len(done.stdout), len(done.stderr)) == (50 * MB, 50 * MB)
 
 
 async def test_stdin_is_a_pipe_that_an_event_loop_can_wait_for():
-    """An asyncio program reads its stdin with connect_read_pipe, which no regular file would
-    allow.
-    """
+    """An asyncio program reads its stdin with connect_read_pipe, which refuses a regular file."""
     code = """
 import asyncio, sys
 async def main():
@@ -115,7 +114,7 @@ asyncio.run(main())
 
 
 async def test_stdin_none_shares_the_callers_own(tmp_path):
-    """With stdin=None the program reads what the caller would read."""
+    """With stdin=None the program inherits the caller's stdin."""
     code = "import anyio, anyspawn; print(anyio.run(lambda: anyspawn.spawn(['cat'], stdin=None)).stdout)"
     done = subprocess.run(
         [sys.executable, "-c", code], input=b"mine", stdout=subprocess.PIPE, check=True, timeout=30
@@ -137,7 +136,7 @@ with open(sys.argv[2], "w") as file:
 
 
 def test_a_host_without_standard_streams(tmp_path, anyio_backend):
-    """A daemon that closed 0, 1 and 2 gets the program's streams right all the same."""
+    """A daemon that closed 0, 1 and 2 still gets the program's streams right."""
     result = tmp_path / "result"
     subprocess.run(
         [sys.executable, "-c", HOST_WITHOUT_STREAMS, anyio_backend[0], result],

@@ -1,4 +1,4 @@
-"""Many calls at once, and what is left of them."""
+"""Many calls at once give back everything that they took."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ async def many(count, argv, **options):
 
 @pytest.mark.heavy
 async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
-    """500 right answers, then 500 cancelled, and descriptors, threads, children and memory are back
-    where they were.
+    """500 calls have the right answers, the next 500 are cancelled; afterwards descriptors,
+    threads, children and memory are back where they were.
     """
-    monkeypatch.setattr(call, "BOUNDS", Bounds(cleanup=60.0))  # they all look at all processes
+    monkeypatch.setattr(call, "BOUNDS", Bounds(cleanup=60.0))  # all 500 look at every process
     await many(500, ["cat"])
     before, memory, threads = held(), rss(), threading.active_count()
     for _ in range(2):
@@ -58,8 +58,8 @@ async def test_five_hundred_at_once_and_five_hundred_cancelled(monkeypatch):
 
 
 async def test_a_failure_keeps_no_output_alive():
-    """Outcome and error know each other, and the traceback knows the call; yet nothing stays once
-    they are dropped.
+    """The outcome and the error refer to each other, and the traceback refers to the call. Once
+    they are dropped, nothing keeps them alive.
     """
     kept = []
 
@@ -77,7 +77,7 @@ async def test_a_failure_keeps_no_output_alive():
 
 
 async def test_no_worker_thread_is_needed():
-    """Where every worker thread is busy, programs start, time out and are cancelled as ever."""
+    """While every worker thread is busy, programs still start, time out and can be cancelled."""
     release = threading.Event()
     limiter = anyio.to_thread.current_default_thread_limiter()
     async with anyio.create_task_group() as tasks:
@@ -97,7 +97,7 @@ async def test_no_worker_thread_is_needed():
 
 
 def test_an_event_loop_in_another_thread(anyio_backend):
-    """The main thread is not needed, not for signals either."""
+    """A call works in a loop outside the main thread, where signal handlers cannot be set."""
     answers = []
 
     def host():

@@ -1,4 +1,4 @@
-"""A live process: its streams, its end, and nothing left after the block."""
+"""A live process: its streams and its exit; nothing survives its block."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def read_exactly(stream, size):
 
 
 async def test_both_outputs_variables_and_folder(tmp_path):
-    """stdout and stderr are apart; env and cwd are as for spawn."""
+    """stdout and stderr are separate streams; env and cwd work as with spawn."""
     argv = ["sh", "-c", 'pwd; echo "$A" >&2']
     async with anyspawn.open_process(argv, env={"A": "x y"}, cwd=str(tmp_path)) as process:
         assert await read_all(process.stdout) == f"{tmp_path}\n".encode()
@@ -56,7 +56,7 @@ async def test_both_outputs_variables_and_folder(tmp_path):
 
 
 async def test_a_lot_in_both_directions():
-    """50 MB through cat, written and read at once, arrive as they are."""
+    """50 MB pass through cat unchanged while both sides are written and read at once."""
     data = os.urandom(1_000_000) * 50
 
     async def write():
@@ -69,8 +69,8 @@ async def test_a_lot_in_both_directions():
 
 
 async def test_what_is_not_read_makes_the_program_wait():
-    """Of ten megabytes, a small part is taken ahead of the reader; the program goes on when that
-    reads.
+    """Only a small part of ten megabytes is read ahead; the program waits, and continues when the
+    caller reads.
     """
     async with anyspawn.open_process(
         ["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]
@@ -84,7 +84,7 @@ async def test_what_is_not_read_makes_the_program_wait():
 
 
 async def test_a_stream_that_nobody_reads_does_not_hold_the_other():
-    """stdout goes on although a full stderr is not read."""
+    """stdout flows although stderr is full and nobody reads it."""
     script = "head -c 150000 /dev/zero >&2 & while read -r line; do echo $line; done"
     async with anyspawn.open_process(["sh", "-c", script]) as process:
         for _ in range(10):
@@ -93,7 +93,7 @@ async def test_a_stream_that_nobody_reads_does_not_hold_the_other():
 
 
 async def test_a_stream_that_is_closed_holds_nothing():
-    """What comes on it is thrown away."""
+    """Output that arrives on a closed stream is discarded, so that the program does not wait."""
     async with anyspawn.open_process(
         ["sh", "-c", "head -c 10000000 /dev/zero; echo done >&2"]
     ) as process:
@@ -104,9 +104,7 @@ async def test_a_stream_that_is_closed_holds_nothing():
 
 
 async def test_a_program_that_does_not_read_makes_the_writer_wait():
-    """More than a pipe holds is not taken; a cancelled writer leaves no trace but what was
-    written.
-    """
+    """A writer waits when the pipe is full, and can be cancelled there."""
     async with anyspawn.open_process(["sleep", "100"]) as process:
         with anyio.move_on_after(0.2) as scope:
             await process.stdin.send(bytes(5_000_000))
@@ -114,8 +112,8 @@ async def test_a_program_that_does_not_read_makes_the_writer_wait():
 
 
 async def test_writing_to_a_program_that_ended():
-    """Is a BrokenResourceError, also for a writer that waits when it ends, and where a descendant
-    holds its stdin.
+    """Writing raises BrokenResourceError: after the exit, to a writer that waits during the exit,
+    and even if a descendant holds the program's stdin.
     """
     async with anyspawn.open_process(["true"]) as process:
         await process.wait()
@@ -130,7 +128,7 @@ async def test_writing_to_a_program_that_ended():
 
 
 async def test_writing_to_a_program_that_closed_its_stdin():
-    """Is a BrokenResourceError, although it runs."""
+    """Writing raises BrokenResourceError although the program still runs."""
     async with anyspawn.open_process(["sh", "-c", "exec <&-; echo; sleep 100"]) as process:
         await process.stdout.receive()
         with pytest.raises(anyio.BrokenResourceError):
@@ -139,7 +137,9 @@ async def test_writing_to_a_program_that_closed_its_stdin():
 
 
 async def test_streams_that_were_closed():
-    """Are told from broken ones; closing again does nothing."""
+    """A stream that the caller closed raises ClosedResourceError, a broken one BrokenResourceError.
+    Closing twice does nothing.
+    """
     async with anyspawn.open_process(["cat"]) as process:
         await process.stdin.aclose()
         await process.stdin.aclose()
@@ -156,7 +156,7 @@ async def test_streams_that_were_closed():
 
 
 async def test_a_reader_that_waits_when_the_block_is_left():
-    """Is told that the stream was closed."""
+    """The reader gets a ClosedResourceError."""
     seen = []
 
     async def read(stream):
@@ -180,8 +180,8 @@ async def test_a_reader_that_waits_when_the_block_is_left():
     [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", -9), ("exec >&- 2>&-; exit 7", 7)],
 )
 async def test_the_status(script, code):
-    """Is spawn's, and comes also where nobody reads; with what was written before still to be
-    read.
+    """The status is the same as with spawn. It arrives even if nobody reads, and the earlier output
+    can still be read.
     """
     async with anyspawn.open_process(["sh", "-c", f"echo out; {script}"]) as process:
         assert await process.wait() == code
@@ -192,8 +192,8 @@ async def test_the_status(script, code):
 
 
 async def test_output_outlives_the_program():
-    """A descendant's output is read although the program itself has ended; the descendant ends with
-    the block.
+    """A descendant's output can be read after the program itself has exited. The descendant is
+    killed when the block is left.
     """
     script = "(read -r line; echo late; sleep 100) <&0 & exit 0"
     async with anyspawn.open_process(
@@ -214,7 +214,7 @@ async def test_output_outlives_the_program():
     ],
 )
 async def test_what_cannot_be_started(argv, cwd, words):
-    """Is a NotStartedError with an outcome, and the block is not entered."""
+    """The block is not entered: entering raises a NotStartedError with an outcome."""
     entered = False
     with pytest.raises(NotStartedError, match=words) as caught:
         async with anyspawn.open_process(argv, cwd=cwd):
@@ -242,7 +242,7 @@ class Cloud:
     ],
 )
 def test_wrong_arguments(args, options, error, words):
-    """Are refused at the call, before anything starts."""
+    """The call refuses wrong arguments before anything starts."""
     if args == ["ls -l"]:
         args = args[0:1]
     with pytest.raises(error, match=words):
@@ -250,7 +250,7 @@ def test_wrong_arguments(args, options, error, words):
 
 
 async def test_a_whole_command():
-    """Its variables, folder, timeout and grace count."""
+    """The variables, timeout and grace of a Command apply."""
     async with anyspawn.open_process(
         Command(["sh", "-c", "echo $A"], env=["A=1"], timeout=5)
     ) as process:
@@ -265,8 +265,8 @@ class Nice(ArgvSandbox):
 
 
 async def test_a_sandbox_of_ones_own():
-    """That is an ArgvSandbox has it by its launch alone; that its runner is missing is a
-    TransportError.
+    """An ArgvSandbox subclass supports live processes through its launch alone. If its runner is
+    missing, that is a TransportError.
     """
     async with anyspawn.open_process(["nice"], sandbox=Nice()) as process:
         assert await process.stdout.receive() == b"%d\n" % min(os.nice(0) + 5, 19)
@@ -285,7 +285,9 @@ async def test_a_sandbox_of_ones_own():
 
 
 async def test_grace():
-    """A program that runs when the block is left is asked first; what it then does counts."""
+    """A program that still runs when the block is left gets SIGTERM first, and its own exit status
+    counts.
+    """
     script = "trap 'echo bye >&2; exit 5' TERM; echo; while :; do sleep 0.01; done"
     async with anyspawn.open_process(["sh", "-c", script], grace=30) as process:
         await process.stdout.receive()
@@ -301,7 +303,9 @@ async def test_grace():
 
 
 async def test_signals():
-    """Reach the program, and what it started in its group; after its end nothing happens."""
+    """Signals reach the program and the processes in its group. After the exit, send_signal does
+    nothing.
+    """
     script = "trap 'echo got; exit 4' INT; sleep 100 & echo; wait; exit 9"
     async with anyspawn.open_process(["sh", "-c", script]) as process:
         await process.stdout.receive()
@@ -313,8 +317,8 @@ async def test_signals():
 
 
 async def test_cancelled_at_every_moment():
-    """Swept over the start and the block: whatever had been started is gone when the cancellation
-    arrives.
+    """A cancellation strikes at many moments of the start and the block. When it arrives, every
+    process is gone.
     """
     for step in range(40):
         with anyio.move_on_after(step / 5_000) as scope:
@@ -326,7 +330,6 @@ async def test_cancelled_at_every_moment():
 
 
 async def test_cancelled_before_the_start(tmp_path):
-    """Nothing is started."""
     with anyio.CancelScope() as scope:
         scope.cancel()
         async with anyspawn.open_process(["touch", str(tmp_path / "made")]):
@@ -336,7 +339,9 @@ async def test_cancelled_before_the_start(tmp_path):
 
 
 async def test_a_hundred_at_once():
-    """Talk each to its own, and give every descriptor back."""
+    """A hundred live processes each answer their own caller, and give back all their
+    descriptors.
+    """
     before = len(open_fds())
 
     async def one(number):
@@ -351,8 +356,8 @@ async def test_a_hundred_at_once():
 
 
 async def test_a_place_is_held_as_long_as_the_block():
-    """Under max_concurrent an open process counts; who waits for a place does so on the time for
-    the start.
+    """Under max_concurrent a live process holds its place until its block ends. Waiting for a place
+    counts towards the timeout of the start.
     """
     sandbox = Direct(max_concurrent=1)
     async with anyspawn.open_process(["sleep", "100"], sandbox=sandbox):
@@ -367,7 +372,9 @@ async def test_a_place_is_held_as_long_as_the_block():
 
 
 async def test_no_descriptor_free():
-    """With 0 to 11 left it starts, or is refused as that, and nothing leaks."""
+    """With 0 to 11 free descriptors a live process starts, or the error names descriptors; nothing
+    leaks.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for free in range(12):
         highest = max(int(fd) for fd in open_fds())
@@ -406,7 +413,9 @@ async def hold(ready=None):
 
 
 def test_native_wait_for_at_every_moment(anyio_backend):
-    """asyncio.wait_for raises its TimeoutError with the program dead, wherever it strikes."""
+    """asyncio.wait_for raises its TimeoutError only when the program is dead, wherever the time
+    runs out.
+    """
 
     async def main():
         for step in range(30):
@@ -418,8 +427,8 @@ def test_native_wait_for_at_every_moment(anyio_backend):
 
 
 def test_native_cancel_again_and_again(anyio_backend):
-    """Four cancel() in a row do not pierce the clean-up: the program is dead before CancelledError
-    is raised.
+    """Four cancel() in a row do not interrupt the clean-up: the program is dead before
+    CancelledError is raised.
     """
 
     async def main():
@@ -437,7 +446,9 @@ def test_native_cancel_again_and_again(anyio_backend):
 
 
 def test_native_cancel_of_every_task(anyio_backend):
-    """Cancelling all tasks of the loop, the library's own included, leaves nothing either."""
+    """If every task of the loop is cancelled, the library's own included, no process survives
+    either.
+    """
 
     async def main():
         ready = asyncio.Event()
@@ -479,8 +490,8 @@ else:
 
 @pytest.mark.parametrize("how", ["asyncio", "trio", "native"])
 def test_the_loop_ends_with_a_program_alive(how):
-    """A host that leaves its event loop by an exception leaves no program, and prints nothing of
-    ours.
+    """A host that leaves its event loop by an exception leaves no program behind, and anyspawn
+    prints nothing.
     """
     host = subprocess.run(
         [sys.executable, "-c", LOOP_GOES_AWAY, how], capture_output=True, text=True, timeout=30
@@ -511,8 +522,8 @@ del task, loop
 
 
 def test_the_loop_is_closed_under_a_block():
-    """Even where nobody cancels anything, closing the loop and dropping the task ends the
-    program.
+    """If a loop is closed and its task dropped without a cancellation, the program is
+    killed too.
     """
     host = subprocess.run(
         [sys.executable, "-c", LOOP_IS_CLOSED], capture_output=True, text=True, timeout=30
@@ -533,7 +544,9 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_interrupt_from_the_keyboard(backend):
-    """Ctrl-C ends the work and then the program, by KeyboardInterrupt as ever."""
+    """Ctrl-C kills the program first; then the host dies of KeyboardInterrupt as it does without
+    anyspawn.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, backend],
         stdout=subprocess.PIPE,
@@ -564,8 +577,8 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_host_that_a_broken_pipe_would_end(backend):
-    """With SIGPIPE at its default, as command line tools have it, the host survives a program that
-    does not read.
+    """Command line tools often leave SIGPIPE at its default, which kills them. Writing to a program
+    that does not read must not kill such a host.
     """
     host = subprocess.run(
         [sys.executable, "-c", PIPE_ENDS, backend], stdout=subprocess.PIPE, text=True, timeout=30
@@ -574,7 +587,7 @@ def test_a_host_that_a_broken_pipe_would_end(backend):
 
 
 async def test_the_outcome_keeps_the_beginning_and_the_end():
-    """64 KiB of a stream, however much was read, for an error to quote."""
+    """The outcome keeps 64 KiB of a stream, however much was read, so that errors can quote it."""
     script = "printf begin; head -c 10000000 /dev/zero; printf end"
     async with anyspawn.open_process(["sh", "-c", script]) as process:
         assert len(await read_all(process.stdout)) == 10_000_008
@@ -586,7 +599,7 @@ async def test_the_outcome_keeps_the_beginning_and_the_end():
 
 
 def test_a_repr_shows_no_secret():
-    """Neither variables nor data stand in it."""
+    """The repr contains neither variables nor data."""
 
     async def main():
         async with anyspawn.open_process(["cat"], env={"TOKEN": "s3cret"}) as process:
@@ -598,7 +611,7 @@ def test_a_repr_shows_no_secret():
 
 
 async def test_two_blocks_of_one_command():
-    """The same Command may be open twice; each has an id of its own."""
+    """The same Command can be open twice; each live process has its own id."""
     command = Command(["cat"])
     async with anyspawn.open_process(command) as one, anyspawn.open_process(command) as two:
         assert one._live._command.id != two._live._command.id
@@ -607,7 +620,9 @@ async def test_two_blocks_of_one_command():
 
 @pytest.mark.parametrize("broken", [False, True])
 async def test_the_word_of_what_was_taken_after_that_of_the_end(broken):
-    """It counts, as the two come by different processes of the supervisor."""
+    """The two messages come from different processes of the supervisor, in any order. Input that
+    was taken counts as sent even if the message about the exit arrives first.
+    """
     call = SimpleNamespace(over=False, say=lambda line: None)
     writer = _TalkWriter(call)
     async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""The bounds of output, and the callback that sees it."""
+"""The limits of output, and the callback that receives it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_more_than_the_limit_is_an_error_that_ends_the_program(stream):
-    """An endless writer is ended; what is kept is the limit's worth, and the error names the
-    stream.
+    """A program that writes endlessly is killed. The output up to the limit is kept, and the error
+    names the stream.
     """
     done = await spawn(["sh", "-c", "yes" if stream == "stdout" else "yes >&2"], output_limit=1000)
     assert isinstance(done.error, OutputLimitError)
@@ -28,7 +28,6 @@ async def test_more_than_the_limit_is_an_error_that_ends_the_program(stream):
 
 
 async def test_exactly_the_limit_is_no_error():
-    """The limit itself may be reached."""
     done = await spawn(["head", "-c", "1000", "/dev/zero"], output_limit=1000, check=True)
     assert len(done.stdout) == 1000
 
@@ -37,7 +36,9 @@ async def test_exactly_the_limit_is_no_error():
     ("limit", "head", "tail"), [(0, 0, 0), (1, 1, 0), (10, 5, 5), (11, 6, 5), (200_000, 0, 0)]
 )
 async def test_truncation_keeps_head_and_tail(limit, head, tail):
-    """The first and the last half are kept, with the totals, and the program runs to its end."""
+    """The first and the last half of the limit are kept, the total is counted, and the program runs
+    to its end.
+    """
     whole = b"".join(b"%d\n" % number for number in range(20_000))
     done = await spawn(["seq", "0", "19999"], output_limit=limit, overflow="truncate", check=True)
     assert done.stdout_total == len(whole)
@@ -46,7 +47,7 @@ async def test_truncation_keeps_head_and_tail(limit, head, tail):
 
 
 async def test_truncation_of_many_tiny_writes():
-    """Bytes written one by one are put together again at both ends."""
+    """Bytes written one by one are joined correctly at both ends."""
     code = "import os\nfor i in range(30000): os.write(1, b'%05d' % i)"
     done = await spawn(
         [sys.executable, "-c", code], output_limit=100, overflow="truncate", timeout=60, check=True
@@ -58,7 +59,7 @@ async def test_truncation_of_many_tiny_writes():
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("overflow", ["head", "tail"])
 async def test_the_beginning_or_the_end_alone_is_kept(overflow, stream, limit):
-    """The limit's worth is kept of the end that was asked for, and the program runs to its end."""
+    """The beginning or the end is kept, up to the limit, and the program runs to its end."""
     whole = b"".join(b"%d\n" % number for number in range(20_000))
     script = "seq 0 19999" if stream == "stdout" else "seq 0 19999 >&2"
     done = await spawn(["sh", "-c", script], output_limit=limit, overflow=overflow, check=True)
@@ -78,8 +79,8 @@ async def test_the_beginning_or_the_end_alone_is_kept(overflow, stream, limit):
     ],
 )
 async def test_text_says_what_was_left_out(overflow, limit, text, sandbox):
-    """The mark is a line of its own, where bytes are missing, with their number; the bytes
-    themselves hold no mark.
+    """In text, a line of its own marks where bytes are missing, and how many. The bytes contain no
+    mark.
     """
     argv = ["sh", "-c", "seq 0 99; seq 0 99 >&2"]
     done = await spawn(argv, output_limit=limit, overflow=overflow, sandbox=sandbox, check=True)
@@ -88,7 +89,6 @@ async def test_text_says_what_was_left_out(overflow, limit, text, sandbox):
 
 
 async def test_text_of_output_that_fits_has_no_mark():
-    """What was kept whole is as it was written."""
     done = await spawn(["seq", "3"], output_limit=6, overflow="tail", check=True)
     assert done.text == "1\n2\n3\n"
 
@@ -113,8 +113,8 @@ anyio.run(main, backend=sys.argv[2], backend_options={"use_uvloop": True} if sys
 
 @pytest.mark.parametrize("overflow", ["error", "truncate"])
 def test_memory_is_the_limit_and_a_constant(anyio_backend, overflow):
-    """A program that writes three times the limit costs the limit of memory (64 MiB here), not
-    twice that and no more.
+    """A program that writes three times the limit (64 MiB here) costs about the limit in memory,
+    not twice as much.
     """
     backend, options = anyio_backend
     argv = [sys.executable, "-c", MEASURE, overflow, backend, *options]
@@ -126,7 +126,7 @@ def test_memory_is_the_limit_and_a_constant(anyio_backend, overflow):
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_the_callback_gets_every_chunk_in_order(kind):
-    """What the callback saw of each stream is the stream, also beyond what is kept."""
+    """The callback receives every byte of each stream, beyond the output limit too."""
     seen = {"stdout": b"", "stderr": b""}
 
     def note(stream, chunk):
@@ -155,7 +155,7 @@ class OfTheCaller(Exception):
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_an_exception_of_the_callback_reaches_the_caller_as_it_is(kind):
-    """The very object arrives, in no group, and the program is gone."""
+    """The same object arrives, not wrapped in a group, and the program is gone."""
     mine = OfTheCaller()
 
     def fail(stream, chunk):
@@ -173,7 +173,7 @@ async def test_an_exception_of_the_callback_reaches_the_caller_as_it_is(kind):
 
 
 async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_caller_too():
-    """Output that comes in the time of grace is the callback's as well."""
+    """The callback also receives the output that the program writes during its grace."""
     mine = OfTheCaller()
 
     def fail(stream, chunk):
@@ -187,7 +187,7 @@ async def test_an_exception_of_the_callback_during_the_clean_up_reaches_the_call
 
 
 async def test_a_callback_that_never_returns_does_not_outlive_the_timeout():
-    """The timeout covers the callback; the work is confirmed to be gone."""
+    """The timeout covers the callback, and the clean-up is confirmed."""
 
     async def hang(stream, chunk):
         await anyio.sleep_forever()
@@ -200,8 +200,8 @@ async def test_a_callback_that_never_returns_does_not_outlive_the_timeout():
 
 
 async def test_a_slow_callback_holds_the_program_and_loses_nothing(tmp_path):
-    """The time that the callback takes is not the time that descendants have to let go of a
-    stream.
+    """wait_delay does not run while the callback is busy: descendants keep their full time to close
+    the stream.
     """
     got, fifo = [], tmp_path / "fifo"
     os.mkfifo(fifo)

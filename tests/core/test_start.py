@@ -1,4 +1,4 @@
-"""Programs that cannot start: the error says what is missing, and nothing is left behind."""
+"""If a program cannot start, the error says what is missing, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def refused(argv, *words, **options):
 
 
 async def test_missing_program(tmp_path):
-    """By name on PATH, or by path."""
+    """The program is missing on PATH, at an absolute path, or at a relative one."""
     await refused(["no-such-program"], "'no-such-program'", "PATH")
     await refused(["/no/such/program"], "'/no/such/program'", "does not exist")
     await refused(["./relative"], "./relative", cwd=str(tmp_path))
 
 
 async def test_missing_working_directory(tmp_path):
-    """It is named, and not mistaken for the program."""
+    """The error names the working directory, not the program."""
     await refused(
         ["cat"],
         "working directory",
@@ -52,39 +52,39 @@ async def test_missing_working_directory(tmp_path):
 
 
 async def test_a_file_as_working_directory(tmp_path):
-    """A file is told apart from something missing."""
+    """A working directory that is a file has its own message."""
     (tmp_path / "file").touch()
     await refused(["cat"], "working directory", "not a directory", cwd=str(tmp_path / "file"))
 
 
 async def test_missing_interpreter(script):
-    """The program is there; what its first line asks for is not."""
+    """The program exists, but the interpreter in its first line does not; the error names both."""
     program = script("#!/no/such/interpreter -x\n")
     await refused([program], program, "'/no/such/interpreter'", "interpreter")
 
 
 async def test_not_executable(script, tmp_path):
-    """A file without the executable bit, and a directory."""
+    """A file without the executable bit and a directory are refused, each with its reason."""
     await refused([script("#!/bin/sh\n", 0o644)], "not executable", "chmod +x")
     await refused([str(tmp_path)], "directory")
 
 
 async def test_no_program_format(script):
-    """A file with the executable bit that is neither binary nor script is refused, and never given
+    """An executable file that is neither binary nor script is refused, and never given
     to a shell.
     """
     await refused([script("exit 7\n")], "format", "#!/bin/sh")
 
 
 async def test_too_long():
-    """Arguments beyond what the system takes: the error says to use stdin."""
+    """Arguments are longer than the system allows: the error suggests stdin."""
     await refused(["true", "x" * 3_000_000], "too long", "stdin")
     await refused(["true"], "too long", env={"BIG": "x" * 3_000_000})
 
 
 async def test_undecodable_names_are_names(tmp_path):
-    """Bytes that are no UTF-8, decoded as Python decodes file names, reach the program as they
-    were.
+    """Bytes that are not UTF-8, decoded as Python decodes file names, reach the program
+    unchanged.
     """
     name = os.fsdecode(b"\xff\xfe")
     (tmp_path / name).write_text("x")
@@ -93,7 +93,7 @@ async def test_undecodable_names_are_names(tmp_path):
 
 
 async def test_a_shell_is_never_started(tmp_path):
-    """What a shell would take for commands is an argument like any other."""
+    """Shell syntax in an argument is passed on as plain text."""
     done = await spawn(["printf", "%s", "$(id); `id` && * > x"], cwd=str(tmp_path), check=True)
     assert done.stdout == b"$(id); `id` && * > x"
     assert not list(tmp_path.iterdir())

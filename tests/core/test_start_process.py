@@ -39,7 +39,7 @@ def sandbox(request):
 
 
 async def in_another_task(call):
-    """Return what a call returns in a task of its own, which is over then."""
+    """Run a call in a new task that ends with the call, and return its result."""
     result = []
 
     async def task():
@@ -51,8 +51,8 @@ async def in_another_task(call):
 
 
 async def test_started_in_one_task_and_closed_in_another(sandbox):
-    """Both tasks end; the program serves a third one in between, and ends with `aclose`, with all
-    that it started.
+    """The tasks that start and close the process both end, and a third one talks to it in between.
+    `aclose` kills the program and everything that it started.
     """
     process = await in_another_task(
         lambda: start_process(tree("start-process-01"), sandbox=sandbox)
@@ -65,7 +65,7 @@ async def test_started_in_one_task_and_closed_in_another(sandbox):
 
 
 async def test_a_conversation_and_an_end_by_itself(sandbox):
-    """Streams and status are as with a block."""
+    """Streams and status work as with a block."""
     process = await start_process(["cat"], sandbox=sandbox)
     await process.stdin.send(b"hello\n")
     assert await process.stdout.receive() == b"hello\n"
@@ -76,7 +76,7 @@ async def test_a_conversation_and_an_end_by_itself(sandbox):
 
 
 async def test_closed_twice_and_by_many(sandbox):
-    """Each caller returns when the program is gone."""
+    """Several tasks close the process at once; each returns only when the program is gone."""
     process = await start_process(["sleep", "999"], sandbox=sandbox)
 
     async def close():
@@ -90,7 +90,7 @@ async def test_closed_twice_and_by_many(sandbox):
 
 
 async def test_within_a_block_it_is_closed_early():
-    """`aclose` ends the program of `open_process`, too; leaving the block then does nothing."""
+    """`aclose` also works inside a block of `open_process`; leaving the block then does nothing."""
     async with anyspawn.open_process(tree("start-process-03")) as process:
         await process.aclose()
         assert process.completed.cleanup is Cleanup.CONFIRMED
@@ -98,7 +98,9 @@ async def test_within_a_block_it_is_closed_early():
 
 
 async def test_what_does_not_start_is_an_error(sandbox, tmp_path):
-    """A missing program, a missing folder and a bad argument are the errors of `open_process`."""
+    """A missing program, a missing folder and a bad argument raise the same errors as
+    `open_process`.
+    """
     with pytest.raises(NotStartedError):
         await start_process(["no-such-program"], sandbox=sandbox)
     with pytest.raises(NotStartedError):
@@ -110,7 +112,9 @@ async def test_what_does_not_start_is_an_error(sandbox, tmp_path):
 
 
 async def test_it_holds_its_place_until_it_is_closed():
-    """A second one waits for `max_concurrent`, on its own timeout, and has the place afterwards."""
+    """A second process waits for a place until its own timeout, and gets the place after the first
+    is closed.
+    """
     sandbox = Direct(max_concurrent=1)
     first = await start_process(["cat"], sandbox=sandbox)
     with pytest.raises(SpawnTimeoutError):
@@ -120,7 +124,7 @@ async def test_it_holds_its_place_until_it_is_closed():
 
 
 async def test_grace_counts_when_it_is_closed():
-    """SIGTERM comes first, and the program may answer it."""
+    """`aclose` sends SIGTERM first, and the program has its grace to answer it."""
     script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done"
     process = await start_process(["sh", "-c", script], grace=30)
     assert await process.stdout.receive() == b"up\n"
@@ -130,7 +134,7 @@ async def test_grace_counts_when_it_is_closed():
 
 
 async def test_cancelled_while_it_starts(sandbox):
-    """Whenever the start is cancelled, the program is gone when the cancellation goes on."""
+    """Whenever the start is cancelled, the program is gone before the cancellation continues."""
     for delay in (0, 0.001, 0.005, 0.02):
         process = None
         with anyio.move_on_after(delay):
@@ -143,7 +147,7 @@ async def test_cancelled_while_it_starts(sandbox):
 
 
 async def test_cancelled_while_it_is_closed(sandbox):
-    """The end is seen through, then the cancellation goes on."""
+    """`aclose` finishes its work, then the cancellation continues."""
     process = await start_process(tree("start-process-05"), sandbox=sandbox)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -156,7 +160,7 @@ async def test_cancelled_while_it_is_closed(sandbox):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_native_cancellation(sandbox):
-    """So it is where asyncio's own tasks are cancelled, twice."""
+    """asyncio cancels the closing task twice; `aclose` still finishes first."""
     process = await start_process(tree("start-process-06"), sandbox=sandbox)
     task = asyncio.create_task(process.aclose())
     await asyncio.sleep(0)
@@ -186,8 +190,9 @@ print("over")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("mode", MODES)
 def test_what_nobody_closes_ends_with_the_event_loop(backend, mode):
-    """It is gone when the loop has ended, which a ResourceWarning says where those are shown; what
-    was closed is not meant. As an error, it is in the log.
+    """A process that nobody closes is killed when the event loop ends. A ResourceWarning names it
+    if such warnings are shown; if they are errors, the log has it. A process that was closed is not
+    named.
     """
     for shown in ((), ("-Wdefault::ResourceWarning",), ("-Werror::ResourceWarning",)):
         host = subprocess.run(

@@ -1,4 +1,4 @@
-"""Calls that block: in any thread, interrupted, forked, and at the interpreter's exit."""
+"""Blocking calls: in any thread, interrupted, after a fork, and at the interpreter's exit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODES = ["direct", pytest.param("bubblewrap", marks=SPACES)]
 
 @pytest.fixture(scope="module", autouse=True)
 def loop():
-    """The event loop keeps a thread and descriptors, which are no test's."""
+    """Stop the loop's thread after the module, so that it does not count as a leak of some test."""
     sync.spawn(["true"])
     yield
     _sync._loop.stop()
@@ -38,7 +38,7 @@ def hosted(code, *args, **options):
 
 
 def test_calls_of_threads_share_one_loop():
-    """Each has its own outcome, at the same time as the others."""
+    """Four threads call at the same time, and each gets its own outcome."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(4) as threads:
         argv = ["sh", "-c", "touch $1; until [ $(ls | wc -l) = 4 ]; do sleep 0.01; done", "sh"]
         calls = [threads.submit(sync.spawn, [*argv, str(n)], cwd=folder, env={}) for n in range(4)]
@@ -48,7 +48,7 @@ def test_calls_of_threads_share_one_loop():
 
 
 def test_outcomes_and_errors():
-    """Are those of the call that is awaited."""
+    """Outcomes and errors are those of the async call."""
     assert sync.spawn(["cat"], stdin=b"in", check=True).stdout == b"in"
     assert isinstance(sync.spawn(["no-such-program"]).error, NotStartedError)
     with pytest.raises(ExitError):
@@ -59,7 +59,7 @@ def test_outcomes_and_errors():
 
 @pytest.mark.parametrize("raised", [SystemExit, ZeroDivisionError])
 def test_what_a_callback_raises(raised):
-    """Reaches the caller, and ends no other call."""
+    """The exception reaches the caller, and no other call fails."""
 
     def refuse(*_):
         raise raised
@@ -70,21 +70,21 @@ def test_what_a_callback_raises(raised):
 
 
 def test_a_callback_that_blocks():
-    """It would wait for itself, and is told so."""
+    """A blocking call in a callback would wait for itself, so it raises an error that says so."""
     with pytest.raises(RuntimeError, match="callbacks"):
         sync.spawn(["echo"], on_output=lambda *_: sync.spawn(["true"]))
 
 
 @pytest.mark.anyio
 async def test_within_an_event_loop():
-    """It works, and holds the loop up."""
+    """A blocking call works within an event loop, although it blocks that loop."""
     assert sync.spawn(["echo", "x"]).text == "x\n"
     assert (await anyspawn.spawn(["true"])).ok
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_box(mode, tmp_path):
-    """Has files and calls, and is gone after its block, however that is left."""
+    """A box has files and calls, and is gone after its block, even if an exception leaves it."""
     with sync.open_box(mode) as box:
         box.write_file("a", b"1")
         assert box.spawn(["cat", "a"], check=True).stdout == b"1"
@@ -110,7 +110,9 @@ def hook(name, **fields):
 
 
 def test_hooks(tmp_path):
-    """Decide, one call or a runner's, whose observers have done their work when it is left."""
+    """Hooks decide, in a single call or through a runner. Leaving the runner waits for its
+    observers.
+    """
     request = ToolRequest(name="x", args={})
     hooks = [hook("yes"), hook("no", allow="false")]
     assert not sync.run_hooks(hooks, "before_execution", request).allow
@@ -144,8 +146,8 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_interrupted(mode):
-    """A KeyboardInterrupt ends the call: its work is gone when it arrives, and the next call is as
-    any other.
+    """A KeyboardInterrupt ends the call: its processes are gone when the exception arrives, and the
+    next call works.
     """
     host = hosted(INTERRUPTED, mode)
     assert host.stdout == "[] next\n", host.stderr
@@ -170,7 +172,9 @@ while "up" not in box.list_dir():
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "raise KeyboardInterrupt"])
 def test_the_interpreters_exit(mode, end, tmp_path):
-    """Ends what is open, calls of other threads too, and takes no longer than that."""
+    """The interpreter's exit closes everything that is open, including calls of other threads, and
+    does not hang.
+    """
     host = hosted(
         FORGETFUL.replace("{end}", end), mode, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
@@ -204,8 +208,8 @@ if child == 0:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_forked_process(mode, tmp_path):
-    """Has a loop of its own; its parent's boxes are the parent's, also when it leaves their
-    block.
+    """A forked process gets its own loop. Its parent's boxes stay with the parent, even if the
+    child leaves their block.
     """
     host = hosted(FORKED, mode, env={**os.environ, "TMPDIR": str(tmp_path)})
     assert host.stdout == "b'2' child\n\nb'1' parent\n\n", host.stderr
@@ -214,7 +218,7 @@ def test_a_forked_process(mode, tmp_path):
 
 @SPACES
 def test_sandboxes_of_ones_own_are_taken():
-    """Also those that keep something for their calls."""
+    """Sandbox objects that hold state for their calls, such as places or residents, work too."""
     for sandbox in (Direct(max_concurrent=1), Bubblewrap(default_timeout=30)):
         assert sync.spawn(["echo", "x"], sandbox=sandbox).text == "x\n"
     assert Path("/proc/self").exists()

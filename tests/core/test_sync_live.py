@@ -1,4 +1,4 @@
-"""Live processes, Pythons and streams of a box, in calls that block."""
+"""Blocking calls for live processes, Python sessions and streams of a box."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READONLY = sorted({sys.prefix, sys.base_prefix})
 
 @pytest.fixture(scope="module", autouse=True)
 def loop():
-    """The event loop keeps a thread and descriptors, which are no test's."""
+    """Stop the loop's thread after the module, so that it does not count as a leak of some test."""
     sync.spawn(["true"])
     yield
     _sync._loop.stop()
@@ -43,7 +43,9 @@ def box(request):
 
 
 def test_a_live_process(box):
-    """Talks by its streams, says how it came out, and is killed when its block is left."""
+    """A live process talks over its streams, reports its exit, and is killed when its block is
+    left.
+    """
     script = "cat; echo over >&2; exit 3"
     with box.open_process(["sh", "-c", script]) as process:
         process.stdin.send(b"in")
@@ -67,7 +69,9 @@ def test_a_live_process(box):
 
 
 def test_another_thread_closes_what_one_waits_for(box):
-    """It waits no longer."""
+    """A thread that waits for output gets a ClosedResourceError when another one closes the
+    process.
+    """
     raised = []
     with box.open_process(["cat"]) as process:
 
@@ -111,7 +115,9 @@ def test_a_box_that_cannot_be_attached_to(box):
 
 @pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
 def test_what_a_box_left_that_the_host_would_run(tmp_path):
-    """Is raised at the end of its block, or noted at what ended that."""
+    """The error is raised at the end of the block, or added as a note to the exception that ended
+    the block.
+    """
     sandbox = Bubblewrap(writable=[tmp_path], workdir=tmp_path)
     with pytest.raises(PlantedError, match="bashrc"), sync.open_box(sandbox) as box:
         box.write_file(".bashrc", b"x")

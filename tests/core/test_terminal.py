@@ -35,7 +35,9 @@ async def test_a_terminal(sandbox):
 
 
 async def test_the_end_of_stdin_and_many_lines(sandbox):
-    """Closing stdin types the end; what is typed fast is not lost, and sizes may come between."""
+    """Closing stdin types the end-of-file character. Fast input is not lost, even with resizes in
+    between.
+    """
     script = "stty -echo; echo up; wc -l; stty size"
     async with anyspawn.open_process(["sh", "-c", script], sandbox=sandbox, tty=True) as process:
         await until(process, b"up\r\n")
@@ -50,7 +52,7 @@ async def test_the_end_of_stdin_and_many_lines(sandbox):
 
 
 async def test_ctrl_c_while_nobody_reads():
-    """Reaches a program whose output waits to be read."""
+    """Ctrl-C reaches a program that waits for its output to be read."""
     script = "trap : INT; yes; echo over"
     async with anyspawn.open_process(["sh", "-c", script], tty=True) as process:
         await until(process, b"y\r\n")
@@ -59,7 +61,9 @@ async def test_ctrl_c_while_nobody_reads():
 
 
 async def test_what_is_killed(sandbox):
-    """When the block is left: what left the terminal's session, too. A cancellation does it."""
+    """Leaving the block, or cancelling it, also kills processes that left the
+    terminal's session.
+    """
     script = "echo up; setsid sleep 987 & sleep 987"
     with anyio.CancelScope() as scope:
         async with anyspawn.open_process(
@@ -75,7 +79,7 @@ async def test_what_is_killed(sandbox):
 
 
 async def test_signals(sandbox):
-    """Reach the program, whose status is that of any other."""
+    """Signals reach the program, and its exit status is reported as usual."""
     async with anyspawn.open_process(["cat"], sandbox=sandbox, tty=True) as process:
         await process.send_signal(signal.SIGTERM)
         assert await process.wait() in (-signal.SIGTERM, 128 + signal.SIGTERM)
@@ -105,7 +109,7 @@ async def test_there_is_no_python():
 
 
 async def test_sizes(sandbox):
-    """That are none, and a process that has no terminal."""
+    """An impossible size is refused, and so is any size for a process without a terminal."""
     async with anyspawn.open_process(["cat"], sandbox=sandbox, tty=True) as process:
         with pytest.raises(ValueError, match="columns"):
             await process.resize(1, 65536)
@@ -129,7 +133,7 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("mode", ["direct", pytest.param("bubblewrap", marks=SPACES)])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_host_is_killed(backend, mode):
-    """The terminal is hung up, which ends the program."""
+    """When the host is killed, the terminal hangs up, which ends the program."""
     argv = [sys.executable, "-c", HOST, backend, mode]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout.readline() == "ready\n"

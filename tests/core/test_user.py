@@ -1,5 +1,5 @@
-"""A command's ``user``: it works on this host if this process runs as root; sandboxes that cannot
-choose refuse it.
+"""A command's ``user``: on this host it works if this process runs as root; sandboxes that cannot
+choose a user refuse it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @as_root
 async def test_its_rights_are_that_users(tmp_path):
-    """And no group's but its own; the variables and the folder are as they are without."""
+    """The program has the rights of that user and the given group only; its variables and folder
+    are unchanged.
+    """
     private = tmp_path / "private"
     private.write_text("s3cret")
     private.chmod(0o600)
@@ -43,7 +45,7 @@ async def test_its_rights_are_that_users(tmp_path):
 
 @as_root
 async def test_its_work_is_killed():
-    """With all that it started, and that is seen."""
+    """The program and everything that it started are killed, and the clean-up is confirmed."""
     done = await spawn(["sh", "-c", "setsid sleep 999 & sleep 999"], user="12345", timeout=1)
     assert isinstance(done.error, SpawnTimeoutError)
     assert done.cleanup is Cleanup.CONFIRMED
@@ -52,7 +54,7 @@ async def test_its_work_is_killed():
 @as_root
 @pytest.mark.parametrize("user", ["no-such-user", "0:no-such-group"])
 async def test_one_that_there_is_not(user):
-    """Is a kind of its own, and the message says which word is wrong."""
+    """The error has its own kind, and its message names the unknown user or group."""
     done = await spawn(["true"], user=user)
     assert isinstance(done.error, NotStartedError), done
     assert done.error.kind == "user"
@@ -61,7 +63,9 @@ async def test_one_that_there_is_not(user):
 
 @as_root
 async def test_a_program_that_it_may_not_execute(tmp_path):
-    """Is not executable, although root could execute it."""
+    """The error says that the program is not executable for that user, although root could execute
+    it.
+    """
     program = tmp_path / "tool"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
@@ -86,7 +90,9 @@ anyio.run(main)
 
 @as_root
 def test_where_this_process_is_not_roots(unprivileged):
-    """Another user is refused, by the mode's name; its own is not another one."""
+    """A process that is not root may name its own user; another user is refused, and the message
+    names the mode.
+    """
     own, _, words = unprivileged.run(UNPRIVILEGED).stdout.partition("\n")
     assert own == "65534"
     assert "only root" in words
@@ -94,14 +100,16 @@ def test_where_this_process_is_not_roots(unprivileged):
 
 
 class Nice(ArgvSandbox):
-    """A sandbox that knows nothing of users."""
+    """A sandbox that does not handle users."""
 
     def launch(self, command: Command) -> Launch:
         return Launch(argv=("nice", *command.argv))
 
 
 async def test_a_sandbox_that_cannot_choose():
-    """Says so by its name, before anything starts, also of a live process and of a box."""
+    """The sandbox refuses a user by its name before anything starts, for calls and for live
+    processes.
+    """
     for sandbox in (Nice(name="nice"), KubectlExec("pod", name="kubectl_exec")):
         with pytest.raises(ConfigError, match=f"user: {sandbox.name}"):
             await spawn(["true"], sandbox=sandbox, user="nobody")
@@ -112,7 +120,7 @@ async def test_a_sandbox_that_cannot_choose():
 
 @as_root
 async def test_in_a_box_of_a_folder(tmp_path):
-    """Where that lets the user in, its files are the user's."""
+    """If the folder lets the user in, the files that the user makes there are the user's."""
     tmp_path.chmod(0o777)
     async with anyspawn.open_box(Direct(), workdir=tmp_path) as box:
         await box.spawn(["touch", "made"], user="12345:12346", check=True)
