@@ -1,4 +1,6 @@
-"""What cannot be attached to is said before anything starts. Containers and pods have more."""
+"""A box that cannot be attached to is refused before anything starts. The tests of containers and
+pods have more.
+"""
 
 from __future__ import annotations
 

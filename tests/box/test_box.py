@@ -26,7 +26,7 @@ MODES = {
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path, monkeypatch):
-    """Of this test alone, in which no folder is left."""
+    """Give each test its own temporary directory, and check that it leaves no folder there."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield
     assert not eventually(lambda: list(tmp_path.glob("anyspawn-box-*")))
@@ -38,7 +38,7 @@ def sandbox(request):
 
 
 async def test_a_stream_to_a_port(sandbox):
-    """In a folder that is one to the host's own loopback interface."""
+    """In a box of Direct, connect() reaches the host's own loopback interface."""
     if isinstance(sandbox, Bubblewrap):
         sandbox = attrs_with_python()
     async with anyspawn.open_box(sandbox) as box:
@@ -49,7 +49,7 @@ async def test_a_stream_to_a_port(sandbox):
 
 
 async def test_a_folder_that_was_there(tmp_path):
-    """Stays."""
+    """A folder that existed before remains after the box."""
     work = tmp_path / "work"
     work.mkdir()
     async with anyspawn.open_box(Direct(), workdir=work) as box:
@@ -79,7 +79,7 @@ async def test_what_cannot_be_a_box(sandbox, fields, error, words):
 @SPACES
 class TestNamespaces:
     async def test_the_box_ends_under_a_stream(self):
-        """Whoever waits for data is told, and so is whoever asks later."""
+        """When the box ends, a reader that waits gets an error, and so does a later call."""
         async with anyio.create_task_group() as tasks:
             async with (
                 anyspawn.open_box(attrs_with_python()) as box,
@@ -101,14 +101,16 @@ class TestNamespaces:
                 await box.connect(port)
 
     async def test_a_call_has_no_more_rights_than_the_first_program(self):
-        """No capability, the filter of system calls, and no way to gain rights."""
+        """A call has no capability, the same seccomp filter, and cannot gain rights."""
         status = ["grep", "-E", "^(Cap|Seccomp:|NoNewPrivs)", "/proc/self/status"]
         alone = await anyspawn.spawn(status, sandbox=Bubblewrap(), check=True)
         async with anyspawn.open_box(Bubblewrap()) as box:
             assert (await box.spawn(status, check=True)).text == alone.text
 
     async def test_limits_are_the_box_s(self):
-        """What one call holds counts for the next."""
+        """The limits apply to the box as a whole: a file of one call leaves less space for the
+        next.
+        """
         async with anyspawn.open_box(Bubblewrap(limits=Limits(tmp="8M"))) as box:
             await box.write_file("x", bytes(6 * 2**20))
             with pytest.raises(anyspawn.ExitError, match="No space left"):
@@ -116,7 +118,7 @@ class TestNamespaces:
             assert await box.list_dir() == ["x"]
 
     async def test_what_the_box_itself_needs_cannot_be_replaced(self):
-        """The folder of its pipes is read-only inside."""
+        """The folder with the box's own pipes is read-only inside."""
         async with anyspawn.open_box(Bubblewrap()) as box:
             done = await box.spawn(
                 ["sh", "-c", "cd /dev/shm/.anyspawn && ln -s /etc/passwd x; rm -f call; mkfifo y"]
@@ -124,8 +126,8 @@ class TestNamespaces:
             assert done.stderr.count(b"Read-only") == 3
 
     async def test_the_place_ends(self):
-        """As a hostile program could do it: calls under way, and those that come later, are told,
-        and none waits.
+        """A hostile program kills everything in the box. Running and later calls get an error, and
+        none hangs.
         """
         async with anyspawn.open_box(Bubblewrap()) as box:
             await box.write_file("x", b"")
@@ -137,7 +139,7 @@ class TestNamespaces:
 
     @pytest.mark.skipif(os.getuid() != 0, reason="needs root")
     async def test_another_user(self, monkeypatch):
-        folder = tempfile.TemporaryDirectory(dir="/tmp")  # others cannot enter that of a test
+        folder = tempfile.TemporaryDirectory(dir="/tmp")  # another user cannot enter the test's own
         monkeypatch.setattr(tempfile, "tempdir", folder.name)
         os.chmod(folder.name, 0o711)
         sandbox = Bubblewrap(user="65534:65534")

@@ -1,4 +1,4 @@
-"""The relay between a stream and a port, with each tool that it may find."""
+"""The relay between a stream and a port, with each tool that it can use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMON = ("sh", "cat")
 
 @pytest.fixture(params=TOOLS)
 async def connect(request, tmp_path):
-    """Connects to a port by a relay that finds one of the tools alone."""
+    """Connect to a port through a relay that finds only one of the tools."""
     tool, program = request.param, TOOLS[request.param]
     if program and not os.path.exists(program):
         pytest.skip(f"there is no {program}")
@@ -52,7 +52,7 @@ async def connect(request, tmp_path):
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 async def test_both_ways(connect, family):
-    """Data of any bytes go to and fro; the end of either way is not that of the other."""
+    """Any bytes pass in both directions; the end of one direction does not end the other."""
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     data = bytes(range(256)) * 4096
     got = []
@@ -88,7 +88,7 @@ async def test_both_ways(connect, family):
 
 async def test_nobody_listens(connect):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # which is not to listen
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
         port = taken.getsockname()[1]
         error = NotStartedError if connect.tool == "nothing" else ConnectionRefusedError
         with pytest.raises(error):

@@ -1,4 +1,4 @@
-"""Much data through a stream to a port of a box."""
+"""A large transfer through a stream to a port of a box."""
 
 from __future__ import annotations
 

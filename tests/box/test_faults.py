@@ -1,4 +1,4 @@
-"""A box, and what is done with its files, where few descriptors are free."""
+"""A box and its file methods while few descriptors are free."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sandbox(request):
 
 
 def is_told(error):
-    """The host's table is blamed, and nothing in the box."""
+    """Check that the error blames the host's descriptor table, and nothing in the box."""
     if isinstance(error, SpawnError):
         assert isinstance(error, (NotStartedError, TransportError)), error
         assert error.kind in ("resources", "other", "runner", "connection"), error
@@ -31,7 +31,7 @@ def is_told(error):
 
 
 async def test_a_box_is_opened(sandbox):
-    """Or an error says why, and nothing is left."""
+    """The box opens, or an error says why; nothing is left behind."""
     failed = 0
     for free in range(0, 24, 2):
         with FullTable(free):
@@ -45,12 +45,12 @@ async def test_a_box_is_opened(sandbox):
 
 
 async def test_a_box_that_is_open(sandbox, tmp_path):
-    """Does what it is asked for, or an error says why; what was there is whole, and later calls
-    succeed.
+    """Each file method works, or its error says why. The file in the box stays intact, and later
+    calls succeed.
     """
     async with anyspawn.open_box(sandbox) as box:
         await box.write_file("old", DATA)
-        failed = 0  # a supervisor that is kept may need no descriptor for a file's call
+        failed = 0  # a resident may need no descriptor for a file call
         for call in (
             lambda: box.write_file("old", DATA),
             lambda: box.read_file("old"),

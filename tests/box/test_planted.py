@@ -1,4 +1,6 @@
-"""What a box left in a writable folder that the host would run later is told at its end."""
+"""When a box ends, anyspawn reports files that it left in a writable folder and that the host would
+run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ async def left_by(plant, folder):
     ids=["a call", "a file", "a call that ends the box"],
 )
 async def test_it_is_raised_when_the_block_is_left(plant, tmp_path):
-    """Also where the program ended the box; the box itself is gone."""
+    """The error is raised even if the program killed everything in the box, and the box is gone."""
     with pytest.raises(PlantedError, match=WORDS) as caught:
         await left_by(plant, tmp_path)
     assert caught.value.paths == (str(tmp_path / ".bashrc"),)
@@ -46,7 +48,7 @@ async def test_it_is_raised_when_the_block_is_left(plant, tmp_path):
 
 
 async def test_beside_another_error(tmp_path, caplog):
-    """That one goes on, with a note; the log has it in any case."""
+    """The other exception is raised with a note; the log has the warning in any case."""
     with pytest.raises(anyspawn.ExitError) as caught:
         async with anyspawn.open_box(sandbox(tmp_path)) as box:
             await box.spawn(["sh", "-c", "echo x >.bashrc; exit 3"], check=True)
@@ -57,7 +59,7 @@ async def test_beside_another_error(tmp_path, caplog):
 
 
 async def test_without_a_block(tmp_path):
-    """At the first close."""
+    """The first aclose raises the error; the second does nothing."""
     box = await anyspawn.start_box(sandbox(tmp_path))
     await box.spawn(PLANT, check=True)
     with pytest.raises(PlantedError, match=WORDS):

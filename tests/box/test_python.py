@@ -1,4 +1,4 @@
-"""A Python that stays in a box that needs no engine."""
+"""A Python session in a box that needs no engine."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ async def test_what_a_session_promises(box):
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 @pytest.mark.parametrize("program", PYTHONS)
 async def test_every_python(program):
-    """From 3.8 on does the same."""
+    """Every installed Python from 3.8 on works the same."""
     async with anyspawn.open_box(Direct(default_timeout=60)) as box:
         await boxes.python(box, program)
 
 
 async def test_values(session):
-    """The last expression's value comes as its repr and, where JSON holds it, as data."""
+    """The value of the last expression comes as its repr and, if JSON can hold it, as data."""
     for code, value, data in (
         ("1 + 1", "2", 2),
         ("x = 1", None, None),
@@ -85,7 +85,7 @@ async def test_values(session):
 
 
 async def test_failures(session):
-    """An exception comes as its type, its message, and the traceback that Python prints."""
+    """An exception comes as its type, its message and the traceback that Python prints."""
     result = await session.run("def f():\n    raise KeyError('x')\nf()")
     assert (result.ok, result.error.type, result.error.message) == (False, "KeyError", "'x'")
     assert result.error.traceback.startswith('Traceback (most recent call last):\n  File "<run 1>"')
@@ -110,7 +110,7 @@ async def test_failures(session):
 
 @pytest.mark.parametrize("overflow", ["head", "tail", "truncate"])
 async def test_much_output(session, overflow):
-    """Is bounded as `spawn` bounds it; other texts have a mark in their middle."""
+    """Output is limited as with `spawn`; a long value or message has a mark in its middle."""
     code = "import sys\nfor i in range(9000): print(i); print(i, file=sys.stderr)\n'v' * 9000"
     result = await session.run(code, output_limit=100, overflow=overflow)
     whole = "".join(f"{i}\n" for i in range(9000)).encode()
@@ -128,7 +128,7 @@ async def test_much_output(session, overflow):
 
 
 async def test_endless_output(session):
-    """Interrupts the code, by default; the variables stay."""
+    """By default endless output interrupts the code, and the variables stay."""
     await session.run("x = 1")
     result = await session.run(
         "while True: print('y' * 100)", output_limit=5000, timeout=None, grace=60
@@ -140,7 +140,7 @@ async def test_endless_output(session):
 
 
 async def test_cancelled(session):
-    """Code is interrupted where the call is cancelled, and killed where it does not react."""
+    """A cancellation interrupts the code, and kills the interpreter if the code does not react."""
     await session.run("x = 1")
     with anyio.move_on_after(0.5) as scope:
         await session.run("import time; time.sleep(987)", timeout=None, grace=60)
@@ -154,7 +154,7 @@ async def test_cancelled(session):
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 async def test_cancelled_by_asyncio(session):
-    """A task that is cancelled twice ends, and so does the code."""
+    """A task that is cancelled twice ends, and so does the code that it runs."""
     import asyncio
 
     await session.run("x = 1")
@@ -169,7 +169,7 @@ async def test_cancelled_by_asyncio(session):
 
 
 async def test_one_after_the_other(session):
-    """Runs that are asked for at once take turns."""
+    """Runs that are requested at the same time take turns."""
     results = []
 
     async def run(number):
@@ -186,7 +186,9 @@ TO_HOST = "os.write(os.open(f'/proc/{os.getppid()}/fd/1', 1), "
 
 
 async def test_what_code_does_to_its_streams(session):
-    """Confuses nothing: each run has its own output and result, in the same interpreter."""
+    """Code that prints our own frames, closes its streams or forks does not disturb the session:
+    each run keeps its own output and result, in the same interpreter.
+    """
     await session.run("import os, sys, signal, subprocess; x = 1")
     for code, out in (
         (f"print({FRAMES!r}, end='')", FRAMES),
@@ -210,7 +212,9 @@ async def test_what_code_does_to_its_streams(session):
 
 
 async def test_what_ends_the_interpreter(session):
-    """Is told, with what was written before; the next run has another interpreter."""
+    """The result says how the interpreter ended and keeps the earlier output; the next run gets a
+    new interpreter.
+    """
     for code, kind, words in (
         ("os._exit(3)", "Exited", "status 3"),
         ("os.kill(os.getpid(), 11)", "Killed", "SIGSEGV"),
@@ -224,13 +228,15 @@ async def test_what_ends_the_interpreter(session):
         assert (result.ok, result.state_lost, result.error.type) == (False, True, kind)
         assert words in result.error.message
         assert "the variables are lost" in result.error.message
-        if "getppid" not in code:  # whose process hands on the output
+        if "getppid" not in code:  # killing the parent loses the output that it relays
             assert result.text == "before\n"
         assert (await session.run("x")).error.type == "NameError"
 
 
 async def test_an_end_between_two_runs(session):
-    """Is told by the next one, which did not run."""
+    """If the interpreter ends between two runs, the next run says so and does not
+    execute its code.
+    """
     code = "import os, threading; threading.Timer(0.3, os._exit, [3]).start(); os.getpid()"
     assert (await session.run(code)).ok
     await anyio.sleep(1.5)
@@ -241,7 +247,7 @@ async def test_an_end_between_two_runs(session):
 
 
 async def test_its_end(box):
-    """The interpreter does what it does at exit; nothing that it started is left, and no file."""
+    """The interpreter runs its exit handlers; no process and no file of the session is left."""
     await box.write_file("module.py", "import atexit\natexit.register(open('out', 'w').write, 'x')")
     async with box.python() as session:
         assert (await session.run("import module; module.__name__")).data == "module"
@@ -254,7 +260,7 @@ async def test_its_end(box):
 
 
 async def test_closed_under_way(box):
-    """Another task may close it: what runs then is ended."""
+    """If another task closes the session, the code that runs is killed."""
     async with box.python() as session, anyio.create_task_group() as tasks:
 
         async def run():
@@ -267,7 +273,7 @@ async def test_closed_under_way(box):
 
 
 async def test_the_block_is_cancelled(box):
-    """Nothing is left: the fixtures look."""
+    """Nothing is left after a cancellation; the fixtures check for processes."""
     with anyio.move_on_after(1) as scope:
         async with box.python() as session:
             await session.run(NEVER_MIND, timeout=None, grace=0.1)
@@ -276,7 +282,9 @@ async def test_the_block_is_cancelled(box):
 
 
 async def test_settings(box):
-    """Variables, the folder and the interpreter are the session's; wrong ones start nothing."""
+    """Variables, working directory and interpreter belong to the session; a wrong setting starts
+    nothing.
+    """
     await box.write_file("sub/x", b"")
     async with box.python(env={"X": "1\n2"}, cwd="sub") as session:
         result = await session.run("import os; os.environ['X'], os.listdir()")
@@ -297,7 +305,7 @@ async def test_settings(box):
 
 
 async def test_noise_before_it_is_ready(box):
-    """Such as a start-up file that prints, is passed over."""
+    """Output before the interpreter is ready, as from a start-up file that prints, is skipped."""
     await box.write_file("noisy/sitecustomize.py", "import os; os.write(1, b'R 9\\nnoise' * 999)")
     folder = f"{box.workdir}/noisy"
     async with box.python(env={"PYTHONPATH": folder}) as session:
@@ -305,7 +313,9 @@ async def test_noise_before_it_is_ready(box):
 
 
 async def test_no_descriptor_is_met_by_chance(session):
-    """What code opens has the lowest numbers, and what it starts inherits none of the session's."""
+    """Files that the code opens get the lowest descriptors, and its children inherit none of the
+    session's.
+    """
     assert (await session.run("import os, subprocess; os.open('/dev/null', 0)")).data == 3
     code = "subprocess.check_output(['ls', '/proc/self/fd'], close_fds=False).decode().split()"
     assert max(map(int, (await session.run(code)).data)) < 10

@@ -1,4 +1,4 @@
-"""The conformance kit of boxes over the sandboxes that need no engine, and over boxes that lie."""
+"""The conformance kit for boxes over the sandboxes that need no engine, and over boxes that lie."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestBubblewrap(BoxConformance):
 
 @frozen(kw_only=True)
 class Labelled(Bubblewrap):
-    """Every program has a variable more, by a place of its own."""
+    """Gives every program one more variable, through an overridden `place`."""
 
     label: str = field()
 
@@ -50,14 +50,16 @@ class Labelled(Bubblewrap):
 @needs_bwrap
 @pytest.mark.anyio
 async def test_a_class_derived_from_bubblewrap():
-    """Holds a box as that one does, with what it adds."""
+    """A box in a derived class works like one in Bubblewrap, and keeps the additions of
+    the class.
+    """
     async with open_box(Labelled(label="x y")) as box:
         done = await box.spawn(["sh", "-c", 'echo "$LABEL"'], check=True)
         assert done.text == "x y\n"
 
 
 def telling(**lie):
-    """A `Box.spawn` whose outcomes are not what they are."""
+    """Return a `Box.spawn` that falsifies its outcomes."""
     real = Box.spawn
 
     async def spawn(box, argv, **fields):
@@ -93,7 +95,7 @@ LIES = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("check", LIES)
 async def test_a_box_that_lies(check, monkeypatch, tmp_path):
-    """Is found out."""
+    """Each false box fails the check named beside it."""
     kit = TestDirect()
     kit.mark, kit.kept, kit.folder = "1234567893", "123456789", tmp_path
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -1,4 +1,6 @@
-"""The conformance kit of boxes over containers and pods: of their own, and such as are there."""
+"""The conformance kit for boxes over containers and pods: those that anyspawn makes, and existing
+ones.
+"""
 
 from __future__ import annotations
 

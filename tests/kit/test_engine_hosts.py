@@ -33,5 +33,7 @@ def nothing_is_left_there(container, monkeypatch):
 
 
 def test_the_host_is_stopped_for_a_while():
-    """A program that ended in time has not timed out, whenever its host hears of that."""
+    """A program that exited in time has not timed out, even if its host was stopped and learns of
+    it late.
+    """
     outlast_a_stop(EVERYWHERE)

@@ -1,4 +1,4 @@
-"""The conformance kit over containers and pods: with supervisors for one command, and that stay."""
+"""The conformance kit over containers and pods, without and with residents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def container():
 
 @pytest.fixture(scope="module")
 def pod():
-    """A pod, and its namespace."""
+    """A pod and its namespace."""
     if not cluster_works():
         pytest.skip("KUBECONFIG names no cluster that answers")
     space = Space()

@@ -1,4 +1,4 @@
-"""Every fault of the host that a process can be given, in every mode that needs no engine."""
+"""Every fault that a host process can be given, in every mode that needs no engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def shared_mark(nothing_is_left, monkeypatch):
-    """The mark under a name that supervisors hand on."""
+    """Put the mark under a second name, which supervisors pass on."""
     monkeypatch.setenv("FAULTS_MARK", os.environ[MARK])
 
 
@@ -30,7 +30,7 @@ MODES = pytest.mark.parametrize("mode", LOCAL)
 @MODES
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault(fault, mode, monkeypatch, tmp_path):
-    """Older means do the same: nothing that is promised is lost."""
+    """On a host without newer system calls, every promise still holds."""
     FAULTS[fault](monkeypatch, tmp_path)
     for use in USES:
         done = await use_once(LOCAL[mode](), use)
@@ -39,7 +39,7 @@ async def test_a_fault(fault, mode, monkeypatch, tmp_path):
             assert done.error is None, (use, done)
         elif use == "exit_status":
             assert done.returncode == 3, done
-        else:  # without pidfds, what left its group is seen, and cannot safely be signalled
+        else:  # without pidfds, a process outside the group is seen, but cannot be signalled safely
             unseen = mode == "direct" and "pidfd" in fault
             assert done.cleanup is Cleanup.CONFIRMED or unseen, (use, done)
 
@@ -47,7 +47,7 @@ async def test_a_fault(fault, mode, monkeypatch, tmp_path):
 @MODES
 @pytest.mark.parametrize("use", ["plain", "live"])
 async def test_so_many_descriptors_are_free(mode, use):
-    """From none on: an answer, or an error that says why, and nothing leaks."""
+    """From 0 free descriptors on, a call has a result or an error that says why; nothing leaks."""
     outcomes = []
     for free in range(16):
         sandbox = LOCAL[mode]()

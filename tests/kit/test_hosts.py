@@ -22,7 +22,7 @@ modes = pytest.mark.parametrize("mode", LOCAL)
 
 
 def as_another_user(number):
-    """A user who has no other process, and may read what this one may."""
+    """Run as a user who has no other process but can read everything that this one can."""
     return (
         "setpriv",
         f"--reuid={61000 + number}",
@@ -55,7 +55,7 @@ root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, 
     ],
 )
 def test_proc(within):
-    """Where it does not show what is there, nothing is said to be gone that is not."""
+    """If /proc does not show the processes, anyspawn must not claim that a living one is gone."""
     with hosts("use", "ended", within=within, where=EVERYWHERE) as started:
         for host in started:
             host.looks("ended")
@@ -64,7 +64,7 @@ def test_proc(within):
 @root
 @pytest.mark.parametrize("limit", [1, 3])
 def test_so_many_processes_may_be_started(limit):
-    """An answer, or an error that says why."""
+    """With too few processes allowed, a call has a result or an error that says why."""
     what = ("use_with_few_processes", str(limit), "plain")
     with hosts(*what, within=as_another_user, where=EVERYWHERE) as started:
         for host in started:
@@ -72,14 +72,18 @@ def test_so_many_processes_may_be_started(limit):
 
 
 def test_the_host_is_stopped_for_a_while():
-    """A program that ended in time has not timed out, whenever its host hears of that."""
+    """A program that exited in time has not timed out, even if its host was stopped and learns of
+    it late.
+    """
     outlast_a_stop(EVERYWHERE)
 
 
 @modes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_host_is_killed(mode, backend):
-    """What it started ends by itself, but where nothing stands between them."""
+    """When the host is killed, its programs end too. In Direct nothing can end them, so they
+    survive.
+    """
     with hosts("stay", where=[(mode, backend)]) as (host,):
         host.hears("ready", "ready")
         settled_below(host.pid)
@@ -94,6 +98,6 @@ def test_the_host_is_killed(mode, backend):
 @modes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_interrupt_at_moments_of_a_call(mode, backend):
-    """Ctrl-C, wherever it strikes, is raised as it is, and leaves nothing."""
+    """Ctrl-C at any moment raises KeyboardInterrupt unchanged, and leaves nothing behind."""
     with hosts("interrupted", where=[(mode, backend)]) as (host,):
         host.hears("over")

@@ -1,4 +1,4 @@
-"""Sandboxes that are written from docs/how-to/write-a-sandbox.md, and the kit over them."""
+"""Sandboxes written as docs/how-to/write-a-sandbox.md shows, and the kit over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-sandbox.md"
 
 
 def of_the_page(sandbox):
-    """Return what the page's blocks on a sandbox, and the checks of it, define."""
+    """Return the names defined by the page's code blocks about a sandbox."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     names = {}
     for block in blocks:
@@ -30,11 +30,11 @@ def of_the_page(sandbox):
 
 
 class TestOfThePage(of_the_page("Nice")["TestNice"]):
-    """As it stands there."""
+    """The sandbox of the page passes the kit."""
 
 
 class TestBoxOfThePage(of_the_page("Labelled")["TestLabelledBox"]):
-    """As it stands there; what it adds is there in a box, too."""
+    """The box of the page passes the kit, and keeps the variable that it adds."""
 
     async def test_its_own(self, sandbox):
         async with self.box(sandbox) as box:
@@ -42,7 +42,7 @@ class TestBoxOfThePage(of_the_page("Labelled")["TestLabelledBox"]):
 
 
 class Service:
-    """No process, as far as anyspawn knows; and no live ones."""
+    """A sandbox without a local process and without live processes."""
 
     name = "service"
 
@@ -74,7 +74,7 @@ LIES = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("check", LIES)
 async def test_a_sandbox_that_lies(check):
-    """Is found out."""
+    """Each lie fails the check named beside it."""
 
     class Liar(Service):
         async def spawn(self, command: Command) -> Completed:
@@ -91,7 +91,7 @@ async def test_a_sandbox_that_lies(check):
 
 @pytest.mark.anyio
 async def test_a_sandbox_that_leaves_processes():
-    """Is found out: what is said to be confirmed is looked at."""
+    """The kit looks for itself whether a clean-up that is reported as confirmed really is."""
     kit = SandboxConformance()
     kit.mark = "1234567892"
     with pytest.raises(AssertionError, match="CONFIRMED"):
@@ -101,7 +101,7 @@ async def test_a_sandbox_that_leaves_processes():
 
 @frozen(kw_only=True)
 class Detached(ArgvSandbox):
-    """Loses sight of the work, as a client of some daemon does."""
+    """Loses track of the program, as a client of a daemon can."""
 
     def launch(self, command: Command) -> Launch:
         script = 'setsid sh -c \'"$@"\' sh "$@" & wait'
@@ -117,7 +117,7 @@ import anyspawn.testing
 
 
 def test_without_pytest():
-    """The library works; the kit says what to install."""
+    """The library works without pytest; the kit says what to install."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""Adapters for agent runtimes, where these are not installed."""
+"""Adapters for agent runtimes that are not installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ EXTRAS = {"openai_agents_sandbox": "openai-agents"}
 
 
 def test_each_says_what_to_install():
-    """The error of an import names the extra."""
+    """Importing an adapter without its runtime raises an ImportError that names the extra to
+    install.
+    """
     folder = Path(anyspawn.__file__).parent / "contrib"
     names = [path.stem for path in folder.iterdir() if path.stem[0] not in "_."]
     argv = [sys.executable, "-c", WITHOUT, ",".join(RUNTIMES), *names]

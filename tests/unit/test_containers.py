@@ -1,4 +1,4 @@
-"""The pure parts of `anyspawn.containers`: images, variables, and confinement as docker's
+"""The pure parts of `anyspawn.containers`: images, variables, and security settings as docker's
 options.
 """
 
@@ -44,7 +44,9 @@ from anyspawn.containers import (
     ],
 )
 def test_detect_image(argv, image):
-    """By the program's name without its version, or the script's ending."""
+    """The image follows from the program's name without its version, or from the
+    script's suffix.
+    """
     assert detect_image(argv) == image
 
 
@@ -64,15 +66,15 @@ IMAGES = {"claude": "c", "claude-code": "cc", "default": "d", "": "never"}
     ],
 )
 def test_select_image(agent, images, image):
-    """The exact name, the longest name that it begins with whatever their order, the default, what
-    the command needs.
+    """The exact name wins, then the longest name that is a prefix, in whatever order; then the
+    default, then the image that the command needs.
     """
     assert select_image(agent, images) == image
     assert select_image("other", {}, ["node"]) == "node:lts-slim"
 
 
 def test_filter_env():
-    """Names and patterns without regard to case; what is blocked wins."""
+    """Names and patterns ignore case, and a blocked name wins over an allowed one."""
     host = {"LANG": "1", "LC_ALL": "2", "lc_time": "3", "API_KEY": "4", "PATH": "5"}
     assert filter_env(host, ["lang", "LC_*"]) == {"LANG": "1", "LC_ALL": "2", "lc_time": "3"}
     assert filter_env(host, ["*"], ["*key*", "lc_?ime"]) == {
@@ -89,7 +91,7 @@ def test_filter_env():
     st.lists(st.text(max_size=3)),
 )
 def test_filter_env_never_adds(host, allow, block):
-    """What comes out was there, is allowed, and is not blocked by its name."""
+    """The result is a part of the host's variables, and contains no blocked name."""
     found = filter_env(host, allow, block)
     assert found.items() <= host.items()
     assert not {name.upper() for name in found} & {name.upper() for name in block}
@@ -110,7 +112,7 @@ def test_filter_env_never_adds(host, allow, block):
     ],
 )
 def test_memory(text, size):
-    """As docker reads them: all units are powers of 1024."""
+    """Sizes are read as docker reads them: every unit is a power of 1024."""
     assert parse_memory(text) == size
 
 
@@ -131,14 +133,14 @@ def test_memory(text, size):
     ],
 )
 def test_bad_memory(text, message):
-    """Named, with what would be right."""
+    """The error names the field and says what a valid size is."""
     with pytest.raises(ConfigError, match=r"^memory") as caught:
         parse_memory(text)
     assert message in str(caught.value)
 
 
 def test_options_by_default():
-    """The strictest that still run ordinary programs."""
+    """The defaults are the strictest that still run ordinary programs."""
     options = security_options(SecurityConfig())
     assert options.args() == [
         "--cap-drop=ALL",
@@ -154,7 +156,7 @@ def test_options_by_default():
 
 
 def test_options_loosened():
-    """Nothing is left of what is turned off."""
+    """A protection that is turned off leaves no option behind."""
     loose = SecurityConfig(
         cap_drop=[],
         cap_add=["CHOWN"],
@@ -197,7 +199,7 @@ def test_options_loosened():
     ],
 )
 def test_bad_security(fields, message):
-    """Each names the field."""
+    """Each error names the field."""
     with pytest.raises(ConfigError) as caught:
         SecurityConfig(**fields)
     assert message in str(caught.value)
@@ -213,7 +215,7 @@ def test_bad_security(fields, message):
     ],
 )
 def test_bad_seccomp_profile(text, message, tmp_path):
-    """It is looked at before docker is asked."""
+    """A broken profile is refused before docker is asked."""
     file = tmp_path / "profile.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -239,14 +241,14 @@ def test_bad_seccomp_profile(text, message, tmp_path):
     ],
 )
 def test_bad_spec(fields, message):
-    """Each names the field."""
+    """Each error names the field."""
     with pytest.raises(ConfigError) as caught:
         ContainerSpec(**{"image": "busybox"} | fields)
     assert message in str(caught.value)
 
 
 def test_without_proc_nobody_is_dead(monkeypatch):
-    """Where one cannot look at processes, a living owner must not be taken for a dead one."""
+    """If processes cannot be looked at, a living owner must not count as dead."""
     from anyspawn._owner import host_id
 
     assert _owner.is_dead(f"{host_id()}/4194303/1")
@@ -256,12 +258,12 @@ def test_without_proc_nobody_is_dead(monkeypatch):
 
 @pytest.mark.parametrize("owner", ["", "x", "a/b/c", "other/1/1", "/1/1"])
 def test_an_owner_that_cannot_be_read_is_not_dead(owner):
-    """Nor is one of another host."""
+    """An owner on another host is not dead either."""
     assert not _owner.is_dead(owner)
 
 
 def test_an_owner_that_proc_hides_is_not_dead(monkeypatch):
-    """As with hidepid: that there is no entry proves nothing while the pid is in use."""
+    """With hidepid, a missing /proc entry proves nothing while the pid is in use."""
     from anyspawn._owner import host_id, start_time
 
     monkeypatch.setattr(

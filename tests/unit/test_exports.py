@@ -1,4 +1,4 @@
-"""The public names are those listed by hand, and no others."""
+"""The public names are those in the hand-written lists, and no others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PUBLIC = [
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_all_is_complete_and_sorted(module):
-    """`__all__` lists each public name once, in order, and they all exist."""
+    """`__all__` lists each public name once and sorted, and all of them exist."""
     assert list(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:
         getattr(module, name)
@@ -54,7 +54,7 @@ def test_all_is_complete_and_sorted(module):
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_every_public_name_is_documented(module):
-    """Each public class and function has a docstring, and so has each public method."""
+    """Every public class, function and method has a docstring."""
     for name in module.__all__:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
@@ -96,10 +96,11 @@ for name in sys.argv[1:]:
 
 
 def test_every_module_imports():
-    """Nothing in the package depends on the order of imports: each module can be the first after
-    the package itself.
+    """No import depends on the order: each module can be imported first after the
+    package itself.
     """
     modules = [info.name for info in pkgutil.walk_packages(anyspawn.__path__, "anyspawn.")]
-    apart = re.compile(r".*\.__main__|anyspawn\.contrib\..*")  # a program; what needs a runtime
+    # a program, and adapters that need their runtime
+    apart = re.compile(r".*\.__main__|anyspawn\.contrib\..*")
     named = [name for name in modules if not apart.fullmatch(name)]
     subprocess.run([sys.executable, "-c", EACH, *named], check=True)

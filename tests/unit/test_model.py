@@ -1,4 +1,4 @@
-"""Wrong arguments are errors that name the argument, before anything starts."""
+"""Wrong arguments raise errors that name the argument, before anything starts."""
 
 from __future__ import annotations
 
@@ -72,14 +72,16 @@ WRONG = [
     ids=lambda sandbox: sandbox.name,
 )
 def test_streams_that_cannot_be_merged_in_order(sandbox):
-    """Nothing of a mode's own keeps the order there, and it says so instead."""
+    """Without a supervisor, these modes cannot keep the order of the two streams, so
+    they refuse.
+    """
     with pytest.raises(anyspawn.ConfigError, match="merge_stderr"):
         sandbox.launch(Command(["true"], merge_stderr=True))
 
 
 @pytest.mark.parametrize(("kind", "message", "fields"), WRONG)
 def test_wrong_arguments(kind, message, fields):
-    """Command and spawn refuse alike."""
+    """Command and spawn refuse the same arguments."""
     fields = {"argv": ["true"], **fields}
     with pytest.raises(kind, match=message):
         Command(**fields)
@@ -88,20 +90,20 @@ def test_wrong_arguments(kind, message, fields):
 
 
 def test_wrong_id():
-    """An id stands in labels and names, so it is hexadecimal."""
+    """An id becomes part of labels and names, so it must be hexadecimal."""
     with pytest.raises(ValueError, match="id"):
         Command(["true"], id="../x")
 
 
 def test_a_wrong_value_is_not_shown():
-    """The error for a wrong variable names it and keeps its value to itself."""
+    """The error names the variable but does not show its value."""
     with pytest.raises(ValueError, match="TOKEN") as caught:
         Command(["true"], env={"TOKEN": "s3cret\0"})
     assert "s3cret" not in str(caught.value)
 
 
 def test_right_arguments():
-    """Paths, tuples and bytes-likes are taken; ids are unique."""
+    """Paths, tuples and bytes-like objects are accepted; ids are unique."""
     command = Command(
         (Path("/bin/cat"), "x"), stdin=bytearray(b"x"), cwd=Path("/"), timeout=math.inf
     )
@@ -110,20 +112,19 @@ def test_right_arguments():
 
 
 def test_fields_beside_a_command():
-    """What is given beside a Command would be lost, so it is refused."""
+    """An argument beside a Command would be ignored, so it is refused."""
     with pytest.raises(TypeError, match="timeout"):
         anyio.run(lambda: spawn(Command(["true"]), timeout=3))
     assert anyio.run(lambda: spawn(Command(["true"]))).error is None
 
 
 def test_no_sandbox():
-    """Something that cannot spawn is not a sandbox."""
     with pytest.raises(TypeError, match="sandbox"):
         anyio.run(lambda: spawn(["true"], sandbox=object()))
 
 
 def test_values_are_frozen_and_can_be_copied():
-    """Values do not change; they survive pickle and deepcopy."""
+    """Values are immutable, and survive pickle and deepcopy."""
     command = Command(["true"], env={"A": "1"})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         command.timeout = 3
@@ -133,7 +134,7 @@ def test_values_are_frozen_and_can_be_copied():
 
 
 def test_env_forms():
-    """A mapping and strings mean the same; bare names are looked up on the host, and dropped where
+    """A mapping and strings mean the same. Bare names are looked up on the host, and dropped if
     unset.
     """
     env = Env(["A=1=2", "B", "C=", "A=3", "D"])
@@ -144,7 +145,9 @@ def test_env_forms():
 
 
 def test_outcome_and_error_know_each_other():
-    """An outcome made by anyone adopts its error; check() raises it, or returns the outcome."""
+    """A Completed sets itself on its error, whoever makes it. check() raises the error, or returns
+    the outcome.
+    """
     error = ExitError("ended with 3")
     done = Completed(argv=("x",), returncode=3, error=error, cleanup=Cleanup.NOT_NEEDED)
     assert error.completed is done
@@ -155,7 +158,7 @@ def test_outcome_and_error_know_each_other():
 
 
 def test_errors_carry_their_data():
-    """The reason why nothing started, and whether the program ran."""
+    """Errors carry their data: why nothing started, and whether the program ran."""
     assert NotStartedError("no such file").reason == "no such file"
     assert TransportError("lost").started is None
     assert TransportError("refused", started=False).started is False
@@ -172,6 +175,6 @@ def test_errors_carry_their_data():
 
 
 def test_launch_checks_its_argv():
-    """A sandbox's own mistake is found as early as a caller's."""
+    """A sandbox's mistake is found as early as a caller's."""
     with pytest.raises(TypeError, match="argv"):
         Launch(argv="ssh host")

@@ -1,4 +1,4 @@
-"""From the observations of a call to its outcome, as a table."""
+"""The outcome of a call follows from its observations; a table lists the cases."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ENDED = Report(ready=True, begun=True, exit_status=3, whole=True, clean=True, sw
     ],
 )  # fmt: skip
 def test_each_outcome(launch, seen, error, status, words):
-    """The error and the program's own status follow from what was seen."""
+    """The error and the program's own status follow from the observations."""
     completed = outcome(launch, COMMAND, seen)
     assert type(completed.error) is (type(None) if error is None else error)
     assert completed.returncode == status
@@ -66,7 +66,9 @@ def test_each_outcome(launch, seen, error, status, words):
 
 
 def test_the_clients_words_stand_for_a_program_that_never_began():
-    """And the shell's own words do not, where they say that it could not execute the program."""
+    """If the program never began, stderr is the client's message. If the shell could not execute
+    it, the shell's message is dropped, because our error already says so.
+    """
     before = Seen(returncode=1, report=Report(), opening=b"no such container")
     assert outcome(SUPERVISED, COMMAND, before).stderr == b"no such container"
     report = Report(ready=True, begun=True, unstarted=127, exit_status=127)
@@ -75,7 +77,9 @@ def test_the_clients_words_stand_for_a_program_that_never_began():
 
 
 def test_the_error_ends_with_the_last_lines_of_stderr(monkeypatch):
-    """A few of them, without the values of variables; `message` and ``args`` are without them."""
+    """The error quotes a few lines of stderr, with the values of variables masked; `message` and
+    ``args`` do not contain them.
+    """
     monkeypatch.setenv("MY_TOKEN", "host-secret")
     command = Command(["p"], env={"PASS": "my-secret"})
 
@@ -96,6 +100,6 @@ def test_the_error_ends_with_the_last_lines_of_stderr(monkeypatch):
 
 
 def test_an_error_can_be_pickled():
-    """With what it says, as errors of workers are."""
+    """A pickled error keeps its text, as workers that send errors to their parent need."""
     error = outcome(PLAIN, COMMAND, Seen(returncode=3, stderr=b"why")).error
     assert str(pickle.loads(pickle.dumps(error))) == "'p' exited with status 3; stderr: why"

@@ -1,4 +1,4 @@
-"""How long simultaneous clean-ups can take."""
+"""The time limits of simultaneous clean-ups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ REMOTE = Launch(argv=["docker"], remote=True)
 
 
 async def test_each_adds_to_the_time_of_all():
-    """One that begins, for those before it, the step that they are in, and itself."""
+    """Each clean-up that begins extends the limits of those before it, of the step that they are
+    in, and its own.
+    """
     with remote.patience(REMOTE, 5) as first, first.step():
         assert first.for_a_step == BOUNDS.remote
         began, deadline = anyio.current_time(), first.scope.deadline
@@ -28,7 +30,7 @@ async def test_each_adds_to_the_time_of_all():
 
 
 async def test_a_step_under_way_follows():
-    """It ends when the time does that it is given while it runs."""
+    """A step that is running follows a change of its time limit."""
     ended = []
     with remote.patience(REMOTE, 60) as own:
         with own.step():
@@ -39,7 +41,7 @@ async def test_a_step_under_way_follows():
 
 
 async def test_local_work_does_not_count():
-    """Nobody else is waited for there."""
+    """A local clean-up does not share a daemon with others, so it extends no limit."""
     local = Launch(argv=["true"])
     with remote.patience(REMOTE, 5) as first:
         deadline = first.scope.deadline

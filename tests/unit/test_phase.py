@@ -1,4 +1,4 @@
-"""What a call can be in, as a table: every phase, and every event in it."""
+"""The states of a call as a table: every phase, and every event in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ HAPPENS = {
 
 @pytest.mark.parametrize(("phase", "event"), list(itertools.product(Phase, Event)))
 def test_every_event_in_every_phase(phase, event):
-    """It leads where the table says, and what the table does not have cannot happen."""
+    """Each event leads to the phase in the table; an event that the table does not list is an
+    error.
+    """
     if (phase, event) in HAPPENS:
         assert State(phase).after(event).phase is HAPPENS[phase, event]
     else:
@@ -30,7 +32,9 @@ def test_every_event_in_every_phase(phase, event):
 
 
 def test_the_first_reason_counts():
-    """Whatever else wants the end later, but for an exception, which reaches the caller."""
+    """The first reason to stop is kept. Only an exception replaces it, because it must reach the
+    caller.
+    """
     state = State().after(Event.STOPPED, Why.TIMEOUT)
     assert state.why is Why.TIMEOUT
     assert state.after(Event.STOPPED, Why.CANCELLED).why is Why.TIMEOUT

@@ -1,4 +1,4 @@
-"""Which pod takes a call, with made-up lists of pods; tests/kubernetes has real ones."""
+"""How a pod is chosen for a call, with invented lists of pods; tests/kubernetes has real ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def soon(seconds=5.0):
 
 
 async def test_readiness_that_comes_and_goes(monkeypatch):
-    """A pod's calls are counted on while it is not Ready."""
+    """The calls of a pod still count while the pod is not Ready."""
     monkeypatch.setattr(_pods, "_AGE", 0.0)
     cluster = Cluster({"a": True})
     choice = cluster.choice(per_pod=1)
@@ -57,7 +57,7 @@ async def test_readiness_that_comes_and_goes(monkeypatch):
 
 
 async def test_first_come_first_served():
-    """Whoever gives a place back does not take it again before those who wait."""
+    """A caller that gives a place back does not overtake those who wait for it."""
     choice = Cluster({"a": True}).choice(per_pod=1)
     served = dict.fromkeys(range(3), 0)
 
@@ -80,8 +80,8 @@ async def test_first_come_first_served():
 
 
 async def test_a_list_that_cannot_be_had(monkeypatch):
-    """The last one serves meanwhile, and a slow answer is not waited for as long as the call may
-    take.
+    """If the list cannot be updated, the last one is used; a slow answer does not take up the
+    call's whole timeout.
     """
     monkeypatch.setattr(_pods, "_AGE", 0.0)
     monkeypatch.setattr(_pods, "_PATIENCE", 0.1)
@@ -94,8 +94,8 @@ async def test_a_list_that_cannot_be_had(monkeypatch):
 
 
 async def test_no_list_at_all():
-    """All who wait for it share one failure; where there is no answer, that is said, and not that
-    pods are busy.
+    """Callers that wait for the same list share one failure. If the API server does not answer, the
+    error says that, and not that pods are busy.
     """
     cluster = Cluster({}, seconds=0.05, error=TransportError("no cluster", started=None))
     choice, found = cluster.choice(), []
@@ -114,7 +114,7 @@ async def test_no_list_at_all():
 
 
 async def test_a_pod_that_was_lost():
-    """It is left out until a list that was asked for afterwards has it."""
+    """A lost pod is left out until a later list contains it."""
     cluster = Cluster({"a": True, "b": True})
     choice = cluster.choice()
     first = await choice.pick(deadline=soon())

@@ -1,4 +1,4 @@
-"""Modes and their factories, the program's own and those of installed plugins."""
+"""Modes and their factories, built in or from plugins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make(name, config):
 
 
 def test_register_lookup_replace():
-    """A factory is found under its mode; a second one needs replace."""
+    """A factory is found by its mode; only replace() may register a second one."""
     registry = Registry()
     registry.register("ssh", make)
     assert registry.lookup("ssh") is make
@@ -34,14 +34,14 @@ def test_register_lookup_replace():
     ("mode", "factory"), [("", make), (None, make), ("x", None), ("x", "make")]
 )
 def test_refused(mode, factory):
-    """An empty name and something that cannot be called are refused, by either way in."""
+    """register() and replace() refuse an empty mode and a factory that is not callable."""
     for enter in (Registry().register, Registry().replace):
         with pytest.raises(ConfigError, match="mode"):
             enter(mode, factory)
 
 
 def test_unknown_mode():
-    """The error lists what is known, and the nearest."""
+    """The error lists the known modes and suggests the nearest."""
     with pytest.raises(
         ConfigError, match=r"unknown mode 'bubblewarp'; did you mean 'bubblewrap'\? .*direct"
     ):
@@ -51,7 +51,7 @@ def test_unknown_mode():
 
 
 def test_built_in_factories():
-    """Settings become fields; an unknown key is named, with the nearest."""
+    """Settings become fields. An unknown key is named, with the nearest known one."""
     sandbox = lookup_sandbox("bubblewrap")(
         "box", {"readonly": ["/srv"], "network": True, "max_concurrent": 3}
     )
@@ -80,7 +80,7 @@ def test_built_in_factories():
     ],
 )
 def test_wrong_settings(mode, key, value):
-    """A wrong value is refused, and the message names the field."""
+    """The error names the field."""
     with pytest.raises(ConfigError, match=key):
         lookup_sandbox(mode)("x", {key: value})
     with pytest.raises(ConfigError, match="name"):
@@ -111,7 +111,7 @@ print(lookup_sandbox("plugged")("again", {}).name)
 
 
 def build_plugin(folder):
-    """Write a wheel, by hand: it is a zip with three files of metadata."""
+    """Build a wheel by hand: it is a zip with three metadata files."""
     files = {
         "spawn_plugin.py": PLUGIN,
         "spawn_plugin-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: spawn-plugin\nVersion: 1.0\n",
@@ -136,7 +136,7 @@ def build_plugin(folder):
 
 
 def test_plugins(tmp_path):
-    """An installed plugin is loaded when its mode is asked for; a broken one is reported and breaks
+    """A plugin is loaded when its mode is looked up. A broken plugin is reported, and breaks
     nothing else.
     """
     target = tmp_path / "site"

@@ -1,4 +1,4 @@
-"""What callers do with the values: they give defaults, copy, pickle, and look at them."""
+"""Values work as callers use them: with defaults, copied, pickled, and printed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SANDBOXES = [
 
 @pytest.mark.parametrize("sandbox", SANDBOXES, ids=lambda sandbox: sandbox.name)
 def test_sandboxes_and_launches_can_be_pickled(sandbox):
-    """The copy is equal, and makes the same of a command."""
+    """The copy is equal, and turns a command into the same launch."""
     copy = pickle.loads(pickle.dumps(sandbox))
     assert copy == sandbox
     launch = sandbox.launch(Command(["cat", "?"], id="ab" * 8))
@@ -49,7 +49,9 @@ def test_sandboxes_and_launches_can_be_pickled(sandbox):
     ids=repr,
 )
 def test_nothing_is_given_beside_a_command(given):
-    """Also not what is the default: it would be ignored, or override what the command says."""
+    """Even a default value is refused beside a Command: it would be ignored, or override the
+    Command's own.
+    """
     with pytest.raises(TypeError, match="beside a Command"):
         anyio.run(lambda: spawn(Command(["true"], timeout=0.3), **given))
     if "stdin" not in given:
@@ -58,7 +60,9 @@ def test_nothing_is_given_beside_a_command(given):
 
 
 def test_a_mode_by_its_name():
-    """As a sandbox of that mode with its defaults; another name says which there are."""
+    """A mode's name stands for a sandbox of that mode with defaults; an unknown name lists the
+    known ones.
+    """
     assert anyio.run(lambda: spawn(["echo", "x"], sandbox="direct")).text == "x\n"
     with pytest.raises(anyspawn.ConfigError, match="direct"):
         anyio.run(lambda: spawn(["echo", "x"], sandbox="dirct"))
@@ -66,13 +70,13 @@ def test_a_mode_by_its_name():
 
 @pytest.mark.parametrize("timeout", [0, -1, 10**400, float("nan"), "5", True])
 def test_a_timeout_that_is_none(timeout):
-    """Is an error that names it."""
+    """The error names the timeout."""
     with pytest.raises((TypeError, ValueError), match="timeout"):
         Command(["true"], timeout=timeout)
 
 
 def test_an_outcome_is_short_to_look_at():
-    """What ran locally is left out, and so is most of a long output."""
+    """The repr leaves out the runner's argv and most of a long output."""
     done = Completed(argv=("p",), runner_argv=("docker", "x" * 500), stdout=b"y" * 500)
     assert "docker" not in repr(done)
     assert len(repr(done)) < 400
@@ -80,7 +84,7 @@ def test_an_outcome_is_short_to_look_at():
 
 
 def test_a_placeholder_is_known_by_its_type():
-    """The same text from a caller stays as it is."""
+    """Placeholders have their own type, so the same text from a caller stays as it is."""
     launch = DockerRun("busybox").launch(Command(["echo", "io.anyspawn.owner=?", "/dev/fd/?"]))
     filled = launch.filled(owner="me")
     assert "io.anyspawn.owner=me" in filled.argv
