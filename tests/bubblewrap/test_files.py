@@ -1,4 +1,4 @@
-"""Which of the host's files a program in the sandbox can read and write."""
+"""The host's files that a program in the sandbox can read and write."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ for top, folders, names in os.walk("/"):
             private.append(path)
 print(json.dumps([seen, private, sorted(os.listdir("/etc"))]))
 """
-"""Prints how many files there are, those of them that not everybody may read but this program can,
-and what stands in /etc.
+"""Prints how many files there are, which of them the program can read although not everybody may,
+and the names in /etc.
 """
 
 OPENLY = {
@@ -75,8 +75,8 @@ def check(seen, private, etc):
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 async def test_nothing_private_can_be_read():
-    """Of all files inside everybody may read those that the program can; /etc has what is needed
-    and no more; /opt is not there.
+    """The program can read only files that everybody may read. /etc has only what programs need,
+    and there is no /opt.
     """
     sandbox = Bubblewrap(bind_program=True)
     done = await spawn([sys.executable, "-c", WALK], sandbox=sandbox, timeout=110, check=True)
@@ -86,7 +86,7 @@ async def test_nothing_private_can_be_read():
 
 
 def test_nor_by_a_sandbox_of_an_ordinary_user(unprivileged):
-    """The same, where the sandbox is started by a user that has no privileges."""
+    """The same holds if a user without privileges starts the sandbox."""
     if os.getuid() != 0:
         pytest.skip("this user is an ordinary one, and the other test has shown it")
     run = (
@@ -100,7 +100,7 @@ def test_nor_by_a_sandbox_of_an_ordinary_user(unprivileged):
 
 
 async def test_the_one_user():
-    """Names are looked up: the own user, nobody, localhost; and no other user of the host."""
+    """Lookups find the program's own user, nobody and localhost, but no other user of the host."""
     script = "id -un; id -gn; getent passwd | wc -l; getent hosts localhost | wc -l; cat /etc/*shadow; cat /etc/resolv.conf"
     done = await spawn(["sh", "-c", script], sandbox=Bubblewrap())
     user = "root" if os.getuid() == 0 else "user"
@@ -108,7 +108,7 @@ async def test_the_one_user():
 
 
 async def test_the_kernels_command_line_is_covered():
-    """It may hold secrets."""
+    """/proc/cmdline is hidden, because it may hold secrets."""
     done = await spawn(["cat", "/proc/cmdline"], sandbox=Bubblewrap())
     assert (done.returncode, done.stdout) == (1, b"")
 
@@ -139,7 +139,9 @@ def fill(folder, files):
 
 @pytest.mark.parametrize("how", ["readonly", "writable"])
 async def test_secrets_in_a_folder_are_covered(tmp_path, how):
-    """Unless they hold none; what is harmless is there; the host's are as they were."""
+    """Files with secrets are hidden, harmless ones are visible, and the host's files do
+    not change.
+    """
     fill(tmp_path, SECRETS | HARMLESS)
     script = "for f; do cat $f >/dev/null 2>&1 && echo $f; done"
     names = [*SECRETS, *HARMLESS]
@@ -153,7 +155,7 @@ async def test_secrets_in_a_folder_are_covered(tmp_path, how):
 
 
 async def test_secrets_can_be_had_by_name(tmp_path):
-    """Each by itself, also in a folder that is covered."""
+    """Naming a secret file shows that file only, even inside a hidden folder."""
     fill(tmp_path, SECRETS)
     own = [tmp_path / ".env", tmp_path / ".ssh/id_ed25519"]
     box = Bubblewrap(readonly=[tmp_path, *own], workdir=tmp_path)
@@ -162,7 +164,9 @@ async def test_secrets_can_be_had_by_name(tmp_path):
 
 
 async def test_a_link_to_a_secret_does_not_disturb(tmp_path):
-    """It leads to nothing inside, or to what is covered itself."""
+    """A link to a secret does not break the sandbox: it points to nothing inside, or to a file that
+    is hidden itself.
+    """
     fill(tmp_path, {"box/ssh/key": "k", "other": "o"})
     (tmp_path / "box/.env").symlink_to(tmp_path / "other")
     (tmp_path / "box/.ssh").symlink_to("ssh")
@@ -172,8 +176,8 @@ async def test_a_link_to_a_secret_does_not_disturb(tmp_path):
 
 
 async def test_what_the_host_would_run_later_is_read_only(tmp_path):
-    """In a folder that is writable: git's hooks and settings, shells' start-up files, and the like;
-    unless it is writable by name.
+    """Git's hooks and settings, shells' start-up files and the like are read-only in a writable
+    folder, unless they are named as writable.
     """
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     later = {".bashrc": "x", ".vscode/tasks.json": "x", ".github/workflows/ci.yml": "x"}
@@ -192,7 +196,9 @@ async def test_what_the_host_would_run_later_is_read_only(tmp_path):
 
 
 def test_the_folder_of_etc_is_gone_with_its_process(tmp_path):
-    """At its exit; and where it was killed, when the next one needs its own."""
+    """The folder is removed when its process exits. If the process was killed, the next one that
+    makes such a folder removes it.
+    """
     code = (
         "import anyio, os, signal, sys\n"
         "from anyspawn import Bubblewrap, spawn\n"
@@ -224,7 +230,7 @@ def test_the_folder_of_etc_is_gone_with_its_process(tmp_path):
 
 @pytest.fixture
 def open_folder():
-    """A folder that every user can get to."""
+    """A folder that every user can enter."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -232,7 +238,9 @@ def open_folder():
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_another_user(open_folder, resident):
-    """The program has its rights, not root's, to what is bound, and what it makes is its own."""
+    """The program has that user's rights to the bound folders, not root's, and owns the files that
+    it makes.
+    """
     if os.getuid() != 0:
         with pytest.raises(ConfigError, match="only root"):
             await spawn(["true"], sandbox=Bubblewrap(user="12345:12346"))
@@ -263,7 +271,7 @@ async def test_another_user(open_folder, resident):
     [("no-such-user", "no user"), ("0:no-such-group", "no group")],
 )
 async def test_a_user_that_there_is_not(user, words):
-    """Is a kind of its own, the sandbox's or the command's."""
+    """An unknown user, of the sandbox or of the command, has its own kind of error."""
     for options in ({"sandbox": Bubblewrap(user=user)}, {"sandbox": Bubblewrap(), "user": user}):
         done = await spawn(["true"], **options)
         assert isinstance(done.error, NotStartedError), done
@@ -273,7 +281,6 @@ async def test_a_user_that_there_is_not(user, words):
 
 @pytest.mark.parametrize(("user", "words"), [("", "empty"), ("-x", "'-'")])
 def test_a_user_that_is_no_name(user, words):
-    """Is an error that names the field."""
     with pytest.raises(ConfigError, match=f"user.*{words}"):
         Bubblewrap(user=user)
 
@@ -281,8 +288,8 @@ def test_a_user_that_is_no_name(user, words):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_a_user_of_a_command(resident):
-    """Is the command's alone, in place of the sandbox's; sandboxes started ahead are not shared
-    with others.
+    """A command's user replaces the sandbox's for that command only. Sandboxes that were started
+    ahead are not shared between users.
     """
     async with Bubblewrap(user="12345:12346", resident=resident) as sandbox:
         for _ in range(2):
@@ -297,7 +304,9 @@ async def test_a_user_of_a_command(resident):
 
 @pytest.mark.parametrize("resident", [0, 1], ids=["one for each", "kept"])
 async def test_a_file_that_only_the_host_has_is_named(tmp_path, resident, monkeypatch):
-    """In the error of a program that was given it, or that it is; nothing is said of others."""
+    """The error suggests a bind if the program or its argument exists on the host only. Other
+    errors do not.
+    """
     program, script = tmp_path / "program", tmp_path / "x.py"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -330,8 +339,8 @@ async def test_a_file_that_only_the_host_has_is_named(tmp_path, resident, monkey
     ],
 )
 def test_another_host_does_not_take_this_one_for_dead(within):
-    """What this process keeps in the folder for temporary files stays when a host tidies up that
-    does not see this process.
+    """A host that cannot see this process must not remove this process's temporary folder when it
+    tidies up.
     """
     folder = etc_folder(os.getuid(), os.getgid())
     before = sorted(os.listdir(folder))
@@ -343,7 +352,7 @@ def test_another_host_does_not_take_this_one_for_dead(within):
 
 
 def test_what_the_dead_left_is_removed():
-    """By the next process that makes a folder of its own."""
+    """The next process that makes such a folder removes those of dead processes."""
     make = (
         "from anyspawn.sandboxes._etc import etc_folder; print(etc_folder(4321, 4321), flush=True)"
     )

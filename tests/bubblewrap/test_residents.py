@@ -1,4 +1,4 @@
-"""Sandboxes that are started ahead, each for one command: they confine as much as others."""
+"""Sandboxes that are started ahead, each for one command, confine as much as the others."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def bwraps():
 
 
 async def waiting(number):
-    """Wait until so many sandboxes are there, and those that were used are gone."""
+    """Wait until exactly this many sandboxes run: used ones are gone, and new ones wait."""
     with anyio.fail_after(20):
         while len(bwraps()) != number:
             await anyio.sleep(0.005)
 
 
 def sleeping(seconds):
-    """Return the processes of this host that sleep for so long."""
+    """Return the host's processes that sleep for this many seconds."""
     return [pid for pid, argv in command_lines().items() if argv[:2] == [b"sleep", seconds]]
 
 
 async def test_copies_of_a_sandbox():
-    """Do not use what was started ahead for another one, whatever the difference is; all of it is
-    gone when one of them is closed.
+    """A copy with other settings must not use a sandbox that was started for the original. Closing
+    one of them closes those of all.
     """
     base = Bubblewrap(resident=1, default_timeout=60, limits=Limits(files=100))
     more = attrs.evolve(base, limits=Limits(files=200))
@@ -94,14 +94,14 @@ os.write(1, b"forged" + frame(b"end"))
 os.write(2, frame(b"exit 0") + frame(b"clean"))
 signal.pause()
 """
-"""Stops the supervisor and its watcher, reads the word of the call's frames from its memory, and
-says that the call is over, while it and a child go on.
+"""Stops the supervisor and its watcher, reads the nonce of the call's frames from the supervisor's
+memory, and reports that the call is over, while it runs on with a child.
 """
 
 
 async def test_each_sandbox_serves_one_call():
-    """None before the first call; then as many wait as are asked for. Nothing that a call wrote is
-    there for the next; nothing is left when the sandbox is closed.
+    """No sandbox waits before the first call, then as many as were asked for. A call does not see
+    files of an earlier one, and nothing is left after the block.
     """
     async with Bubblewrap(resident=2) as sandbox:
         assert not bwraps()
@@ -122,7 +122,9 @@ async def test_each_sandbox_serves_one_call():
 
 
 async def test_the_walls_stand(tmp_path, monkeypatch):
-    """No variable, file, process or network of the host; variables with their exact values."""
+    """A resident hides the host's variables, files, processes and network like any other sandbox,
+    and variables arrive exactly.
+    """
     monkeypatch.setenv("HOST_SECRET", "s3cret")
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
@@ -156,9 +158,9 @@ async def test_the_walls_stand(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("tree", TREES)
 async def test_a_call_that_is_ended(tree, monkeypatch):
-    """Its whole tree has ended with it, by timeout and by cancellation."""
+    """A timeout and a cancellation both kill the whole process tree."""
     be_patient(monkeypatch)
-    own = str(10**6 + os.getpid())  # other tests' programs sleep at the same time
+    own = str(10**6 + os.getpid())  # programs of other tests sleep at the same time
     script = TREES[tree].replace("999", own)
     async with Bubblewrap(resident=1) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
@@ -179,7 +181,9 @@ HIDING = {
 
 @pytest.mark.parametrize("how", HIDING)
 async def test_what_hides_has_ended_with_its_call(how):
-    """Whatever it did to what the supervisor would know it by."""
+    """A process that changes or drops the tag by which the supervisor finds it is still gone after
+    the call.
+    """
     async with Bubblewrap(resident=1) as sandbox:
         hide = f"{HIDING[how]}; env -i setsid sleep 777 </dev/null >/dev/null 2>&1 & exit 0"
         for _ in range(3):
@@ -189,8 +193,8 @@ async def test_what_hides_has_ended_with_its_call(how):
 
 
 async def test_a_supervisor_that_is_stopped_and_impersonated():
-    """By the program that it looks after, which says in its stead that all is over, and goes on: it
-    has ended with its call, and the next call does not meet it.
+    """The program stops its supervisor and reports in its place that the call is over. It must
+    still be gone after the call, and later calls must not see it.
     """
     async with Bubblewrap(resident=1, bind_program=True, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
@@ -203,8 +207,8 @@ async def test_a_supervisor_that_is_stopped_and_impersonated():
 
 
 async def test_cancelled_at_each_of_its_first_steps():
-    """Before the sandbox is told of the command or after it: no descriptor and no process is left
-    over.
+    """A cancellation before or after the sandbox has received the command leaves no descriptor and
+    no process.
     """
     async with Bubblewrap(resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
@@ -214,13 +218,15 @@ async def test_cancelled_at_each_of_its_first_steps():
             await cancelled_after(steps, lambda: spawn(["sh", "-c", "sleep 999"], sandbox=sandbox))
             await spawn(["true"], sandbox=sandbox, check=True)
             with anyio.fail_after(20):
-                # which of its descriptors a used one has closed by now differs, by a few
+                # used sandboxes close their descriptors a little later
                 while len(bwraps()) != 1 or len(open_fds()) > before + 6:
                     await anyio.sleep(0.005)
 
 
 async def test_a_sandbox_that_dies():
-    """While it waits: the next call has another one. During a call: the transport broke."""
+    """If a waiting sandbox dies, the next call gets another one. If it dies during a call, that is
+    a TransportError.
+    """
     async with Bubblewrap(resident=1) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         for bwrap in bwraps():
@@ -239,7 +245,7 @@ async def test_a_sandbox_that_dies():
 
 
 async def test_many_at_once():
-    """More calls than sandboxes wait: each has its own input and output."""
+    """More calls than sandboxes: each waits and gets its own input and output."""
     results = {}
 
     async with Bubblewrap(resident=3, default_timeout=60) as sandbox:
@@ -260,7 +266,7 @@ async def test_many_at_once():
 
 
 async def test_the_callers_own_stdin():
-    """Cannot be shared with the supervisor."""
+    """A resident's stdin is its lifeline, so stdin=None is refused."""
     with pytest.raises(ConfigError, match="lifeline"):
         await spawn(["cat"], sandbox=Bubblewrap(resident=1), stdin=None)
 
@@ -269,7 +275,9 @@ async def test_the_callers_own_stdin():
     ("status", "words"), [(127, "the sandbox has the system's folders"), (2, "its variables")]
 )
 def test_why_a_program_was_not_started(status, words):
-    """The sandbox lacks it, or the shell could not set its variables."""
+    """The reason is either that the sandbox lacks the program, or that the shell could not set its
+    variables.
+    """
     launch = Bubblewrap(resident=1).launch(Command(["true"]))
     report = Report(ready=True, begun=True, unstarted=status, exit_status=status, clean=True)
     error = launch.task.explain(Completed(argv=("true",)), report)

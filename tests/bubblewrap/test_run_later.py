@@ -1,4 +1,4 @@
-"""Files in a writable folder that the host would run later: they stay unchanged, and new ones are
+"""Files in a writable folder that the host would run later do not change, and new ones are
 reported.
 """
 
@@ -32,7 +32,9 @@ def git(folder, *argv):
 
 @pytest.fixture
 def repository(tmp_path):
-    """One with a commit, a nested one, a bare one, and one whose git folder is elsewhere in it."""
+    """A repository with a commit, a nested one, a bare one, and one whose git folder is elsewhere
+    in it.
+    """
     top = tmp_path / "top"
     for place, *options in (
         ("top",),
@@ -57,7 +59,9 @@ WRITE = "for f; do { echo evil >$f; } 2>/dev/null && echo $f; done; true"
 
 
 async def test_repositories_cannot_be_changed_where_the_host_would_run_it(repository):
-    """Neither at the top, nor in sub-folders, bare, or where `.git` is a file; git itself works."""
+    """Hooks and settings are read-only at the top, in sub-folders, in bare repositories and where
+    `.git` is a file. git itself works.
+    """
     (repository / "a/.vscode").mkdir()
     (repository / "a/.bashrc").write_text("x")
     names = [
@@ -81,7 +85,9 @@ def who():
 
 
 async def test_git_cannot_be_moved_away(repository):
-    """To have another one in its place; nor can the folders around secrets."""
+    """.git cannot be renamed to put another one in its place, and neither can the folders around
+    secrets.
+    """
     for name in (".github/workflows/ci.yml", ".config/gh/hosts.yml"):
         (repository / name).parent.mkdir(parents=True)
         (repository / name).write_text("x")
@@ -92,7 +98,7 @@ async def test_git_cannot_be_moved_away(repository):
 
 
 async def test_what_is_read_only_by_name_stays_so(repository):
-    """Also where there is something in it that is held in its place."""
+    """A folder that is read-only by name stays so, even if something inside is protected too."""
     (repository / ".local/share/keyrings").mkdir(parents=True)
     for place in ("a/b", ".local"):
         sandbox = attrs.evolve(box(repository), readonly=[{repository / place: f"/w/{place}"}])
@@ -102,7 +108,9 @@ async def test_what_is_read_only_by_name_stays_so(repository):
 
 
 async def test_a_folder_of_hooks_is_made_where_there_is_none(repository):
-    """As git does: it would not be read-only otherwise."""
+    """git creates the folder of hooks. If it is missing, anyspawn must create it, so that it can be
+    read-only.
+    """
     subprocess.run(["rm", "-r", repository / ".git/hooks"], check=True)
     done = await spawn(["sh", "-c", EVIL, "sh", ".git"], sandbox=box(repository))
     assert "Read-only" in done.stderr_text
@@ -142,7 +150,7 @@ PLANTS = {
 
 @pytest.mark.parametrize("what", [name for name in PLANTS if "listed" not in name])
 async def test_what_is_new_is_told(repository, what):
-    """Whatever status the program has."""
+    """New files are reported whatever the program's exit status is."""
     script, paths = PLANTS[what]
     done = await spawn(
         ["sh", "-c", f"{script}\nexit 3", "sh", "x/.git"], sandbox=box(repository), env=who()
@@ -155,8 +163,8 @@ async def test_what_is_new_is_told(repository, what):
 
 
 async def test_more_folders_than_are_looked_at(tmp_path):
-    """A program that makes so many is told of; where so many were there, the outer ones are looked
-    at.
+    """A program that makes too many folders is reported. If so many existed before, the outer ones
+    are still checked.
     """
     script = "import os\nfor n in range(5001): os.makedirs(f'x/{n}', exist_ok=True)"
     argv = ["python3", "-c", f"{script}\nopen('.bashrc', 'w')"]
@@ -169,7 +177,7 @@ async def test_more_folders_than_are_looked_at(tmp_path):
 
 @pytest.mark.parametrize("place", ["common", "file", "nested"])
 def test_the_host_would_run_it(repository, place):
-    """The attacks above are real: git on the host runs the hook that was planted."""
+    """The attacks above are real: without the sandbox, git on the host runs the planted hook."""
     script, where = {
         "common": (PLANTS["a common folder"][0], "."),
         "file": (PLANTS["a git file"][0], "x"),
@@ -180,7 +188,9 @@ def test_the_host_would_run_it(repository, place):
 
 
 async def test_what_git_makes_is_no_plant(repository):
-    """A clone, a new repository, a branch that follows another: nothing of theirs is run."""
+    """A clone, a new repository or a branch that follows another contains nothing that the host
+    would run.
+    """
     script = (
         "git clone -q . x && git init -q y && git -C x checkout -qb z origin/b && git -C x tag t"
     )
@@ -206,7 +216,9 @@ async def test_what_git_makes_is_no_plant(repository):
 )
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 async def test_what_is_no_repository(tmp_path, script):
-    """Is looked at like one, and the call has its outcome, as has the next one."""
+    """Broken and hostile repositories do not break the check: the call has its outcome, and so has
+    the next one.
+    """
     for _ in range(2):
         done = await spawn(["sh", "-c", f"{script}\nexit 3"], sandbox=box(tmp_path))
         assert done.returncode == 3, done
@@ -214,7 +226,7 @@ async def test_what_is_no_repository(tmp_path, script):
 
 
 async def test_what_root_cannot_get_into_does_not_disturb(repository):
-    """A folder of another user, into which the program cannot get either."""
+    """The program cannot enter another user's folder either, so it does not need to be checked."""
     if os.getuid() != 0:
         pytest.skip("needs another user")
     os.chmod(repository / "a", 0o700)
@@ -225,7 +237,7 @@ async def test_what_root_cannot_get_into_does_not_disturb(repository):
 
 
 async def test_what_is_named_may_be_made(repository):
-    """Also where it is not there yet, and where it is."""
+    """Paths that are named as writable can be created or changed."""
     (repository / ".claude").mkdir()
     script = "echo x >.bashrc; echo x >.claude/x; git config alias.x y"
     allowed = box(repository, ".bashrc", ".claude", ".git")
@@ -235,7 +247,7 @@ async def test_what_is_named_may_be_made(repository):
 
 
 async def test_it_is_told_however_the_call_ends(repository, caplog):
-    """By a timeout it stands in that error, by a cancellation in the log."""
+    """After a timeout the error names the new files; after a cancellation the log does."""
     script = "echo x >.bashrc; echo done; sleep 60"
     done = await spawn(["sh", "-c", script], sandbox=box(repository), timeout=2)
     assert isinstance(done.error, SpawnTimeoutError)
@@ -257,7 +269,7 @@ async def test_it_is_told_however_the_call_ends(repository, caplog):
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_each_call_tells_of_its_own(repository, resident):
-    """What was there before a call is not new in it; and then it is read-only."""
+    """A file that existed before the call is not new in it, and is read-only."""
     async with Bubblewrap(writable=[repository], workdir=repository, resident=resident) as sandbox:
         assert (await spawn(["true"], sandbox=sandbox)).ok
         done = await spawn(["touch", ".bashrc"], sandbox=sandbox)
@@ -268,7 +280,7 @@ async def test_each_call_tells_of_its_own(repository, resident):
 
 
 async def test_a_live_program_is_told_of(repository, caplog):
-    """In its outcome, and in the log."""
+    """The outcome and the log name the new files."""
     argv = ["sh", "-c", "echo x >.bashrc"]
     async with anyspawn.open_process(argv, sandbox=box(repository)) as process:
         await process.wait()
@@ -277,7 +289,7 @@ async def test_a_live_program_is_told_of(repository, caplog):
 
 
 def test_an_ordinary_user_is_told_also_of_what_it_cannot_list(unprivileged):
-    """Of a start-up file, and of a folder that the program shut."""
+    """An ordinary user learns of new files, and of a folder that the program made unreadable."""
     run = (
         "import anyio, os, sys, tempfile\n"
         "from anyspawn import Bubblewrap, spawn\n"

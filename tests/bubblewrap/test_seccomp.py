@@ -58,7 +58,7 @@ print(libc.syscall(*(ctypes.c_long(number) for number in numbers)), ctypes.get_e
 
 
 async def call(*numbers, sandbox=None):
-    """Make a system call inside; return its errno, 0 for none."""
+    """Make a system call inside and return its errno, or 0."""
     argv = ["/usr/bin/python3", "-c", CALL, *map(str, numbers)]
     done = await spawn(argv, sandbox=sandbox or Bubblewrap(), check=True)
     result, errno = map(int, done.stdout.split())
@@ -67,19 +67,23 @@ async def call(*numbers, sandbox=None):
 
 @pytest.mark.parametrize("name", sorted(NUMBERS))
 async def test_what_no_program_needs_is_forbidden(name):
-    """Keyrings, tracing and its like are refused, before the kernel looks at the arguments."""
+    """The filter refuses keyrings, tracing and the like before the kernel looks at the
+    arguments.
+    """
     assert await call(NUMBERS[name], -1, 0, 0) == EPERM
 
 
 async def test_io_uring_and_clone3_look_absent():
-    """io_uring, and clone3 whose flags no filter sees, are told not to exist."""
+    """io_uring and clone3 seem not to exist. A filter cannot see the flags of clone3, so programs
+    must fall back to clone.
+    """
     assert await call(425, 1, 0) == ENOSYS
     assert await call(435, 0, 0) == ENOSYS
 
 
 @pytest.mark.parametrize("flag", [0x10000000, 0x20000, 0x40000000, 0x10000000 | 0x20000])
 async def test_no_new_namespaces(flag):
-    """Neither unshare nor clone makes one."""
+    """Neither unshare nor clone can make a namespace."""
     unshare, clone = (97, 220) if platform.machine() == "aarch64" else (272, 56)
     assert await call(unshare, flag) == EPERM
     assert await call(clone, flag | 17, 0, 0, 0, 0) == EPERM
@@ -87,7 +91,7 @@ async def test_no_new_namespaces(flag):
 
 @pytest.mark.parametrize("request_", [0x5412, 0x541C, 0x7_0000_5412])
 async def test_no_input_is_put_into_a_terminal(request_):
-    """TIOCSTI and TIOCLINUX are refused, also with bits that the kernel does not look at."""
+    """TIOCSTI and TIOCLINUX are refused, even with high bits set that the kernel ignores."""
     ioctl = 29 if platform.machine() == "aarch64" else 16
     assert await call(ioctl, 0, request_, 0) == EPERM
 
@@ -101,7 +105,7 @@ async def test_no_exotic_sockets(family):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86_64 alone")
 async def test_the_x32_calls_are_none():
-    """The second table of calls of x86_64 does not lead around the filter."""
+    """The second table of system calls on x86_64 does not bypass the filter."""
     assert await call(0x40000000 | 250, 0, 0) == ENOSYS
 
 
@@ -109,8 +113,8 @@ UNIX = "import socket; socket.socketpair(); socket.socket(socket.AF_UNIX).connec
 
 
 async def test_a_socket_of_the_host_cannot_be_connected_to(tmp_path):
-    """One that lies in a folder that is bound is seen, and no socket to connect to it can be
-    made; a pair of one's own can.
+    """A socket in a bound folder is visible, but the program cannot create a socket to connect to
+    it. It can create a socket pair.
     """
     import socket
 
@@ -124,7 +128,9 @@ async def test_a_socket_of_the_host_cannot_be_connected_to(tmp_path):
 
 
 async def test_unix_sockets_of_its_own():
-    """Where nothing of the host is bound, a program has Unix sockets, all of them its own."""
+    """If no folder of the host is bound, a program can use Unix sockets, because all of them are
+    its own.
+    """
     script = """
 import multiprocessing as m
 if __name__ == "__main__":
@@ -167,7 +173,7 @@ go vet . && go test . && go run . && echo ok
     "name", [name for name in PROGRAMS if Path("/usr/bin", name).exists() or name == "python"]
 )
 async def test_ordinary_programs_run(name):
-    """Compilers, interpreters and their like need nothing of what is forbidden."""
+    """Compilers, interpreters and other tools work without the forbidden calls."""
     sandbox = Bubblewrap(seccomp="required", default_timeout=100)
     done = await spawn(["sh", "-c", PROGRAMS[name]], sandbox=sandbox)
     assert done.error is None, done.stderr
@@ -182,8 +188,8 @@ cargo new -q --vcs none a && cd a && cargo run -q --offline && cargo test -q --o
 
 @pytest.mark.skipif(not shutil.which("cargo"), reason="needs cargo")
 async def test_cargo_runs(tmp_path):
-    """It compiles, runs and tests a program, with its toolchain bound, and so without Unix
-    sockets of any kind but pairs.
+    """cargo compiles, runs and tests a program with its toolchain bound, which means without Unix
+    sockets other than pairs.
     """
     argv = ["rustc", "--print", "sysroot"]
     toolchain = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
@@ -200,7 +206,7 @@ async def test_cargo_runs(tmp_path):
     reason="needs python3-seccomp",
 )
 def test_the_filters_are_what_the_compiler_makes(tmp_path):
-    """The files that are shipped come from the script beside them."""
+    """The shipped filters are exactly the compiler's output."""
     subprocess.run(["/usr/bin/python3", COMPILER, tmp_path], check=True)
     made = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert made == {file.name: file.read_bytes() for file in SHIPPED.glob("*.bpf")}
@@ -208,7 +214,7 @@ def test_the_filters_are_what_the_compiler_makes(tmp_path):
 
 
 async def test_a_filter_of_ones_own(tmp_path):
-    """It is in the place of anyspawn's: this one allows everything."""
+    """A custom filter replaces anyspawn's; this one allows everything."""
     allow = tmp_path / "allow.bpf"
     allow.write_bytes(bytes.fromhex("0600000000 00ff7f".replace(" ", "")))
     sandbox = Bubblewrap(seccomp=allow)
@@ -223,13 +229,13 @@ async def test_a_filter_of_ones_own(tmp_path):
     ],
 )
 def test_what_is_no_filter(value, message):
-    """An error that says what is expected."""
+    """The error says what is expected."""
     with pytest.raises(ConfigError, match=message):
         Bubblewrap(seccomp=value)
 
 
 async def test_a_file_that_is_no_filter(tmp_path):
-    """Is an error before anything starts, as one that is not there is."""
+    """A file that is missing or not a filter is an error before anything starts."""
     with pytest.raises(ConfigError, match=r"seccomp: .* cannot be read"):
         await spawn(["true"], sandbox=Bubblewrap(seccomp=tmp_path / "none"))
     (tmp_path / "text").write_text("no")
@@ -238,8 +244,8 @@ async def test_a_file_that_is_no_filter(tmp_path):
 
 
 async def test_another_processor(monkeypatch, caplog):
-    """Where there is no filter for it, a sandbox that requires one starts nothing; others run
-    without, which the log says once.
+    """On a processor without a filter, seccomp="required" starts nothing. Otherwise programs run
+    without one, and the log says so once.
     """
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     bubblewrap._warn_of_no_filter.cache_clear()
@@ -254,6 +260,6 @@ async def test_another_processor(monkeypatch, caplog):
 
 
 async def test_nothing_is_said_where_there_is_a_filter(caplog):
-    """Neither of ours, nor of one's own."""
+    """With a filter, nothing is logged."""
     await spawn(["true"], sandbox=Bubblewrap(), check=True)
     assert [record for record in caplog.records if record.name == "anyspawn.bubblewrap"] == []

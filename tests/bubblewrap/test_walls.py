@@ -23,9 +23,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("cwd", ["//", "///", "/.", "/usr/..", "//usr/..", "/proc/self/root"])
 async def test_no_spelling_of_the_root_exposes_it(cwd, tmp_path):
-    """However a working directory spells the root, it is the sandbox's own root that the program
-    sees.
-    """
+    """However the working directory spells the root, the program sees the sandbox's own root."""
     (tmp_path / "secret").write_text("s3cret")
     done = await spawn(["cat", f"{tmp_path}/secret"], sandbox=Bubblewrap(), cwd=cwd)
     assert done.returncode == 1
@@ -33,8 +31,8 @@ async def test_no_spelling_of_the_root_exposes_it(cwd, tmp_path):
 
 
 async def test_an_inner_bind_counts_however_the_outer_is_spelt(tmp_path):
-    """A read-only folder in a writable one stays read-only where one of the two is written with two
-    slashes.
+    """A read-only folder in a writable one stays read-only, even if one of the paths is written
+    with two slashes.
     """
     kept = tmp_path / "out" / "kept"
     kept.mkdir(parents=True)
@@ -45,7 +43,7 @@ async def test_an_inner_bind_counts_however_the_outer_is_spelt(tmp_path):
 
 
 async def test_everything_read_only_leaves_the_private_folders_private(tmp_path):
-    """With the whole root bound, /proc and /dev are still those of the sandbox."""
+    """With the whole root bound, /proc and /dev are still the sandbox's own."""
     done = await spawn(
         ["sh", "-c", "echo $$; ls /dev"], sandbox=Bubblewrap(readonly=["/"]), cwd="/", check=True
     )
@@ -60,8 +58,8 @@ async def test_everything_read_only_leaves_the_private_folders_private(tmp_path)
 
 @pytest.mark.parametrize(("words", "variables"), [(10_000, 0), (1, 3_100)])
 async def test_more_arguments_than_bwrap_takes(words, variables):
-    """Too many arguments or variables for bwrap is an end before the start, whatever the system
-    itself allows.
+    """bwrap takes fewer arguments and variables than the system does. More of them is a
+    NotStartedError.
     """
     env = {f"V{index}": "x" for index in range(variables)}
     done = await spawn(["true", *["x"] * words], sandbox=Bubblewrap(), env=env)
@@ -69,11 +67,11 @@ async def test_more_arguments_than_bwrap_takes(words, variables):
 
 
 async def test_grace_is_the_programs():
-    """With a grace, the program inside gets SIGTERM and the time to end by itself."""
+    """With a grace, the program inside gets SIGTERM and the time to exit by itself."""
     script = "trap 'echo bye >&2; exit 0' TERM; printf %101s; while :; do sleep 0.01; done"
     done = await spawn(["sh", "-c", script], sandbox=Bubblewrap(), output_limit=100, grace=60)
     assert isinstance(done.error, OutputLimitError)
-    assert done.stderr.endswith(b"bye\n")  # the shell may tell of its sleep's end before
+    assert done.stderr.endswith(b"bye\n")  # the shell may first report the end of its sleep
 
 
 def running(word):
@@ -89,7 +87,7 @@ def running(word):
 
 
 async def test_nothing_is_left_at_the_return_from_a_plain_exit():
-    """When the call returns the daemons have ended, not a moment later."""
+    """When the call returns the daemons are already gone."""
     for index in range(5):
         word = f"1000.{os.getpid()}{index}"
         script = f"for i in 1 2 3 4 5 6 7 8; do env -i setsid sleep {word} </dev/null >/dev/null 2>&1 & done; sleep 0.1"
@@ -98,8 +96,8 @@ async def test_nothing_is_left_at_the_return_from_a_plain_exit():
 
 
 async def test_a_refusal_of_the_real_bwrap():
-    """Where the kernel refuses another namespace, bwrap's own words and what to look at are in the
-    error.
+    """If the kernel refuses another namespace, the error has bwrap's own message and says what to
+    look at.
     """
     code = (
         "import anyio, anyspawn\n"
@@ -118,7 +116,7 @@ async def test_a_refusal_of_the_real_bwrap():
 
 
 async def test_a_relative_search_path_does_not_choose_the_runner(tmp_path, monkeypatch):
-    """A relative entry of PATH means a folder beside this process, not one beside the program."""
+    """A relative entry of PATH refers to this process's directory, not to the program's cwd."""
     (tmp_path / "cwd").mkdir()
     (tmp_path / "here").mkdir()
     for folder, what in (("here", "exit 0"), ("cwd", f"touch {tmp_path}/taken")):
