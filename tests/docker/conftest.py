@@ -1,4 +1,6 @@
-"""A real docker daemon, containers to work in, and a look at what a test left in it."""
+"""A real docker daemon, containers to work in, and a check for containers that a test
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def daemon():
 
 @pytest.fixture(autouse=True)
 def no_container_is_left(daemon, nothing_is_left):
-    """After each test no container is there that it made."""
+    """After each test, no container that it made may exist."""
     before = set(made_by_us())
     yield
     left = eventually(lambda: set(made_by_us()) - before, 30)
@@ -59,7 +61,7 @@ def python(containers):
 
 
 class Box(str):
-    """A container's name, and how many residents its sandbox has."""
+    """A container's name, and the number of residents that its sandbox has."""
 
     __slots__ = ("resident",)
 
@@ -74,10 +76,8 @@ class Box(str):
     ]
 )
 def box(request, monkeypatch):
-    """A container with busybox's sh, and one with dash; with a supervisor for each command, and
-    with those that stay.
-
-    The last of these take any program for one that they executed before.
+    """A container with busybox's sh or with dash; with a new supervisor for each command or with
+    residents. Those "that know" treat every program as one that they have executed before.
     """
     image, _, residents = request.param.partition(" ")
     box = Box(request.getfixturevalue(image))
@@ -93,7 +93,7 @@ def box(request, monkeypatch):
 
 @pytest.fixture
 def fake_docker(tmp_path):
-    """Return a function that makes a docker of a script; "$real" is the real one."""
+    """Return a function that makes a docker client from a script; "$real" is the real client."""
 
     def make(script):
         file = tmp_path / "docker"

@@ -35,8 +35,8 @@ def runs(container, word):
 
 @pytest.mark.parametrize("end", ["its block", "SIGKILL"])
 async def test_another_process(end):
-    """Has the same files and processes. Its end, also when it is killed, is that of what it left;
-    all else stays.
+    """The other process sees the same files and processes. When its block ends or it is killed, the
+    programs that it left are killed; everything else stays.
     """
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         name = box._place.name
@@ -59,7 +59,9 @@ async def test_another_process(end):
 
 
 async def test_the_opener_closes_it():
-    """Calls of who is attached end, and later ones do not begin; each says so."""
+    """When the opener closes the box, calls of an attached process end and later ones do not start.
+    Each error says so.
+    """
     box = await anyspawn.start_box(RUN, workdir="/work")
     try:
         ended = []
@@ -96,7 +98,7 @@ anyio.run(main)
 
 
 async def test_the_opener_is_killed():
-    """Its guard ends the box, whoever is attached."""
+    """When the opener is killed, its guard ends the box, even if another process is attached."""
     with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as host:
         async with anyspawn.attach_box(host.stdout.readline().strip(), RUN) as box:
             settled_below(host.pid)
@@ -107,7 +109,7 @@ async def test_the_opener_is_killed():
 
 
 async def test_it_is_ended_where_that_is_asked_for():
-    """For its opener, too."""
+    """With ends=True the attached process ends the box for its opener too."""
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         async with anyspawn.attach_box(box.id, ends=True) as other:
             await other.write_file("x", b"1")
@@ -117,7 +119,7 @@ async def test_it_is_ended_where_that_is_asked_for():
 
 
 async def test_a_container_that_is_there(busybox):
-    """Is reached by the id as well, as the same user and in the same folder."""
+    """For an existing container, the id also carries the user and the folder."""
     async with (
         DockerExec(busybox, user="65534", default_timeout=60) as sandbox,
         anyspawn.open_box(sandbox, workdir="/tmp/attached") as box,

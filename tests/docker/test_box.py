@@ -1,4 +1,4 @@
-"""Boxes in containers: of their own, and in one that runs already."""
+"""Boxes in containers: new ones, and existing ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ RUN = DockerRun("busybox", network="none", default_timeout=60)
 
 
 async def test_another_user():
-    """Runs a call."""
+    """A call in a box can run as another user."""
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         assert (await box.spawn(["id", "-u"], user="65534", check=True)).text == "65534\n"
 
 
 async def test_python(python):
-    """Stays in a container of its own, and in one that runs already; none there is told."""
+    """A Python session works in a new container and in an existing one. If the image has no Python,
+    the error says so.
+    """
     own = DockerRun("python:3-slim", network="none", default_timeout=60)
     for sandbox in (own, DockerExec(python, default_timeout=60)):
         async with sandbox, anyspawn.open_box(sandbox) as box:
@@ -35,7 +37,7 @@ async def test_python(python):
 
 
 async def test_a_container_with_python_is_removed():
-    """A run is told so, and so is the next one."""
+    """After the container was removed, a run raises a TransportError, and so does the next one."""
     sandbox = DockerRun("python:3-slim", network="none", default_timeout=60)
     async with anyspawn.open_box(sandbox) as box, box.python() as session:
         docker("rm", "-f", box._place.name)
@@ -45,7 +47,7 @@ async def test_a_container_with_python_is_removed():
 
 
 async def test_a_stream_to_a_port():
-    """Of a container without a network, of which no port is published."""
+    """connect() reaches a port in a container that has no network and publishes no port."""
     run = DockerRun("python:3-slim", network="none", default_timeout=60)
     async with anyspawn.open_box(run) as box:
         await boxes.connected(box, "python3", 2**20)
@@ -64,7 +66,9 @@ async def test_a_stream_to_a_port():
 
 
 async def test_the_container_is_removed():
-    """All that comes after is told so, and nothing makes another one."""
+    """After the container was removed, every use of the box is a TransportError, and no new
+    container is made.
+    """
     async with anyspawn.open_box(RUN, workdir="/work") as box:
         await box.write_file("x", b"")
         docker("rm", "-f", box._place.name)

@@ -1,4 +1,4 @@
-"""`anyspawn run` in a container: stdin is handed on while it comes."""
+"""`anyspawn run` in a container passes stdin on as it arrives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def most_memory(pid):
 
 
 def test_an_endless_input(start, busybox):
-    """A program takes what it wants of it."""
+    """A program can read part of an endless input and exit."""
     yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
     with yes, start("head", "-n", "1", stdin=yes.stdout) as process:
         yes.stdout.close()
@@ -43,7 +43,9 @@ def test_an_endless_input(start, busybox):
 
 @pytest.mark.parametrize("signum", [None, signal.SIGINT])
 def test_an_endless_input_that_nobody_reads(start, busybox, signum):
-    """Takes no memory, and neither timeout nor Ctrl-C waits for it."""
+    """Input that the program does not read uses no memory, and delays neither the timeout nor
+    Ctrl-C.
+    """
     script = "echo up; sleep 100"
     timeout = "3s" if signum is None else "60s"
     with (
@@ -61,7 +63,7 @@ def test_an_endless_input_that_nobody_reads(start, busybox, signum):
 
 
 def test_a_slow_writer(start):
-    """Each line reaches the program when it is written."""
+    """Each line reaches the program as soon as it is written."""
     script = "while read line; do echo got $line; done"
     with start("sh", "-c", script, stdin=subprocess.PIPE) as process:
         for line in (b"one\n", b"two\n"):
@@ -73,7 +75,7 @@ def test_a_slow_writer(start):
 
 
 def test_all_of_it_arrives(start):
-    """And the status is the program's, and the outputs are apart."""
+    """All input arrives, the status is the program's, and stdout and stderr stay separate."""
     data = os.urandom(2**20)
     script = "cat; echo end >&2; exit 3"
     with start("sh", "-c", script, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -82,7 +84,7 @@ def test_all_of_it_arrives(start):
 
 
 def test_a_program_that_writes_at_once_and_without_end(start):
-    """Is killed when it has written more than it may."""
+    """The program is killed when it exceeds the output limit."""
     argv = ["--output-limit", "10", "--", "yes"]
     with start(*argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, said = process.communicate(timeout=BOUND)
@@ -91,7 +93,7 @@ def test_a_program_that_writes_at_once_and_without_end(start):
 
 
 def test_nobody_reads_the_output(start, busybox):
-    """The program is killed, as in a pipeline."""
+    """If nobody reads the output, the program is killed, as in a pipeline."""
     with start("yes", stdin=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"y\n"
         process.stdout.close()

@@ -1,4 +1,4 @@
-"""Outcomes of calls when the connection to the daemon breaks, or a clock changes."""
+"""The outcomes of calls when the connection to the daemon breaks or a clock is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Front:
-    """A TCP socket in front of the daemon's, whose connections can be cut."""
+    """A TCP socket in front of the daemon's socket whose connections can be cut."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ class Front:
                         key.data.shutdown(socket.SHUT_WR)
 
     def cut(self):
-        """End all connections that there are."""
+        """Cut all current connections."""
         for near, far, _ in self._pairs:
             for end in (near, far):
                 with contextlib.suppress(OSError):
@@ -102,8 +102,8 @@ MODES = ["run", "run ahead", "exec", "exec off", "exec without sh", "exec reside
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_connection_that_is_lost_while_the_program_runs(mode, front, busybox, bare):
-    """It is no success and no exit of the program's; that nothing is left is not said unless it was
-    seen.
+    """A lost connection is neither a success nor the program's exit. The clean-up is confirmed only
+    if anyspawn could see it.
     """
     argv = ["ping", "-c", "5", "127.0.0.1"]
 
@@ -121,7 +121,7 @@ async def test_a_connection_that_is_lost_while_the_program_runs(mode, front, bus
 
 
 async def test_many_at_once_without_sh(bare):
-    """Each call finds the end of its own program, also where all of them look the same."""
+    """Each call finds the exit of its own program, even if other calls look the same."""
     seen = []
 
     async def call(sandbox, program):
@@ -137,7 +137,9 @@ async def test_many_at_once_without_sh(bare):
 @pytest.mark.parametrize("ahead", [-0.3, 3, 3600])
 @pytest.mark.parametrize("mode", ["run", "exec off"])
 async def test_a_clock_that_is_not_the_daemons(mode, ahead, monkeypatch, busybox, bare):
-    """What the daemon remembers is asked by its own clock: nothing changes, and nothing waits."""
+    """The host's clock may differ from the daemon's: calls have the same outcomes and do not wait
+    longer.
+    """
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + ahead)
     async with sandboxes(mode, busybox, bare) as sandbox:

@@ -1,4 +1,4 @@
-"""`anyspawn.containers` against a real daemon: the life of a container, its confinement seen from
+"""`anyspawn.containers` with a real daemon: the life of a container, its confinement seen from
 inside, and orphans.
 """
 
@@ -47,7 +47,7 @@ def manager():
 
 
 def gather():
-    """Return a callback and what it was called with, joined by stream."""
+    """Return a callback and a dict in which it collects the output of each stream."""
     found = {"stdout": b"", "stderr": b""}
 
     def on_output(stream, chunk):
@@ -57,7 +57,7 @@ def gather():
 
 
 async def test_the_life_of_a_container(manager, tmp_path):
-    """Made, inspected, run with input, inspected again, and removed."""
+    """A container is created, inspected, run with input, inspected again, and removed."""
     (tmp_path / "file").write_text("from the host")
     tmp_path.chmod(0o777)
     spec = ContainerSpec(
@@ -99,7 +99,9 @@ async def test_the_life_of_a_container(manager, tmp_path):
 
 
 async def test_a_workspace_that_its_user_cannot_write(manager, tmp_path, caplog):
-    """The log says so, and what to do; where the user can, it says nothing."""
+    """The log warns that the user cannot write the workspace and what to do; if the user can, it is
+    silent.
+    """
     for mode, owner, told in ((0o755, "65534:65534", True), (0o777, "65534:65534", False)):
         caplog.clear()
         tmp_path.chmod(mode)
@@ -133,7 +135,7 @@ async def test_entrypoint_and_mount_target(manager, tmp_path):
 
 @pytest.mark.parametrize("stdin", [False, True])
 async def test_with_a_terminal(manager, stdin):
-    """One stream, and a terminal inside; with input attached or not."""
+    """With a terminal there is one stream, and a tty inside, whether input is attached or not."""
     script = "tty; read x; echo got $x; exit 3" if stdin else "tty; exit 3"
     container = await manager.create(
         ContainerSpec(image="busybox", cmd=["sh", "-c", script], tty=True, attach_stdin=stdin)
@@ -149,7 +151,7 @@ async def test_with_a_terminal(manager, stdin):
 
 
 async def test_output_goes_to_our_own_streams(tmp_path):
-    """Unless a callback takes it."""
+    """Without a callback, the output goes to our own stdout and stderr."""
     code = """
 import anyio, sys
 from anyspawn.containers import ContainerManager, ContainerSpec
@@ -166,7 +168,9 @@ anyio.run(main)
 
 
 async def test_timeout(manager):
-    """The container is stopped and removed, whatever it does; the error says so."""
+    """At the timeout the container is stopped and removed, even if it ignores SIGTERM; the error
+    says so.
+    """
     began = time.monotonic()
     await manager.run(
         await manager.create(ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True))
@@ -191,7 +195,7 @@ async def test_timeout(manager):
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_cancelled_while_it_runs(manager, keep):
-    """It is stopped in any case, and removed where its spec says so."""
+    """A cancellation stops the container, and removes it if remove_on_exit is set."""
     cmd = ["sh", "-c", "echo ready; exec sleep 1000"]
     container = await manager.create(
         ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=not keep)
@@ -206,9 +210,7 @@ async def test_cancelled_while_it_runs(manager, keep):
 
 @pytest.mark.parametrize(("cmd", "pause"), [(["sleep", "1000"], 0.02), (["true"], 0.03)])
 async def test_run_at_moments_that_are_cancelled(manager, cmd, pause):
-    """Whether it was looked at, started, running, or on its way out: what is to be removed is
-    removed.
-    """
+    """Whenever the run is cancelled, a container with remove_on_exit is removed."""
     for step in range(14):
         container = await manager.create(
             ContainerSpec(image="busybox", cmd=cmd, remove_on_exit=True)
@@ -219,7 +221,7 @@ async def test_run_at_moments_that_are_cancelled(manager, cmd, pause):
 
 
 async def test_run_that_is_cancelled_before_it_begins_stops_nothing(manager, containers):
-    """What runs already was started by someone else."""
+    """The container already runs, so someone else started it."""
     container = containers("busybox")
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -228,7 +230,7 @@ async def test_run_that_is_cancelled_before_it_begins_stops_nothing(manager, con
 
 
 async def test_a_removal_that_docker_does_not_answer(fake_docker, monkeypatch, caplog):
-    """Is an error, as the container may go on."""
+    """If docker does not answer, the container may go on, so this is an error."""
     monkeypatch.setattr(_manager, "_ASK", 2.0)
     path = fake_docker('[ $1 != rm ] || sleep 60; exec $real "$@"')
     with pytest.raises(TransportError, match="docker did not answer within 2 s"):
@@ -239,7 +241,6 @@ async def test_a_removal_that_docker_does_not_answer(fake_docker, monkeypatch, c
 
 
 async def test_remove_on_exit(manager):
-    """Removed with its end."""
     container = await manager.create(
         ContainerSpec(image="busybox", cmd=["true"], remove_on_exit=True)
     )
@@ -248,8 +249,8 @@ async def test_remove_on_exit(manager):
 
 
 async def test_stop(manager):
-    """SIGTERM first, which an init hands on; SIGKILL after the grace; a stopped one stays
-    stopped.
+    """stop() sends SIGTERM, which an init passes on, and SIGKILL after the grace. Stopping a
+    stopped container does nothing.
     """
     spec = ContainerSpec(
         image="busybox", cmd=["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"]
@@ -274,7 +275,7 @@ async def test_stop(manager):
 
 
 async def test_created_at_moments_that_are_cancelled(manager):
-    """None is left, whenever it is."""
+    """Whenever the creation is cancelled, no container is left."""
     for step in range(20):
         with anyio.move_on_after(step * 0.004):
             async with manager.running(ContainerSpec(image="busybox", cmd=["sleep", "1000"])):
@@ -283,7 +284,7 @@ async def test_created_at_moments_that_are_cancelled(manager):
 
 
 async def test_errors(manager):
-    """Docker's own, each with its message; nothing is left of what was not made."""
+    """Errors carry docker's own message, and a failed creation leaves nothing."""
     with pytest.raises(TransportError, match="No such image: anyspawn-none:1"):
         await manager.create(ContainerSpec(image="anyspawn-none:1"))
     spec = ContainerSpec(
@@ -301,7 +302,9 @@ async def test_errors(manager):
 
 
 async def test_pull_if_missing(fake_docker):
-    """An image that is there is left alone; a missing one is pulled, line by line."""
+    """An image that exists is not pulled. A missing one is, and the callback gets each line of
+    progress.
+    """
     lines = []
     path = fake_docker(
         'case "$1 $2" in "image inspect") exit 1;; pull*) echo "abc: Pulling fs layer"; echo "abc: Pull complete";; esac'
@@ -325,8 +328,8 @@ ls /sys/class/net
 
 
 async def test_confinement_from_inside():
-    """By default: no capability, no new privileges, seccomp, nobody, a read-only root, no
-    network.
+    """By default a container has no capability, no new privileges, a seccomp filter, the user
+    nobody, a read-only root and no network.
     """
     async with running(ContainerSpec(image="busybox")) as box:
         done = await box.spawn(Command(["sh", "-c", INSIDE]))
@@ -367,21 +370,20 @@ async def test_confinement_from_inside():
     ],
 )
 async def test_each_setting_can_be_loosened(security, script, expected):
-    """By its name, and the others stay."""
+    """Each setting can be loosened by its name, and the others stay strict."""
     async with running(ContainerSpec(image="busybox", security=SecurityConfig(**security))) as box:
         done = await box.spawn(Command(["sh", "-c", script]))
     assert " ".join(done.stdout.decode().split()) == expected, done.stderr
 
 
 async def test_network_can_be_had():
-    """By name."""
     async with running(ContainerSpec(image="busybox", network="bridge")) as box:
         done = await box.spawn(Command(["ls", "/sys/class/net"]))
     assert "eth0" in done.stdout.decode().split()
 
 
 async def test_a_fork_bomb_meets_the_limit_of_processes():
-    """And what stands outside goes on."""
+    """The bomb stops at the limit of processes, and the rest of the machine works on."""
     async with running(
         ContainerSpec(image="busybox", security=SecurityConfig(pids_limit=32))
     ) as box:
@@ -393,7 +395,9 @@ async def test_a_fork_bomb_meets_the_limit_of_processes():
 
 
 async def test_the_memory_limit_ends_a_program():
-    """And the container says so, if docker does, which misses some on a busy machine."""
+    """The exit code is 137, and the container reports oom if docker does; on a busy machine docker
+    misses some.
+    """
     manager = ContainerManager()
     spec = ContainerSpec(
         image="python:3-slim",
@@ -408,7 +412,7 @@ async def test_the_memory_limit_ends_a_program():
 
 
 async def test_a_seccomp_profile(tmp_path):
-    """Loaded from a file, and in force: a system call is really refused."""
+    """The profile is loaded from a file and in force: the kernel refuses the system call."""
     profile = tmp_path / "profile.json"
     profile.write_text(
         '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}'
@@ -423,7 +427,7 @@ async def test_a_seccomp_profile(tmp_path):
 
 @pytest.mark.parametrize("how", ["return", "exception", "cancellation"])
 async def test_running_leaves_nothing(how):
-    """However the block is left."""
+    """No container is left, however the block ends."""
     with anyio.CancelScope() as scope:
         try:
             async with running(ContainerSpec(image="python:3-slim")) as box:
@@ -458,8 +462,8 @@ def orphan():
 
 
 async def test_orphans(manager):
-    """Running or not, those of dead owners are removed; those of the living, and other people's,
-    never.
+    """Containers of dead owners are removed, whether they run or not. Those of living owners and of
+    other people never are.
     """
     ours = await manager.create(ContainerSpec(image="busybox", cmd=["true"]))
     foreign = docker("create", "--label", "io.anyspawn.owner=other-boot.1/1/1", "busybox", "true")
@@ -478,7 +482,8 @@ async def test_orphans(manager):
 
     assert states(await reap_orphans(dry_run=True, kept=True)) == ["created", "running"]
     assert len(made_by_us()) == 3
-    assert states(await manager.prune()) == ["running"]  # what a manager has created was to stay
+    # a manager's containers are meant to stay, so only kept=True removes them
+    assert states(await manager.prune()) == ["running"]
     assert states(await manager.prune(kept=True)) == ["created"]
     assert [container[:12] for container in made_by_us()] == [ours[:12]]
     assert docker("inspect", "--format", "{{.State.Status}}", foreign) == "created"
@@ -487,7 +492,7 @@ async def test_orphans(manager):
 
 
 async def test_an_owner_whose_pid_was_reused_is_dead(manager):
-    """The start time tells one process from another with its number."""
+    """The start time distinguishes an owner from a later process with the same pid."""
     from anyspawn._owner import host_id, start_time
 
     old = f"{host_id()}/{os.getpid()}/{int(start_time(os.getpid())) - 1}"
@@ -512,8 +517,8 @@ def box(*args, **options):
 
 class TestBox:
     def test_a_command_in_this_folder(self, tmp_path):
-        """The image fits the command, the folder is the workspace, secrets stay outside, and
-        nothing is left.
+        """The image fits the command, the folder is the workspace, secrets stay outside, and no
+        container is left.
         """
         tmp_path.chmod(0o755)
         (tmp_path / "app.py").write_text(
@@ -525,7 +530,7 @@ class TestBox:
         assert not eventually(made_by_us)
 
     def test_options(self, tmp_path):
-        """Image, workspace, network, a variable, and a container that is kept."""
+        """Options set the image, workspace, network and a variable, and keep the container."""
         tmp_path.chmod(0o755)
         env = os.environ | {"TOKEN": "t"}
         options = [
@@ -549,7 +554,9 @@ class TestBox:
 
     @pytest.mark.parametrize(("image", "status"), [("golang", 0), ("other", 126)])
     def test_what_is_built_in_tmp_runs_in_the_image_of_a_compiler(self, image, status):
-        """In no other: its /tmp is noexec."""
+        """Only images of compilers get a /tmp that programs can be executed in; in others it is
+        noexec.
+        """
         name = f"anyspawn-test-{os.getpid()}/{image}:1"
         docker("tag", "busybox", name)
         try:
@@ -560,7 +567,7 @@ class TestBox:
         assert done.returncode == status, done.stderr
 
     def test_failures(self, tmp_path):
-        """One line, and the status of what is not the program's doing."""
+        """Each failure is one line on stderr, with a status that is not the program's."""
         done = box("--image", "busybox", "--workspace", "/no/such", "--", "true")
         assert (done.returncode, done.stderr.count(b"\n")) == (125, 1)
         assert b"workspace: '/no/such' is not a directory" in done.stderr
@@ -571,7 +578,7 @@ class TestBox:
         assert not made_by_us()
 
     def test_killed(self):
-        """Its container goes with it."""
+        """When the command line is killed, its container is removed."""
         process = subprocess.Popen(
             [
                 *BOX,
@@ -595,8 +602,8 @@ class TestBox:
 
 
 def on_terminal(args, steps, size=(24, 80)):
-    """Run the command line on a terminal: for each step wait for a text, then type another; return
-    all that was shown.
+    """Run the command line on a terminal. For each step, wait for a text, then type another. Return
+    everything that was shown.
     """
     import fcntl
     import struct
@@ -631,7 +638,7 @@ def on_terminal(args, steps, size=(24, 80)):
 
 class TestTerminal:
     def test_progress_of_a_pull(self, fake_docker):
-        """A bar on a terminal; elsewhere nothing of it."""
+        """A terminal shows a progress bar; other outputs show nothing."""
         lines = "latest: Pulling from library/busybox|0123456789ab: Pulling fs layer|cdef01234567: Pulling fs layer|0123456789ab: Pull complete|Digest: sha256:0|Status: Downloaded"
         pull = f'echo "{lines}" | tr "|" "\\n"; sleep 0.5'
         path = fake_docker(
@@ -651,7 +658,7 @@ class TestTerminal:
         assert (plain.returncode, plain.stdout, told) == (0, b"done\n", [])
 
     def test_there_is_one_inside(self):
-        """Where there is one outside; what is typed arrives."""
+        """If there is a terminal outside, there is one inside, and typed text arrives."""
         shown, status = on_terminal(
             ["--image", "busybox", "--", "sh", "-c", "tty; read x; echo got $x; exit 5"],
             [(b"/dev/", b"typed\n")],
@@ -662,7 +669,7 @@ class TestTerminal:
         assert not eventually(made_by_us)
 
     def test_resize(self):
-        """The window's new size arrives inside."""
+        """The new size of the window arrives inside."""
         import fcntl
         import struct
         import termios
@@ -675,7 +682,8 @@ class TestTerminal:
             "def until(columns):\n"
             "    end = time.monotonic() + 30\n"
             "    while os.get_terminal_size().columns != columns and time.monotonic() < end: time.sleep(0.05)\n"
-            "until(80)\n"  # docker has told the size it found, and begins to listen for others
+            # docker has passed the first size on, and listens for changes from now on
+            "until(80)\n"
             "print('ready', flush=True)\n"
             "until(99)\n"
             "print('columns', os.get_terminal_size().columns)\n"
@@ -686,7 +694,7 @@ class TestTerminal:
         assert b"columns 99" in shown
 
     def test_ctrl_c(self):
-        """Reaches the program, which may do with it what it likes."""
+        """Ctrl-C reaches the program, which can handle it."""
         script = "trap 'echo interrupted; exit 7' INT; echo ready; while :; do sleep 0.1; done"
         shown, status = on_terminal(
             ["--image", "busybox", "--", "sh", "-c", script], [(b"ready", b"\x03")]
@@ -697,7 +705,9 @@ class TestTerminal:
 
 
 def test_prune_command():
-    """Lists with --dry-run, removes without; one line for each and a count."""
+    """`prune --dry-run` lists the containers, `prune` removes them; both print one line each and a
+    count.
+    """
     prune = [sys.executable, "-m", "anyspawn", "prune", "--kept", "--all-boots"]
     parent = orphan()
     parent.kill()
@@ -722,7 +732,7 @@ def test_prune_command():
 
 
 def test_run_command(busybox):
-    """Both docker modes by `anyspawn run`."""
+    """`anyspawn run` works with both docker modes."""
     base = [sys.executable, "-m", "anyspawn", "run"]
     done = subprocess.run(
         [*base, "--mode", "docker_run", "--image", "busybox", "--", "sh", "-c", "cat; exit 3"],
@@ -748,14 +758,14 @@ def test_run_command(busybox):
 
 
 async def test_spawn_beside(busybox):
-    """A sandbox of containers serves where any other does."""
+    """`running` gives a sandbox that spawn takes like any other."""
     async with running(ContainerSpec(image="busybox")) as box:
         done = await spawn(["echo", "hello"], sandbox=box, check=True)
     assert done.stdout == b"hello\n"
 
 
 async def test_a_second_run_whose_connection_is_lost(fake_docker, tmp_path):
-    """Is not the first one's success."""
+    """A second run that fails must not report the first run's success."""
     lost = tmp_path / "lost"
     path = fake_docker(
         f'[ $1 != start ] || [ ! -e {lost} ] || {{ echo "error during connect: EOF" >&2; exit 1; }}; exec $real "$@"'
@@ -770,7 +780,9 @@ async def test_a_second_run_whose_connection_is_lost(fake_docker, tmp_path):
 
 
 async def test_a_creation_whose_answer_is_lost(fake_docker):
-    """Leaves nothing, although docker made it."""
+    """docker created the container, but its answer was lost. The container must not be
+    left behind.
+    """
     path = fake_docker(
         '$real "$@" || exit; [ $1 != create ] || { echo "error during connect: EOF" >&2; exit 1; }'
     )
@@ -782,7 +794,7 @@ async def test_a_creation_whose_answer_is_lost(fake_docker):
 
 
 def test_a_run_command_whose_input_does_not_end(busybox):
-    """Is over when its time is, or when its program, which need not read it, has exited."""
+    """The command ends at its timeout, or when its program exits without reading all input."""
     base = [
         sys.executable,
         "-m",
@@ -808,7 +820,7 @@ def test_a_run_command_whose_input_does_not_end(busybox):
     ("program", "kind"), [("no-such-program", "not_found"), ("/etc/passwd", "not_executable")]
 )
 async def test_a_program_that_cannot_be_executed(manager, init, program, kind):
-    """It never ran, whoever says so: docker, or the container's init in its place."""
+    """The program never ran, whether docker reports that or the container's init."""
     spec = ContainerSpec(
         image="busybox", cmd=[program], remove_on_exit=True, security=SecurityConfig(init=init)
     )
@@ -819,7 +831,7 @@ async def test_a_program_that_cannot_be_executed(manager, init, program, kind):
 
 
 def dead(number, *labels, owner=None):
-    """Make a container of a dead owner, with other labels."""
+    """Run a container of a dead owner, with additional labels."""
     from anyspawn._owner import host_id
 
     owner = f"{host_id()}/99999999/1" if owner is None else owner
@@ -829,7 +841,7 @@ def dead(number, *labels, owner=None):
 
 
 async def test_removers_side_by_side(manager):
-    """Who is slower finds what another is removing gone, and that is no failure."""
+    """If another remover is faster, the container is already gone, which is not a failure."""
     orphans = {dead(number) for number in range(3)}
     single = await manager.create(ContainerSpec(image="busybox", cmd=["sleep", "300"]))
     await manager.start(single)
@@ -842,7 +854,7 @@ async def test_removers_side_by_side(manager):
 
 
 async def test_labels_that_nobody_expected(manager):
-    """Whatever they are, they keep nobody from finding what is to be removed."""
+    """Odd labels do not prevent orphans from being found and removed."""
     odd = [
         dead(1, owner="a\tb"),
         dead(2, owner=""),
@@ -859,7 +871,9 @@ async def test_labels_that_nobody_expected(manager):
 
 
 async def test_what_an_earlier_boot_left(manager):
-    """Is removed where that is asked for, and only this host's."""
+    """With all_boots=True, containers from an earlier boot of this host are removed, but never
+    those of other hosts.
+    """
     from anyspawn._owner import machine_id
 
     ours = dead(1, owner=f"an-earlier-boot.1/1/1/{machine_id()}")

@@ -1,4 +1,4 @@
-"""`DockerExec` against a real daemon: the supervisor inside, on busybox's sh and on dash."""
+"""`DockerExec` with a real daemon: the supervisor inside, on busybox's sh and on dash."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def no_container_is_left():
-    """Nothing here makes one; and other tests may do so meanwhile."""
+    """Replace the check of conftest: no test here makes containers, but parallel tests do."""
 
 
 SANDBOXES = {}
@@ -43,7 +43,9 @@ SANDBOXES = {}
 
 @pytest.fixture(autouse=True)
 def sandboxes():
-    """Those of a test, by their container: what stays for a second command is used by one."""
+    """Share one sandbox per container within a test, so that a second command can use its
+    residents.
+    """
     yield
     SANDBOXES.clear()
 
@@ -54,7 +56,7 @@ async def run(box, *argv, **options):
 
 
 async def left_in(box):
-    """Return what a test left in a container, once nothing is to stay there."""
+    """Return the processes that a test left in a container, after its residents are closed."""
     if box in SANDBOXES:
         await SANDBOXES[box].aclose()
     return eventually(lambda: processes_in(box))
@@ -69,7 +71,9 @@ async def sandbox_for(box):
 
 
 async def test_stdin_and_output(box):
-    """All of it exact, both streams apart, and none of the supervisor's own words in them."""
+    """Input and output are exact, both streams are separate, and none of the supervisor's own
+    output is in them.
+    """
     done = await run(box, "sh", "-c", "cat; echo err >&2; exit 3", stdin=b"in\n\x1e\0\xff")
     assert (done.stdout, done.stderr, done.returncode) == (b"in\n\x1e\0\xff", b"err\n", 3)
     assert isinstance(done.error, ExitError)
@@ -77,8 +81,8 @@ async def test_stdin_and_output(box):
 
 
 async def test_variables_are_exact(box):
-    """Line breaks, empty ones, quotes, any byte; also names by which a shell or docker itself is
-    steered.
+    """Line breaks, empty values, quotes and any byte arrive unchanged, also under names that
+    control a shell or docker itself.
     """
     done = await run(box, "cat", "/proc/self/environ", env=NASTY)
     found = dict(
@@ -90,18 +94,16 @@ async def test_variables_are_exact(box):
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 16 * 2**20])
 async def test_stdin_of_any_size(box, size):
-    """Arrives whole, and with its end."""
+    """Input of any size arrives complete and ends."""
     data = os.urandom(size)
     done = await run(box, "md5sum", stdin=data)
     assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
 
 
-@pytest.mark.parametrize(
-    "anyio_backend", ["asyncio"]
-)  # how fast docker is does not depend on the loop
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the time is docker's, not the loop's
 @pytest.mark.heavy
 async def test_much_output(python):
-    """Comes back whole, in bounded memory."""
+    """256 MiB come back complete, with bounded memory."""
     digest, total = hashlib.md5(), 0
 
     def on_output(stream, chunk):
@@ -128,7 +130,9 @@ async def test_much_output(python):
 
 @pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
 async def test_the_programs_own_status(box, code):
-    """Also those that docker uses for itself, with docker's own words on stderr."""
+    """A status that docker also uses, with docker's own message on stderr, is still the
+    program's.
+    """
     done = await run(
         box, "sh", "-c", f"echo 'Error response from daemon: No such container: x' >&2; exit {code}"
     )
@@ -144,7 +148,7 @@ async def test_the_programs_own_status(box, code):
     ],
 )
 async def test_a_program_that_cannot_be_started(box, argv, words):
-    """It never ran, and both outputs are empty."""
+    """The program never ran, and both outputs are empty."""
     done = await run(box, *argv)
     assert isinstance(done.error, NotStartedError), done
     assert words in done.error.reason
@@ -153,7 +157,7 @@ async def test_a_program_that_cannot_be_started(box, argv, words):
 
 @pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
 async def test_nothing_is_left_in_the_container(box, how):
-    """Whatever the program did to its session, its environment and its signals."""
+    """However the program changes its session, environment and signals, nothing of it is left."""
     began = time.monotonic()
 
     async def one(script):
@@ -176,9 +180,9 @@ async def test_nothing_is_left_in_the_container(box, how):
     assert time.monotonic() - began < 40
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the daemon is what takes the time
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the daemon takes the time, not the loop
 async def test_forty_timeouts_at_once(busybox, monkeypatch):
-    """All are seen to be gone, however long it takes a busy machine to look forty times."""
+    """All forty clean-ups are confirmed, even on a busy machine."""
     be_patient(monkeypatch)
     sandbox, outcomes = DockerExec(busybox, resident=0, shared="trusted"), []
 
@@ -194,8 +198,8 @@ async def test_forty_timeouts_at_once(busybox, monkeypatch):
 
 
 async def test_what_a_program_leaves_behind_is_ended(box):
-    """At once where it holds no stream; else after `wait_delay`, and the outcome says that output
-    may be missing.
+    """A process that holds no stream is killed at once. One that holds a stream is killed after
+    `wait_delay`, and the outcome says that output may be missing.
     """
     done = await run(box, "sh", "-c", "sleep 999 >/dev/null 2>&1 & echo out; exit 4")
     assert (done.returncode, done.stdout, done.output_incomplete) == (4, b"out\n", False)
@@ -209,7 +213,9 @@ async def test_what_a_program_leaves_behind_is_ended(box):
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("end", ["by itself", "overflow"])
 async def test_a_chain_of_processes_is_ended(box, chain, end):
-    """Of which each starts the next one and is gone before it is looked at."""
+    """Each process of the chain starts the next one and exits before the supervisor can
+    look at it.
+    """
     script, rest = CHAINS[chain], "; echo much; sleep 999" if end == "overflow" else ""
     done = await run(box, "sh", "-c", script + rest, env={"CHAIN": script}, output_limit=3)
     assert isinstance(done.error, OutputLimitError) if rest else done.error is None, done
@@ -233,7 +239,7 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)  # the 
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_a_process_whose_first_thread_has_ended_is_ended(python, resident):
-    """It looks like a zombie, and is none."""
+    """Such a process looks like a zombie, but its other threads still run."""
     async with DockerExec(python, resident=resident) as sandbox:
         done = await spawn(["python3", "-c", THREAD], sandbox=sandbox, timeout=30)
         assert (done.returncode, done.cleanup is Cleanup.UNCONFIRMED) == (3, False), done
@@ -242,8 +248,8 @@ async def test_a_process_whose_first_thread_has_ended_is_ended(python, resident)
 
 
 async def test_what_the_container_itself_starts_goes_on(containers):
-    """Also where it comes and goes all the time, and a chain of processes is looked for
-    meanwhile.
+    """The container's own processes survive, even if they come and go while the supervisor looks
+    for a chain.
     """
     beat = "set -e; while :; do sleep 0.01; echo >>/tmp/beat; done"
     box = containers("busybox", cmd=("sh", "-c", beat))
@@ -259,14 +265,14 @@ async def test_what_the_container_itself_starts_goes_on(containers):
 
 
 async def test_grace(box):
-    """SIGTERM comes first, to all of the tree; what the program says then is read, and its status
-    is its own.
+    """SIGTERM goes to the whole tree first. The output that follows is read, and the status is the
+    program's own.
     """
     script = "trap 'echo bye >&2; exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
     done = await run(box, "sh", "-c", script, output_limit=100, grace=60)
     assert isinstance(done.error, OutputLimitError)
     assert done.returncode == 7
-    assert done.stderr.endswith(b"bye\n")  # the shell may tell of its sleep's end before
+    assert done.stderr.endswith(b"bye\n")  # the shell may first report the end of its sleep
     assert done.duration < 60
     script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
     done = await run(box, "sh", "-c", script, output_limit=5, grace=0.5)
@@ -290,7 +296,7 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("size", [0, 1_000_000], ids=["no stdin", "unread stdin"])
 async def test_the_caller_is_killed(box, size, anyio_backend):
-    """Within 2 seconds nothing is left in the container, by itself."""
+    """When the caller is killed, everything in the container is gone within about 2 seconds."""
     docker("exec", box, "sh", "-c", "rm -f /tmp/started*")
     trees = list(TREES.values())
     args = [anyio_backend[0], box, json.dumps(trees), str(size), str(box.resident * len(trees))]
@@ -308,7 +314,9 @@ async def test_the_caller_is_killed(box, size, anyio_backend):
 
 
 async def test_the_client_is_ended_by_someone_else(box):
-    """Whatever its status says then, it is no success; the work is ended."""
+    """If someone kills the client, the call is a TransportError whatever the client's status is,
+    and the program is killed.
+    """
     for signum in (signal.SIGTERM, signal.SIGKILL):
         event, results = anyio.Event(), []
 
@@ -342,7 +350,7 @@ def clients_of(box):
 
 
 async def test_cancelled_at_fifty_moments(box):
-    """Nothing is left, whenever it is."""
+    """Whenever the call is cancelled, nothing is left in the container."""
     limiter = anyio.CapacityLimiter(8)
 
     async def one(delay):
@@ -359,7 +367,7 @@ async def test_cancelled_at_fifty_moments(box):
 
 
 async def test_sixteen_at_once(box):
-    """Each has its own input, output and variables."""
+    """Sixteen calls at once each have their own input, output and variables."""
     results = {}
 
     async def one(number):
@@ -376,27 +384,27 @@ async def test_sixteen_at_once(box):
 
 
 async def test_a_program_that_does_not_read_its_stdin(box):
-    """Ten megabytes of it do not hold the call."""
+    """Ten megabytes of unread input do not delay the call."""
     done = await run(box, "sh", "-c", "exit 3", stdin=bytes(10_000_000))
     assert (done.returncode, done.cleanup) == (3, Cleanup.NOT_NEEDED)
 
 
 async def test_output_that_looks_like_frames(box):
-    """Forged ones, halves of them, and the nonce's own form change nothing."""
+    """Forged frames and halves of frames are plain output."""
     forged = b"\x1e" + b"0" * 32 + b" exit 0\x1e" + b"\x1e" * 5 + b"clean\x1e" + b"\x1e" + b"0" * 31
     done = await run(box, "sh", "-c", "cat >&2; exit 9", stdin=forged)
     assert (done.stderr, done.returncode) == (forged, 9)
 
 
 async def test_the_nonce_cannot_be_read_by_the_program(box):
-    """It stands in no argv and in no environment that a program sees, nor in its open files."""
+    """The nonce is not in any argv or environment that a program can read."""
     script = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -E '^(ANYSPAWN_NONCE=|[0-9a-f]{32}$)'"
     done = await run(box, "sh", "-c", script)
     assert done.stdout == b""
 
 
 async def test_no_secret_in_any_argv(box):
-    """Sampled on the whole host, which sees the container's processes too."""
+    """Command lines are sampled on the host, which sees the container's processes too."""
     secret = f"s3cret-{os.getpid()}"
     with all_command_lines() as seen:
         done = await run(
@@ -414,14 +422,14 @@ async def test_no_secret_in_any_argv(box):
 
 @pytest.fixture
 def own(containers):
-    """A container that the test may do anything to."""
+    """A container that the test may break."""
     name = containers("busybox")
     yield name
     docker("rm", "-f", name, check=False)
 
 
 async def test_a_container_that_is_not_there():
-    """The transport broke, nothing ran, and the message says what to do."""
+    """The error is a TransportError, nothing ran, and the message says what to do."""
     done = await run("anyspawn-no-such-container", "true")
     assert isinstance(done.error, TransportError), done
     assert (done.error.started, done.returncode, done.cleanup) == (False, None, Cleanup.NOT_NEEDED)
@@ -432,7 +440,7 @@ async def test_a_container_that_is_not_there():
 
 
 async def test_a_container_that_is_paused_or_stopped(own):
-    """As above, each with its own words."""
+    """A paused and a stopped container each have their own message."""
     docker("pause", own)
     done = await run(own, "true")
     assert isinstance(done.error, TransportError)
@@ -448,7 +456,7 @@ async def test_a_container_that_is_paused_or_stopped(own):
 
 @pytest.mark.parametrize("how", ["rm", "kill", "restart"])
 async def test_the_container_goes_away_meanwhile(own, how):
-    """The transport broke while it ran; what it wrote until then is kept."""
+    """The error is a TransportError, and the output so far is kept."""
     event, results = anyio.Event(), []
 
     async def call():
@@ -470,7 +478,7 @@ async def test_the_container_goes_away_meanwhile(own, how):
 
 
 async def test_paused_meanwhile(own):
-    """The call is bounded, and does not claim what it could not see."""
+    """The call ends within bounds, and its clean-up is unconfirmed."""
 
     async def on_output(stream, chunk):
         await anyio.to_thread.run_sync(lambda: docker("pause", own))
@@ -484,7 +492,7 @@ async def test_paused_meanwhile(own):
 
 
 async def test_no_daemon(monkeypatch, busybox):
-    """At once, with what to do."""
+    """Without a daemon the call fails at once, and the error says what to do."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     done = await run(busybox, "true")
     assert isinstance(done.error, TransportError)
@@ -499,8 +507,8 @@ def bare(containers):
 
 
 async def test_without_a_shell(bare, caplog):
-    """The plain layout serves, which is logged once; clean-up cannot be confirmed, and is not
-    claimed to be.
+    """Without sh the command runs without a supervisor, which is logged once. A clean-up is then
+    unconfirmed.
     """
     sandbox = DockerExec(bare, shared="trusted", default_timeout=60)
     done = await run(sandbox, "/app/cat", stdin=b"in", env={"A": "b"})
@@ -517,7 +525,7 @@ async def test_without_a_shell(bare, caplog):
 
 
 async def test_a_shell_is_required(bare):
-    """Then a container without one is refused, and nothing runs."""
+    """With supervisor="required", a container without sh is refused, and nothing runs."""
     done = await run(DockerExec(bare, supervisor="required"), "/app/cat", stdin=b"in")
     assert isinstance(done.error, TransportError)
     assert done.error.started is False
@@ -526,9 +534,7 @@ async def test_a_shell_is_required(bare):
 
 
 async def test_supervisor_off(busybox):
-    """The plain layout: statuses and variables as before, and a timeout that cannot be
-    confirmed.
-    """
+    """Without a supervisor, statuses and variables are the same, but a clean-up is unconfirmed."""
     sandbox = DockerExec(busybox, supervisor="off", default_timeout=60)
     done = await run(sandbox, "sh", "-c", "cat; echo $A; exit 3", stdin=b"in", env={"A": "b"})
     assert (done.stdout, done.returncode) == (b"inb\n", 3)
@@ -539,11 +545,11 @@ async def test_supervisor_off(busybox):
     done = await run(sandbox, "sh", "-c", "echo ready; sleep 3", output_limit=5)
     assert isinstance(done.error, OutputLimitError)
     assert done.cleanup is Cleanup.UNCONFIRMED
-    assert not eventually(lambda: processes_in(busybox))  # it ends by itself, later
+    assert not eventually(lambda: processes_in(busybox))  # the program ends by itself later
 
 
 async def test_settings(busybox):
-    """User and working directory, the command's own over the sandbox's."""
+    """A command's user and working directory override the sandbox's."""
     sandbox = DockerExec(busybox, user="1234:5678", workdir="/etc", resident=0)
     assert (await run(sandbox, "sh", "-c", "id -u; id -g; pwd")).stdout == b"1234\n5678\n/etc\n"
     assert (await run(sandbox, "pwd", cwd="/tmp")).stdout == b"/tmp\n"
@@ -566,7 +572,9 @@ async def test_settings(busybox):
     "spoil", ["rm -f /usr/bin/grep /bin/grep", "true"], ids=["without grep", "with a low limit"]
 )
 async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, spoil):
-    """The work is still ended where that can be; that nothing was found proves nothing."""
+    """If the supervisor cannot look at the processes, it kills what it can, but must not confirm
+    the clean-up.
+    """
     name = containers("busybox", *(["--ulimit", "locks=1000"] if spoil == "true" else []))
     docker("exec", name, "sh", "-c", spoil)
     done = await run(
@@ -579,8 +587,8 @@ async def test_where_processes_cannot_be_found_nothing_is_claimed(containers, sp
 
 
 async def test_input_that_is_lost_in_the_container(containers):
-    """Its reader was ended for using too much memory: the command saw less, and that is no
-    success.
+    """The reader inside is killed for using too much memory. The command got only part of its
+    input, which must not count as success.
     """
     name = containers("busybox", "--memory=32m", "--memory-swap=32m")
     done = await run(name, "wc", "-c", stdin=bytes(60_000_000))
@@ -590,8 +598,8 @@ async def test_input_that_is_lost_in_the_container(containers):
 
 @pytest.mark.parametrize("image", ["busybox", "python:3-slim"])
 async def test_out_of_memory(containers, image):
-    """What the kernel killed for lack of memory is told from a program's own status, with a
-    supervisor for the call and with a resident; the next call has nothing of it.
+    """A program that the kernel killed for lack of memory is distinguished from one that exits with
+    137, and the next call is not affected.
     """
     name = containers(image, "--memory=64m", "--memory-swap=64m")
     for resident in (0, 1):
@@ -606,14 +614,14 @@ async def test_out_of_memory(containers, image):
 
 
 async def test_variables_that_are_too_long(box):
-    """The command never ran, and that is what the error says."""
+    """The command never ran, and the error says why."""
     done = await run(box, "/bin/true", env={"BIG": "x" * 140_000})
     assert isinstance(done.error, NotStartedError), done
     assert "too long" in done.error.reason
 
 
 async def test_names_that_the_supervisor_uses_for_itself(box):
-    """Reach the command with their values."""
+    """Variables with the names of the supervisor's own reach the command with their values."""
     env = {
         "i": "x y",
         "n": "1",
@@ -634,7 +642,9 @@ async def test_names_that_the_supervisor_uses_for_itself(box):
 
 
 async def test_errors_of_a_program_without_the_supervisor(busybox):
-    """That a line begins with Error does not make it docker's."""
+    """A line that begins with Error on stderr does not turn the program's exit into docker's
+    failure.
+    """
     done = await run(
         DockerExec(busybox, supervisor="off"), "sh", "-c", "echo 'Error: disk full' >&2; exit 3"
     )
@@ -643,7 +653,7 @@ async def test_errors_of_a_program_without_the_supervisor(busybox):
 
 
 async def test_max_concurrent_holds_without_a_shell(bare, caplog):
-    """Both ways together; and the warning comes once."""
+    """max_concurrent also counts calls without a supervisor, and the warning is logged once."""
     sandbox = DockerExec(bare, max_concurrent=1, shared="trusted", default_timeout=60)
     async with anyio.create_task_group() as tasks:
         for _ in range(3):
@@ -652,7 +662,7 @@ async def test_max_concurrent_holds_without_a_shell(bare, caplog):
 
 
 async def test_a_container_that_shares_our_pid_namespace(containers):
-    """What the supervisor ends is the command's, and never its own client."""
+    """The supervisor kills only the command's processes, never its own client."""
     name = containers("busybox", "--pid=host")
     done = await run(name, "sh", "-c", "echo out; exit 3")
     assert (done.stdout, done.returncode, done.cleanup) == (b"out\n", 3, Cleanup.NOT_NEEDED), done
@@ -661,7 +671,7 @@ async def test_a_container_that_shares_our_pid_namespace(containers):
 
 
 async def test_a_client_that_asks_a_question_is_told_nothing(fake_docker, tmp_path):
-    """Neither variables nor stdin: the supervisor has not said that it is ready."""
+    """A client that does not start the supervisor gets neither variables nor stdin."""
     heard = tmp_path / "heard"
     path = fake_docker(f"printf 'Password: '; cat >{heard}; exit 1")
     sandbox = DockerExec("somewhere", docker_path=path)

@@ -1,4 +1,4 @@
-"""`DockerRun` against a real daemon: each way in which a call can end, and no container left
+"""`DockerRun` with a real daemon: every way in which a call can end, with no container left
 afterwards.
 """
 
@@ -46,14 +46,14 @@ async def run(*argv, sandbox=BUSYBOX, **options):
 
 @pytest.fixture(params=[{}, {"resident": 2}], ids=["one for each", "started ahead"])
 async def box(request):
-    """Containers for one command each, some of which wait for it."""
+    """Containers for one command each, without residents and with them."""
     async with DockerRun("busybox", default_timeout=60, **request.param) as sandbox:
         yield sandbox
     assert not eventually(made_by_us, 30)
 
 
 async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it(box):
-    """The end of stdin closes one direction alone; stdout and stderr stay apart."""
+    """The end of stdin closes only that direction; stdout and stderr stay separate."""
     done = await run(
         "sh", "-c", "cat; sleep 0.2; echo after; echo err >&2; exit 3", stdin=b"in\n", sandbox=box
     )
@@ -63,8 +63,8 @@ async def test_stdin_arrives_with_its_end_and_output_comes_back_after_it(box):
 
 
 async def test_both_streams_are_one_where_that_is_asked_for(box):
-    """In the order in which they were written; docker's own words are apart, and a program that was
-    not started has written nothing.
+    """Merged output keeps the order in which it was written. docker's own messages are not in it,
+    and a program that was not started has no output.
     """
     both = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; exit 3"
     done = await run("sh", "-c", both, merge_stderr=True, sandbox=box)
@@ -89,10 +89,12 @@ async def test_both_streams_are_one_where_that_is_asked_for(box):
 
 
 async def test_timeout(box):
-    """The container is gone within bounds, and that was seen; what it wrote until then is there."""
+    """The container is gone within bounds, the clean-up is confirmed, and the output so far is
+    kept.
+    """
     timeout = (
         3 * (await run("true", sandbox=box, check=True)).duration + 2
-    )  # some of that is the container's start
+    )  # includes the start of the container
     done = await run(
         "sh",
         "-c",
@@ -106,17 +108,17 @@ async def test_timeout(box):
 
 
 async def test_grace(box):
-    """SIGTERM comes first, and what the program says then is still read."""
+    """SIGTERM comes first, and output that follows is still read."""
     script = "trap 'echo bye >&2; exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
     done = await run("sh", "-c", script, output_limit=100, grace=60, sandbox=box)
     assert isinstance(done.error, OutputLimitError)
-    assert done.stderr.endswith(b"bye\n")  # the shell may tell of its sleep's end before
+    assert done.stderr.endswith(b"bye\n")  # the shell may first report the end of its sleep
     assert done.duration < 60
 
 
 async def test_overflow(box):
-    """Too much output ends the container, which waits until its client has taken all that was
-    written.
+    """Too much output kills the container. docker waits until its client has read everything, so
+    anyspawn must keep reading.
     """
     for _ in range(3):
         done = await run("yes", output_limit=100_000, sandbox=box)
@@ -142,7 +144,7 @@ async def started(command, event):
 
 
 async def test_the_daemon_keeps_no_output():
-    """What a program writes is not on the host's disk, which an endless writer would fill."""
+    """docker must not log the output to the host's disk, which an endless writer would fill."""
     found = []
     command = Command(["sh", "-c", "echo ready; read -r _ </dev/zero"], timeout=60)
 
@@ -160,7 +162,7 @@ async def test_the_daemon_keeps_no_output():
 
 
 async def test_the_client_is_killed_by_someone_else():
-    """That is no exit of the program's; its container is removed."""
+    """A killed client is not an exit of the program; its container is removed."""
     event, results = anyio.Event(), []
     command = await started(
         Command(["sh", "-c", "echo err >&2; echo ready; sleep 1000"], timeout=60), event
@@ -182,7 +184,7 @@ async def test_the_client_is_killed_by_someone_else():
 
 
 async def test_cancelled_at_any_moment():
-    """From before the container is made to after its end: none is left, whenever it is."""
+    """Whenever the call is cancelled, no container is left."""
 
     async def one(delay):
         with anyio.move_on_after(delay):
@@ -190,7 +192,7 @@ async def test_cancelled_at_any_moment():
 
     limiter = anyio.CapacityLimiter(
         4
-    )  # with more at once docker itself may be too slow to confirm anything
+    )  # with more at once, docker may be too slow to confirm anything
 
     async def limited(delay):
         async with limiter:
@@ -203,7 +205,7 @@ async def test_cancelled_at_any_moment():
 
 
 async def test_sixteen_at_once(box):
-    """Each has its own input and output."""
+    """Sixteen calls at once each have their own input and output."""
     results = {}
 
     async def one(number):
@@ -221,7 +223,9 @@ async def test_sixteen_at_once(box):
 
 @pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
 async def test_the_programs_own_status(box, code):
-    """Also those that docker uses for itself: it ran, and ended with that."""
+    """A status that docker also uses, with docker's own message on stderr, is still the
+    program's.
+    """
     done = await run(
         "sh",
         "-c",
@@ -241,7 +245,7 @@ async def test_the_programs_own_status(box, code):
     ],
 )
 async def test_a_program_that_cannot_be_started(box, argv, words):
-    """It never ran, and stdout is empty."""
+    """The program never ran, and stdout is empty."""
     done = await run(*argv, sandbox=box)
     assert isinstance(done.error, NotStartedError), done
     assert words in done.error.reason
@@ -249,7 +253,9 @@ async def test_a_program_that_cannot_be_started(box, argv, words):
 
 
 async def test_dockers_own_warnings(caplog):
-    """They are in the log, and not in what the program wrote; a program's own stay its own."""
+    """docker's warnings go to the log and not into stderr; a program's own warnings
+    stay in stderr.
+    """
     published = ["--publish", "127.0.0.1::9"]
     sandbox = DockerRun("busybox", network="host", extra_args=published, default_timeout=60)
     done = await run("sh", "-c", "echo 'WARNING: mine' >&2; exit 3", sandbox=sandbox)
@@ -259,8 +265,8 @@ async def test_dockers_own_warnings(caplog):
 
 
 async def test_out_of_memory():
-    """The kernel's doing is told from a program's own 137, or said to be likely: docker's word of
-    it is lost now and then.
+    """The error mentions the memory, or says that it is the likely cause, since docker sometimes
+    fails to report it.
     """
     sandbox = attrs.evolve(PYTHON, security=SecurityConfig(memory="24MiB"))
     done = await run("python3", "-c", "x = b'x' * 500_000_000", sandbox=sandbox)
@@ -285,7 +291,7 @@ async def test_out_of_memory():
     ],
 )
 async def test_docker_cannot_run_it(sandbox, words):
-    """The transport broke before anything ran, and the message says what to do."""
+    """The error is a TransportError, nothing ran, and the message says what to do."""
     done = await run("true", sandbox=sandbox)
     assert isinstance(done.error, TransportError), done
     assert words in str(done.error)
@@ -294,8 +300,8 @@ async def test_docker_cannot_run_it(sandbox, words):
 
 
 async def test_a_user_of_a_command(box):
-    """Is the command's alone, in place of the sandbox's; one that the image does not have is a kind
-    of its own.
+    """A command's user replaces the sandbox's for that command only. An unknown user has its own
+    kind of error.
     """
     whose = attrs.evolve(box, user="1234:5678")
     async with whose:
@@ -310,7 +316,9 @@ async def test_a_user_of_a_command(box):
 
 
 async def test_one_stream_without_a_sh():
-    """Docker would not keep the order: the image has to have a sh, and the error says that."""
+    """docker would not keep the order of the two streams, so merge_stderr needs a sh in the image,
+    and the error says so.
+    """
     sandbox = DockerRun("distroless", default_timeout=60)
     done = await run("/busybox/true", merge_stderr=True, sandbox=sandbox)
     assert isinstance(done.error, TransportError), done
@@ -320,7 +328,9 @@ async def test_one_stream_without_a_sh():
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "unix:///nowhere/docker.sock"])
 async def test_no_daemon(host, monkeypatch):
-    """At once, with what to do, and nothing in doubt."""
+    """Without a daemon the call fails at once. The error says what to do, and no clean-up was
+    needed.
+    """
     monkeypatch.setenv("DOCKER_HOST", host)
     done = await run("true")
     assert isinstance(done.error, TransportError)
@@ -330,7 +340,7 @@ async def test_no_daemon(host, monkeypatch):
 
 
 async def test_a_socket_that_is_not_permitted(tmp_path, fake_docker):
-    """The client's own words, and the group to join."""
+    """The error says which group the user must join."""
     said = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
     sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(f'echo "docker: {said}" >&2; exit 125'))
     done = await run("true", sandbox=sandbox)
@@ -340,17 +350,17 @@ async def test_a_socket_that_is_not_permitted(tmp_path, fake_docker):
 
 @pytest.fixture
 def guards():
-    """Afterwards, the guards are ended that would go on until the daemon answers."""
+    """Kill the guards after the test; otherwise they would wait for the daemon."""
     yield
     for pid in processes_with(os.environ[MARK]):
         with suppress(ProcessLookupError):
             os.killpg(
                 os.getpgid(pid), signal.SIGKILL
-            )  # its group: a child that it starts meanwhile was not looked at
+            )  # the whole group, because a guard may have just started a child
 
 
 async def test_a_client_that_hangs(fake_docker, guards):
-    """Call and clean-up are bounded, and what could not be seen is not claimed."""
+    """The call and its clean-up are bounded, and the clean-up is unconfirmed."""
     script = "case $1 in --version) echo Docker;; *) exec sleep 1000;; esac"
     sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(script))
     began = time.monotonic()
@@ -361,7 +371,7 @@ async def test_a_client_that_hangs(fake_docker, guards):
 
 
 async def test_a_client_that_does_not_even_say_what_it_is(fake_docker):
-    """The call ends in its time; nothing was started."""
+    """The call ends at its timeout, and nothing was started."""
     sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker("exec sleep 1000"))
     with anyio.fail_after(4):
         done = await run("true", sandbox=sandbox, timeout=0.5)
@@ -369,8 +379,8 @@ async def test_a_client_that_does_not_even_say_what_it_is(fake_docker):
 
 
 async def test_a_container_that_comes_late(fake_docker):
-    """Its client was given up, and what that had asked for may come yet: that is said, and a guard
-    removes what comes.
+    """After the client was given up, the daemon may still create the container. The clean-up is
+    unconfirmed, and a guard removes the container later.
     """
     command = Command(["true"], timeout=0.5)
     sandbox = attrs.evolve(
@@ -392,13 +402,13 @@ async def test_a_container_that_comes_late(fake_docker):
 
 
 async def test_a_container_that_comes_soon(fake_docker, tmp_path):
-    """It is waited for, as its client was killed by someone else before it could say anything; and
-    is removed.
+    """The client is killed before it reports anything, so anyspawn waits for the container and
+    removes it.
     """
     command = Command(["true"], timeout=60)
     name = f"anyspawn-{command.id}"
     create = f"touch {tmp_path}/on; sleep 1; docker create --name {name} --label io.anyspawn.id={command.id} busybox"
-    # the daemon's work, so to speak
+    # acts for the daemon, which creates the container late
     late = f'env -i PATH="$PATH" setsid sh -c "{create}" >/dev/null 2>&1 </dev/null &'
     until = f"until [ -e {tmp_path}/on ]; do sleep 0.01; done"
     path = fake_docker(f'[ $1 != run ] || {{ {late} {until}; kill -9 $$; }}; exec $real "$@"')
@@ -413,7 +423,7 @@ async def test_a_container_that_comes_soon(fake_docker, tmp_path):
 @pytest.mark.parametrize("grace", [0, 20])
 @pytest.mark.parametrize("kind", [LookupError, SystemExit])
 async def test_what_the_callback_raises_while_the_container_is_ended(grace, kind, fake_docker):
-    """The caller gets it, and nothing of the clean-up is left out."""
+    """The caller gets the exception, and the clean-up is still complete."""
     said = []
 
     def on_output(stream, chunk):
@@ -434,7 +444,7 @@ async def test_what_the_callback_raises_while_the_container_is_ended(grace, kind
 
 
 async def test_grace_where_docker_is_slow(fake_docker):
-    """The program is asked to end all the same, as long as its grace lasts."""
+    """The program still gets SIGTERM, and its grace lasts long enough."""
     path = fake_docker('[ $1 != kill ] || sleep 3; exec $real "$@"')
     script = "trap 'exit 7' TERM; printf %101s; while :; do sleep 0.1; done"
     sandbox = attrs.evolve(BUSYBOX, docker_path=path)
@@ -443,8 +453,8 @@ async def test_grace_where_docker_is_slow(fake_docker):
 
 
 async def test_the_daemon_goes_away_meanwhile(fake_docker, guards):
-    """A client that loses it and gives up says nothing of the program; whether it ran to its end is
-    not known.
+    """The client loses the daemon and gives up. It is then unknown whether the program ran to its
+    end.
     """
     script = 'case $1 in run) echo ready; echo "docker: unexpected EOF" >&2; exit 125;; *) echo "Cannot connect to the Docker daemon" >&2; exit 1;; esac'
     done = await run("true", sandbox=attrs.evolve(BUSYBOX, docker_path=fake_docker(script)))
@@ -466,8 +476,8 @@ NASTY = {
 
 
 async def test_variables_are_exact(box):
-    """Line breaks, empty ones, quotes, other letters; also names by which docker itself is
-    steered.
+    """Line breaks, empty values, quotes and other letters arrive unchanged, also under names that
+    control docker itself.
     """
     steering = {
         "PATH": "/bin:/x",
@@ -485,7 +495,7 @@ async def test_variables_are_exact(box):
 
 
 async def test_variables_are_looked_up_at_call_time(box, monkeypatch):
-    """A bare name is the host's value; one that is not set is left out."""
+    """A bare name takes the host's value; a name that is unset is left out."""
     monkeypatch.setenv("OF_THE_HOST", "1")
     done = await run(
         "sh",
@@ -498,7 +508,7 @@ async def test_variables_are_looked_up_at_call_time(box, monkeypatch):
 
 
 async def test_no_secret_in_any_argv(box):
-    """Sampled on the whole host, which sees the container's processes too."""
+    """Command lines are sampled on the host, which sees the container's processes too."""
     secret = f"s3cret-{os.getpid()}"
     env = {"TOKEN": secret, "TWO": f"{secret}\n"}
     with all_command_lines() as seen:
@@ -509,7 +519,7 @@ async def test_no_secret_in_any_argv(box):
 
 
 async def test_settings(tmp_path):
-    """Mounts, user, working directory, network and further arguments do what they say."""
+    """Mounts, user, working directory, network and extra arguments take effect."""
     (tmp_path / "file").write_text("mounted")
     tmp_path.chmod(0o755)
     sandbox = DockerRun(
@@ -532,7 +542,9 @@ async def test_settings(tmp_path):
 
 
 async def test_pull_missing(fake_docker, caplog):
-    """The image is pulled once, which is logged, and does not count for the command's timeout."""
+    """The image is pulled once, which is logged, and the pull does not count towards the command's
+    timeout.
+    """
     name = f"anyspawn-test-pulled:{os.getpid()}"
     took = (await run("true", check=True)).duration
     path = fake_docker(
@@ -554,7 +566,7 @@ async def test_pull_missing(fake_docker, caplog):
 
 
 async def test_pull_fails(fake_docker):
-    """That is what the error says."""
+    """The error says that the image could not be pulled, and why."""
     path = fake_docker(
         'case $1 in pull) echo "Error response from daemon: no such host" >&2; exit 1;; *) exec $real "$@";; esac'
     )
@@ -578,7 +590,7 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("delay", [0.15, None], ids=["while it starts", "while it runs"])
 async def test_the_caller_is_killed(delay, anyio_backend):
-    """Nothing of its work is left, by itself."""
+    """When the caller is killed, its container is removed."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT, anyio_backend[0]])
     try:
         if delay is None:
@@ -599,8 +611,8 @@ def client_of_any(parent):
 
 
 async def test_a_daemon_that_does_not_remember(fake_docker):
-    """It keeps but its last events: without the one that it was started, nobody knows whose status
-    127 is.
+    """The daemon keeps only its latest events. Without the event of the start, status 127 may be
+    docker's or the program's, so the error says neither.
     """
     path = fake_docker('case $1 in events) exit 0;; *) exec $real "$@";; esac')
     done = await run(
@@ -611,7 +623,9 @@ async def test_a_daemon_that_does_not_remember(fake_docker):
 
 
 async def test_the_guard_goes_on_where_clean_up_was_given_up(fake_docker, tmp_path):
-    """A daemon that comes back later finds the container removed."""
+    """The guard goes on after the clean-up was given up, and removes the container when the daemon
+    is back.
+    """
     away = tmp_path / "away"
     script = f'[ $1 = run ] || [ ! -e {away} ] || {{ echo "Cannot connect to the Docker daemon" >&2; exit 1; }}; exec $real "$@"'
     sandbox = attrs.evolve(BUSYBOX, docker_path=fake_docker(script))
@@ -631,7 +645,7 @@ async def test_the_guard_goes_on_where_clean_up_was_given_up(fake_docker, tmp_pa
     "arg", ["--name=x", "--rm=false", "-d", "--detach", "--restart=always", "-dit"]
 )
 async def test_arguments_that_would_take_the_container_away(arg):
-    """Are refused: clean-up could not find it."""
+    """Such arguments are refused, because clean-up could not find the container."""
     with pytest.raises(ConfigError, match="would take the container out of our hands"):
         DockerRun("busybox", extra_args=[arg])
 
@@ -655,7 +669,7 @@ def images(daemon):
 @pytest.mark.parametrize("entrypoint", ["echo", "shell", "banner"])
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_the_command_is_what_runs(images, entrypoint, resident):
-    """The image's entrypoint is not started in front of it; nor where a program is missing."""
+    """The image's entrypoint does not run before the command, even if the program is missing."""
     async with DockerRun(images[entrypoint], resident=resident, default_timeout=60) as sandbox:
         done = await run("sh", "-c", "echo ran; exit 3", sandbox=sandbox)
         assert (done.stdout, done.returncode) == (b"ran\n", 3), done
@@ -664,8 +678,8 @@ async def test_the_command_is_what_runs(images, entrypoint, resident):
 
 
 async def test_the_images_entrypoint(images):
-    """Is started with the command as its arguments where that is wanted; not by what waits for a
-    command.
+    """With entrypoint="image", the command becomes the entrypoint's arguments. Residents cannot do
+    that.
     """
     sandbox = DockerRun(images["banner"], entrypoint="image", default_timeout=60)
     done = await run("echo", "x", sandbox=sandbox, cwd="tmp")
@@ -677,7 +691,9 @@ async def test_the_images_entrypoint(images):
 
 
 async def test_a_working_directory(box, tmp_path):
-    """It is absolute, or relative to the sandbox's; docker does not create one that is missing."""
+    """A working directory is absolute or relative to the sandbox's; docker must not create a
+    missing one.
+    """
     tmp_path.chmod(0o777)
     (tmp_path / "sub").mkdir()
     mounted = attrs.evolve(box, mounts=[f"{tmp_path}:/data"], workdir="/data")
@@ -699,7 +715,7 @@ async def test_a_working_directory(box, tmp_path):
 
 
 async def test_a_working_directory_without_a_shell():
-    """Cannot be had, and that is what the error says."""
+    """Without sh a working directory is not possible, and the error says so."""
     done = await run("/app/cat", cwd="/app", sandbox=DockerRun("distroless", default_timeout=60))
     assert isinstance(done.error, TransportError), done
     assert (done.error.started, done.error.kind) == (False, "shell")
@@ -707,7 +723,7 @@ async def test_a_working_directory_without_a_shell():
 
 
 async def test_names_that_begin_alike():
-    """Each call has its own container's record."""
+    """Each call reads the events of its own container only."""
     for number, code in (("abcdef12", 3), ("abcdef1234", 125)):
         command = Command(["sh", "-c", f"exit {code}"], id=number, timeout=60)
         done = await BUSYBOX.spawn(command)

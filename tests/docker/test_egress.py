@@ -1,4 +1,4 @@
-"""The network by name in containers."""
+"""A filtered network (`Egress`) in containers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def box(network, image="python:3-slim", **options):
 
 @pytest.mark.parametrize("security", [None, SecurityConfig()], ids=["dockers own", "strict"])
 async def test_python(network, web, security):
-    """A program reaches what is allowed by the usual variables, confined or not."""
+    """A program reaches an allowed host through the usual variables, whether it is
+    confined or not.
+    """
     code = (
         f"from urllib.request import urlopen; print(urlopen('http://web.test:{web.port}/').read())"
     )
@@ -61,8 +63,8 @@ async def test_python(network, web, security):
 
 
 async def test_there_is_no_other_way(network, web, names):
-    """Direct sockets, datagrams and look-ups go nowhere; the gateway and docker's resolver, which
-    other networks have, are not there; what is not allowed is refused.
+    """Sockets, datagrams and look-ups lead nowhere, there is no gateway and no docker resolver, and
+    the proxy refuses what is not allowed.
     """
     code = f"""
 import socket
@@ -90,7 +92,7 @@ print([name for _, name in socket.if_nameindex() if not name.startswith(("tunl",
 
 
 async def test_the_images_entrypoint_and_status_stay(network):
-    """The command's container is as without an Egress: its statuses, and what cannot be started."""
+    """An Egress changes neither statuses nor the errors of programs that cannot be started."""
     done = await spawn(["sh", "-c", "exit 7"], sandbox=box(network, "busybox"))
     assert done.returncode == 7
     done = await spawn(["no-such-program"], sandbox=box(network, "busybox"))
@@ -98,7 +100,7 @@ async def test_the_images_entrypoint_and_status_stay(network):
 
 
 async def test_a_live_process(network, web):
-    """A program that stays has its way out as long as it lives."""
+    """A live process can use the network as long as it lives."""
     script = f"while read -r x; do wget -q -O - http://web.test:{web.port}/$x; done"
     async with anyspawn.open_process(
         ["sh", "-c", script], sandbox=box(network, "busybox")
@@ -111,7 +113,7 @@ async def test_a_live_process(network, web):
 
 
 async def test_timeout(network):
-    """With the call both containers end, and the connection."""
+    """The timeout ends both containers and the connection."""
     ended = []
 
     def wait(client):
@@ -130,14 +132,16 @@ async def test_timeout(network):
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4, 0.8])
 async def test_cancelled(network, delay):
-    """Cancelled at any moment, a call leaves no container (see ``no_container_is_left``)."""
+    """A call that is cancelled at any moment leaves no container (see ``no_container_is_left``)."""
     with anyio.move_on_after(delay) as scope:
         await spawn(["sleep", "60"], sandbox=box(network, "busybox"))
     assert scope.cancelled_caught
 
 
 async def test_an_image_without_sh(network):
-    """What holds the network is a sh of the same image: without one nothing is started."""
+    """The container that holds the network runs sh from the same image. Without sh, nothing is
+    started.
+    """
     done = await spawn(["/hello"], sandbox=box(network, "distroless"))
     assert isinstance(done.error, TransportError)
     assert done.error.started is False
@@ -145,7 +149,9 @@ async def test_an_image_without_sh(network):
 
 
 async def test_a_daemon_elsewhere(network, monkeypatch):
-    """Where the container's process is not here, its network cannot be entered: nothing is run."""
+    """If the daemon runs on another machine, the container's network cannot be entered, and nothing
+    runs.
+    """
     monkeypatch.setattr(_attach, "_argv_of", lambda pid: ["something", "else"])
     done = await spawn(["true"], sandbox=box(network, "busybox"))
     assert isinstance(done.error, TransportError)
@@ -154,7 +160,9 @@ async def test_a_daemon_elsewhere(network, monkeypatch):
 
 
 async def test_without_its_holder_a_launch_runs_nothing(network):
-    """The pure launch names the network of a container that is not there: docker refuses it."""
+    """The pure launch names the network of a container that does not exist, so docker
+    refuses it.
+    """
     argv = box(network, "busybox").launch(Command(["true"])).argv
     (option,) = [arg for arg in argv if arg.startswith("--network=")]
     with pytest.raises(AssertionError, match="No such container: anyspawn-"):
@@ -162,6 +170,6 @@ async def test_without_its_holder_a_launch_runs_nothing(network):
 
 
 def test_residents_are_refused():
-    """A container that waits for its command has no way out yet: said when it is made."""
+    """A resident cannot have an Egress yet; the constructor says so."""
     with pytest.raises(ConfigError, match="resident: "):
         DockerRun("busybox", network=Egress(allow=["pypi.org"]), resident=1)

@@ -1,5 +1,5 @@
-"""Docker's own failures are never the program's: each fault in each way to run a command, on the
-first call of a sandbox and on the second, on either event loop.
+"""docker's own failures are never the program's. Each fault is tried in each way to run a command,
+on the first and on the second call, on both event loops.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def sandbox_of(mode, settings, busybox, bare):
 
 @pytest.mark.parametrize(("fault", "mode"), CASES)
 def test_a_fault_is_told_from_the_programs_exit(fault, mode, busybox, bare, monkeypatch):
-    """It is an error of the right kind, nothing was started, and stdout has no word of docker's."""
+    """The error has the right kind, nothing was started, and stdout contains nothing of
+    docker's.
+    """
     settings = fault.settings
     if "user" in settings and "security" in RUNS.get(mode, {}):
         settings = {"security": SecurityConfig(user=settings["user"])}
@@ -69,11 +71,11 @@ async def once(sandbox, argv, cwd=None):
         return await spawn(argv, cwd=cwd, stdin=b"", sandbox=sandbox)
 
 
-# The daemon and the shells decide, not the loop.
+# The outcome depends on the daemon and the shells, so one loop for each image is enough.
 @pytest.mark.parametrize(("image", "loop"), [("busybox", "asyncio"), ("python:3-slim", "trio")])
 def test_near_the_limit_of_processes_stdin_is_whole_or_an_error(image, loop, containers):
-    """However many processes may still be started: a filter that allows by default is never given
-    an empty stdin for a request.
+    """However few processes may still be started, the program gets its whole stdin or the call is
+    an error. A filter that allows by default must never read an empty request.
     """
     container = containers(image, "--pids-limit=100")
     anyio.run(near_the_limit, container, backend=loop)
@@ -87,7 +89,7 @@ async def near_the_limit(container):
     async with sandbox(resident=1) as resident:
         await spawn(["true"], sandbox=resident, check=True)
         modes = resident, sandbox(resident=0), sandbox(supervisor="off")
-        there = len(docker("top", container).splitlines()) - 1  # less its heading
+        there = len(docker("top", container).splitlines()) - 1  # without its heading
         for room in (12, 5, 4, 3, 1):
             docker("update", f"--pids-limit={there + room}", container)
             for mode in modes:

@@ -1,5 +1,5 @@
-"""Programs that take all that they can get, in a container with `Limits`: each meets its limit,
-the outcome says what it did, and the host stays usable.
+"""Programs that take all that they can get, in a container with `Limits`. Each reaches its limit,
+its outcome says so, and the host stays usable.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if all(children):
 
 
 async def test_hogs_meet_their_limits():
-    """All at once, while the host starts a program of its own."""
+    """All run at once, while the host still starts a program of its own."""
     sandbox = DockerRun("python:3-slim", security=SecurityConfig(), limits=SMALL)
     found = {}
 

@@ -1,4 +1,4 @@
-"""Hooks in a container that goes away and comes back."""
+"""Hooks in a container that is stopped and started again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ done
 
 
 async def test_a_container_that_is_stopped_and_started(containers):
-    """Hooks of both kinds allow, deny while it is away, and allow again, without anybody's
-    doing.
+    """Hooks of both kinds allow, deny while the container is stopped, and allow again without
+    anyone's help.
     """
     box = containers("busybox")
     sandbox = DockerExec(box, shared="trusted")

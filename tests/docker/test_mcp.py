@@ -1,4 +1,4 @@
-"""An MCP server in containers, and the real client library."""
+"""An MCP server in containers, with the real client library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_session_in_a_fresh_container():
-    """Its tools are listed and called; the container is gone with the block."""
+    """The client lists and calls the tools, and the container is gone after the block."""
     box = DockerRun(
         "python:3-slim", mounts=[f"{SERVER}:/server.py:ro"], network="none", default_timeout=60
     )
@@ -22,6 +22,6 @@ async def test_a_session_in_a_fresh_container():
 
 
 async def test_a_session_in_a_container_that_runs(python):
-    """By way of the supervisor, which hands on a conversation as it is."""
+    """The supervisor passes the conversation on unchanged."""
     await calculate(["python3", "-c", SERVER.read_text()], DockerExec(python, default_timeout=60))
     assert not eventually(lambda: processes_in(python))

@@ -1,5 +1,5 @@
-"""Programs that attack the calls beside and after them, in places of our own and in those that are
-shared.
+"""Programs that attack the calls beside and after them, in containers of their own and in shared
+ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ HIDE = (
     "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 & "
     "until [ -z \"$(tr -d '\\0' </proc/$!/environ)\" ]; do :; done"
 )
-"""Leaves a program behind that has neither the limit nor the variable that its like is known by,
-once it has neither.
+"""Leaves a program behind without the limit and the variable by which the supervisor
+would find it.
 """
 
 
@@ -36,8 +36,8 @@ def sleeping(seconds):
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_what_hides_in_a_shared_container_is_told_of(python, resident):
-    """It cannot be told from what others run there, so it is not killed; and the outcome does not
-    say that all is gone.
+    """anyspawn cannot distinguish the hidden process from those of others, so it does not kill it,
+    and the clean-up is unconfirmed.
     """
     seconds = f"777.{os.getpid()}{resident}"
     async with DockerExec(python, resident=resident, default_timeout=60) as sandbox:
@@ -52,7 +52,9 @@ async def test_what_hides_in_a_shared_container_is_told_of(python, resident):
 
 @pytest.mark.parametrize("image", ["busybox", "python:3-slim"])
 async def test_what_hides_in_a_container_of_our_own_has_ended(image):
-    """In a container for one command it can only be the command's: it is killed, and told."""
+    """In a container for one command, every process is the command's: the hidden one is killed, and
+    that is confirmed.
+    """
     seconds = f"778.{os.getpid()}"
     async with DockerRun(image, resident=1, default_timeout=60) as sandbox:
         for _ in range(2):
@@ -94,7 +96,7 @@ while True:
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_another_user_cannot_reach_a_supervisor(python, resident):
-    """What runs as another user, and not as root, does nothing to the calls beside it."""
+    """A program of another user that is not root cannot affect the calls beside it."""
     attacker = DockerExec(python, user="1001", default_timeout=60)
     async with (
         DockerExec(python, user="1002", resident=resident, default_timeout=60) as victim,
@@ -133,12 +135,12 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         pass
 sys.exit(looked == 0)
 """
-"""Looks for words, written backwards, in the memory of all that runs there."""
+"""Looks for words, which it gets reversed, in the memory of every process."""
 
 
 @pytest.mark.parametrize("resident", [0, "auto", 1])
 async def test_a_later_program_does_not_find_what_an_earlier_one_was_given(python, resident):
-    """No supervisor keeps variables or input after the call that they were for."""
+    """A supervisor keeps neither variables nor input after their call."""
     async with DockerExec(python, resident=resident, default_timeout=60) as sandbox:
         for _ in range(2):
             argv = ["sh", "-c", "cat >/dev/null"]
@@ -166,13 +168,13 @@ while True:
         except OSError:
             pass
 """
-"""Waits for a later call's program, reads its variables, and writes in its stead."""
+"""Waits for the program of a later call, reads its variables, and writes to its stdout."""
 
 
 @pytest.mark.parametrize("resident", [0, "auto"])
 async def test_a_program_that_stays_forges_the_next_call(python, resident):
-    """A call of its own is no safer than a resident: what runs there as the same user reads, and
-    writes for, a program that another call has started.
+    """A supervisor for each call is no safer than a resident: a process of the same user can read
+    another call's program and write in its place.
     """
     begin = "ulimit -x 7 2>/dev/null || ulimit -w 7; mkfifo /tmp/told; "
     begin += f"env -i PATH=$PATH setsid python3 -c '{FORGE}' </dev/null >/dev/null 2>&1 &"
@@ -185,7 +187,7 @@ async def test_a_program_that_stays_forges_the_next_call(python, resident):
 
 
 async def test_a_call_leaves_nothing_for_the_next():
-    """Its container is not the next one's."""
+    """Each call has its own container."""
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         names = {(await spawn(["hostname"], sandbox=sandbox, check=True)).stdout for _ in range(3)}
     assert len(names) == 3
@@ -193,7 +195,9 @@ async def test_a_call_leaves_nothing_for_the_next():
 
 @pytest.mark.parametrize("place", [DockerExec("box"), KubectlExec("pod")], ids=lambda box: box.name)
 def test_a_filter_refuses_a_place_that_is_shared(place):
-    """Unless it was told to trust it; a hook that observes has no verdict to forge."""
+    """A filter in a shared container is refused unless the sandbox is trusted. A hook that observes
+    is allowed, because it has no verdict to forge.
+    """
     with pytest.raises(ConfigError, match="shared to 'trusted'"):
         ExecToolHook(name="guard", command="true", sandbox=place)
     ExecToolHook(name="guard", command="true", sandbox=attrs.evolve(place, shared="trusted"))
@@ -203,7 +207,7 @@ def test_a_filter_refuses_a_place_that_is_shared(place):
 
 
 async def test_a_place_that_is_shared_is_warned_of_once(busybox, caplog):
-    """By each sandbox, and by none that is trusted."""
+    """Each untrusted sandbox warns once, a trusted one never."""
     for trusted, expected in (("untrusted", 1), ("trusted", 0)):
         caplog.clear()
         sandbox = DockerExec(busybox, shared=trusted, default_timeout=60, resident=0)
@@ -217,7 +221,9 @@ async def test_a_place_that_is_shared_is_warned_of_once(busybox, caplog):
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_tools_that_root_has_replaced(containers, resident):
-    """By one that does nothing, or fails: no success of what failed, no end of what still runs."""
+    """If root replaces a tool by one that does nothing or fails, a failed call must not succeed,
+    and a running program must not count as gone.
+    """
     own = containers("busybox")
     sandbox = DockerExec(own, resident=resident, default_timeout=60)
     await check_replaced_tools(

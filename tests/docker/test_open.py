@@ -1,4 +1,4 @@
-"""A live process in containers: fresh ones, and those that run already."""
+"""A live process in containers: new ones, and existing ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sandbox(request, busybox):
 
 @pytest.mark.parametrize("how", ["exec resident", "run resident"])
 async def test_a_sandbox_that_keeps_supervisors(how, busybox):
-    """Opens a process of its own beside them."""
+    """A live process gets its own supervisor beside the residents."""
     box = {
         "exec resident": DockerExec(busybox, resident=1, default_timeout=60),
         "run resident": DockerRun("busybox", resident=1, default_timeout=60),
@@ -50,8 +50,8 @@ async def read_exactly(stream, size):
 
 
 async def test_a_conversation(sandbox):
-    """What is sent comes back, any byte of it and more than a line; the end of stdin ends cat, but
-    not before.
+    """Any bytes, in long and short pieces, come back. cat exits at the end of stdin, and not
+    before.
     """
     async with anyspawn.open_process(["cat"], sandbox=sandbox) as process:
         for line in (b"one\n", bytes(range(256)), os.urandom(50_000), b"ends in \x1e"):
@@ -63,12 +63,12 @@ async def test_a_conversation(sandbox):
         assert await process.wait() == 0
     assert (
         process.completed.cleanup is not Cleanup.UNCONFIRMED
-    )  # a busy machine's client may close late
+    )  # on a busy machine the client may close late
 
 
 async def test_the_end_of_stdin_is_not_the_end(box):
-    """A program that goes on without its stdin does so under the supervisor, whose lifeline that is
-    not.
+    """A program can go on after its stdin was closed, because the supervisor's lifeline is another
+    stream.
     """
     script = "cat; echo on; sleep 0.2; echo err >&2; exit 3"
     async with anyspawn.open_process(
@@ -82,7 +82,7 @@ async def test_the_end_of_stdin_is_not_the_end(box):
 
 
 async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
-    """A program that never reads makes the writer wait; leaving the block ends it all the same."""
+    """A program that never reads makes the writer wait; leaving the block still kills it."""
     async with anyspawn.open_process(["sleep", "100"], sandbox=DockerExec(box)) as process:
         with anyio.move_on_after(1) as scope:
             await process.stdin.send(bytes(500_000))
@@ -92,7 +92,7 @@ async def test_what_was_not_read_does_not_hide_the_end_of_the_block(box):
 
 
 async def test_a_writer_that_was_cancelled(box):
-    """Leaves whole chunks behind: what is sent next arrives as it is."""
+    """A cancelled writer leaves the stream usable, so closing it still ends the program's input."""
     async with anyspawn.open_process(
         ["sh", "-c", "read -r line; echo; exec cat"], sandbox=DockerExec(box)
     ) as process:
@@ -105,7 +105,6 @@ async def test_a_writer_that_was_cancelled(box):
 
 
 async def test_writing_to_a_program_that_ended(sandbox):
-    """Is a BrokenResourceError."""
     async with anyspawn.open_process(["true"], sandbox=sandbox) as process:
         assert await process.wait() == 0
         with pytest.raises(anyio.BrokenResourceError):
@@ -113,7 +112,7 @@ async def test_writing_to_a_program_that_ended(sandbox):
 
 
 async def test_a_status_and_a_signal(sandbox):
-    """The program's own status, and what it does with a signal."""
+    """The status is the program's own, and a signal reaches it."""
     async with anyspawn.open_process(["sh", "-c", "exit 125"], sandbox=sandbox) as process:
         assert await process.wait() == 125
     script = "trap 'echo got; exit 4' USR1; echo; while :; do sleep 0.1; done"
@@ -126,8 +125,8 @@ async def test_a_status_and_a_signal(sandbox):
 
 
 async def test_what_cannot_be_started(sandbox):
-    """The program, the container, the image, the client: each is an error of its kind before the
-    block is entered.
+    """A missing program, container, image or client each raises its own error before the block is
+    entered.
     """
     with pytest.raises(NotStartedError, match="no-such-program"):
         async with anyspawn.open_process(["no-such-program"], sandbox=sandbox):
@@ -148,8 +147,8 @@ async def test_what_cannot_be_started(sandbox):
 
 
 async def test_a_container_without_sh(containers):
-    """Is had without a supervisor: the streams are there, and that clean-up cannot be confirmed is
-    said.
+    """Without sh there is no supervisor: the streams work, but a signal is refused and the clean-up
+    is unconfirmed.
     """
     name = containers("distroless", "-i", cmd=("/app/cat",))
     async with anyspawn.open_process(
@@ -169,7 +168,7 @@ async def test_a_container_without_sh(containers):
 
 @pytest.mark.parametrize("tree", TREES)
 async def test_the_tree_ends_with_the_block(box, tree):
-    """Inside the container too."""
+    """Leaving the block kills the whole tree inside the container."""
     async with anyspawn.open_process(
         ["sh", "-c", f"echo; {TREES[tree]}"], sandbox=DockerExec(box)
     ) as process:
@@ -179,7 +178,7 @@ async def test_the_tree_ends_with_the_block(box, tree):
 
 
 async def test_the_container_ends_with_the_block():
-    """And is removed, as was seen."""
+    """Leaving the block removes the container, and the clean-up is confirmed."""
     async with anyspawn.open_process(["sleep", "100"], sandbox=DockerRun("busybox")) as process:
         assert made_by_us()
     assert made_by_us() == []
@@ -187,7 +186,9 @@ async def test_the_container_ends_with_the_block():
 
 
 async def test_cancelled_at_every_moment(sandbox, busybox):
-    """Swept over the start and the block: nothing is left in the container, nor is a container."""
+    """A cancellation strikes at many moments of the start and the block. No process and no
+    container is left.
+    """
     for step in range(12):
         with anyio.move_on_after(step / 25):
             async with anyspawn.open_process(["sleep", "100"], sandbox=sandbox) as process:
@@ -197,7 +198,7 @@ async def test_cancelled_at_every_moment(sandbox, busybox):
 
 
 async def test_the_container_goes_away(containers):
-    """Is a TransportError of wait and a broken stream, not an end."""
+    """wait() raises a TransportError and the stream is broken; that is not the program's exit."""
     name = containers("busybox")
     async with anyspawn.open_process(["cat"], sandbox=DockerExec(name)) as process:
         docker("rm", "-f", name)
@@ -208,7 +209,9 @@ async def test_the_container_goes_away(containers):
 
 
 async def test_the_client_is_killed(box):
-    """By somebody else: the connection is lost, which is no end; inside, the program ends."""
+    """If someone kills the client, wait() raises a TransportError, and the program inside is
+    killed.
+    """
     async with anyspawn.open_process(["cat"], sandbox=DockerExec(box)) as process:
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(TransportError, match="connection was lost"):
@@ -232,7 +235,7 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("how", ["run", "exec"])
 def test_the_caller_is_killed(backend, how, busybox):
-    """The program ends in the container, and the container with it, by themselves."""
+    """When the caller is killed, the program and its container are gone."""
     where = "run" if how == "run" else busybox
     with subprocess.Popen(
         [sys.executable, "-c", HOST, backend, where], stdout=subprocess.PIPE, text=True
@@ -243,7 +246,7 @@ def test_the_caller_is_killed(backend, how, busybox):
 
 
 async def test_no_secret_in_any_argv(sandbox):
-    """Neither a variable's value nor what is sent stands in a command line, here or inside."""
+    """Neither a variable's value nor the input appears in a command line, on the host or inside."""
     with all_command_lines() as seen:
         async with anyspawn.open_process(
             ["sh", "-c", "read -r x; echo $A"], sandbox=sandbox, env={"A": "s3cret-value"}
@@ -255,7 +258,9 @@ async def test_no_secret_in_any_argv(sandbox):
 
 
 async def test_a_terminal(python):
-    """In a container of its own, in one that runs, and in a box; none without a Python there."""
+    """A terminal works in a new container, in an existing one and in a box. Without Python, the
+    error says so.
+    """
     own = DockerRun("python:3-slim", network="none", default_timeout=60)
     running = DockerExec(python, default_timeout=60)
     for sandbox in (own, running):

@@ -45,11 +45,11 @@ LOOSE = SecurityConfig(memory=None, pids_limit=None, init=False)
 
 @pytest.fixture(scope="session")
 def podman(daemon):
-    """A podman with a storage of its own, and busybox in it."""
+    """A podman with its own storage that contains busybox."""
     found = shutil.which("podman")
     if found is None or shutil.which("runc") is None:
         pytest.skip("podman and runc are not installed")
-    folder = Path(tempfile.mkdtemp(prefix="podman-"))  # podman takes no long paths
+    folder = Path(tempfile.mkdtemp(prefix="podman-"))  # podman does not accept long paths
     for name, text in (
         ("runtime", RUNTIME),
         ("podman", PODMAN.format(podman=found, folder=folder)),
@@ -72,8 +72,8 @@ def left(podman):
 
 
 async def test_docker_run(podman):
-    """Input, output, variables, statuses, a missing program, a missing image, a timeout; no
-    container is left.
+    """Input, output, variables, statuses, a missing program, a missing image and a timeout work as
+    with docker; no container is left.
     """
     sandbox = DockerRun("busybox", docker_path=podman, network="none", default_timeout=60)
     done = await spawn(
@@ -100,7 +100,7 @@ async def test_docker_run(podman):
 
 
 async def test_docker_exec(podman):
-    """With the supervisor: nothing of a tree is left."""
+    """The supervisor works as with docker: nothing of a process tree is left."""
     async with running(ContainerSpec(image="busybox", security=LOOSE), docker_path=podman) as box:
         assert isinstance(box, DockerExec)
         done = await spawn(
@@ -123,7 +123,7 @@ async def test_docker_exec(podman):
 
 
 async def test_containers(podman):
-    """Made, run, inspected and removed."""
+    """A container is created, run, inspected and removed."""
     before = datetime.now(UTC)
     manager = ContainerManager(docker_path=podman)
     container = await manager.create(
@@ -143,7 +143,7 @@ async def test_containers(podman):
 
 @pytest.fixture
 def shim(podman, tmp_path):
-    """A docker that is podman, as Fedora and RHEL have it."""
+    """A `docker` that is podman, as on Fedora and RHEL."""
     path = tmp_path / "docker"
     path.write_text(f'#!/bin/sh\nexec {podman} "$@"\n')
     path.chmod(0o755)
@@ -151,7 +151,9 @@ def shim(podman, tmp_path):
 
 
 async def test_a_docker_that_is_podman(shim, podman, monkeypatch):
-    """It is known by what it says: statuses, the end of what ignores SIGTERM, proxies, lists."""
+    """anyspawn recognises podman by its version output, and handles its statuses, timeouts, proxies
+    and lists.
+    """
     monkeypatch.setenv("HTTP_PROXY", "http://user:PASSWORD@proxy.example:3128")
     sandbox = DockerRun("busybox", docker_path=shim, network="none", default_timeout=60)
     for code in (125, 126, 127):
@@ -189,7 +191,7 @@ PODMANS_FAULTS = [
 
 @pytest.mark.parametrize("fault", PODMANS_FAULTS, ids=lambda fault: fault.name)
 async def test_faults(fault, shim):
-    """Podman's own failures are not the program's either, however the command is run."""
+    """podman's own failures are not the program's, however the command is run."""
     async with running(ContainerSpec(image="busybox", security=LOOSE), docker_path=shim) as box:
         for base in (
             DockerRun("busybox", docker_path=shim),

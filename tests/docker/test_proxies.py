@@ -1,5 +1,5 @@
-"""Proxies of docker's configuration: none of ours gets them, and a command's own variables are what
-it was given.
+"""Proxies in docker's configuration do not reach our containers; a command has only the variables
+that it was given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("HTTP_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "ALL_PROXY")
 
 @pytest.fixture
 def proxies(tmp_path, monkeypatch):
-    """A configuration with proxies, and a context that has to be kept."""
+    """A configuration with proxies, and with a context that must stay in effect."""
     folder = tmp_path / "docker"
     folder.mkdir()
     proxies = dict.fromkeys(("httpProxy", "httpsProxy", "noProxy", "allProxy"), SECRET)
@@ -47,21 +47,21 @@ SHOW = ["sh", "-c", "env | grep -i _proxy= | sort; true"]
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_docker_run(proxies, resident):
-    """The command's variables have its values, and there are no others."""
+    """The command sees the proxies that it was given, and no others."""
     async with DockerRun("busybox", resident=resident, default_timeout=60) as sandbox:
         done = await spawn(SHOW, sandbox=sandbox, check=True)
         assert done.stdout == b""
         done = await spawn(SHOW, sandbox=sandbox, env=dict.fromkeys(NAMES, OURS), check=True)
     assert set(done.text.splitlines()) == {f"{name}={OURS}" for name in NAMES}
     kept = [path.read_text() for path in proxies.glob("cache/anyspawn/*/config.json")]
-    assert kept == ['{"currentContext": "here"}']  # no credentials of registries either
+    assert kept == ['{"currentContext": "here"}']  # without credentials of registries
     await spawn(SHOW, sandbox=sandbox, check=True)
     await sandbox.aclose()
     assert len(list(proxies.glob("cache/anyspawn/*"))) == 1
 
 
 async def test_containers(proxies):
-    """Likewise in a container with a life of its own."""
+    """The same holds for a container made by a manager."""
     async with running(ContainerSpec(image="busybox")) as box:
         assert (await spawn(SHOW, sandbox=box, check=True)).stdout == b""
     spec = ContainerSpec(image="busybox", cmd=SHOW, env={"HTTP_PROXY": OURS}, remove_on_exit=True)
@@ -72,7 +72,7 @@ async def test_containers(proxies):
 
 
 async def test_there_is_no_place_for_another_configuration(proxies, monkeypatch):
-    """Then nothing is started, rather than with the proxies."""
+    """If the configuration without proxies cannot be written, nothing is started."""
     blocked = proxies / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))

@@ -1,5 +1,5 @@
-"""Residents in containers: their own features. `test_docker_exec` proves that outcomes are the same
-with them.
+"""Features of residents in containers. `test_docker_exec` shows that outcomes are the same with
+them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FOREVER = "while :; do sleep 1000; done"
 
 
 def clients(place):
-    """Return the docker clients that talk to a container, or run an image."""
+    """Return the docker clients that talk to a container or run an image."""
     found = command_lines().items()
     return [
         pid
@@ -56,7 +56,9 @@ def clients(place):
 
 
 async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
-    """Start a call in the task group that is returned with it, and wait until its program runs."""
+    """Return an event for the program's first output, a list for the result, and the
+    call to start.
+    """
     event, results = anyio.Event(), []
 
     async def call(options):
@@ -72,8 +74,8 @@ async def ready(sandbox, argv=("sh", "-c", "echo ready; sleep 999"), **options):
 
 
 async def test_one_client_serves_many_calls(busybox):
-    """None before the first call; the same for those that follow; none once the sandbox is
-    closed.
+    """No client runs before the first call, one serves all that follow, and none is left after the
+    block.
     """
     place = busybox.encode()
     async with DockerExec(busybox, resident=3, default_timeout=60) as sandbox:
@@ -93,8 +95,8 @@ async def test_one_client_serves_many_calls(busybox):
 
 
 async def test_copies_of_a_sandbox(busybox):
-    """Use the same residents where they would begin the same, as one user's; all of them close with
-    any of them.
+    """Copies share residents if these would start the same way, for the same user. Closing one
+    sandbox closes those of all.
     """
     place = busybox.encode()
     base = DockerExec(busybox, resident=1, default_timeout=60)
@@ -111,8 +113,9 @@ async def test_copies_of_a_sandbox(busybox):
 
 
 async def test_a_sandbox_that_is_called_again(busybox):
-    """Keeps one from its second call on, and no more than had calls to serve at once; beyond eight
-    calls have their own, and wait for none. Told to keep none, it keeps none.
+    """From the second call on, the sandbox keeps as many residents as calls were served at once,
+    eight at most; calls beyond that start their own supervisor without waiting. With resident=0 it
+    keeps none.
     """
     place, meet = (
         busybox.encode(),
@@ -138,13 +141,13 @@ async def test_a_sandbox_that_is_called_again(busybox):
 
 
 def zombies_in(container):
-    """Return how many processes of a container nobody waits for."""
+    """Return the number of zombies in a container."""
     script = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '; true"
     return int(docker("exec", container, "sh", "-c", script))
 
 
 async def test_a_sandbox_that_is_called_again_much_later(busybox):
-    """Is as one that was never called."""
+    """A sandbox whose last call is older than idle_timeout starts like a new one."""
     async with DockerExec(busybox, idle_timeout=0.1, default_timeout=60) as sandbox:
         for _ in range(2):
             await spawn(["true"], sandbox=sandbox, check=True)
@@ -154,8 +157,8 @@ async def test_a_sandbox_that_is_called_again_much_later(busybox):
 
 @pytest.mark.parametrize("resident", ["auto", 1])
 async def test_a_container_that_changes(containers, resident):
-    """A resident belongs to its container, not to its name: one that was renamed, made anew, paused
-    or restarted has the outcome that it has without residents, in the time that that takes.
+    """A resident belongs to its container, not to the name. If the container is renamed, replaced,
+    paused or restarted, calls have the same outcome as without residents.
     """
     name = containers("busybox")
 
@@ -173,7 +176,7 @@ async def test_a_container_that_changes(containers, resident):
             docker("exec", name, "sh", "-c", "echo new >/which")
             await answers(b"new\n")
             docker("pause", name)
-            docker("inspect", name)  # docker tells of it while this is answered
+            docker("inspect", name)  # while docker answers this, it reports the pause
             for _ in range(2):
                 done = await spawn(["cat", "/which"], sandbox=sandbox)
                 assert isinstance(done.error, TransportError)
@@ -190,7 +193,7 @@ async def test_a_container_that_changes(containers, resident):
 
 @pytest.mark.parametrize(("resident", "kept"), [("auto", 0), (1, 1)])
 async def test_where_changes_cannot_be_seen(busybox, fake_docker, resident, kept):
-    """None is kept that nobody asked for."""
+    """If docker's events are not available, only residents that were asked for are kept."""
     docker_path = fake_docker('[ "$1" != events ] || exit 1; exec "$real" "$@"')
     async with DockerExec(
         busybox, docker_path=docker_path, resident=resident, default_timeout=60
@@ -201,8 +204,8 @@ async def test_where_changes_cannot_be_seen(busybox, fake_docker, resident, kept
 
 
 async def test_where_none_can_stay_nobody_notices(busybox, fake_docker, tmp_path):
-    """A call that no resident could be begun for has its own supervisor, and is run once; it is
-    not tried for each call.
+    """If no resident can start, each call starts its own supervisor and runs once; the attempt is
+    not repeated for each call.
     """
     tried = tmp_path / "tried"
     docker_path = fake_docker(
@@ -221,7 +224,7 @@ async def test_where_none_can_stay_nobody_notices(busybox, fake_docker, tmp_path
 
 
 async def test_calls_share_nothing_but_their_container(busybox):
-    """Each has its own process, session, variables, working directory and input."""
+    """Each call has its own process, session, variables, working directory and input."""
     script = "cat; echo $A; pwd; cat /proc/$$/stat; A=changed; cd /"
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         first = await spawn(
@@ -249,8 +252,8 @@ async def test_calls_share_nothing_but_their_container(busybox):
 
 
 async def test_calls_beyond_their_number_wait(busybox):
-    """A slow one does not hold others while a resident is free; with none free a call waits, on its
-    own timeout.
+    """A slow call does not delay others while a resident is free. With none free, a call waits
+    until its own timeout.
     """
     async with (
         DockerExec(busybox, resident=2, default_timeout=60) as sandbox,
@@ -274,7 +277,7 @@ async def test_calls_beyond_their_number_wait(busybox):
 
 @pytest.mark.parametrize("how", ["timeout", "cancel", "overflow"])
 async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
-    """Its own tree ends, and the next call finds the same client."""
+    """A killed call takes its own tree with it, and the next call uses the same client."""
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         for tree in TREES.values():
             await spawn(["true"], sandbox=sandbox, check=True)
@@ -301,14 +304,14 @@ async def test_a_call_that_is_ended_does_not_cost_its_resident(busybox, how):
 
 @pytest.mark.parametrize("who", ["the client", "the supervisor"])
 async def test_a_resident_that_dies_between_calls(busybox, who):
-    """The next call has another one, and does not notice."""
+    """The next call gets a new resident and succeeds."""
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         (client,) = clients(busybox.encode())
         if who == "the client":
             os.kill(client, signal.SIGKILL)
         else:
-            # and this one itself
+            # also kills this shell itself
             script = "kill -9 $(grep -l anyspawn /proc/[0-9]*/cmdline | cut -d/ -f3)"
             docker("exec", busybox, "sh", "-c", script, check=False)
         assert not eventually(lambda: not ended(client))
@@ -319,7 +322,7 @@ async def test_a_resident_that_dies_between_calls(busybox, who):
 @pytest.mark.parametrize("size", [0, 100_000])
 @pytest.mark.parametrize("who", ["the client", "the supervisor"])
 async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
-    """Its call has another one, and is run once."""
+    """The call gets a new resident, and its program runs only once."""
     inside = "kill -%s $(grep -l 'anyspawn.resident.[0-9a-f]\\{32\\}.$' /proc/[0-9]*/cmdline | cut -d/ -f3)"
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
@@ -366,8 +369,8 @@ async def test_a_resident_that_dies_before_it_begins(busybox, who, size):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_resident_that_dies_during_a_call(busybox, signum):
-    """The transport broke while the program ran, which is ended and not run again; the next call
-    has another one.
+    """The call is a TransportError: its program is killed and not run again. The next call gets a
+    new resident.
     """
     docker("exec", busybox, "rm", "-f", "/tmp/ran")
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
@@ -394,15 +397,17 @@ async def test_a_resident_that_dies_during_a_call(busybox, signum):
 
 @pytest.mark.parametrize("chain", CHAINS)
 async def test_a_chain_of_processes_does_not_meet_the_next_call(busybox, chain, monkeypatch):
-    """Also with a stdin that takes processes of its own."""
+    """The helper calls with an empty and a long stdin, because feeding the long one takes processes
+    too.
+    """
     be_patient(monkeypatch)
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await no_chain_meets_the_next_call(sandbox, chain)
 
 
 async def test_idle_residents_end(busybox):
-    """After `idle_timeout`, while the loop goes on with something else; a later call opens
-    another.
+    """Idle residents end after `idle_timeout` without a further call; a later call starts a new
+    one.
     """
     sandbox = DockerExec(busybox, resident=2, idle_timeout=0.2, default_timeout=60)
     await spawn(["true"], sandbox=sandbox, check=True)
@@ -414,7 +419,7 @@ async def test_idle_residents_end(busybox):
 
 
 async def test_cancelled_at_fifty_moments(busybox):
-    """Nothing of any call is left, and the residents serve on."""
+    """Nothing of the cancelled calls is left, and the residents still work."""
     async with DockerExec(busybox, resident=4, default_timeout=60) as sandbox:
 
         async def one(delay):
@@ -434,7 +439,9 @@ async def test_cancelled_at_fifty_moments(busybox):
 
 
 async def test_cancelled_at_each_of_its_first_steps(busybox):
-    """Whether it was begun or not, nothing of it is left, and the next call has a resident."""
+    """Whether the program was started or not, nothing of it is left, and the next call gets a
+    resident.
+    """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         await spawn(["true"], sandbox=sandbox, check=True)
         for steps in range(24):
@@ -448,7 +455,7 @@ async def test_cancelled_at_each_of_its_first_steps(busybox):
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 70_000, 64 * 2**20])
 async def test_input_of_any_size_that_is_read_or_not(busybox, size):
-    """Arrives whole; and what is not read does not reach the next command."""
+    """Input arrives complete, and unread input does not reach the next command."""
     data = os.urandom(size)
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         done = await spawn(["md5sum"], sandbox=sandbox, stdin=data)
@@ -460,7 +467,7 @@ async def test_input_of_any_size_that_is_read_or_not(busybox, size):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_much_output(python):
-    """Comes back whole, and leaves the resident as it was."""
+    """256 MiB come back complete, and the resident still works."""
     async with DockerExec(python, resident=1, default_timeout=120) as sandbox:
         script = "head -c 268435456 /dev/zero"
         done = await spawn(
@@ -471,7 +478,7 @@ async def test_much_output(python):
 
 
 async def test_a_read_only_root(containers):
-    """No file is needed in the container, and none is left."""
+    """The supervisor needs no file in the container."""
     name = containers("busybox", "--read-only")
     async with DockerExec(name, resident=1, default_timeout=60) as sandbox:
         for size in (10, 100_000):
@@ -482,8 +489,8 @@ async def test_a_read_only_root(containers):
 
 
 async def test_frames_that_a_program_forges_for_the_next(busybox):
-    """It knows no nonce but its own is used up; what it writes is output, and stays with its
-    call.
+    """The nonces that a program could know are used up. Forged frames are plain output of the call
+    that writes them.
     """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         script = r"printf '\036%032d exit 0\036\036%032d clean\036' 0 0 | tee /dev/stderr; exit 9"
@@ -493,7 +500,7 @@ async def test_frames_that_a_program_forges_for_the_next(busybox):
 
 
 async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
-    """Also where it holds a stream: then after `wait_delay`."""
+    """This holds for a process that holds a stream too, after `wait_delay`."""
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         done = await spawn(
             ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"],
@@ -511,7 +518,7 @@ async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
 
 
 async def test_what_many_commands_leave_behind(busybox):
-    """Each takes its own away, and nothing of another's."""
+    """Each call kills its own processes and none of another call."""
     async with DockerExec(busybox, resident=8, default_timeout=60) as sandbox:
         outcomes = []
 
@@ -553,7 +560,9 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("mode", ["exec", "run"])
 async def test_the_caller_is_killed(busybox, mode, anyio_backend):
-    """Nothing is left of its call, of its residents, nor of those that were started ahead."""
+    """Nothing is left of the caller's call, of its residents, or of containers that were started
+    ahead.
+    """
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, anyio_backend[0], mode, busybox], stdout=subprocess.PIPE
     )
@@ -568,7 +577,7 @@ async def test_the_caller_is_killed(busybox, mode, anyio_backend):
 
 
 async def test_containers_started_ahead():
-    """Each serves one command; the next is there already, and none is left in the end."""
+    """Each container serves one command while the next ones wait, and none is left at the end."""
     async with DockerRun("busybox", resident=2, default_timeout=60) as sandbox:
         assert not made_by_us()
         names = set()
@@ -576,7 +585,7 @@ async def test_containers_started_ahead():
             done = await spawn(
                 ["sh", "-c", "ls /tmp; touch /tmp/x; hostname"], sandbox=sandbox, check=True
             )
-            assert len(done.stdout.split()) == 1  # what an earlier one touched is not there
+            assert len(done.stdout.split()) == 1  # it does not contain the file of an earlier one
             names.add(done.stdout.strip())
         assert len(names) == 4
 
@@ -598,7 +607,9 @@ async def test_containers_started_ahead():
 
 
 async def test_a_container_that_goes_away():
-    """During a call: the transport broke. While it waits: the next call has another."""
+    """During a call this is a TransportError; if it happens to a waiting container, the next call
+    gets another.
+    """
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         done = await spawn(["hostname"], sandbox=sandbox, check=True)
 
@@ -625,7 +636,7 @@ async def test_a_container_that_goes_away():
 
 
 async def test_an_image_that_is_not_there():
-    """As without residents."""
+    """A missing image is the same error as without residents."""
     async with DockerRun("anyspawn-no-such-image", resident=1, default_timeout=60) as sandbox:
         done = await spawn(["true"], sandbox=sandbox)
         assert isinstance(done.error, TransportError)
@@ -634,7 +645,7 @@ async def test_an_image_that_is_not_there():
 
 
 async def test_an_image_without_a_shell():
-    """Has no place for a supervisor, and that is what the error says."""
+    """A resident needs a shell, and the error says so."""
     async with DockerRun("distroless", resident=1, default_timeout=60) as sandbox:
         done = await spawn(["/app/cat"], sandbox=sandbox)
         assert isinstance(done.error, TransportError)
@@ -642,7 +653,7 @@ async def test_an_image_without_a_shell():
 
 
 async def test_the_event_loop_ends(busybox, anyio_backend):
-    """And the residents of a sandbox that nobody closed with it."""
+    """If nobody closes the sandbox, its residents end with the event loop."""
     code = (
         "import anyio, sys\n"
         "from anyspawn import DockerExec, spawn\n"
@@ -659,7 +670,7 @@ async def test_the_event_loop_ends(busybox, anyio_backend):
 
 
 def test_settings():
-    """What cannot be is refused, by name."""
+    """The error names the field."""
     for fields in ({"resident": -1}, {"resident": True}, {"resident": "2"}, {"idle_timeout": 0}):
         with pytest.raises(ConfigError, match=next(iter(fields))):
             DockerExec("x", **fields)
@@ -668,7 +679,7 @@ def test_settings():
 
 
 async def test_the_callers_own_stdin(busybox):
-    """Cannot be shared with the supervisor."""
+    """A resident's stdin is its lifeline, so stdin=None is refused."""
     for sandbox in (
         DockerExec(busybox, resident=1, default_timeout=60),
         DockerRun("busybox", resident=1, default_timeout=60),
@@ -678,7 +689,7 @@ async def test_the_callers_own_stdin(busybox):
 
 
 def test_launches_differ_by_nothing_but_the_command():
-    """What begins a resident is the same for all its commands: that is how it is found."""
+    """Residents are found by the argv that starts them, so it must be the same for all commands."""
     argvs = set()
     for sandbox in (
         DockerExec("c", resident=1, user="u", workdir="/w"),
@@ -694,8 +705,8 @@ def test_launches_differ_by_nothing_but_the_command():
 
 
 async def test_a_program_that_is_none_any_more(busybox):
-    """That it ran before does not make it one that returned 127, nor one that cannot be executed
-    one that returned 126.
+    """A program may exit with 126 or 127 after it ran before. If it is then removed or not
+    executable, the error must say so.
     """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
 
@@ -722,8 +733,8 @@ async def test_a_program_that_is_none_any_more(busybox):
 
 
 async def test_a_program_that_removes_itself(python):
-    """Was started, whatever status it ends with; and so was one that removes its working
-    directory.
+    """A program that removes itself or its working directory was started, whatever its
+    status is.
     """
     async with DockerExec(python, resident=1, default_timeout=60) as sandbox:
         make = "mkdir -p /tmp/w; printf '#!/bin/sh\\n[ -z $1 ] || { echo did; rm -rf $0 /tmp/w; exit 127; }\\n' >/tmp/go; chmod +x /tmp/go"
@@ -737,7 +748,7 @@ async def test_a_program_that_removes_itself(python):
 
 
 async def test_a_program_of_another_place(busybox):
-    """Is not known by that of its name."""
+    """A known program with the same name in another place does not count as known."""
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         script = "mkdir -p /tmp/a; printf '#!/bin/sh\\n' >/tmp/a/thing; chmod +x /tmp/a/thing"
         await spawn(["sh", "-c", script], sandbox=sandbox, check=True)
