@@ -1,4 +1,4 @@
-"""Hosts of the tests' own, and rules that allow them."""
+"""Servers on this host, and rules that allow them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def web():
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    """A certificate, with its key, for web.test; its own authority."""
+    """A certificate for web.test with its key; it is its own authority."""
     folder = tmp_path_factory.mktemp("certificate")
     subprocess.run(
         [*OPENSSL, "-addext", "subjectAltName=DNS:web.test", "-subj", "/CN=test"],
@@ -50,7 +50,7 @@ def names():
 
 @pytest.fixture
 def egress(names):
-    """Make settings in which names below ``test`` are allowed with any port."""
+    """Make settings that allow names below ``test`` with any port."""
 
     def make(*allow, private=("*.test:*",)):
         return Egress(allow=allow, private=private, resolve=names)

@@ -1,4 +1,4 @@
-"""The network by name in `Bubblewrap`: ordinary programs, and hostile ones."""
+"""A filtered network (`Egress`) in `Bubblewrap`, with ordinary programs and hostile ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture
 def run(egress):
-    """Run a program in a sandbox that reaches names below ``test``, or what is said."""
+    """Run a program in a sandbox that can reach names below ``test``, or a given network."""
 
     async def run(*argv, network=None, cwd="/", check=False, **options):
         bound = {"readonly": [] if cwd == "/" else [cwd], "bind_program": True}
@@ -55,7 +55,7 @@ def python(code):
 
 
 class TestPrograms:
-    """Programs reach what is allowed, and know nothing but the usual variables."""
+    """Programs reach an allowed host through the usual variables."""
 
     async def test_curl(self, run, web):
         done = await run("curl", "-sS", f"http://web.test:{web.port}/a", check=True)
@@ -63,7 +63,7 @@ class TestPrograms:
         assert done.egress == EgressCounts(allowed=1)
 
     async def test_curl_over_tls(self, run, secure_web, certificate):
-        """TLS goes end to end: the certificate is the host's own, for the name asked for."""
+        """TLS is end to end: the certificate is the host's own, for the requested name."""
         argv = ["curl", "-sS", "--cacert", "ca.pem", f"https://web.test:{secure_web.port}/a"]
         done = await run(*argv, cwd=str(certificate), check=True)
         assert done.stdout == b"secure /a\n"
@@ -74,7 +74,7 @@ class TestPrograms:
 
     @pytest.mark.parametrize("library", ["urllib", "requests", "httpx"])
     async def test_python(self, run, secure_web, certificate, library):
-        """urllib, requests and httpx, which all read the variables in their own way."""
+        """urllib, requests and httpx each read the variables in their own way."""
         url = f"https://web.test:{secure_web.port}/p"
         code = {
             "urllib": f"from urllib.request import urlopen\nprint(urlopen({url!r}).read())",
@@ -87,7 +87,7 @@ class TestPrograms:
         assert done.stdout == b"b'secure /p\\n'\n"
 
     async def test_pip(self, run, certificate, tmp_path):
-        """pip installs from an index that is allowed, over TLS."""
+        """pip installs over TLS from an allowed index."""
         with zipfile.ZipFile(tmp_path / "small-1-py3-none-any.whl", "w") as wheel:
             wheel.writestr("small.py", "said = 'installed'\n")
             wheel.writestr(
@@ -125,7 +125,9 @@ class TestPrograms:
         assert done.stdout == b"first\n"
 
     async def test_node(self, run, web):
-        """node, through its own http client, as its fetch reads the variables from 24 on alone."""
+        """node uses its own http client, because its fetch reads the variables only from version 24
+        on.
+        """
         code = """
         const {hostname, port} = new URL(process.env.HTTP_PROXY);
         const path = process.argv[1];
@@ -136,7 +138,7 @@ class TestPrograms:
         assert done.stdout == b"web /n\n"
 
     async def test_a_live_process(self, egress, web):
-        """A program that stays has its way out as long as it lives."""
+        """A live process can use the network as long as it lives."""
         code = f"""
 from urllib.request import urlopen
 for line in iter(input, ""):
@@ -150,7 +152,7 @@ for line in iter(input, ""):
         assert process.completed.egress == EgressCounts(allowed=2)
 
     async def test_a_live_process_that_ends_by_itself(self, egress, web):
-        """Its outcome counts, too, what it asked for."""
+        """A live program that exits by itself still reports its egress counts."""
         argv = ["curl", "-sS", f"http://web.test:{web.port}/a"]
         async with anyspawn.open_process(
             argv, sandbox=Bubblewrap(network=egress(), default_timeout=60), cwd="/"
@@ -159,7 +161,7 @@ for line in iter(input, ""):
         assert process.completed.egress == EgressCounts(allowed=1)
 
     async def test_its_own_loopback(self, run):
-        """What a program serves itself on its loopback interface it reaches without the proxy."""
+        """A program reaches servers on its own loopback interface without the proxy."""
         code = """
 import http.server, threading, urllib.request
 server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
@@ -171,7 +173,7 @@ print(urllib.request.urlopen(f"http://localhost:{server.server_port}/").status)
         assert done.egress == EgressCounts()
 
     async def test_loopback_of_the_host_by_name(self, web):
-        """Where localhost is allowed by name, it is the host's, by the proxy."""
+        """If localhost is allowed by name, it is the host's, through the proxy."""
         network = Egress(allow=[], private=[f"localhost:{web.port}"])
         done = await spawn(
             ["curl", "-sS", f"http://localhost:{web.port}/"],
@@ -181,7 +183,7 @@ print(urllib.request.urlopen(f"http://localhost:{server.server_port}/").status)
         assert done.check().stdout == b"web /\n"
 
     async def test_as_an_ordinary_user(self, unprivileged, web):
-        """An ordinary user's sandbox has its way out, too."""
+        """The network works without privileges."""
         if os.getuid() != 0:
             pytest.skip("needs root, to be somebody else")
         code = """
@@ -197,7 +199,7 @@ anyio.run(main)
         assert done.stdout == "b'web /\\n' 1\n"
 
     async def test_started_as_another_user(self, run, web):
-        """A sandbox that root starts as another user has its way out, too."""
+        """The network works if root starts the sandbox as another user."""
         if os.getuid() != 0:
             pytest.skip("needs root, to be somebody else")
         script = f"id -u; curl -sS http://web.test:{web.port}/"
@@ -206,7 +208,7 @@ anyio.run(main)
 
     @pytest.mark.parametrize("pid", ["1", "self"], ids=["another's", "our own"])
     async def test_a_network_that_is_not_a_sandboxs(self, unprivileged, pid):
-        """Neither another user's network is entered, nor is a port opened in this process's own."""
+        """anyspawn enters neither another user's network nor its own process's."""
         if os.getuid() != 0:
             pytest.skip("needs root, to be somebody else")
         code = """
@@ -224,7 +226,7 @@ except TransportError as exc:
         assert why in done.stdout
 
     async def test_a_network_that_is_shared(self, run):
-        """Where an argument for bwrap shares the host's network after all, nothing is started."""
+        """If extra_args share the host's network after all, nothing is started."""
         done = await run("echo", "ran", extra_args=["--share-net"])
         assert isinstance(done.error, TransportError)
         assert "shares the network" in str(done.error)
@@ -232,12 +234,12 @@ except TransportError as exc:
 
 
 class TestAttacks:
-    """What a hostile program tries instead of the proxy, or with it."""
+    """A hostile program avoids the proxy, or abuses it."""
 
     @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
     @pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])
     async def test_sockets(self, run, web, family, kind):
-        """There is no way but the proxy: no socket reaches the host's loopback, nor beyond."""
+        """Without the proxy no socket reaches the host's loopback interface or beyond."""
         code = f"""
 import socket
 for host in {{"AF_INET": ["127.0.0.1", "192.0.2.1"], "AF_INET6": ["::1", "2001:db8::1"]}}["{family}"]:
@@ -263,7 +265,9 @@ for host in {{"AF_INET": ["127.0.0.1", "192.0.2.1"], "AF_INET6": ["::1", "2001:d
         assert (await run(*python(code), check=True)).stdout == b"[(1, 'lo')] 1\n"
 
     async def test_names_are_not_looked_up_inside(self, run, names):
-        """No name is resolved inside, and none outside that is not allowed: no word by DNS."""
+        """Inside, no name is resolved; outside, only allowed names are. So DNS cannot carry data
+        out.
+        """
         code = """
 import socket
 try:
@@ -277,12 +281,12 @@ except OSError:
         assert names.asked == []
 
     async def test_descriptors(self, run):
-        """None of what the way is made of is open in the program."""
+        """The program does not inherit a descriptor of the proxy's connection."""
         done = await run("sh", "-c", "ls /proc/self/fd", check=True)
         assert done.stdout.split() == [b"0", b"1", b"2", b"3"]
 
     async def test_the_port_is_there_from_the_first_moment(self, run, web):
-        """The program is executed when its way out is there: it never has to wait for it."""
+        """The proxy's port is ready before the program starts."""
         code = (
             "import socket; socket.create_connection(('127.0.0.1', 3128)).close(); print('there')"
         )
@@ -290,7 +294,7 @@ except OSError:
             assert (await run(*python(code), check=True)).stdout == b"there\n"
 
     async def test_it_cannot_take_the_ports_place(self, run):
-        """Nothing inside can stand in for the proxy: its port is taken."""
+        """The proxy's port is taken, so nothing inside can impersonate the proxy."""
         code = """
 import socket
 for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
@@ -304,7 +308,7 @@ for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         assert (await run(*python(code), check=True)).stdout == b"taken\n" * 2
 
     async def test_two_calls_do_not_share(self, egress, web):
-        """Each call has its own proxy, and its own counts."""
+        """Each call has its own proxy and its own counts."""
         done = []
 
         async def call(n):
@@ -320,7 +324,7 @@ for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         assert {n: d.egress.allowed for n, d in done} == {1: 1, 2: 2, 3: 3}
 
     async def test_decisions_are_in_the_log(self, run, web, caplog):
-        """Each decision is a record with the call's id, what was asked for, and why."""
+        """Each decision is logged with the call's id, the requested host, and the reason."""
         caplog.set_level(logging.INFO, "anyspawn.egress")
         script = f"curl -sS http://web.test:{web.port}/; curl -sS https://evil.example/"
         done = await run("sh", "-c", script)
@@ -333,10 +337,10 @@ for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
 
 
 class TestEnds:
-    """However a call ends, its way out ends with it."""
+    """However a call ends, its connections end too."""
 
     async def test_timeout(self, egress):
-        """A call that waits for a host times out as any other; the host sees the end."""
+        """A call that waits for a host times out, and the host sees the connection end."""
         ended = []
 
         def wait(client):
@@ -355,13 +359,15 @@ class TestEnds:
 
     @pytest.mark.parametrize("delay", [0, 0.003, 0.01, 0.03, 0.1])
     async def test_cancelled(self, egress, delay):
-        """Cancelled at any moment, the call leaves nothing (see ``nothing_is_left``)."""
+        """A call that is cancelled at any moment leaves nothing (see ``nothing_is_left``)."""
         with anyio.move_on_after(delay) as scope:
             await spawn(["sleep", "60"], sandbox=Bubblewrap(network=egress()), cwd="/")
         assert scope.cancelled_caught
 
     async def test_a_way_that_cannot_be_made(self, egress, monkeypatch):
-        """Where the network cannot be entered nothing is started, and the error says why."""
+        """If the sandbox's network cannot be entered, nothing is started, and the error
+        says why.
+        """
         monkeypatch.setattr(_attach, "_ENTER", ["sh", "-c", "echo no permission >&2; exit 1"])
         done = await spawn(["echo", "ran"], sandbox=Bubblewrap(network=egress()), cwd="/")
         assert isinstance(done.error, TransportError)
@@ -375,7 +381,7 @@ class TestEnds:
                 pass
 
     async def test_bwraps_own_failures(self, egress):
-        """What bwrap cannot do is said as without a way out."""
+        """With an Egress, bwrap's own failures have the same errors as without."""
         sandbox = Bubblewrap(network=egress(), readonly=["/no/such/folder"])
         done = await spawn(["true"], sandbox=sandbox, cwd="/")
         assert isinstance(done.error, NotStartedError)
@@ -384,7 +390,7 @@ class TestEnds:
         assert isinstance(done.error, NotStartedError)
 
     async def test_an_exception_in_an_open_process(self, egress):
-        """What the block of a live process raises comes out as it is."""
+        """An exception in the block of a live process reaches the caller unchanged."""
 
         class Own(Exception):
             pass
@@ -397,7 +403,7 @@ class TestEnds:
 
 
 def test_residents_are_refused():
-    """A sandbox that waits for its command has no way out yet: said when it is made."""
+    """A resident cannot have an Egress yet; the constructor says so."""
     with pytest.raises(ConfigError, match="resident: "):
         Bubblewrap(network=Egress(allow=["pypi.org"]), resident=1)
 

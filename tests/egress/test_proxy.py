@@ -1,4 +1,4 @@
-"""The proxy by itself, with real clients, and with hostile ones."""
+"""The proxy alone, with real clients and hostile ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def proxied(egress):
-    """Serve a proxy on this machine's loopback interface; give its port and its gate."""
+    """Serve a proxy on this machine's loopback interface, and return its gate."""
     gate = Gate(egress, "call")
     listener, port = listening()
     async with _proxy.serving(listener, gate):
@@ -35,7 +35,7 @@ async def curl(gate, *args, proxy="http", stdin=b""):
 
 
 async def said(gate, data, *, end=False):
-    """Send bytes to the proxy; return all that it says until it closes."""
+    """Send bytes to the proxy; return everything that it answers until it closes."""
     async with await anyio.connect_tcp("127.0.0.1", gate.port) as client:
         await client.send(data)
         if end:
@@ -50,7 +50,7 @@ async def said(gate, data, *, end=False):
 
 class TestHttp:
     async def test_get(self, egress, web):
-        """A plain request is handed on with its path, and with the Host that its URL names."""
+        """A plain request is forwarded with its path, and with the Host of its URL."""
         async with proxied(egress()) as gate:
             done = await curl(gate, f"http://web.test:{web.port}/a?b=c")
         assert done.check().stdout == b"web /a?b=c\n"
@@ -59,8 +59,8 @@ class TestHttp:
         assert gate.counts == EgressCounts(allowed=1)
 
     async def test_what_is_for_a_proxy_is_not_handed_on(self, egress, web):
-        """Hop-by-hop headers, and those that Connection names, stay here; but not what says how
-        long a body is.
+        """Hop-by-hop headers and those that Connection names are not forwarded, except for the
+        length of the body.
         """
         headers = ["Proxy-Authorization: secret", "X-Hop: a", "TE: trailers", "X-Kept: b"]
         headers += ["Connection: x-hop, content-length", "Upgrade: websocket"]
@@ -85,7 +85,7 @@ class TestHttp:
     )
     @pytest.mark.parametrize("path", ["", "chunked"])
     async def test_bodies_arrive_whole(self, egress, web, how, path):
-        """300 kB there and back, byte for byte, however their length is said."""
+        """300 kB arrive unchanged in both directions, however their length is encoded."""
         data = bytes(range(256)) * (1200 if not path else 40)
         async with proxied(egress()) as gate:
             done = await curl(gate, *how, f"http://web.test:{web.port}/{path}", stdin=data)
@@ -93,7 +93,7 @@ class TestHttp:
 
     @pytest.mark.parametrize("args", [["-I"], ["--http1.0"]])
     async def test_head_and_old_clients(self, egress, web, args):
-        """HEAD has no body, and a client of HTTP/1.0 gets one that ends with the connection."""
+        """HEAD has no body, and an HTTP/1.0 client gets a body that ends with the connection."""
         async with proxied(egress()) as gate:
             done = await curl(gate, *args, f"http://web.test:{web.port}/chunked")
         assert done.check().stdout.startswith(b"HTTP/1.1 200" if args == ["-I"] else b"web /ch")
@@ -107,7 +107,7 @@ class TestHttp:
         assert gate.counts == EgressCounts(allowed=1)
 
     async def test_not_allowed(self, egress, web, names):
-        """The client is told what was refused and why; the name is not even looked up."""
+        """The client learns what was refused and why; the name is not even resolved."""
         async with proxied(egress("pypi.org")) as gate:
             done = await curl(gate, "-w", "%{http_code}", f"http://evil.example:{web.port}/")
         assert b"evil.example" in done.stdout
@@ -118,7 +118,7 @@ class TestHttp:
         assert web.seen == []
 
     async def test_a_redirect_is_a_request_like_any_other(self, egress, web):
-        """An allowed host can send a client elsewhere, and the client is refused there."""
+        """An allowed host can redirect a client, but the client is refused there."""
         to = f"http://127.0.0.1:{web.port}/secret"
         async with proxied(egress()) as gate:
             done = await curl(gate, "-L", f"http://web.test:{web.port}/redirect?{to}")
@@ -127,7 +127,7 @@ class TestHttp:
         assert gate.counts == EgressCounts(allowed=1, denied=1)
 
     async def test_unreachable(self, egress):
-        """A host that is allowed and does not answer is a failure, and no denial."""
+        """An allowed host that does not answer counts as failed, not as denied."""
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
         async with proxied(egress()) as gate:
@@ -138,7 +138,9 @@ class TestHttp:
         assert gate.counts == EgressCounts(failed=2)
 
     async def test_a_server_that_speaks_something_else(self, egress):
-        """What is not HTTP is the client's 502; an answer that breaks off does so there, too."""
+        """If the server does not speak HTTP, the client gets a 502. If the answer breaks off, so
+        does the client's.
+        """
 
         def ssh(client):
             client.recv(1000)
@@ -185,7 +187,7 @@ class TestHttp:
         ],
     )
     async def test_ways_around_the_rules(self, egress, web, target):
-        """No spelling of an address, and no trick with a URL, reaches what is not allowed."""
+        """No spelling of an address and no trick with a URL reaches a host that is not allowed."""
         target = target.replace("PORT", str(web.port))
         data = f"GET {target} HTTP/1.1\r\nHost: web.test:{web.port}\r\n\r\n".encode()
         async with proxied(egress()) as gate:
@@ -208,7 +210,7 @@ class TestHttp:
         ],
     )
     async def test_a_host_header_that_contradicts(self, egress, web, data):
-        """Where the URL and the Host header name two hosts, neither is reached."""
+        """If the URL and the Host header name different hosts, neither is reached."""
         async with proxied(egress()) as gate:
             answer = await said(gate, data.replace(b"PORT", str(web.port).encode()))
         assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 400 "))
@@ -231,14 +233,14 @@ class TestHttp:
         ],
     )
     async def test_what_is_no_request_to_a_proxy(self, egress, names, data):
-        """Anything else is answered by 400, and goes nowhere."""
+        """Anything that is not a proxy request gets a 400, and nothing is resolved."""
         async with proxied(egress()) as gate:
             answer = await said(gate, data)
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert names.asked == []
 
     async def test_head_of_what_is_not_allowed(self, egress):
-        """A refusal of HEAD has no body."""
+        """The answer to a refused HEAD has no body."""
         async with proxied(egress()) as gate:
             answer = await said(gate, b"HEAD http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 403 ")
@@ -246,7 +248,9 @@ class TestHttp:
 
     @pytest.mark.parametrize("rest", [b"zz\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"3\r\nab"])
     async def test_a_body_that_is_not_whole(self, egress, rest):
-        """A request whose body breaks off, or is none, ends at the server, too."""
+        """If the body of a request breaks off or is malformed, the connection to the server ends
+        too.
+        """
         ended = []
 
         def answer(client):
@@ -265,7 +269,7 @@ class TestHttp:
         assert got.startswith(b"HTTP/1.1 400 ")
 
     async def test_an_answer_before_the_request_is_whole(self, egress):
-        """A server may answer, and go, while the body still comes."""
+        """A server may answer and close while the client still sends the body."""
 
         def answer(client):
             client.recv(1000)
@@ -281,14 +285,14 @@ class TestHttp:
 
 class TestSocks:
     async def test_name(self, egress, web):
-        """A name is resolved here, and reached."""
+        """The proxy resolves a name and connects to it."""
         async with proxied(egress()) as gate:
             done = await curl(gate, f"http://web.test:{web.port}/s", proxy="socks5h")
         assert done.check().stdout == b"web /s\n"
         assert gate.counts == EgressCounts(allowed=1)
 
     async def test_address(self, egress, web):
-        """An address is refused, unless it is itself allowed."""
+        """An address is refused, unless a rule allows the address itself."""
         url = f"http://127.0.0.1:{web.port}/s"
         async with proxied(egress()) as gate:
             assert (await curl(gate, url, proxy="socks5")).returncode == 97
@@ -311,7 +315,7 @@ class TestSocks:
         ],
     )
     async def test_refusals(self, egress, names, request_, code):
-        """Each refusal has the code that the protocol has for it; BIND and UDP are none of ours."""
+        """Each refusal has the protocol's own code. BIND and UDP are not supported."""
         names.answers["no.test"] = []
         async with proxied(egress()) as gate:
             assert await said(gate, b"\x05\x02\x00\x02" + request_) == b"\x05\x00" + bytes(
@@ -327,12 +331,12 @@ class TestSocks:
         ],
     )
     async def test_nonsense(self, egress, data, answer):
-        """A client that wants a password, or speaks nonsense, is told no more than that."""
+        """A client that wants a password or sends nonsense gets only a refusal."""
         async with proxied(egress()) as gate:
             assert await said(gate, data) == answer
 
     async def test_byte_by_byte(self, egress, web):
-        """The handshake may come in pieces of any size."""
+        """The handshake may arrive in pieces of any size."""
         name = b"web.test"
         asked = b"\x05\x01\x00\x05\x01\x00\x03" + bytes([len(name)]) + name
         asked += struct.pack(">H", web.port)
@@ -351,7 +355,7 @@ class TestSocks:
 
 class TestNames:
     async def test_a_name_with_a_private_address(self, egress, web, names):
-        """A name that is allowed, and has a private address, is refused: rebinding."""
+        """An allowed name that resolves to a private address is refused (DNS rebinding)."""
         names.answers["rebound.example"] = ["127.0.0.1"]
         async with proxied(egress("rebound.example:*")) as gate:
             done = await curl(gate, f"http://rebound.example:{web.port}/")
@@ -360,7 +364,7 @@ class TestNames:
         assert web.seen == []
 
     async def test_link_local_needs_more_than_a_name(self, egress, names):
-        """A name that may be private does not reach a metadata service."""
+        """A rule in `private` does not open link-local addresses, such as a metadata service."""
         names.answers["meta.test"] = ["169.254.169.254"]
         names.answers["azure.test"] = ["168.63.129.16"]
         async with proxied(egress()) as gate:
@@ -368,8 +372,8 @@ class TestNames:
                 assert b"no public address" in (await curl(gate, f"http://{name}.test/")).stdout
 
     async def test_it_connects_to_the_address_that_it_checked(self, egress, web, names):
-        """A name is resolved once for a connection; what its resolver says next time does not
-        matter.
+        """A name is resolved once for each connection; a later answer of the resolver does not
+        change the checked address.
         """
         private = ["192.168.0.9"]
         names.answers["web.test"] = [["127.0.0.1"], private, private]
@@ -382,7 +386,7 @@ class TestNames:
         assert gate.counts == EgressCounts(allowed=1, denied=1)
 
     async def test_of_several_addresses_only_those_that_may_be(self, egress, web, names):
-        """Addresses that are refused are left out, and one that does not answer is not the last."""
+        """Forbidden addresses are skipped, and if one does not answer, the next is tried."""
         names.answers["web.test"] = ["10.0.0.1", "127.0.0.2", "127.0.0.1"]
         rules = [f"127.0.0.1:{web.port}", f"127.0.0.2:{web.port}", "web.test:*"]
         async with proxied(egress(*rules, private=())) as gate:
@@ -390,7 +394,7 @@ class TestNames:
         assert done.check().stdout == b"web /\n"
 
     async def test_the_systems_resolver(self, egress, web):
-        """Without a function of one's own, the system resolves: localhost is loopback."""
+        """Without a resolve function the system resolves: localhost is the loopback interface."""
         from anyspawn import Egress
 
         async with proxied(Egress(allow=[], private=["localhost:*"])) as gate:
@@ -401,7 +405,7 @@ class TestNames:
             assert b"no public address" in done.stdout
 
     async def test_a_resolver_that_is_wrong(self, egress, names, caplog):
-        """Nonsense from the resolver ends the one connection, and is in the log."""
+        """A wrong answer of the resolver ends that connection only, and is logged."""
         names.answers["bad.test"] = ["nonsense"]
         async with proxied(egress()) as gate:
             assert (
@@ -413,7 +417,7 @@ class TestNames:
 
 class TestBounds:
     async def test_slow_headers(self, egress, monkeypatch):
-        """Headers that do not come end their connection, before the first byte and after."""
+        """A connection whose headers do not arrive in time is closed."""
         monkeypatch.setattr(_proxy, "HEADER_TIMEOUT", 0.1)
         async with proxied(egress()) as gate:
             with anyio.fail_after(30):
@@ -431,13 +435,13 @@ class TestBounds:
                                 assert await client.receive() == b"\x05\x00"
 
     async def test_large_headers(self, egress):
-        """Headers beyond 16 KiB are refused, and no more than that is held of them."""
+        """Headers above 16 KiB are refused, and the proxy does not keep more of them."""
         async with proxied(egress()) as gate:
             data = b"GET http://web.test/ HTTP/1.1\r\nX: " + b"a" * 200_000
             assert (await said(gate, data)).startswith(b"HTTP/1.1 431 ")
 
     async def test_many_connections(self, egress, web, monkeypatch):
-        """Beyond the limit a connection waits; when another one ends, it is served."""
+        """A connection above the limit waits until another one ends."""
         monkeypatch.setattr(_proxy, "MAX_CONNECTIONS", 2)
         async with proxied(egress()) as gate, anyio.create_task_group() as tasks:
             idle = [await anyio.connect_tcp("127.0.0.1", gate.port) for _ in range(2)]
@@ -456,7 +460,9 @@ class TestBounds:
         assert done[0].check().stdout == b"web /\n"
 
     async def test_half_closed(self, egress):
-        """A client that has said all is still answered; each side's end is handed on by itself."""
+        """A client that has closed its sending side is still answered: each direction ends
+        separately.
+        """
 
         def answer(client):
             heard = b""
@@ -471,7 +477,7 @@ class TestBounds:
         assert got.endswith(b"\r\n\r\nylrae")
 
     async def test_the_end_closes_all(self, egress):
-        """With the block tunnels end, at both ends, also those whose readers do not read."""
+        """Leaving the block closes tunnels at both ends, even if nobody reads there."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             async with proxied(egress()) as gate:
@@ -482,7 +488,7 @@ class TestBounds:
                 await anyio.to_thread.run_sync(client.recv, 1000)
                 taken, _ = server.accept()
                 client.setblocking(False)
-                for _ in range(200):  # until both directions are full, or nearly
+                for _ in range(200):  # until both directions are full or nearly full
                     for end in (client, taken):
                         end.setblocking(False)
                         with suppress(BlockingIOError):
@@ -496,7 +502,7 @@ class TestBounds:
                 end.close()
 
     async def test_records_are_bounded(self, egress, caplog, monkeypatch):
-        """Each decision is a record, up to a limit; all are counted."""
+        """Decisions are logged up to a limit; all of them are counted."""
         monkeypatch.setattr(_gate, "MAX_RECORDS", 3)
         caplog.set_level(logging.INFO, "anyspawn.egress")
         async with proxied(egress()) as gate:
@@ -509,7 +515,7 @@ class TestBounds:
         ]
 
     async def test_what_a_program_says_cannot_forge_a_record(self, egress, caplog):
-        """Control characters and words beyond ASCII stand escaped in the log, and are cut."""
+        """Control and non-ASCII characters are escaped in the log, and long names are cut."""
         async with proxied(egress()) as gate:
             name = "a\n\x1b[31m\u202e".encode() * 20
             await said(
@@ -521,7 +527,7 @@ class TestBounds:
         assert len(record.getMessage()) < 1000
 
     async def test_an_exception_of_the_block(self, egress):
-        """What the block raises comes out as it is."""
+        """An exception in the block reaches the caller unchanged."""
 
         class Own(Exception):
             pass

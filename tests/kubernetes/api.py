@@ -1,5 +1,5 @@
-"""An API server on loopback that runs what it is asked to exec on this host: for faults that a real
-one will not produce.
+"""An API server on loopback that runs `exec` requests on this host, for faults that a real server
+does not produce on demand.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Api:
         self._execs = []
 
     def kubeconfig(self, folder):
-        """Return the path of a kubeconfig for it."""
+        """Return the path of a kubeconfig for this server."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -70,7 +70,7 @@ class Api:
             process.wait()
         self._server.shutdown()
         self._thread.join()
-        for thread in self._execs:  # which read the streams
+        for thread in self._execs:  # they read the streams that are closed next
             thread.join(10)
         for process in self.processes:
             for stream in (process.stdin, process.stdout, process.stderr):

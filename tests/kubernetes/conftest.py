@@ -1,5 +1,5 @@
-"""A real cluster, a namespace and pods of the tests' own in it, and a look at what a test left
-there.
+"""A real cluster with a namespace and pods for the tests, and a check for pods that a test left
+behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def space(cluster):
 
 @pytest.fixture(autouse=True)
 def no_pod_is_left(space, nothing_is_left):
-    """After each test no pod is there that it made."""
+    """After each test, no pod that it made may exist."""
     yield
     left = eventually(space.made_by_us, 30)
     if left:
@@ -48,7 +48,7 @@ def python(space):
 
 @pytest.fixture
 def own(space):
-    """A pod that the test may do anything to."""
+    """A pod that the test may break."""
     name = space.start()
     yield name
     space.end(name)
@@ -61,7 +61,7 @@ def client(request):
 
 @pytest.fixture
 def fake_kubectl(tmp_path):
-    """Return a function that makes a kubectl of a script; "$real" is the real one."""
+    """Return a function that makes a kubectl from a script; "$real" is the real kubectl."""
 
     def make(script):
         file = tmp_path / "kubectl"

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_pod_of_its_own(space):
-    """Is shared, by its id alone; at its opener's end whoever is attached is told."""
+    """The id alone is enough to attach. When the opener closes the box, an attached process gets an
+    error that says so.
+    """
     sandbox = KubectlRun("busybox", namespace=space.name, default_timeout=60)
     box = await anyspawn.start_box(sandbox, workdir="/tmp/work")
     try:
@@ -21,7 +23,7 @@ async def test_a_pod_of_its_own(space):
             await other.write_file("x", b"1")
             assert (other.id, await box.read_file("x")) == (box.id, b"1")
         pod = json.loads(space("get", "pod", box._place.name, "-o", "json"))
-        assert "activeDeadlineSeconds" not in pod["spec"]  # the block has none
+        assert "activeDeadlineSeconds" not in pod["spec"]  # the box lives as long as its block
         async with anyspawn.attach_box(box.id, sandbox) as other:
             await box.aclose()
             with pytest.raises(TransportError, match="the box has ended: its pod"):

@@ -1,4 +1,4 @@
-"""A Python that stays in a box, in pods: one that runs already, and one of its own."""
+"""A Python session in a box in pods: an existing one, and a new one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_python(space, python):
-    """Stays in both."""
     for sandbox in (
         KubectlExec(python, namespace=space.name, default_timeout=60),
         KubectlRun("python:3-slim", namespace=space.name, default_timeout=60),

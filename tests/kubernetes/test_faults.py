@@ -1,5 +1,5 @@
-"""`KubectlExec` and the newest kubectl's WebSockets, against a server on loopback whose faults can
-be chosen.
+"""`KubectlExec` and the newest kubectl's WebSockets, with a server on loopback whose faults can be
+chosen.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Return a function that starts a server with a fault, and returns it and a sandbox that uses
+    """Return a function that starts a server with a fault, and returns the server and a sandbox for
     it.
     """
     monkeypatch.setenv("KUBECACHEDIR", str(tmp_path / "cache"))
@@ -49,7 +49,7 @@ def served(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [0, 1, 65_537, 5_000_003])
 async def test_web_sockets(served, size):
-    """Input of any size arrives with its end (the half-close), and both outputs and the status come
+    """Input of any size arrives and ends (the half-close), and both outputs and the status come
     back.
     """
     api, box = served()
@@ -62,8 +62,8 @@ async def test_web_sockets(served, size):
 
 
 async def test_what_the_server_is_asked(served):
-    """No variable's value and no byte of stdin stands in a request, so that neither does in an
-    audit log; and it is short.
+    """A request contains neither a variable's value nor stdin, so an audit log cannot show them;
+    and it is short.
     """
     api, box = served()
     done = await spawn(
@@ -77,7 +77,7 @@ async def test_what_the_server_is_asked(served):
 
 @pytest.mark.parametrize("fault", ["", "drop"])
 async def test_the_lifeline_over_a_web_socket(served, fault):
-    """A call that is over early ends the work at the other end, by the half-close alone."""
+    """When a call ends early, the half-close alone makes the supervisor kill the program."""
     api, box = served(fault)
     limit = 1000 if fault else 4
     done = await spawn(
@@ -89,11 +89,11 @@ async def test_the_lifeline_over_a_web_socket(served, fault):
     else:
         assert isinstance(done.error, OutputLimitError), done
         assert (done.returncode, done.cleanup) == (137, Cleanup.CONFIRMED)
-    assert api.processes[0].wait(10) == 0  # the supervisor ends when nothing of the work is left
+    assert api.processes[0].wait(10) == 0  # the supervisor exits when nothing of the call is left
 
 
 async def test_a_server_that_never_answers(served):
-    """The timeout holds, and nothing is claimed to have run."""
+    """The timeout holds, and the error says that nothing was started."""
     _, box = served("hang")
     began = time.monotonic()
     done = await spawn(["true"], sandbox=box, timeout=1)
@@ -113,8 +113,8 @@ async def test_a_server_that_never_answers(served):
     ],
 )
 async def test_connections_that_break(served, fault, started, stdout):
-    """No end that was not seen is taken for one: neither a lost status nor the lost end of an
-    output.
+    """A lost connection must not look like an exit: neither if the status is lost, nor if the end
+    of an output is.
     """
     _, box = served(fault)
     done = await spawn(["sh", "-c", "echo first half"], sandbox=box)
@@ -142,7 +142,7 @@ async def test_a_server_that_refuses(served, fault, words):
 
 
 async def test_exit_0_without_proof(fake_kubectl):
-    """A client that says that all is well, and nothing else, is not believed."""
+    """A client that exits with 0, without the supervisor's frames, is not a success."""
     for script in (
         "exit 0",
         "printf '\\036anyspawn ready\\n' >&2; read -r x; exit 0",
@@ -157,8 +157,8 @@ async def test_exit_0_without_proof(fake_kubectl):
 
 
 def supervised(*words, out="", then="exit 0"):
-    """Return a kubectl that says what a supervisor says: words on stderr, and on stdout what is to
-    come between two frames.
+    """Return a kubectl that plays a supervisor: it writes frames with some words to stderr, and
+    some output to stdout.
     """
     lines = [
         "printf '\\036anyspawn ready\\n' >&2",
@@ -175,8 +175,8 @@ def supervised(*words, out="", then="exit 0"):
 
 
 async def test_an_end_of_output_that_was_not_seen(fake_kubectl):
-    """The status came, but not the end of stdout, which takes another way: what came of it may not
-    be all.
+    """The status arrived, but the end of stdout did not. The two come over different streams, so
+    output may be missing.
     """
     path = fake_kubectl(
         supervised("exit 0", out="first half", then="echo 'error: unexpected EOF' >&2; exit 1")
@@ -190,8 +190,8 @@ async def test_an_end_of_output_that_was_not_seen(fake_kubectl):
     ("word", "cleanup"), [("held", Cleanup.CONFIRMED), ("elusive", Cleanup.UNCONFIRMED)]
 )
 async def test_a_look_from_outside(fake_kubectl, word, cleanup):
-    """That it finds nothing says something, but not where the supervisor found what goes faster
-    than looks.
+    """If a look from outside finds nothing, the clean-up is confirmed, unless the supervisor
+    reported processes that are too fast to see.
     """
     said = supervised("exit 0", word, then="printf '\\036%s end\\036' $_nonce")
     path = fake_kubectl(f"case $* in *ANYSPAWN_ID=*) exit ;; esac\n{said}")
@@ -201,7 +201,7 @@ async def test_a_look_from_outside(fake_kubectl, word, cleanup):
 
 @pytest.mark.parametrize("supervisor", ["auto", "required"])
 async def test_a_program_that_says_there_is_no_sh(fake_kubectl, tmp_path, supervisor):
-    """It has run, and is not run again because of what it says."""
+    """The program has run, so its claim that there is no sh must not make anyspawn run it again."""
     said = """echo 'exec: "sh": executable file not found in $PATH' >&2; kill -9 $$"""
     box = KubectlExec(
         "pod", kubectl_path=fake_kubectl(supervised(then=said)), supervisor=supervisor
@@ -223,7 +223,9 @@ async def test_a_program_that_says_there_is_no_sh(fake_kubectl, tmp_path, superv
     ],
 )
 async def test_without_a_supervisor_a_programs_words_prove_nothing(fake_kubectl, script, started):
-    """That nothing was started is said where kubectl said so, and nobody else can have."""
+    """The error says that nothing was started only if kubectl itself must have written
+    the message.
+    """
     box = KubectlExec("pod", kubectl_path=fake_kubectl(script), supervisor="off")
     done = await spawn(["true"], sandbox=box)
     assert isinstance(done.error, TransportError), done
@@ -232,7 +234,9 @@ async def test_without_a_supervisor_a_programs_words_prove_nothing(fake_kubectl,
 
 
 async def test_nothing_is_started_in_the_grace(fake_kubectl, tmp_path):
-    """A connection that comes up after the timeout is not given its task any more."""
+    """If the connection is ready only after the timeout, the supervisor does not get the task any
+    more.
+    """
     path = fake_kubectl("sleep 2\n" + supervised("exit 0"))
     done = await spawn(
         ["true"], sandbox=KubectlExec("pod", kubectl_path=path), timeout=0.5, grace=10

@@ -1,5 +1,5 @@
-"""Programs that take all that they can get, in a pod with `Limits`: the outcome says what they did,
-and the host stays usable. What takes too much memory is in test_kubectl_run.py.
+"""Programs that take all that they can get, in a pod with `Limits`. The outcome says so, and the
+host stays usable. For memory see test_kubectl_run.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ BURN = "burn() { while :; do :; done; }; burn & burn & echo started; burn"
 
 
 async def test_what_burns_processors_times_out(space):
-    """All of it is gone, and this host starts programs meanwhile."""
+    """The program is killed with all its processes, and this host can still start programs
+    meanwhile.
+    """
     box = KubectlRun("busybox", namespace=space.name, limits=Limits(cpu=0.5, memory="64MiB"))
 
     async def other(stream, chunk):

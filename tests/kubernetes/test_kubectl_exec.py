@@ -1,4 +1,6 @@
-"""`KubectlExec` against a real cluster, with the oldest and the newest kubectl at hand."""
+"""`KubectlExec` with a real cluster, and with the oldest and the newest kubectl that is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["busybox", "python", "busybox with residents"])
 def box(request, space):
-    """busybox's sh, and dash; with a supervisor for each command, and with those that stay."""
+    """A pod with busybox's sh or with dash; with a new supervisor for each command or with
+    residents.
+    """
     image, _, residents = request.param.partition(" ")
     pod = request.getfixturevalue(image)
     return KubectlExec(
@@ -45,7 +49,7 @@ def box(request, space):
 
 
 async def left_in(box, space):
-    """Return what a test left in a pod, once nothing is to stay there."""
+    """Return the processes that a test left in a pod, after its residents are closed."""
     await box.aclose()
     return eventually(lambda: space.processes(box.pod))
 
@@ -60,8 +64,8 @@ async def run(box, *argv, **options):
 
 
 async def test_stdin_and_output(box, client):
-    """All of it exact, both streams apart; none of the supervisor's words in them, nor of
-    kubectl's.
+    """Input and output are exact, both streams are separate, and nothing of the supervisor or
+    kubectl is in them.
     """
     box = attrs.evolve(box, kubectl_path=client)
     done = await run(box, "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"in\n\x1e\0\xff")
@@ -71,8 +75,8 @@ async def test_stdin_and_output(box, client):
 
 
 async def test_variables_and_cwd(box):
-    """Line breaks, empty ones, quotes, any byte; also names by which a shell or kubectl itself is
-    steered.
+    """Line breaks, empty values, quotes and any byte arrive unchanged, also under names that
+    control a shell or kubectl itself.
     """
     done = await run(box, "cat", "/proc/self/environ", env=NASTY, cwd="/tmp")
     found = dict(
@@ -89,14 +93,14 @@ async def test_variables_and_cwd(box):
 
 @pytest.mark.parametrize("size", [0, 1, 65_000, 65_537, 10_000_003])
 async def test_stdin_of_any_size(bare_box, size, client):
-    """Arrives whole, and with its end, whatever the client's protocol is."""
+    """Input of any size arrives complete and ends, whatever the client's protocol is."""
     data = os.urandom(size)
     done = await run(attrs.evolve(bare_box, kubectl_path=client), "md5sum", stdin=data)
     assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
 
 
 async def test_much_output(bare_box):
-    """Comes back whole, in bounded memory, and with its end."""
+    """32 MB come back complete, with bounded memory."""
     done = await run(
         bare_box,
         "head",
@@ -112,7 +116,9 @@ async def test_much_output(bare_box):
 
 @pytest.mark.parametrize("code", [1, 126, 255])
 async def test_the_programs_own_status(box, code):
-    """Also those that kubectl uses for itself, with kubectl's own words on stderr."""
+    """A status that kubectl also uses, with kubectl's own message on stderr, is still the
+    program's.
+    """
     said = 'Error from server (NotFound): pods "x" not found'
     done = await run(box, "sh", "-c", f"echo '{said}' >&2; exit {code}")
     assert isinstance(done.error, ExitError), done
@@ -125,7 +131,7 @@ async def test_the_programs_own_status(box, code):
 
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 async def test_nothing_is_left_in_the_pod(space, box, how):
-    """Whatever the program did to its session, its environment and its signals."""
+    """However the program changes its session, environment and signals, nothing of it is left."""
 
     async def one(script):
         if how == "timeout":
@@ -160,7 +166,7 @@ anyio.run(main, backend=sys.argv[1])
 
 
 async def test_the_caller_is_killed(space, box, anyio_backend):
-    """Soon nothing is left in the pod, by itself."""
+    """When the caller is killed, everything in the pod is gone soon."""
     space("exec", box.pod, "--", "sh", "-c", "rm -f /tmp/started*")
     trees = list(TREES.values())
     args = [anyio_backend[0], space.name, box.pod, json.dumps(trees), str(box.resident)]
@@ -176,7 +182,9 @@ async def test_the_caller_is_killed(space, box, anyio_backend):
 
 
 async def test_the_client_is_ended_by_someone_else(space, box):
-    """Whatever its status says then, it is no success; the work is ended."""
+    """If someone kills the client, the call is a TransportError whatever the client's status is,
+    and the program is killed.
+    """
     for signum in (signal.SIGTERM, signal.SIGKILL):
         event, results = anyio.Event(), []
 
@@ -205,7 +213,7 @@ async def test_the_client_is_ended_by_someone_else(space, box):
 
 
 async def test_the_same_command_twice_at_once(bare_box):
-    """Neither ends the other's work."""
+    """Neither call kills the other's program, although their id is the same."""
     command, results = Command(["sh", "-c", "echo out; sleep 0.5; exit 3"]), []
 
     async def one(delay):
@@ -220,19 +228,21 @@ async def test_the_same_command_twice_at_once(bare_box):
 
 @pytest.mark.parametrize("arg", ["-n", "--namespace=x", "--context=x", "-c", "--kubeconfig"])
 async def test_arguments_that_have_a_field(arg):
-    """They would reach some of the commands alone."""
+    """kubectl options with a field of their own are refused, because extra_args do not reach every
+    command.
+    """
     with pytest.raises(ConfigError, match=r"extra_args: .* instead"):
         KubectlExec("pod", extra_args=[arg, "x"])
 
 
 async def test_further_arguments(bare_box):
-    """Stand before the pod and reach kubectl."""
+    """extra_args reach kubectl, before the pod's name."""
     box = attrs.evolve(bare_box, extra_args=["--request-timeout=30s", "--quiet"], container="main")
     assert (await run(box, "echo", "out")).stdout == b"out\n"
 
 
 class TestTruth:
-    """Each failure has its own words, and says what to do."""
+    """Each failure has its own message, which says what to do."""
 
     @pytest.mark.parametrize(
         ("fields", "words"),
@@ -262,7 +272,7 @@ class TestTruth:
         ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
     )
     async def test_nothing_was_started(self, bare_box, fields, words, client):
-        """The transport broke before anything ran, and nothing is left to clean up."""
+        """The error is a TransportError, nothing ran, and there is nothing to clean up."""
         done = await run(attrs.evolve(bare_box, **{"kubectl_path": client} | fields), "true")
         assert isinstance(done.error, TransportError), done
         assert words in str(done.error)
@@ -270,7 +280,7 @@ class TestTruth:
         assert done.cleanup is Cleanup.NOT_NEEDED
 
     async def test_kubectl_asks_for_a_password(self, bare_box, tmp_path, client):
-        """It gets none: neither a variable's value nor a byte of stdin is taken for one, and the
+        """kubectl gets no answer: it must not take a variable's value or stdin for a password. The
         call ends at once.
         """
         config = json.loads(
@@ -290,14 +300,14 @@ class TestTruth:
         assert "s3cret" not in repr(done) + str(done.stderr)
 
     async def test_an_old_kubectl(self, bare_box, fake_kubectl):
-        """Which does not know what it is asked for."""
+        """A kubectl that does not know an option is too old, and the error says so."""
         path = fake_kubectl("echo 'Error: unknown shorthand flag: \"c\" in -c' >&2; exit 1")
         done = await run(attrs.evolve(bare_box, kubectl_path=path, container="main"), "true")
         assert isinstance(done.error, TransportError)
         assert "install a newer kubectl (1.20 or later)" in str(done.error)
 
     async def test_pending(self, space):
-        """What the pod waits for is said."""
+        """The error says what the pod waits for."""
         name = space.start(ready=False, nodeSelector={"no-such": "label"})
         assert until(lambda: "Unschedulable" in space("get", "pod", name, "-o", "json"))
         done = await run(KubectlExec(name, namespace=space.name), "true")
@@ -307,7 +317,7 @@ class TestTruth:
         space.end(name)
 
     async def test_completed(self, space):
-        """The pod has ended, and how."""
+        """The error says that the pod has completed, and how."""
         name = space.start(ready=False, cmd=["sh", "-c", "exit 5"])
         assert until(
             lambda: space("get", "pod", name, "-o", "jsonpath={.status.phase}") == "Failed"
@@ -319,7 +329,7 @@ class TestTruth:
         space.end(name)
 
     async def test_crash_looping(self, space):
-        """The container's last status is said, and where to look."""
+        """The error has the container's last exit code, and says where to look."""
         name = space.start(ready=False, cmd=["sh", "-c", "exit 5"], restartPolicy="Always")
         assert until(lambda: "CrashLoopBackOff" in space("get", "pod", name, "-o", "json"))
         done = await run(KubectlExec(name, namespace=space.name), "true")
@@ -330,7 +340,7 @@ class TestTruth:
         space.end(name)
 
     async def test_no_image(self, space):
-        """The image cannot be pulled."""
+        """The error says that the image cannot be pulled."""
         name = space.start("anyspawn.invalid/none:1", ready=False)
         assert until(lambda: "ImagePull" in space("get", "pod", name, "-o", "json"))
         done = await run(KubectlExec(name, namespace=space.name), "true")
@@ -339,7 +349,9 @@ class TestTruth:
         space.end(name)
 
     async def test_the_node_does_not_answer(self, space, busybox, fake_kubectl):
-        """As where its kubelet is gone; the real one of the only node is left in peace."""
+        """A fake kubectl reports the failure, because the only node's real kubelet must keep
+        running.
+        """
         said = "Error from server: error dialing backend: dial tcp 10.0.0.9:10250: connect: connection refused"
         path = fake_kubectl(f"echo '{said}' >&2; exit 1")
         done = await run(KubectlExec(busybox, namespace=space.name, kubectl_path=path), "true")
@@ -350,8 +362,8 @@ class TestTruth:
 
 @pytest.mark.parametrize("how", ["deleted", "deleted by force", "container ended"])
 async def test_the_pod_goes_away_meanwhile(space, own, how):
-    """The transport broke while it ran; what it wrote until then is kept, and the call does not
-    wait for its timeout.
+    """The error is a TransportError, the output so far is kept, and the call ends long before its
+    timeout.
     """
     event, results = anyio.Event(), []
 
@@ -368,7 +380,7 @@ async def test_the_pod_goes_away_meanwhile(space, own, how):
         if how == "container ended":
             space(
                 "exec", own, "--", "sh", "-c", "kill -TERM 1", check=False
-            )  # may be ended with it
+            )  # this command may be killed as well
         else:
             args = ["--now"] if how == "deleted" else ["--force", "--grace-period=0"]
             space("delete", "pod", own, *args, "--wait=false")
@@ -392,8 +404,8 @@ def without_sh(space):
 
 
 async def test_without_a_shell(space, without_sh, caplog):
-    """The plain layout serves, which is logged once; what cannot be handed over then is an
-    error.
+    """Without sh the command runs without a supervisor, which is logged once. Variables cannot be
+    passed then, which is an error.
     """
     box = KubectlExec(without_sh, namespace=space.name, shared="trusted", default_timeout=60)
     done = await run(box, "/app/cat", stdin=b"in")
@@ -417,8 +429,8 @@ async def test_without_a_shell(space, without_sh, caplog):
 
 
 async def test_supervisor_off(space, bare_box, client):
-    """Statuses are told apart by kubectl's trailer, which is not in the output; a timeout cannot be
-    confirmed.
+    """Without a supervisor, kubectl's last line on stderr tells its failures from the program's
+    exits, and is removed. A clean-up is then unconfirmed.
     """
     box = attrs.evolve(bare_box, supervisor="off", kubectl_path=client)
     done = await run(box, "sh", "-c", "cat; echo err >&2; exit 1", stdin=b"in")
@@ -435,11 +447,13 @@ async def test_supervisor_off(space, bare_box, client):
     done = await run(box, "sh", "-c", "echo ready; sleep 3", output_limit=5)
     assert isinstance(done.error, OutputLimitError)
     assert done.cleanup is Cleanup.UNCONFIRMED
-    assert not eventually(lambda: space.processes(bare_box.pod))  # it ends by itself, later
+    assert not eventually(lambda: space.processes(bare_box.pod))  # the program ends by itself later
 
 
 async def test_a_second_container(space):
-    """Without a name kubectl takes the first, and what it says about that is not in the output."""
+    """Without a name kubectl uses the first container; its message about that is not in
+    the output.
+    """
     two = {
         "name": "other",
         "image": "busybox",

@@ -1,4 +1,4 @@
-"""`KubectlRun` against a real cluster: a fresh pod for each call, gone afterwards in every case."""
+"""`KubectlRun` with a real cluster: each call gets a new pod, which is always gone afterwards."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def run(box, *argv, **options):
 
 
 async def test_a_call(box, client):
-    """Input, both outputs, variables, working directory and status; as nobody, without privileges
-    or a token.
+    """Input, both outputs, variables, working directory and status work. The program runs as
+    nobody, without privileges or a token.
     """
     script = "cat; echo err >&2; pwd; id -u; grep -E '^(NoNewPrivs|CapEff)' /proc/self/status; ls /var/run/secrets; exit 7"
     box = attrs.evolve(box, kubectl_path=client)
@@ -66,7 +66,7 @@ async def test_a_call(box, client):
 
 
 async def test_out_of_memory(box):
-    """What the kernel killed for lack of memory is told from a program's own status."""
+    """A program that the kernel killed for lack of memory has an error that says so."""
     box = attrs.evolve(box, limits=Limits(memory="64MiB"))
     done = await run(box, "tail", "/dev/zero")
     assert isinstance(done.error, ExitError), done
@@ -74,8 +74,8 @@ async def test_out_of_memory(box):
 
 
 async def test_variables_are_exact_and_nowhere_else(space, box):
-    """Neither they nor stdin stand in an argv of this host or of the pod, nor in what the API knows
-    of it.
+    """Neither variables nor stdin appear in an argv, on this host or in the pod, or in the pod's
+    description.
     """
     secret = f"s3cret-{os.getpid()}"
     described = []
@@ -105,7 +105,7 @@ async def test_variables_are_exact_and_nowhere_else(space, box):
 
 
 async def test_a_program_that_cannot_be_started(box):
-    """It never ran."""
+    """The program never ran, and the error says so."""
     done = await run(box, "no-such-program")
     assert isinstance(done.error, NotStartedError), done
     assert (done.returncode, done.stdout, done.stderr) == (None, b"", b"")
@@ -113,13 +113,13 @@ async def test_a_program_that_cannot_be_started(box):
 
 @pytest.mark.parametrize("how", ["timeout", "overflow", "raised"])
 async def test_ended_early(box, how):
-    """And nothing is left, which is known."""
+    """Nothing is left, and the clean-up is confirmed."""
     if how == "timeout":
         took = (await run(box, "true", check=True)).duration
         script = "trap 'echo bye' TERM; echo ready; sleep 999"
         done = await run(
             box, "sh", "-c", script, timeout=3 * took + 2, grace=1
-        )  # some of that is the pod's start
+        )  # includes the start of the pod
         assert isinstance(done.error, SpawnTimeoutError), done
         assert done.stdout.startswith(b"ready\n")
         assert done.cleanup is Cleanup.CONFIRMED
@@ -137,14 +137,14 @@ async def test_ended_early(box, how):
 
 
 async def test_the_time_is_up_before_the_pod_is_made(box):
-    """As when it is up later; the pod is deleted."""
+    """A timeout before the pod exists is an ordinary timeout, and the pod is deleted."""
     done = await run(box, "true", timeout=0.001)
     assert isinstance(done.error, SpawnTimeoutError), done
     assert done.cleanup is not Cleanup.UNCONFIRMED
 
 
 async def test_cancelled_at_twenty_moments(box):
-    """Whether the pod was to be made, starting, running or on its way out."""
+    """Whatever the moment of the cancellation, no pod is left."""
 
     async def one(delay):
         with anyio.move_on_after(delay):
@@ -156,7 +156,7 @@ async def test_cancelled_at_twenty_moments(box):
 
 
 async def test_native_cancellation(space, anyio_backend):
-    """Of an asyncio task, four times in a row."""
+    """An asyncio task is cancelled four times in a row; no pod is left."""
     if anyio_backend[0] == "trio":
         return
     import asyncio
@@ -174,8 +174,8 @@ async def test_native_cancellation(space, anyio_backend):
 
 
 async def test_cancelled_while_the_pod_is_being_made(space, box, fake_kubectl, anyio_backend):
-    """It is made all the same, as nobody can take that back, and deleted before the cancellation
-    goes on.
+    """The creation cannot be taken back, so the pod is deleted before the cancellation
+    continues.
     """
     path = fake_kubectl('case "$*" in *create*) sleep 0.5;; esac; exec "$real" "$@"')
     with anyio.move_on_after(0.2):
@@ -185,8 +185,8 @@ async def test_cancelled_while_the_pod_is_being_made(space, box, fake_kubectl, a
 
 
 async def test_a_pod_that_comes_late(space, box, fake_kubectl):
-    """Its creation was given up, and cannot be known to have failed: that is said, and a guard
-    deletes what comes.
+    """A creation that was given up may still succeed. The clean-up is unconfirmed, and a guard
+    deletes the pod later.
     """
     path = fake_kubectl(
         'case "$*" in *create*) cat >"$0.pod"; exec sleep 60;; *) exec "$real" "$@";; esac'
@@ -200,7 +200,7 @@ async def test_a_pod_that_comes_late(space, box, fake_kubectl):
 
 
 async def test_the_same_command_twice_at_once(box):
-    """Two calls, each with a pod of its own."""
+    """Two calls of one command each have their own pod."""
     command, results = Command(["sh", "-c", "echo out; exit 3"]), []
 
     async def one():
@@ -225,7 +225,9 @@ anyio.run(main, backend=sys.argv[1])
 
 
 async def test_the_caller_is_killed(space, anyio_backend, tmp_path):
-    """A guard beside it deletes the pod, also where the kubeconfig's path is a relative one."""
+    """A guard deletes the pod when the caller is killed, even if the path of the kubeconfig is
+    relative.
+    """
     shutil.copy(os.environ["KUBECONFIG"], tmp_path / "config")
     argv = [sys.executable, "-c", PARENT, anyio_backend[0], space.name]
     parent = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=tmp_path)
@@ -238,7 +240,9 @@ async def test_the_caller_is_killed(space, anyio_backend, tmp_path):
 
 
 async def test_the_pod_has_a_deadline_of_its_own(space, box):
-    """So that it ends where caller and guard vanish; it counts from the command's timeout."""
+    """The pod's deadline follows from the command's timeout, so that it ends even if caller and
+    guard vanish.
+    """
     found = []
 
     async def on_output(stream, chunk):
@@ -257,7 +261,7 @@ async def test_the_pod_has_a_deadline_of_its_own(space, box):
 
 
 async def test_a_pod_without_caller_and_guard(space):
-    """The kubelet ends it by its deadline; what ended is there to be removed."""
+    """The kubelet ends the pod at its deadline; the ended pod stays until it is removed."""
     command = Command(["true"])
     pod = pod_manifest(KubectlRun("busybox"), command, seconds=0.5, owner="another-host/1/1")
     space.apply(pod)
@@ -274,7 +278,7 @@ async def test_a_pod_without_caller_and_guard(space):
 
 
 class TestTruth:
-    """What keeps a pod from running is said, and at once where waiting does not help."""
+    """If a pod does not run, the error says why, and at once if waiting cannot help."""
 
     @pytest.mark.parametrize(
         ("fields", "words"),
@@ -296,7 +300,7 @@ class TestTruth:
         ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
     )
     async def test_nothing_was_started(self, box, fields, words):
-        """A transport error, long before the timeout."""
+        """The error is a TransportError, long before the timeout."""
         began = time.monotonic()
         done = await run(attrs.evolve(box, **fields), "true", timeout=100)
         assert isinstance(done.error, TransportError), done
@@ -309,14 +313,18 @@ class TestTruth:
         assert time.monotonic() - began < 60
 
     async def test_no_node_takes_it(self, box):
-        """That may change, and so is waited for; what it waited for is in the error."""
+        """A node may become free, so anyspawn waits; after the timeout the error says why the pod
+        did not start.
+        """
         done = await run(attrs.evolve(box, node_selector={"no-such": "label"}), "true", timeout=8)
         assert isinstance(done.error, SpawnTimeoutError), done
         assert "was not started in time: pod" in str(done.error)
         assert "Unschedulable" in str(done.error)
 
     async def test_a_quota(self):
-        """It is the quota's, and not the account's."""
+        """The API server's refusal for a quota is not a matter of permissions, and the error says
+        so.
+        """
         with contextlib.closing(Space()) as full:
             full("create", "quota", "none", "--hard=pods=0")
             until(lambda: full("get", "quota", "none", "-o", "jsonpath={.status.hard.pods}"))
@@ -341,7 +349,7 @@ class TestTruth:
         ],
     )
     async def test_what_is_forbidden(self, fake_kubectl, said, words):
-        """By whom, and so what to do."""
+        """The error says who forbids it, and what to do about it."""
         path = fake_kubectl(
             f"echo 'Error from server (Forbidden): pods \"a\" is forbidden: {said}' >&2; exit 1"
         )
@@ -351,7 +359,7 @@ class TestTruth:
         assert (done.error.started, done.cleanup) == (False, Cleanup.NOT_NEEDED)
 
     async def test_the_pod_is_deleted_meanwhile(self, space, box):
-        """What it wrote until then is kept."""
+        """The output so far is kept."""
         done = await run(
             box,
             "sh",
@@ -364,7 +372,7 @@ class TestTruth:
         assert (done.error.started, done.stdout) == (True, b"ready\n")
 
     async def test_an_api_server_that_hangs(self, space, fake_kubectl):
-        """The call is bounded, and claims nothing."""
+        """The call is bounded, and its clean-up is unconfirmed."""
         path = fake_kubectl("exec sleep 60")
         box = KubectlRun("busybox", namespace=space.name, kubectl_path=path)
         began = time.monotonic()
@@ -379,7 +387,9 @@ class TestTruth:
 
 
 async def test_settings(space, box):
-    """Resources, user, service account and overrides, which may add containers and change ours."""
+    """Resources, user and overrides take effect; overrides can add containers and change the main
+    one.
+    """
     space("create", "serviceaccount", "worker", check=False)
     side = {
         "name": "side",
@@ -448,7 +458,7 @@ async def test_settings(space, box):
     ],
 )
 async def test_bad_settings(fields, message):
-    """Each names the field."""
+    """Each error names the field."""
     with pytest.raises(ConfigError) as caught:
         KubectlRun(**{"image": "busybox"} | fields)
     assert message in str(caught.value)
@@ -465,7 +475,7 @@ sys.stdin.read()
 
 
 async def test_prune(space):
-    """Pods whose owner is dead are removed, those of the living and of strangers are not."""
+    """Pods of dead owners are removed; those of living owners and of other hosts are not."""
     pipe = subprocess.PIPE
     owners = [
         subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=pipe, stdout=pipe) for _ in range(2)
@@ -518,7 +528,7 @@ async def test_prune(space):
 
 
 def test_run_command(space, busybox):
-    """Both modes by `anyspawn run`."""
+    """`anyspawn run` works with both modes."""
     base = [sys.executable, "-m", "anyspawn", "run"]
     where = ["--namespace", space.name]
     fresh = [*base, "--mode", "kubectl_run", "--image", "busybox", *where, "--timeout", "60s"]

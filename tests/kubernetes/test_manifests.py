@@ -1,5 +1,5 @@
-"""The example's manifests do what they say: hooks run in the sidecars, by an account that may do
-that and nothing more.
+"""The example's manifests work: hooks run in the sidecars, with an account that has only the
+permissions it needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def deployed(space):
 
 
 def kubeconfig(space, account, folder):
-    """Return the path of a kubeconfig of an account, with its own token, as it has in a pod."""
+    """Return the path of a kubeconfig with an account's own token, as a pod has it."""
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     config["users"][0]["user"] = {"token": space("create", "token", account)}
     (folder / "kubeconfig").write_text(json.dumps(config))
@@ -46,12 +46,12 @@ def kubeconfig(space, account, folder):
 
 @pytest.fixture(scope="module")
 def account(deployed, tmp_path_factory):
-    """The agent's."""
+    """The kubeconfig of the agent's account."""
     return kubeconfig(deployed, "agent", tmp_path_factory.mktemp("account"))
 
 
 async def test_hooks_run_in_the_sidecars(deployed, account):
-    """By selector, with the agent's own account; the sidecar's walls hold."""
+    """A selector and the agent's own account are enough, and the sidecar's confinement holds."""
     box = KubectlExec(
         selector="app=hooks",
         container="hooks",
@@ -65,7 +65,7 @@ async def test_hooks_run_in_the_sidecars(deployed, account):
 
 
 async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
-    """The call goes on to its end; the next one goes to another pod, and the deployment makes a new
+    """The call goes on to its end. The next one goes to another pod, and the deployment makes a new
     one.
     """
     box = KubectlExec(
@@ -92,7 +92,7 @@ async def test_a_sidecar_is_deleted_under_a_call(deployed, account):
 
 
 async def test_the_runtime_config(deployed, account, monkeypatch):
-    """A hook that is named in it runs there too."""
+    """A hook in the runtime configuration runs in the sidecars too."""
     monkeypatch.setenv("HOOKS_NAMESPACE", deployed.name)
     monkeypatch.setenv("KUBECONFIG", account)
     async with load_config(EXAMPLE / "agent.yaml").open() as runner:
@@ -118,7 +118,7 @@ print(done.stdout, done.error)
 )
 def test_the_agent_in_the_cluster(deployed, account, tmp_path):
     """With what a pod has, its account's token and two variables, kubectl finds the cluster and the
-    pod's namespace itself.
+    namespace itself.
     """
     config = json.loads(Path(account).read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -163,9 +163,9 @@ def test_the_agent_in_the_cluster(deployed, account, tmp_path):
     ],
 )
 def test_the_account_may_do_no_more(deployed, account, what, may):
-    """What it may is what it needs."""
+    """The account has only the permissions that it needs."""
     verb, _, kind = what.partition(" ")
-    kind, _, part = kind.partition("/")  # kubectl would take what is behind the slash for a name
+    kind, _, part = kind.partition("/")  # kubectl would take the part after the slash for a name
     argv = ["kubectl", f"--kubeconfig={account}", "-n", deployed.name, "auth", "can-i", verb, kind]
     argv += [f"--subresource={part}"] if part else []
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -183,7 +183,9 @@ async def test_the_account_may_do_it_here_alone(deployed, account):
 
 
 async def test_kubectl_run_with_its_own_role(deployed, account):
-    """Refused without, which is said; and no more is needed than the second role."""
+    """Without the second role the API server refuses, which the error says; with it, kubectl_run
+    works.
+    """
     box = KubectlRun("busybox", namespace=deployed.name, kubeconfig=account, default_timeout=60)
     done = await spawn(["true"], sandbox=box)
     assert isinstance(done.error, TransportError)
@@ -198,7 +200,7 @@ async def test_kubectl_run_with_its_own_role(deployed, account):
 
 
 def test_the_clean_up(deployed, tmp_path):
-    """The job is accepted; what it runs, by its own account, removes pods that have ended, and no
+    """The cron job is accepted. Its command, run by its own account, removes ended pods and no
     others.
     """
     text = (EXAMPLE / "cleanup.yaml").read_text()

@@ -13,12 +13,14 @@ from replaced import check_replaced_tools
 pytestmark = pytest.mark.anyio
 
 HIDE = "ulimit -x 7 2>/dev/null || ulimit -w 7; env -i setsid sleep {} </dev/null >/dev/null 2>&1 &"
-"""Leaves a program behind that has neither the limit nor the variable that its like is known by."""
+"""Leaves a program behind without the limit and the variable by which the supervisor
+would find it.
+"""
 
 
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_what_hides_in_a_shared_pod_is_told_of(space, own, resident, caplog):
-    """The outcome does not say that all is gone; the log says that programs can forge outcomes."""
+    """The clean-up is unconfirmed, and the log warns that programs can forge outcomes."""
     seconds = f"777.{os.getpid()}"
     async with KubectlExec(
         own, namespace=space.name, resident=resident, default_timeout=60
@@ -35,14 +37,14 @@ STEAL = (
     r"for p in /proc/[0-9]*; do case $(tr '\0' ' ' <$p/cmdline) in "
     "*anyspawn*) [ ${p#/proc/} = $$ ] || kill -STOP ${p#/proc/} ;; esac; done 2>/dev/null"
 )
-"""Stops every supervisor that there is, that of its own call included."""
+"""Stops every supervisor in the pod, its own included."""
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_a_supervisor_that_a_program_stops(space, own, resident):
-    """Its call ends in bounded time, and the program with it; the next call has a supervisor of its
-    own.
+    """The call ends within bounds and its program is killed; the next call gets a working
+    supervisor.
     """
     async with KubectlExec(
         own, namespace=space.name, resident=resident, default_timeout=60
@@ -60,7 +62,9 @@ async def test_a_supervisor_that_a_program_stops(space, own, resident):
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})])
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_tools_that_root_has_replaced(space, own, resident):
-    """By one that does nothing, or fails: no success of what failed, no end of what still runs."""
+    """If root replaces a tool by one that does nothing or fails, a failed call must not succeed,
+    and a running program must not count as gone.
+    """
     await check_replaced_tools(
         KubectlExec(own, namespace=space.name, resident=resident, default_timeout=60),
         lambda *argv: space("exec", own, "--", *argv).strip(),

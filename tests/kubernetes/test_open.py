@@ -1,4 +1,4 @@
-"""A live process in pods: those that run already, chosen or named, and fresh ones."""
+"""A live process in pods: existing ones, chosen or named, and new ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sandbox(request, space, busybox):
 
 
 async def test_a_conversation(sandbox):
-    """What is sent comes back, any byte of it; the end of stdin ends cat, but not before."""
+    """Any bytes come back. cat exits at the end of stdin, and not before."""
     async with anyspawn.open_process(["cat"], sandbox=sandbox) as process:
         for line in (b"one\n", bytes(range(256)), os.urandom(40_000), b"ends in \x1e"):
             await process.stdin.send(line)
@@ -40,11 +40,11 @@ async def test_a_conversation(sandbox):
         assert await process.wait() == 0
     assert (
         process.completed.cleanup is not Cleanup.UNCONFIRMED
-    )  # a busy machine's client may close late
+    )  # on a busy machine the client may close late
 
 
 async def test_what_runs_when_the_block_is_left(sandbox):
-    """Is ended in its pod, as was seen."""
+    """Leaving the block kills everything in the pod, and the clean-up is confirmed."""
     async with anyspawn.open_process(
         ["sh", "-c", "setsid sleep 999 & echo; sleep 999"], sandbox=sandbox
     ) as process:
@@ -53,7 +53,7 @@ async def test_what_runs_when_the_block_is_left(sandbox):
 
 
 async def test_what_cannot_be_started(sandbox, space):
-    """The program or the pod: an error of its kind, before the block is entered."""
+    """A missing program or pod raises its own error before the block is entered."""
     with pytest.raises(NotStartedError, match="no-such-program"):
         async with anyspawn.open_process(["no-such-program"], sandbox=sandbox):
             raise AssertionError
@@ -67,7 +67,7 @@ async def test_what_cannot_be_started(sandbox, space):
 
 
 async def test_the_connection_is_lost(busybox, space):
-    """Is a TransportError of wait and a broken stream."""
+    """wait() raises a TransportError and the stream is broken."""
     async with anyspawn.open_process(
         ["cat"], sandbox=KubectlExec(busybox, namespace=space.name)
     ) as process:
@@ -92,7 +92,7 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_caller_is_killed(backend, busybox, space):
-    """The program ends in the pod by itself."""
+    """When the caller is killed, the program in the pod is gone too."""
     argv = [sys.executable, "-c", HOST, backend, space.name, busybox]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout.readline() == "ready\n"

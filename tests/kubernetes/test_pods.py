@@ -1,4 +1,4 @@
-"""Many pods behind a selector or a workload: who takes a call, and that no call is taken twice."""
+"""Many pods behind a selector or a workload: which one gets a call, and that no call runs twice."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from cluster import until
 pytestmark = pytest.mark.anyio
 
 CALLS = int(os.environ.get("ANYSPAWN_TEST_CALLS", "150"))
-"""How many calls the test under deletions makes; the whole 2,000 take minutes."""
+"""The number of calls under deletions; all 2,000 take minutes."""
 
 
 class Pods:
-    """Pods of one label."""
+    """Pods with one label."""
 
     def __init__(self, space, many):
         self.space = space
@@ -65,13 +65,13 @@ def pods(space):
 
 
 async def where(box, *argv, **options):
-    """Return the pod that took a call."""
+    """Return the name of the pod that took a call."""
     done = await spawn(argv or ["hostname"], sandbox=box, check=True, **options)
     return done.stdout.decode().split()[0]
 
 
 async def test_calls_go_to_the_pod_that_has_the_fewest(pods):
-    """One after the other they take turns; at once they spread evenly."""
+    """Single calls take turns; simultaneous ones spread evenly."""
     box = pods.box()
     assert {await where(box) for _ in range(4)} == set(pods.names)
     found = collections.Counter()
@@ -86,7 +86,7 @@ async def test_calls_go_to_the_pod_that_has_the_fewest(pods):
 
 
 async def test_pods_that_come_and_go(pods):
-    """Are known after a moment, without a list for each call."""
+    """New and deleted pods are noticed after a moment, without a list for each call."""
     box = pods.box()
     await where(box)
     new = pods.add()
@@ -99,7 +99,7 @@ async def test_pods_that_come_and_go(pods):
 
 
 async def test_lists_are_not_asked_for_by_each_call(pods, fake_kubectl, tmp_path):
-    """Ten calls at once, and ten more, take one list."""
+    """Simultaneous calls share one list, and so do calls shortly after them."""
     path = fake_kubectl(f'case "$1" in get) echo >>{tmp_path}/lists;; esac; exec "$real" "$@"')
     box = pods.box(kubectl_path=path)
     began = time.monotonic()
@@ -112,7 +112,9 @@ async def test_lists_are_not_asked_for_by_each_call(pods, fake_kubectl, tmp_path
 
 
 async def test_a_pod_that_does_not_take_a_call(pods):
-    """It is gone since the last list: another one takes it, and the caller sees nothing of that."""
+    """A pod that was deleted after the last list cannot take a call: another one takes it, and the
+    caller notices nothing.
+    """
     box = pods.box()
     await where(box)
     pods.space.end(pods.names[0])
@@ -121,7 +123,7 @@ async def test_a_pod_that_does_not_take_a_call(pods):
 
 
 async def test_no_pod_is_left(pods):
-    """The error is a true one, and nothing has run."""
+    """The error is a TransportError, and nothing ran."""
     box = pods.box()
     await where(box)
     pods.space.end(*pods.names)
@@ -132,7 +134,7 @@ async def test_no_pod_is_left(pods):
 
 
 async def test_a_pod_that_is_not_ready_gets_no_call(space):
-    """Though it runs."""
+    """A pod that runs but is not Ready gets no call."""
     with contextlib.closing(Pods(space, 1)) as pods:
         unready = {"exec": {"command": ["false"]}, "periodSeconds": 1}
         idle = ["sh", "-c", "while :; do sleep 1000; done"]
@@ -153,7 +155,9 @@ async def test_a_pod_that_is_not_ready_gets_no_call(space):
 
 
 async def test_places_in_each_pod(pods):
-    """No more calls at once than a pod may have; the others wait, on their own timeout."""
+    """A pod never has more calls at once than the limit; further calls wait, until their own
+    timeout.
+    """
     box = pods.box(max_concurrent_per_pod=1)
     running, most = collections.Counter(), collections.Counter()
 
@@ -187,7 +191,7 @@ async def test_places_in_each_pod(pods):
         done = await spawn(["true"], sandbox=box, timeout=1)
         assert (
             time.monotonic() - began < 10
-        )  # and not the hundred seconds of those that have the places
+        )  # and not the hundred seconds of the calls that hold the places
         tasks.cancel_scope.cancel()
     assert isinstance(done.error, SpawnTimeoutError)
     assert "raise max_concurrent_per_pod, or add pods" in str(done.error)
@@ -195,7 +199,7 @@ async def test_places_in_each_pod(pods):
 
 
 async def test_a_cancelled_call_gives_its_place_back(pods):
-    """Whether it waited or ran."""
+    """A cancelled call frees its place, whether it waited or ran."""
     box = pods.box(max_concurrent_per_pod=1)
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
@@ -207,8 +211,8 @@ async def test_a_cancelled_call_gives_its_place_back(pods):
 
 @pytest.mark.parametrize("kind", ["deployment", "statefulset"])
 async def test_workloads(space, kind):
-    """A deployment's name stands for its pods, as kubectl has it; a service's for those that it
-    selects.
+    """A deployment's or stateful set's name stands for its pods, as with kubectl; a service's name
+    for those that it selects.
     """
     label = f"w{random.randrange(10**9)}"
     main = {"name": "main", "image": "busybox", "imagePullPolicy": "IfNotPresent"}
@@ -264,8 +268,8 @@ async def test_workloads(space, kind):
 
 
 async def test_many_calls_while_pods_are_deleted(space):
-    """Each has the right result or a transport error that is true, and none runs twice: its mark
-    stands once.
+    """Each call has the right result or a TransportError that is true, and no call runs twice: it
+    writes its mark at most once.
     """
     label = f"counted-{random.randrange(10**9)}"
     folder = f"/tmp/anyspawn-{label}"

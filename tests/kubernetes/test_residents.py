@@ -1,5 +1,5 @@
-"""Residents in pods: one long `kubectl exec` serves many calls, also where there is a choice of
-pods.
+"""Residents in pods: one long `kubectl exec` serves many calls, for a named pod and behind a
+selector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def clients(pod):
 
 
 async def test_one_client_serves_many_calls(space, busybox, client):
-    """With the oldest and the newest kubectl; and it outlives a call that is ended."""
+    """The resident works with the oldest and the newest kubectl, and survives a call that is cut
+    short.
+    """
     async with KubectlExec(
         busybox, namespace=space.name, resident=2, kubectl_path=client, default_timeout=60
     ) as box:
@@ -55,7 +57,7 @@ async def test_one_client_serves_many_calls(space, busybox, client):
 
 
 async def test_a_sandbox_that_is_called_again(space, busybox):
-    """Keeps one from its second call on."""
+    """Such a sandbox keeps a resident from its second call on."""
     async with KubectlExec(busybox, namespace=space.name, default_timeout=60) as box:
         for number in (0, 1, 1):
             done = await spawn(["cat"], sandbox=box, stdin=b"in", check=True)
@@ -65,7 +67,9 @@ async def test_a_sandbox_that_is_called_again(space, busybox):
 
 
 async def test_a_resident_that_dies(space, own):
-    """Between calls: nobody notices. During one: the transport broke, and the work is ended."""
+    """Between calls the next one gets a new resident. During a call this is a TransportError, and
+    the program is killed.
+    """
     async with KubectlExec(own, namespace=space.name, resident=1, default_timeout=60) as box:
         await spawn(["true"], sandbox=box, check=True)
         (first,) = clients(own.encode())
@@ -98,8 +102,8 @@ async def test_a_resident_that_dies(space, own):
 
 
 async def test_each_pod_of_a_selector_has_its_own(space):
-    """Calls are spread, each pod keeps as many as it is given; one that goes away takes only its
-    calls with it.
+    """Calls are spread over the pods, and each pod has its own residents. When a pod is deleted,
+    only its own calls fail.
     """
     app = f"app-{uuid.uuid4().hex[:8]}"
     pods = [space.start(labels={"app": app}, ready=False) for _ in range(2)]

@@ -1,5 +1,5 @@
-"""kubectl's own failures are never the program's: each fault in each way to run a command in a pod,
-on either event loop.
+"""kubectl's own failures are never the program's. Each fault is tried in each way to run a command
+in a pod, on both event loops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CASES = [
     for fault in FAULTS
     for mode in (*EXECS, "kubectl_run")
     if mode.partition(" ")[0] in fault.modes
-    # kubectl has no way to say where a command starts
+    # kubectl exec has no option for a working directory
     if not (fault.cwd and mode.endswith("off"))
 ]
 
@@ -38,7 +38,7 @@ def sandbox_of(mode, settings, busybox, namespace):
 
 @pytest.mark.parametrize(("fault", "mode"), CASES)
 def test_a_fault_is_told_from_the_programs_exit(fault, mode, space, busybox):
-    """It is an error of the right kind, nothing was started, and nothing is left or in doubt."""
+    """The error has the right kind, nothing was started, and the clean-up is not in doubt."""
     sandbox = sandbox_of(mode, fault.settings, busybox, space.name)
     for loop in ("asyncio", "trio"):
         done = anyio.run(once, sandbox, fault, backend=loop)

@@ -1,5 +1,5 @@
-"""Each step that a supervisor takes in a container, broken in turn: the outcome is an error, or the
-truth. `docker` is a program of our own that runs the container's shell on this host.
+"""Each step that a supervisor takes in a container is broken in turn: the call must be an error or
+have the right result. `docker` is a script that runs the container's shell on this host.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ SIZES = (1000, 65_200)
 
 @pytest.fixture
 def anyio_backend():
-    """What is tested is the scripts: one event loop will do."""
+    """The scripts are under test, so one event loop is enough."""
     return "asyncio"
 
 
 @pytest.fixture(params=["dash", "bash", "busybox"])
 def container(request, tmp_path):
-    """Makes a `docker` whose containers have a shell, and tools of ours before its own."""
+    """Return a function that makes a `docker` whose containers have one shell, and fake tools
+    before the real ones.
+    """
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
 
@@ -67,7 +69,9 @@ def container(request, tmp_path):
 
 
 async def tells_the_truth(docker, size, resident, what):
-    """Two calls that must read all of their stdin, and leave something behind."""
+    """Make calls that must read all of their stdin and leave a process behind, and check that their
+    outcomes are true.
+    """
     async with DockerExec(
         "box", docker_path=docker, resident=resident, shared="trusted", default_timeout=3
     ) as sandbox:
@@ -95,7 +99,7 @@ async def all_at_once(cases):
 
 
 async def test_nothing_is_broken(container):
-    """Then it is no error."""
+    """Without a fault, the calls succeed."""
     for size, resident in itertools.product(SIZES, (0, 1)):
         box = DockerExec("box", docker_path=container(), resident=resident, shared="trusted")
         async with box:
@@ -113,8 +117,8 @@ OTHERS = [name for name in ("mksh", "ksh93", "yash", "zsh") if shutil.which(name
 @pytest.mark.parametrize("container", OTHERS, indirect=True)
 @pytest.mark.parametrize("resident", [0, 1])
 async def test_other_shells(container, resident):
-    """Are right, or are refused before anything has begun, with words that say which shells are
-    not.
+    """Other shells either work, or are refused before anything starts; the error says which shells
+    work.
     """
     cat, seven = ["/bin/cat"], ["/bin/dash", "-c", "/bin/cat; exit 7"]
     box = DockerExec("box", docker_path=container(), resident=resident, shared="trusted")
@@ -132,7 +136,7 @@ async def test_other_shells(container, resident):
 
 @pytest.mark.parametrize("processes", range(2, 9))
 async def test_a_limit_of_processes(container, processes):
-    """Whichever step meets it."""
+    """Any step may fail at the limit."""
     cases = []
     for size, resident in itertools.product(SIZES, (0, 1)):
         as_user = f"setpriv --reuid={next(USERS)} --clear-groups"
@@ -143,19 +147,21 @@ async def test_a_limit_of_processes(container, processes):
 
 
 async def test_a_limit_of_open_files(container):
-    """Whichever step meets it."""
+    """Any step may fail at the limit."""
     await all_at_once(
         (container(f"prlimit --nofile={count}"), ("files", count)) for count in range(4, 14, 2)
     )
 
 
 async def test_a_limit_of_locks(container):
-    """Set by others: by it supervisors know what is theirs, and it cannot be raised again."""
+    """Supervisors mark their processes with this limit, and cannot raise it again if it was set
+    lower before.
+    """
     await all_at_once((container(f"prlimit --locks={count}"), ("locks", count)) for count in (0, 5))
 
 
 async def test_a_limit_of_memory(container):
-    """Whichever step meets it."""
+    """Any step may fail at the limit."""
     await all_at_once(
         (container(f"prlimit --as={size << 10}"), ("memory", size))
         for size in (700, 1500, 2800, 4000, 6000)
@@ -164,5 +170,5 @@ async def test_a_limit_of_memory(container):
 
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_a_tool_fails(container, tool):
-    """By any status, or by a signal, or by taking the shell with it that has called it."""
+    """A tool fails with a status or a signal, or kills the shell that called it."""
     await all_at_once((container(tools=[tool], fault=fault), (tool, fault)) for fault in FAULTS)

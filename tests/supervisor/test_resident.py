@@ -1,5 +1,5 @@
-"""The resident's script on each supported shell: dash, bash, a shell that keeps here-documents in
-files, busybox's ash.
+"""The resident's script on each supported shell: dash, bash, a bash that keeps here-documents in
+files, and busybox's ash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHELLS = {
 
 
 class Resident:
-    """A resident as a client in a container would have it, and its caller."""
+    """A resident as a client in a container would run it, and its caller."""
 
     def __init__(self, folder, program, env, *, known):
         path = shutil.which(program)
@@ -84,7 +84,9 @@ class Resident:
             self.stdout += self.out.feed(data)
 
     def end(self):
-        """Return what the command wrote, its status, and whether it was clean."""
+        """Return the command's outputs and its status, and whether the supervisor reported a clean
+        end.
+        """
         self.read(lambda: self.out.over)
         self.until(lambda: self.err.over)
         if self.sender is not None:
@@ -125,7 +127,9 @@ def make(request, tmp_path, known):
 
 
 def test_bash_of_old():
-    """Keeps a here-document in a file, and so does a newer one that is told to be like it."""
+    """An older bash keeps a here-document in a file; a newer one does so in its
+    compatibility mode.
+    """
     script = "exec 5<<E\n-\nE\n[ -p /proc/self/fd/5 ]"
     assert (
         subprocess.run(["bash", "-c", script], env={**os.environ, **OLDER}, check=False).returncode
@@ -134,7 +138,7 @@ def test_bash_of_old():
 
 
 def test_one_after_the_other(make):
-    """Each has its own stdin, variables, working directory, session and status."""
+    """Each command has its own stdin, variables, working directory, session and status."""
     one = make()
     script = "cat; echo $A; pwd -P; cat /proc/$$/stat; echo err >&2; exit $A"
     for number, cwd in ((1, "/tmp"), (2, "/etc"), (3, None)):
@@ -151,7 +155,7 @@ def test_one_after_the_other(make):
 
 @pytest.mark.parametrize("size", [1, 255, SHORT, SHORT + 1, 65536, 3_000_000])
 def test_stdin_of_any_size(make, size):
-    """Arrives byte by byte; and what is not read does not reach the next command."""
+    """Input arrives byte for byte, and unread input does not reach the next command."""
     one, data = make(), (bytes(range(256)) * (size // 256 + 1))[:size]
     assert one.run(["cat"], stdin=data) == (data, b"", 0, True)
     assert one.run(["sh", "-c", "exit 3"], stdin=data) == (b"", b"", 3, True)
@@ -159,7 +163,7 @@ def test_stdin_of_any_size(make, size):
 
 
 def test_arguments_and_variables_at_their_worst(make):
-    """Are handed on to the byte."""
+    """Arguments and variables arrive byte for byte."""
     one = make()
     words = [
         "",
@@ -193,7 +197,7 @@ def test_arguments_and_variables_at_their_worst(make):
 
 
 def test_variables_of_the_containers_own(make):
-    """Reach the program as they are."""
+    """Variables of the container with the names of the script's own reach the program unchanged."""
     own = dict.fromkeys(
         ("id", "tag", "size", "status", "nonce", "known", "start", "session", "first", "round"),
         "own",
@@ -203,8 +207,8 @@ def test_variables_of_the_containers_own(make):
 
 
 def test_what_cannot_be_started(make, known):
-    """Is said to be so, and costs nothing but the call; what was a program before is said to be
-    gone.
+    """The supervisor says that the program was not started, and continues. If it knew the program,
+    it says that it is gone.
     """
     one, word = make(), "gone" if known else "unstarted"
     for argv, cwd, words in (
@@ -222,8 +226,8 @@ def test_what_cannot_be_started(make, known):
 
 
 def test_what_any_exec_executes(make, known, tmp_path):
-    """Is said to be fit to be known, when that is asked: a script without #! is executed by some
-    alone.
+    """The supervisor reports programs that any exec can execute. A script without #! is not one of
+    them, because only some shells run it.
     """
     one, path = make(), {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for name, text, fit in (("plain", "echo", False), ("script", "#!/bin/sh\necho", True)):
@@ -238,7 +242,9 @@ def test_what_any_exec_executes(make, known, tmp_path):
 
 @pytest.mark.parametrize("size", [0, SHORT + 1])
 def test_what_gives_the_turn_is_killed(make, size):
-    """Then the command is ended, and so is the resident: the caller begins another one."""
+    """If the process that starts the next command is killed, the resident exits, and the caller
+    starts another one.
+    """
     one = make()
     one.run(["true"])
     one.next = one.next.replace(
@@ -251,7 +257,7 @@ def test_what_gives_the_turn_is_killed(make, size):
 
 
 def test_the_reader_of_a_long_stdin_fails(make, tmp_path):
-    """Its caller is told, and nothing of it is taken for words."""
+    """The supervisor reports the loss, and does not execute the unread input as commands."""
     one, mark = make(), tmp_path / "mark"
     one.run(["true"])
     one.next += b"dd() { [ \"$1\" != iflag=fullblock ] || return 0; command kill -9 $(exec sh -c 'command echo $PPID'); }\n"
@@ -263,7 +269,7 @@ def test_the_reader_of_a_long_stdin_fails(make, tmp_path):
 
 
 def test_where_no_path_is_set(make):
-    """A program is found where the shell finds it, each time."""
+    """Without PATH, a program is found where the shell finds it, every time."""
     one = make(PATH=None)
     for _ in range(2):
         assert one.run(["cat"], stdin=b"x") == (b"x", b"", 0, True)
@@ -272,7 +278,9 @@ def test_where_no_path_is_set(make):
 
 
 def test_what_is_left_behind_is_ended(make):
-    """Also beside other residents, whose commands are left alone."""
+    """A resident kills what its command left, and does not touch the commands of other
+    residents.
+    """
     one, other = make(), make()
     one.run(["true"])
     other.run(["true"])
@@ -296,7 +304,7 @@ def test_what_is_left_behind_is_ended(make):
 
 
 def test_ended_by_a_word(make):
-    """SIGTERM, then SIGKILL, and the resident serves on."""
+    """The caller asks for SIGTERM, then SIGKILL; the resident continues."""
     one = make()
     one.begin(
         [
@@ -309,13 +317,13 @@ def test_ended_by_a_word(make):
     one.say(b"t\n")
     one.read(lambda: b"term" in one.stdout)
     one.say(b"k\n")
-    stdout, _, *rest = one.end()  # on stderr shells may say that sleep was terminated
+    stdout, _, *rest = one.end()  # on stderr, shells may report that sleep was terminated
     assert (stdout, rest) == (b"ready\nterm\n", [137, True])
     assert one.run(["echo", "on"]) == (b"on\n", b"", 0, True)
 
 
 def test_the_caller_goes_away(make):
-    """While a command runs, and while none does: nothing is left."""
+    """When the caller goes away, during a command or between two, nothing is left."""
     for busy in (True, False):
         one = make(MARK=(mark := uuid.uuid4().hex))
         one.run(["true"])
@@ -327,7 +335,7 @@ def test_the_caller_goes_away(make):
 
 
 def test_what_a_command_was_given_is_in_no_memory_afterwards(make):
-    """Nor while the resident waits: no process of its own that stays has read it."""
+    """No process of the resident that stays may read a command's variables or input."""
     one, secrets = make(), [uuid.uuid4().hex, uuid.uuid4().hex]
     for _ in range(2):
         one.run(["cat"], env={"SECRET": secrets[0]}, stdin=secrets[1].encode())
@@ -343,7 +351,7 @@ def children_of(pid):
 
 
 def memory_of(pid):
-    """Return all that a process can write to, and read."""
+    """Return the contents of a process's writable memory."""
     parts = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
@@ -356,7 +364,9 @@ def memory_of(pid):
 
 
 def test_another_shell_says_what_is_wrong(tmp_path):
-    """One that keeps here-documents in files, and has no other way to make a pipe."""
+    """A shell that keeps here-documents in files and has no other way to make a pipe is refused,
+    with the reason.
+    """
     shell = tmp_path / "sh"
     begun = ["dash", "-c", 'printf "$1"', "sh", resident_begin("0" * 32)]
     script = subprocess.run(begun, capture_output=True, text=True, check=True).stdout

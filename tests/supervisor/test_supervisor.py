@@ -1,4 +1,4 @@
-"""The supervisor's script on each supported shell: dash, bash and busybox's ash. It needs no
+"""The supervisor's script on each supported shell: dash, bash and busybox's ash, without a
 container.
 """
 
@@ -43,7 +43,7 @@ def shell(request):
 
 
 class Supervised:
-    """A command under the supervisor, as a client in a container would have it."""
+    """A command under the supervisor, as a client in a container would run it."""
 
     def __init__(
         self, shell, argv, *, env=(), stdin=b"", cwd=None, live=False, wants=False, short=0
@@ -65,14 +65,14 @@ class Supervised:
             self.process.stdin.flush()
 
     def end(self):
-        """Let the command end by itself; return its outputs and its status."""
+        """Wait for the command's exit; return its outputs and its status."""
         stdout, stderr = self.process.stdout.read(), self.process.stderr.read()
         self.process.wait(30)
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.stdout.close()
         self.process.stderr.close()
-        assert self.process.returncode == 0  # the command's status is told in a frame
+        assert self.process.returncode == 0  # a frame has the command's status
         stdout = self.out_frames.feed(stdout) + self.out_frames.rest()
         return stdout, self.frames.feed(stderr) + self.frames.rest(), self.frames.exit_status
 
@@ -83,7 +83,7 @@ class Supervised:
 
 
 def test_a_command_that_ends(shell):
-    """Input, both outputs and the status arrive; start, end and that nothing is left are said in
+    """Input, both outputs and the status arrive. The frames report start, exit and a clean end in
     this order.
     """
     call = Supervised(shell, ["sh", "-c", "cat; echo err >&2; exit 3"], stdin=b"in\0\xff\n")
@@ -109,7 +109,7 @@ def test_a_command_that_ends(shell):
     ],
 )
 def test_variables_are_exact(shell, value):
-    """Any byte but NUL."""
+    """A value can contain any byte but NUL."""
     text = os.fsdecode(value)
     stdout, _, _ = Supervised(shell, ["cat", "/proc/self/environ"], env={"A": text, "B": "b"}).end()
     found = [entry for entry in stdout.split(b"\0") if entry.startswith((b"A=", b"B="))]
@@ -117,7 +117,7 @@ def test_variables_are_exact(shell, value):
 
 
 def test_variables_do_not_steer_the_supervisor(shell):
-    """Those that a shell or a loader looks at reach the command alone."""
+    """Variables that control a shell or a loader affect the command only."""
     env = {
         "PATH": "/bin:/usr/bin",
         "IFS": "0123456789abcdef",
@@ -133,7 +133,7 @@ def test_variables_do_not_steer_the_supervisor(shell):
 
 
 def test_variables_of_the_containers_own(shell, monkeypatch):
-    """Reach the program as they are."""
+    """Variables of the container with the names of the script's own reach the program unchanged."""
     own = (
         "id",
         "tag",
@@ -156,7 +156,9 @@ def test_variables_of_the_containers_own(shell, monkeypatch):
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
 def test_a_command_that_cannot_be_executed(shell, program, status):
-    """Is told from one that exits with the same status."""
+    """The supervisor distinguishes a program that cannot be executed from one that exits with 126
+    or 127.
+    """
     call = Supervised(shell, [program])
     assert call.end()[2] == status
     assert call.frames.unstarted == status
@@ -169,8 +171,8 @@ def test_a_command_that_cannot_be_executed(shell, program, status):
 
 @pytest.mark.parametrize("size", [0, 70_000, 5_000_000])
 def test_the_lifeline(shell, size, tmp_path, monkeypatch):
-    """When it is cut everything is killed: other sessions, empty environments, ignored signals,
-    unread input.
+    """When the lifeline is cut, everything is killed: other sessions, empty environments, ignored
+    signals, unread input.
     """
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     started = tmp_path / "started"
@@ -196,7 +198,7 @@ def words(path):
 
 
 def said(call):
-    """Return what was said, without what depends on the moment of the look."""
+    """Return the supervisor's words without those that depend on timing."""
     return [word for word in call.frames.words if word not in {"held", "fed", "unread", "lost"}]
 
 
@@ -210,8 +212,8 @@ def said(call):
 )
 @pytest.mark.parametrize("plain", ["dash", "bash"])
 def test_what_became_of_stdin(plain, tools, how, word, size, tmp_path, monkeypatch):
-    """Is said by whatever becomes of those who hand it over: it arrived whole, maybe by another
-    one's help, or it was lost. Only busybox has such tools of its own, whatever PATH says.
+    """If a tool that passes stdin on fails, another one passes it on completely, or the supervisor
+    reports the loss. busybox is left out, because it uses its built-in tools whatever PATH says.
     """
     for tool in tools.split():
         (tmp_path / tool).write_text(f"#!/bin/sh\n{how}\n")
@@ -228,7 +230,7 @@ def test_what_became_of_stdin(plain, tools, how, word, size, tmp_path, monkeypat
 
 @pytest.mark.parametrize("size", [1, 65001])
 def test_a_stdin_of_which_a_part_does_not_come(shell, size):
-    """Is not taken for a whole one, although the command ended by itself."""
+    """The command exits by itself, but its input must not count as complete."""
     call = Supervised(shell, ["cat"], stdin=b"x" * size, wants=True, short=1)
     call.process.stdin.close()
     assert call.end()[0] in (b"", b"x" * (size - 1))
@@ -237,8 +239,8 @@ def test_a_stdin_of_which_a_part_does_not_come(shell, size):
 
 @pytest.mark.parametrize("plain", ["dash", "bash"])
 def test_nothing_of_our_own_outlives_a_call(plain, tmp_path, monkeypatch):
-    """Also where what looks for what is left is slow, and has found it; and it is not given the
-    command's variables.
+    """The supervisor's own processes are gone at the end, even if grep is slow, and they do not get
+    the command's variables.
     """
     mark = uuid.uuid4().hex
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", mark)
@@ -255,7 +257,9 @@ def test_nothing_of_our_own_outlives_a_call(plain, tmp_path, monkeypatch):
 
 
 def test_a_command_that_does_not_wait_for_its_stdin(shell):
-    """It is said that there was more to come, or that the rest was taken where nobody reads it."""
+    """The supervisor says that input was left unread, or that it was passed on where nobody reads
+    it.
+    """
     for size in (1, 4096, 70_000, 5_000_000):
         call = Supervised(shell, ["true"], stdin=bytes(size))
         assert call.end() == (b"", b"", 0)
@@ -264,7 +268,7 @@ def test_a_command_that_does_not_wait_for_its_stdin(shell):
 
 
 def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
-    """Is killed at once where it holds no stream; else when the lifeline is cut."""
+    """A process that holds no stream is killed at once, any other when the lifeline is cut."""
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 >/dev/null 2>&1 & exit 4"])
     assert call.end() == (b"", b"", 4)
@@ -274,7 +278,7 @@ def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
         b"late\n",
         b"",
         4,
-    )  # once it holds none any more
+    )  # as soon as it holds no stream
     call = Supervised(shell, ["sh", "-c", "setsid sleep 999 & echo out; exit 4"])
     first = call.process.stderr.read1()
     while b"exit 4" not in first:
@@ -284,19 +288,20 @@ def test_what_a_command_leaves_behind(shell, tmp_path, monkeypatch):
     assert processes_with(str(tmp_path))
     call.frames.feed(first)
     assert call.cut() == (b"out\n", b"", 4)
-    words = [word for word in said(call) if word != "killed"]  # by one process or the other
+    # either process of the supervisor may kill it
+    words = [word for word in said(call) if word != "killed"]
     assert words == ["ready", "start", "exit 4", "clean"]
     assert not eventually(lambda: processes_with(str(tmp_path)))
 
 
 def test_input_that_is_not_read(shell):
-    """Five megabytes of it do not hold the command's end."""
+    """Five megabytes of unread input do not delay the command's exit."""
     assert Supervised(shell, ["true"], stdin=bytes(5_000_000)).end() == (b"", b"", 0)
 
 
 @pytest.mark.parametrize("folder", ["plain", "it's \n a $(folder) *", "-"])
 def test_cwd(shell, folder, tmp_path, monkeypatch):
-    """The command starts there; what the shell remembers of the way is not among its variables."""
+    """The command starts in its cwd, and the shell's OLDPWD is not among its variables."""
     cwd = tmp_path / folder
     cwd.mkdir()
     monkeypatch.setenv("CDPATH", str(tmp_path))
@@ -321,7 +326,7 @@ def test_a_cwd_that_is_not_there(shell, tmp_path):
 
 
 def test_nothing_is_taken_before_it_is_ready(shell):
-    """Its first word comes by itself, without any input."""
+    """The supervisor reports that it is ready before it gets any input."""
     process = subprocess.Popen(
         [*shell, "-c", script(), "anyspawn", "true"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -332,23 +337,20 @@ def test_nothing_is_taken_before_it_is_ready(shell):
 
 
 def test_arguments_are_verbatim(shell):
-    """Spaces, quotes, line breaks, options, and what a shell would expand."""
+    """Spaces, quotes, line breaks, options and shell syntax arrive unchanged."""
     argv = ["a b", "", "-n", "--", "*", "$HOME", "'", '"', "a\nb", "\\", "é"]
     stdout, _, _ = Supervised(shell, ["printf", "%s\\0", *argv]).end()
     assert stdout.decode().split("\0")[:-1] == argv
 
 
 def test_the_command_leads_a_session_of_its_own(shell):
-    """As it does on this host."""
     stdout, _, _ = Supervised(shell, ["sh", "-c", "cat /proc/self/stat; echo $$"]).end()
     fields, pid = stdout.rsplit(b")", 1)[1].split(), stdout.split()[-1]
     assert fields[3] == pid  # the session
 
 
 def test_signals_are_at_their_defaults(shell):
-    """A shell starts what runs in the background with SIGINT ignored; the command is not started
-    that way.
-    """
+    """A shell starts background commands with SIGINT ignored; the supervisor must undo that."""
     stdout, _, _ = Supervised(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
     ignored = int(stdout.split()[1], 16)
     assert not ignored & 0b110  # SIGINT and SIGQUIT
@@ -362,7 +364,7 @@ class Live(Supervised):
         self.stderr = b""
 
     def until(self, word):
-        """Read stderr until the supervisor says a word."""
+        """Read stderr until the supervisor sends a word."""
         while word not in self.frames.words:
             data = self.process.stderr.read1()
             assert data, (self.stderr, self.frames.words)
@@ -383,8 +385,8 @@ class Live(Supervised):
 
 
 def test_a_live_program(shell):
-    """Is said to run; what is sent reaches it at once, any byte of it; the end of its stdin is not
-    that of the lifeline.
+    """The supervisor reports that the program runs. Any bytes that are sent reach it at once, and
+    the end of its stdin does not cut the lifeline.
     """
     call = Live(shell, ["cat"])
     call.until(RUNNING)
@@ -409,14 +411,16 @@ def test_a_live_program(shell):
 
 
 def test_a_live_program_leaves_no_process_behind(shell):
-    """What writes its stdin is waited for: there is no zombie for each chunk."""
+    """The processes that write to the program's stdin are reaped: there is not a zombie for each
+    chunk.
+    """
     call = Live(shell, ["sh", "-c", "cat >/dev/null"])
     call.until(RUNNING)
     for _ in range(10):
         call.send(b"x")
         call.send(bytes(CHUNK))
     below = [pid for pid in zombies() if call.process.pid in ancestors(pid)]
-    assert len(below) <= 1  # the last one, which was not heard of yet
+    assert len(below) <= 1  # the last one may not be reaped yet
     call.say(CLOSE)
     assert call.end()[2] == 0
 
@@ -441,8 +445,8 @@ def ancestors(pid):
 
 
 def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
-    """When it is cut the program is killed, also with its stdin full and unread, and half a line
-    sent.
+    """When the lifeline is cut the program is killed, even if its stdin is full and only half a
+    line was sent.
     """
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     call = Live(shell, ["sh", "-c", "trap '' TERM; setsid sleep 999 & sleep 999"])
@@ -455,8 +459,8 @@ def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
 
 
 def test_a_live_program_that_ended(shell):
-    """Does not hold its status back, whether it was seen to run or not, nor a chunk that it never
-    read.
+    """A chunk that nobody reads does not delay the status, and neither does an exit before the
+    program was seen to run.
     """
     call = Live(shell, ["sh", "-c", "exit 5"])
     call.until("exit 5")
@@ -471,7 +475,7 @@ def test_a_live_program_that_ended(shell):
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])
 def test_a_live_program_that_cannot_be_executed(shell, program, status):
-    """Is not said to run."""
+    """The supervisor does not report that the program runs."""
     call = Live(shell, [program])
     assert call.end()[2] == status
     assert call.frames.unstarted == status
@@ -479,6 +483,5 @@ def test_a_live_program_that_cannot_be_executed(shell, program, status):
 
 
 def test_signals_of_a_live_program_are_at_their_defaults(shell):
-    """SIGINT, SIGQUIT and SIGPIPE are not ignored."""
     stdout, _, _ = Live(shell, ["grep", "SigIgn", "/proc/self/status"]).end()
     assert not int(stdout.split()[1], 16) & 0x1006
