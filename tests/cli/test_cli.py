@@ -18,7 +18,7 @@ import pytest
 CLI = [sys.executable, "-m", "anyspawn"]
 RUN = [*CLI, "run"]
 BOUND = 30
-"""Seconds after which a call that should have ended long ago is a failure."""
+"""Seconds after which a call counts as hung."""
 
 TRY_BWRAP = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
 bubblewrap = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def start(*args, **options):
 
 
 def is_gone(pid):
-    """Whether the process has ended; in a container without an init the zombies of orphans stay."""
+    """Whether the process has exited. Without an init, zombies of orphans stay in a container."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "ZX"
@@ -56,9 +56,7 @@ def is_gone(pid):
 
 
 def most_memory(pid):
-    """Return the most memory that the process had, in KiB; not `ru_maxrss`, which begins with that
-    of its parent.
-    """
+    """Return the peak memory of a process in KiB. `ru_maxrss` would include its parent's."""
     with open(f"/proc/{pid}/status") as file:
         found = [line.split()[1] for line in file if line.startswith("VmHWM:")]
     return int(found[0]) if found else 0
@@ -74,21 +72,21 @@ def wait_until(condition):
 class TestExitStatus:
     @pytest.mark.parametrize("status", [0, 1, 2, 42, 124, 125, 126, 127, 255])
     def test_the_programs_own_status_is_passed_on_in_silence(self, status):
-        """Any exit status of the program is this command's, and nothing is added to stderr."""
+        """Any exit status of the program becomes the command's, and stderr stays empty."""
         done = run("--", "sh", "-c", f"exit {status}")
         assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
     def test_a_signal_is_128_plus_its_number(self, number):
-        """A program ended by signal N is status 128 + N, and the line says which signal."""
+        """A program killed by signal N gives status 128 + N, and the message names the signal."""
         done = run("--", "sh", "-c", f"ulimit -c 0; kill -{number.value} $$")
         assert done.returncode == 128 + number
         assert done.stderr.startswith(b"anyspawn: ")
         assert number.name.encode() in done.stderr
 
     def test_a_timeout_is_124(self):
-        """A program that takes too long is ended, with what it wrote passed on and one line that
-        says so.
+        """A program that times out is killed. Its output is passed on, and one line reports the
+        timeout.
         """
         done = run("--timeout", "2s", "--", "sh", "-c", "echo early; exec sleep 1000")
         assert done.returncode == 124
@@ -106,16 +104,14 @@ class TestExitStatus:
         ],
     )
     def test_what_cannot_be_started_is_126_or_127(self, program, status, words):
-        """As in a shell: 127 for what is not there, 126 for what is there and cannot be
-        executed.
-        """
+        """As in a shell, 127 means missing, and 126 means present but not executable."""
         done = run("--", program)
         assert done.returncode == status
         assert words in done.stderr
         assert done.stderr.count(b"\n") == 1
 
     def test_a_missing_interpreter_is_126(self, tmp_path):
-        """A script that is there but whose interpreter is not was found: 126, as in bash."""
+        """The script was found but its interpreter was not: 126, as in bash."""
         script = tmp_path / "script"
         script.write_text("#!/no/such/interpreter\n")
         script.chmod(0o755)
@@ -124,17 +120,15 @@ class TestExitStatus:
         assert b"/no/such/interpreter" in done.stderr
 
     def test_a_missing_folder_is_125(self):
-        """The working directory is an option of this command: where it is missing, the program is
-        not to blame.
+        """The working directory is an option of the command, so if it is missing, the status is not
+        the program's.
         """
         done = run("--cwd", "/no/such/folder", "--", "true")
         assert done.returncode == 125
         assert b"/no/such/folder" in done.stderr
 
     def test_an_ignored_sigchld_does_not_matter(self):
-        """Started by something that ignores SIGCHLD, the program's exit status is known all the
-        same.
-        """
+        """If the command inherits an ignored SIGCHLD, it still knows the program's exit status."""
         done = subprocess.run(
             ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", *RUN, "--", "sh", "-c", "exit 7"],
             timeout=BOUND,
@@ -187,8 +181,8 @@ class TestOptions:
         ],
     )
     def test_a_wrong_option_is_125_and_named_in_one_line(self, args, words):
-        """Wrong usage of "run" is not to be taken for the program's status 2; the line names the
-        option and the help.
+        """Wrong usage of "run" must not look like the program's status 2. The line names the option
+        and the help.
         """
         done = run(*args)
         assert done.returncode == 125
@@ -198,31 +192,28 @@ class TestOptions:
         assert done.stderr.count(b"\n") == 1
 
     def test_an_unknown_subcommand_is_2(self):
-        """Outside "run" there is no program, and wrong usage is status 2."""
+        """Subcommands other than "run" have no program, so wrong usage is status 2."""
         done = cli("rnu")
         assert done.returncode == 2
         assert b"rnu" in done.stderr
 
     def test_arguments_after_the_program_are_its_own(self):
-        """With or without "--", nothing that follows the program is taken for an option, a second
-        "--" included.
-        """
+        """With or without "--", everything after the program belongs to it, even a second "--"."""
         for args in (["--", "echo"], ["echo"]):
             assert run(*args, "--json", "--", "-x", "--help").stdout == b"--json -- -x --help\n"
 
     def test_arguments_that_are_not_text_arrive(self):
-        """An argument that is no UTF-8 reaches the program byte for byte."""
+        """An argument that is not UTF-8 reaches the program byte for byte."""
         assert run("--", "printf", "%s", b"\xff\xfe").stdout == b"\xff\xfe"
 
     def test_cwd(self, tmp_path):
-        """The program starts in the folder that --cwd names."""
         assert run(
             "--cwd", str(tmp_path), "--", "pwd", "-P"
         ).stdout.decode().strip() == os.path.realpath(tmp_path)
 
     def test_env_with_a_value_and_from_the_host(self):
-        """NAME=VALUE is literal, the value may hold "="; NAME alone is the host's value, also in a
-        mode that shares none.
+        """NAME=VALUE is literal, and the value may contain "="; NAME alone takes the host's value,
+        in every mode.
         """
         env = {**os.environ, "FROM_HOST": "a=b"}
         show = 'printf "%s|%s|%s" "$GIVEN" "$FROM_HOST" "${UNSET-none}"'
@@ -242,20 +233,18 @@ class TestOptions:
         assert done.stdout == b"x=y|a=b|none"
 
     def test_no_program_in_time_is_no_program_for_ever(self):
-        """With "inf" there is no limit, not even the default one of ten seconds that the help
-        shows.
-        """
+        """With "inf" there is no timeout, not even the default."""
         assert run("--timeout", "inf", "--", "echo", "done").stdout == b"done\n"
 
 
 class TestStdin:
     def test_a_pipe_is_passed_through(self):
-        """What is piped in is what the program reads, to the last byte and the end of file."""
+        """The program reads exactly the piped bytes, and then the end of file."""
         data = bytes(range(256)) * 4096
         assert run("--", "cat", stdin=None, input=data).stdout == data
 
     def test_nothing_is_read_ahead(self):
-        """What the program leaves unread stays there for whoever reads next."""
+        """Input that the program leaves unread is still there for the next reader."""
         both = ["sh", "-c", '"$@" head -c 6; exec cat', "sh", *RUN, "--"]
         done = subprocess.run(
             both, input=b"first\nrest\n", capture_output=True, timeout=BOUND, check=True
@@ -268,7 +257,7 @@ class TestStdin:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
     def test_one_that_never_ends_holds_nothing_up(self):
-        """The call ends with the program, though standard input stays open."""
+        """The call ends with the program, even if stdin stays open."""
         read_end, write_end = os.pipe()
         try:
             assert run("--", "echo", "done", stdin=read_end).stdout == b"done\n"
@@ -278,8 +267,8 @@ class TestStdin:
 
     @pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
     def test_closed_streams_are_empty_ones(self, closed, tmp_path):
-        """With standard streams closed, the program has /dev/null there, and its exit status is
-        passed on.
+        """If the command starts with closed streams, the program gets /dev/null there, and its exit
+        status is passed on.
         """
         program = ["sh", "-c", f"cat > {tmp_path}/in && echo x && exit 5"]
         shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *RUN, "--", *program]
@@ -291,7 +280,7 @@ class TestStdin:
 
 class TestOutput:
     def test_binary_output_is_exact_and_on_its_own_stream(self):
-        """Every byte arrives, in order, on the stream that it was written to."""
+        """Every byte arrives in order, on the stream that it was written to."""
         program = (
             "import sys, os; d = bytes(range(256)) * 8000; os.write(1, d); os.write(2, d[::-1])"
         )
@@ -302,7 +291,7 @@ class TestOutput:
         assert done.stderr == data[::-1]
 
     def test_it_is_live(self):
-        """Output is there while the program still runs."""
+        """Output arrives while the program still runs."""
         talk = ["sh", "-c", "echo one; read line; echo two"]
         with start("--timeout", "60s", "--", *talk, stdin=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"one\n"
@@ -323,7 +312,7 @@ class TestOutput:
         assert 0 < most < 120_000
 
     def test_more_than_the_limit_ends_the_program(self):
-        """Exactly the limit is passed on, the program is ended, and the status is 125 with a line
+        """Exactly the limit is passed on, the program is killed, and the status is 125 with a line
         that says why.
         """
         done = run("--output-limit", "10k", "--", "sh", "-c", "while :; do echo y; done")
@@ -335,13 +324,13 @@ class TestOutput:
         )
 
     def test_the_limit_itself_may_be_written(self):
-        """The limit is the most that is allowed, on each stream."""
+        """Exactly the limit is allowed, on each stream."""
         done = run("--output-limit", "5", "--", "sh", "-c", "printf 12345; printf 12345 >&2")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"12345", b"12345")
 
     def test_a_reader_who_leaves_ends_the_work_in_silence(self):
-        """Once nobody reads the output, the program is ended; the status is 141, and there is no
-        message.
+        """When nobody reads the output any more, the program is killed with status 141 and without
+        a message.
         """
         with start("--timeout", "60s", "--", "yes") as process:
             assert process.stdout.readline() == b"y\n"
@@ -350,7 +339,9 @@ class TestOutput:
             assert process.stderr.read() == b""
 
     def test_a_reader_who_leaves_before_the_json(self):
-        """The same with --json, where all output comes at the end."""
+        """With --json, which prints everything at the end, a reader that left gives the same
+        status.
+        """
         read_end, write_end = os.pipe()
         os.close(read_end)
         try:
@@ -367,31 +358,31 @@ class TestOutput:
         assert (done.returncode, done.stderr) == (141, b"")
 
     def test_a_reader_who_is_stuck_does_not_hold_the_timeout(self):
-        """With a pipe that nobody reads and nobody closes, the timeout ends the program and the
-        call.
-        """
+        """The timeout holds even if the output pipe stays open and unread."""
         with start("--timeout", "1s", "--", "yes") as process:
             assert process.wait(BOUND) == 124
             assert process.stderr.read().startswith(b"anyspawn: 'yes' timed out after")
 
     def test_a_reader_who_is_stuck_on_stderr_too(self):
-        """Nor does the line that says why hold it, where that goes into the same full pipe."""
+        """The message about the timeout goes into the same full pipe, and must not block either."""
         with start("--timeout", "1s", "--", "yes", stderr=subprocess.STDOUT) as process:
             assert process.wait(BOUND) == 124
 
     def test_a_slow_reader_misses_nothing(self):
-        """The program waits for the reader, and so does the end of the call: all of it arrives."""
+        """The program waits for a slow reader, and so does the command's exit: all
+        output arrives.
+        """
         with start("--timeout", "60s", "--", "head", "-c", "3000000", "/dev/zero") as process:
             with pytest.raises(
                 subprocess.TimeoutExpired
-            ):  # longer than the call waits for streams that others hold
+            ):  # longer than the call waits for streams that other processes hold
                 process.wait(1)
             assert len(process.stdout.read()) == 3_000_000
             assert process.wait(BOUND) == 0
             assert process.stderr.read() == b""
 
     def test_a_stream_that_others_made_non_blocking(self):
-        """A full pipe in non-blocking mode is waited for."""
+        """The command waits for a full pipe, even in non-blocking mode."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         with start(
@@ -404,14 +395,14 @@ class TestOutput:
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
     def test_a_full_disk_is_said(self):
-        """Output that cannot be written is this command's failure: 125, and why."""
+        """A failing write of the output is the command's failure: 125, with the reason."""
         with open("/dev/full", "wb") as full:
             done = run("--", "echo", "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == 125
         assert done.stderr == b"anyspawn: cannot write to stdout: No space left on device\n"
 
     def test_what_the_program_leaves_behind_is_ended(self):
-        """A straggler in the background neither holds the call nor survives it."""
+        """A background process neither delays the call nor survives it."""
         done = run("--", "sh", "-c", "sleep 1000 & echo $!")
         assert done.returncode == 0
         assert is_gone(int(done.stdout))
@@ -423,8 +414,8 @@ class TestSignals:
         [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
     )
     def test_a_signal_ends_the_whole_work(self, number, status):
-        """Ctrl-C and its like end the program and its children, and the status is 128 plus the
-        signal.
+        """Ctrl-C and similar signals kill the program and its children; the status is 128 plus the
+        signal's number.
         """
         tree = (
             "trap '' INT TERM HUP QUIT; sleep 1000 & a=$!; setsid sleep 1000 & echo $$ $a $!; wait"
@@ -441,8 +432,8 @@ class TestSignals:
         assert [pid for pid in pids if not is_gone(pid)] == []
 
     def test_one_that_the_caller_ignores_stays_ignored(self):
-        """As with nohup, or "&" in a script: a signal that was ignored at the start does not end
-        the work.
+        """A signal that was ignored at the start, as with nohup or "&" in a script,
+        stays ignored.
         """
         with start(
             "--timeout", "inf", "--", "sh", "-c", "echo up; read line; exit 3", stdin=subprocess.PIPE,
@@ -454,7 +445,7 @@ class TestSignals:
             assert process.wait(BOUND) == 3
 
     def test_with_json_there_is_no_object(self, tmp_path):
-        """A signal leaves stdout empty rather than half an answer."""
+        """After a signal, stdout is empty instead of half an object."""
         started = tmp_path / "started"
         with start(
             "--json", "--timeout", "inf", "--", "sh", "-c", f"echo > {started}; exec sleep 1000"
@@ -467,7 +458,7 @@ class TestSignals:
 
 class TestJson:
     def test_the_object(self):
-        """One object in one line, and the exit status as without --json."""
+        """--json prints one object on one line, and the exit status is the same as without it."""
         done = run("--json", "--", "sh", "-c", "printf ü; printf '\\377' >&2; exit 3")
         assert done.returncode == 3
         assert done.stdout.count(b"\n") == 1
@@ -485,7 +476,7 @@ class TestJson:
         }
 
     def test_success_has_no_error(self):
-        """Where all went well, the error is null and stderr is empty."""
+        """On success the error is null and stderr is empty."""
         done = run("--json", "--", "echo", "x")
         assert (done.returncode, done.stderr) == (0, b"")
         assert json.loads(done.stdout)["error"] is None
@@ -505,8 +496,8 @@ class TestJson:
         ],
     )
     def test_failures_have_their_kind(self, args, status, kind, stdout):
-        """The kind is the name of the library's error; what was written before stays there; the
-        line is on stderr too.
+        """The kind is the name of the library's error. The earlier output is kept, and stderr has
+        the message too.
         """
         done = run("--json", *args)
         found = json.loads(done.stdout)
@@ -516,7 +507,7 @@ class TestJson:
         assert done.stderr.startswith(b"anyspawn: ")
 
     def test_a_wrong_option_leaves_stdout_empty(self):
-        """Where nothing could be tried, there is no outcome to print."""
+        """If nothing was tried, there is no outcome to print."""
         done = run("--json", "--mode", "nowhere", "--", "true")
         assert (done.returncode, done.stdout) == (125, b"")
 
@@ -524,8 +515,8 @@ class TestJson:
 @bubblewrap
 class TestBubblewrap:
     def test_it_runs_inside(self, tmp_path):
-        """What is not named cannot be seen, what is read-only not written, what is writable is;
-        paths may be relative.
+        """Unnamed folders are hidden, a read-only one cannot be written, a writable one can. Paths
+        may be relative.
         """
         (tmp_path / "read").mkdir()
         (tmp_path / "write").mkdir()
@@ -541,8 +532,10 @@ class TestBubblewrap:
         assert b"hidden" in done.stderr
 
     def test_network(self):
-        """Without --network there is a loopback interface alone; with it, the host's."""
-        # containers' interfaces come and go meanwhile
+        """Without --network the program sees only a loopback interface; with it, the host's
+        interfaces.
+        """
+        # interfaces of containers come and go meanwhile
         count = "import socket; print([n for _, n in sorted(socket.if_nameindex()) if not n.startswith('veth')])"
         host = subprocess.run(
             [sys.executable, "-c", count], capture_output=True, timeout=BOUND, check=True
@@ -553,7 +546,7 @@ class TestBubblewrap:
         assert run(*box, "--network", "--", sys.executable, "-c", count).stdout == host
 
     def test_allowed_hosts(self):
-        """With --allow-host no other host is reached, and the outcome counts what was tried."""
+        """With --allow-host, other hosts cannot be reached, and the outcome counts the attempts."""
         args = [
             "--json",
             "--mode",
@@ -568,7 +561,7 @@ class TestBubblewrap:
         assert json.loads(done.stdout)["egress"] == {"allowed": 0, "denied": 1, "failed": 0}
 
     def test_exit_statuses(self):
-        """The statuses are those of the direct mode."""
+        """The statuses are the same as in direct mode."""
         for args, status in [
             (["sh", "-c", "exit 3"], 3),
             (["sh", "-c", "kill -9 $$"], 137),
@@ -579,8 +572,8 @@ class TestBubblewrap:
         assert run("--mode", "bubblewrap", "--readonly", "/no/such", "--", "true").returncode == 125
 
     def test_no_other_argv_shows_a_value(self):
-        """A value is in no argv but this command's own, and with "--env NAME" not in that
-        either.
+        """The value is only in the argv of this command itself, and with "--env NAME" not even
+        there.
         """
         secret = f"s3cret-{os.urandom(8).hex()}"
         wait = "echo up; read line"
@@ -607,7 +600,7 @@ def cmdline(pid):
 
 
 def test_a_bwrap_that_fails_is_never_a_run_outside(tmp_path):
-    """Where bwrap may not make namespaces, the status is 125, a line says what to look at, and
+    """If bwrap cannot make namespaces, the status is 125, a line says which setting to look at, and
     nothing has run.
     """
     (tmp_path / "bwrap").write_text(
@@ -626,7 +619,9 @@ def test_a_bwrap_that_fails_is_never_a_run_outside(tmp_path):
 
 class TestModes:
     def test_each_mode_has_a_line_that_says_what_it_is(self):
-        """The list is sorted, one mode a line, each with its first sentence."""
+        """The list is sorted, one line for each mode with the first sentence of its
+        documentation.
+        """
         done = cli("modes")
         assert done.returncode == 0
         lines = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
@@ -635,8 +630,8 @@ class TestModes:
         assert lines["bubblewrap"].startswith("Run each command in new namespaces")
 
     def test_a_broken_plugin_is_shown_as_such(self, tmp_path):
-        """A plugin that cannot be loaded is listed with its reason, and the others are listed all
-        the same.
+        """A plugin that cannot be loaded is listed with the reason, and the other modes are listed
+        too.
         """
         folder = tmp_path / "broken-1.0.dist-info"
         folder.mkdir()
@@ -657,13 +652,12 @@ class TestModes:
 
 class TestHelp:
     def test_version(self):
-        """The version is printed with the name."""
         import anyspawn
 
         assert cli("--version").stdout.decode() == f"anyspawn {anyspawn.__version__}\n"
 
     def test_no_arguments_show_the_help(self):
-        """Without arguments, and with --help, there are examples to start from."""
+        """Without arguments and with --help, the help shows examples."""
         shown = cli()
         assert shown.returncode == 0
         assert shown.stdout == cli("--help").stdout == cli("-h").stdout
@@ -671,7 +665,7 @@ class TestHelp:
         assert b"anyspawn modes" in shown.stdout
 
     def test_the_help_of_run_teaches(self):
-        """It has examples, every exit status, and the defaults."""
+        """The help has examples, every exit status and the defaults."""
         text = " ".join(run("--help").stdout.decode().split())
         for words in (
             "anyspawn run [OPTIONS] -- PROGRAM [ARGS]...",
@@ -685,7 +679,7 @@ class TestHelp:
             assert words in text
 
     def test_the_options_of_a_mode_stand_together(self):
-        """Each under its modes, and no summary of a command is cut."""
+        """Each option is listed under its modes, and the summaries of commands are not cut."""
         sections = re.split(r"\nOptions", run("--help").stdout.decode())[1:]
         assert [section.partition("\n")[0] for section in sections] == [
             ":",
@@ -701,7 +695,9 @@ class TestHelp:
         assert b"..." not in cli("--help").stdout.partition(b"\nCommands:")[2]
 
     def test_a_summary_is_the_first_sentence_of_the_commands_own_help(self):
-        """For every command, each of which is a module that is imported when it is called."""
+        """This holds for every command; each is a module that is imported only when it
+        is called.
+        """
         from anyspawn.cli import app
 
         context = click.Context(app.anyspawn)
@@ -720,7 +716,7 @@ class TestHelp:
         ],
     )
     def test_modes_hooks_and_phases_are_completed(self, words, found, tmp_path):
-        """By Tab, in bash."""
+        """Tab completes them in bash."""
         (tmp_path / "agent.yaml").write_text(
             "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\nspec: {hooks: {"
             + ", ".join(
@@ -737,7 +733,7 @@ class TestHelp:
         assert sorted(line.partition(",")[2] for line in done.stdout.decode().split()) == found
 
     def test_without_click_one_line_says_what_to_install(self):
-        """Where the extra is not installed, there is no traceback, and the status is 2."""
+        """Without the extra the status is 2, and there is one line instead of a traceback."""
         program = "import sys; sys.modules['click'] = None; from anyspawn.cli import main; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, timeout=BOUND, check=False

@@ -1,4 +1,4 @@
-"""`anyspawn hook run`, `check`, `schema` and `doctor`, as users run them."""
+"""`anyspawn hook run`, `check`, `schema` and `doctor` as users run them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def config(tmp_path):
     [("allow", 0, True), ("deny", 3, False), ("enforced", 3, False), ("session", 3, False)],
 )
 def test_hook_run(config, name, status, allow):
-    """The decision is one JSON object; the exit status says whether the work may go on."""
+    """The decision is one JSON object, and the exit status says whether the work may continue."""
     phase = ["--phase", "before_execution"] if name == "deny" else []
     done = cli("hook", "run", config, name, *phase, input=b'{"Name": "x"}')
     assert (done.returncode, done.stderr) == (status, b"")
@@ -83,7 +83,9 @@ spec:
     ],
 )
 def test_tool_run(tmp_path, name, status, told, said):
-    """The answer is one JSON object; a tool that failed is told apart from one that says so."""
+    """The answer is one JSON object. A tool that fails has another status than one that answers
+    with an error.
+    """
     file = tmp_path / "agent.yaml"
     file.write_text(TOOLS)
     done = cli("tool", "run", str(file), name, input=b'{"q": "x"}')
@@ -93,7 +95,7 @@ def test_tool_run(tmp_path, name, status, told, said):
 
 
 def test_hook_run_with_settings_of_claude_code(tmp_path):
-    """All hooks of an event are asked, by its own name or by the phase's."""
+    """All hooks of an event are asked, by the event's own name or by the phase's."""
     file = tmp_path / "settings.json"
     line = "grep -q 'rm x' && { echo not that >&2; exit 2; }; true"
     hooks = [{"matcher": "Bash", "hooks": [{"type": "command", "command": line}]}]
@@ -116,7 +118,7 @@ def test_hook_run_with_settings_of_claude_code(tmp_path):
 
 
 def test_hook_run_with_a_response(config):
-    """The payload of an after phase is an object of both."""
+    """The payload of an after phase has both the request and the response."""
     done = cli(
         "hook",
         "run",
@@ -155,7 +157,7 @@ def test_hook_run_with_a_response(config):
     ],
 )
 def test_hook_run_wrong_usage(config, args, stdin, message):
-    """One line on stderr, and the status of wrong usage; nothing on stdout."""
+    """Wrong usage gives one line on stderr, status 2, and nothing on stdout."""
     done = cli("hook", "run", config, *args, input=stdin)
     assert (done.returncode, done.stdout) == (2, b"")
     assert message in done.stderr.decode()
@@ -163,7 +165,7 @@ def test_hook_run_wrong_usage(config, args, stdin, message):
 
 
 def test_hook_run_without_stdin(config):
-    """A closed one is as good as an empty one."""
+    """A closed stdin is the same as an empty one."""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *CLI, "hook", "run", config, "allow"],
         capture_output=True,
@@ -174,7 +176,7 @@ def test_hook_run_without_stdin(config):
 
 
 def test_hook_run_with_a_wrong_configuration(tmp_path):
-    """Its problems are told, with another status than a denial."""
+    """The problems of the configuration are printed, with another status than a denial."""
     file = tmp_path / "bad.yaml"
     file.write_text(CONFIG.replace("hook: session", "hook: sesion"))
     done = cli("hook", "run", str(file), "allow")
@@ -197,8 +199,8 @@ spec:
 
 
 def test_hook_trace(tmp_path):
-    """Each hook has a row: whether it was asked and why not, where, how long, and its verdict; what
-    one made of the payload is shown as a difference.
+    """Each hook has a row: whether it was asked, why not, where, how long, and its verdict. A
+    changed payload is shown as a diff.
     """
     file = tmp_path / "agent.yaml"
     file.write_text(TRACED)
@@ -239,7 +241,7 @@ def test_hook_trace(tmp_path):
 
 
 def test_check(config, tmp_path):
-    """All problems, each in a line that begins with its place; plain where the output is no
+    """Each problem is a line that begins with its place, without colours if the output is not a
     terminal.
     """
     done = cli("check", config)
@@ -259,7 +261,9 @@ def test_check(config, tmp_path):
 
 
 def test_check_warns_and_takes_several_files(config, tmp_path):
-    """A warning has its place, and does not change the status; the worst of all files does."""
+    """A warning has its place and does not change the status. The status is the worst
+    of all files.
+    """
     odd, bad = tmp_path / "odd.yaml", tmp_path / "bad.yaml"
     (tmp_path / "text").write_text("true\n")
     commands = ("python3 ./x.py", "./none.py", "nonesuch-program", "./text", "sh")
@@ -289,7 +293,6 @@ def test_check_warns_and_takes_several_files(config, tmp_path):
 
 
 def test_schema():
-    """A valid schema, and the one that is shipped."""
     done = cli("schema")
     Draft202012Validator.check_schema(json.loads(done.stdout))
 
@@ -308,7 +311,7 @@ THINGS = [
 
 
 def test_doctor():
-    """A finding for each thing, in one order, as lines and as JSON."""
+    """There is one finding for each thing, in a fixed order, as lines and as JSON."""
     done = cli(
         "doctor", "--json", env={"PATH": os.environ["PATH"], "DOCKER_HOST": "tcp://127.0.0.1:1"}
     )
@@ -321,7 +324,7 @@ def test_doctor():
 
 
 def test_doctor_tells_the_walls():
-    """As a probe inside a sandbox sees them, not by versions."""
+    """A probe inside a sandbox tests the walls; versions would prove nothing."""
     (walls,) = (
         finding
         for finding in json.loads(cli("doctor", "--json").stdout)
@@ -333,7 +336,7 @@ def test_doctor_tells_the_walls():
 
 
 def test_doctor_on_a_bare_machine(tmp_path):
-    """Everything is missing, and each has its advice."""
+    """Everything is missing, and each finding has advice."""
     findings = json.loads(cli("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)
     status = {finding["name"]: finding["status"] for finding in findings}
     assert {name: status[name] for name in THINGS[5:]} == dict.fromkeys(THINGS[5:], "missing")
@@ -349,7 +352,7 @@ def fake(folder, name, script):
 
 
 def test_doctor_with_broken_things(tmp_path):
-    """What a tool says of its trouble is passed on, in one line."""
+    """A tool's error message is passed on in one line."""
     fake(
         tmp_path,
         "docker",
@@ -382,7 +385,7 @@ def test_doctor_with_broken_things(tmp_path):
 
 
 def on_terminal(*args, **env):
-    """Run the command line with a terminal as its output, and return what that shows."""
+    """Run the command line with a terminal as its output, and return what it shows."""
     main, side = pty.openpty()
     done = subprocess.Popen(
         [*CLI, *args], stdout=side, stdin=subprocess.DEVNULL, env=os.environ | env
@@ -392,7 +395,7 @@ def on_terminal(*args, **env):
     while True:
         try:
             chunk = os.read(main, 4096)
-        except OSError:  # Linux's way to say that nobody has the other side open any more
+        except OSError:  # Linux reports a closed other side this way
             break
         if not chunk:
             break
@@ -403,7 +406,7 @@ def on_terminal(*args, **env):
 
 
 def test_colors_on_a_terminal_alone(tmp_path):
-    """And not even there with NO_COLOR."""
+    """Colours need a terminal, and NO_COLOR turns them off there."""
     file = tmp_path / "bad.yaml"
     file.write_text("kind: x\n")
     assert b"\x1b[" in on_terminal("check", str(file))
@@ -412,7 +415,7 @@ def test_colors_on_a_terminal_alone(tmp_path):
 
 class TestInit:
     def test_what_it_writes_runs(self, tmp_path):
-        """It is valid, denies and allows, and the lines that are printed work as they are."""
+        """The generated files are valid, allow and deny, and the printed command lines work."""
         done = cli("init", "agent", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")
         _, check, ask = done.stdout.decode().splitlines()
@@ -430,7 +433,7 @@ class TestInit:
             assert (shown.returncode, words in shown.stdout) == (status, True), shown
 
     def test_the_sandbox_that_it_offers_works(self, tmp_path):
-        """Once the comment's mark is taken away."""
+        """Removing the comment mark enables the sandbox."""
         cli("init", cwd=tmp_path)
         file = tmp_path / "agent.yaml"
         file.write_text(file.read_text().replace("# sandbox: box", "sandbox: box"))
@@ -442,7 +445,7 @@ class TestInit:
         assert (done.returncode, b"outside" in done.stdout) == (3, True), done
 
     def test_nothing_is_overwritten(self, tmp_path):
-        """Also where only one of the files is there."""
+        """Even if only one of the files exists, none is written."""
         (tmp_path / "guard.py").write_text("mine")
         done = cli("init", str(tmp_path))
         assert (done.returncode, done.stdout) == (1, b"")
@@ -450,7 +453,7 @@ class TestInit:
         assert [file.name for file in tmp_path.iterdir()] == ["guard.py"]
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
-        """One line says which, and why."""
+        """One line names the folder and the reason."""
         (tmp_path / "file").touch()
         done = cli("init", str(tmp_path / "file" / "agent"))
         assert done.returncode == 1

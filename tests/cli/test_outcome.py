@@ -1,4 +1,4 @@
-"""Exit statuses, reasons and JSON from outcomes, as a table."""
+"""Exit statuses, reasons and JSON of outcomes, as a table."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def outcome(returncode=None, error=None, **fields):
     ],
 )
 def test_each_outcome_has_one_status_and_one_line(completed, status, line):
-    """The exit status and the line on stderr follow from the outcome alone."""
+    """The exit status and the line on stderr depend on the outcome only."""
     assert exit_status(completed) == status
     assert reason(completed) == line
 
 
 def test_json_holds_text_as_text_and_bytes_as_base64():
-    """Output that is UTF-8 stands there as text, other output in base64 under another name."""
+    """UTF-8 output is text in the JSON; other output is base64 under another key."""
     found = json.loads(
         to_json(outcome(0, stdout="ü\n".encode(), stderr=b"\xff", stdout_total=3, stderr_total=1))
     )
@@ -76,7 +76,7 @@ def test_json_holds_text_as_text_and_bytes_as_base64():
 
 
 def test_json_names_the_error_and_what_became_of_the_work():
-    """An error has its kind and message; without one it is null. An unknown return code is null."""
+    """An error has its kind and message, or is null. An unknown return code is null."""
     failed = json.loads(
         to_json(outcome(None, TransportError("no daemon"), cleanup=Cleanup.UNCONFIRMED))
     )

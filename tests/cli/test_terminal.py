@@ -1,4 +1,4 @@
-"""Control sequences in foreign text do not reach the terminal."""
+"""Control sequences in text from others do not reach the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVIL = "\x1b]0;title\x07\x1b[2J\x9b1m\u202e\x7f"
 
 
 def test_control_characters_are_escaped():
-    """And nothing else is: letters of any script, line breaks and tabs stand for themselves."""
+    """Letters of any script, line breaks and tabs are not escaped."""
     assert plain("é ☃ 中\n\tx") == "é ☃ 中\n\tx"
     assert plain("a\nb\tc", lines=False) == r"a\nb\tc"
     assert plain(EVIL) == r"\x1b]0;title\x07\x1b[2J\x9b1m\u202e\x7f"
@@ -26,7 +26,7 @@ def test_control_characters_are_escaped():
 
 @pytest.mark.parametrize("kind", [ConfigError, NotStartedError, TransportError])
 def test_errors_have_none(kind):
-    """Whoever said what they quote."""
+    """An error escapes the text that it quotes, whoever wrote it."""
     assert str(kind(f"the daemon said {EVIL}")).isprintable()
 
 
@@ -42,7 +42,7 @@ spec:
 
 
 def test_problems_of_a_configuration_are_a_line_each():
-    """Names of the file's own choice among them."""
+    """Names in the file cannot add lines or control characters to a problem."""
     with pytest.raises(InvalidConfigError) as caught:
         parse_config(CONFIG)
     assert [line for line in caught.value.lines() if not line.isprintable()] == []
@@ -74,7 +74,7 @@ def shown(argv, **env):
 
 @pytest.fixture
 def evil_clients(tmp_path):
-    """A folder with clients of daemons that say what a terminal would obey."""
+    """A folder with clients whose messages contain control sequences."""
     for name in ("docker", "kubectl"):
         client = tmp_path / name
         client.write_text(
@@ -99,7 +99,7 @@ def evil_clients(tmp_path):
     ids=lambda argv: " ".join(argv[:3]),
 )
 def test_what_a_daemon_says(argv, evil_clients):
-    """Of a container or a pod that could not be had."""
+    """The messages of docker and kubectl are escaped."""
     said = shown(argv, PATH=evil_clients)
     assert b"\x1b]0;title" not in said
     assert b"\x1b[2J" not in said
@@ -107,7 +107,7 @@ def test_what_a_daemon_says(argv, evil_clients):
 
 
 def test_names_in_a_configuration(tmp_path):
-    """Which somebody else has written."""
+    """Someone else may have written the file."""
     file = tmp_path / "agent.yaml"
     file.write_text(CONFIG)
     said = shown(["check", str(file)])
@@ -116,7 +116,9 @@ def test_names_in_a_configuration(tmp_path):
 
 
 def on_terminal(*argv):
-    """Start a command as the foreground of a new terminal; return its number and our end of it."""
+    """Start a command in the foreground of a new terminal; return its pid and our end of the
+    terminal.
+    """
     pid, ours = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "anyspawn", *argv])
@@ -131,7 +133,7 @@ def read_until(ours, wanted):
 
 
 def test_what_is_typed_reaches_the_program():
-    """Line by line, and its end."""
+    """Typed lines reach the program one by one, and Ctrl-D ends its input."""
     pid, ours = on_terminal("run", "--timeout", "60s", "--", "sed", "-u", "s/^/got /")
     try:
         os.write(ours, b"one\n")
@@ -160,7 +162,7 @@ print("program", process.stdout.read(), process.wait(), "done", flush=True)
 
 
 def test_in_the_background_the_terminal_is_the_shells():
-    """A program gets what is typed only once its command is in the foreground."""
+    """A program gets typed input only while its command is in the foreground."""
     pid, ours = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", IN_BACKGROUND])
@@ -176,7 +178,7 @@ def test_in_the_background_the_terminal_is_the_shells():
 
 
 def test_hook_run_says_what_it_waits_for(tmp_path):
-    """At a terminal, where nothing else would show that it does."""
+    """At a terminal nothing else would show that the command waits for input."""
     file = tmp_path / "agent.yaml"
     file.write_text(
         CONFIG.partition("  sandboxes")[0] + "  hooks:\n    h: {command: 'true', hook: eval}\n"

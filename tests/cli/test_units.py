@@ -24,7 +24,7 @@ BYTES = {
 
 @given(st.integers(1, 10**12), st.sampled_from(sorted(SECONDS)), st.sampled_from(["", " "]))
 def test_a_duration_is_its_number_times_its_unit(number, unit, space):
-    """A whole number with any unit is that many of it."""
+    """A whole number with a unit is that many of the unit."""
     assert parse_duration(f"{number}{space}{unit}") == pytest.approx(
         number * SECONDS[unit], rel=1e-12
     )
@@ -32,14 +32,14 @@ def test_a_duration_is_its_number_times_its_unit(number, unit, space):
 
 @given(st.floats(0.001, 1e6))
 def test_a_bare_number_is_seconds(number):
-    """What Python prints of an ordinary number is read back as that many seconds."""
+    """A decimal number without a unit is a number of seconds."""
     assert parse_duration(f"{number:.6f}") == float(f"{number:.6f}")
 
 
 @given(st.integers(0, 10**18 - 1), st.sampled_from(sorted(BYTES)))
 def test_a_size_is_exact(number, unit):
-    """A whole number with any unit is that many bytes exactly, however large, in either case of
-    letters.
+    """A whole number with a unit is exactly that many bytes, however large, in upper or
+    lower case.
     """
     assert parse_size(f"{number}{unit}") == number * BYTES[unit]
     assert parse_size(f"{number}{unit.lower()}") == parse_size(f"{number}{unit.upper()}")
@@ -47,9 +47,7 @@ def test_a_size_is_exact(number, unit):
 
 @given(st.text())
 def test_any_other_text_is_a_value_error(text):
-    """Whatever the text, the outcome is a value in range or a ValueError, never another
-    exception.
-    """
+    """Any text gives a value in range or a ValueError, never another exception."""
     for parse in (parse_duration, parse_size):
         with suppress(ValueError):
             assert parse(text) >= 0
@@ -68,7 +66,7 @@ def test_any_other_text_is_a_value_error(text):
     ],
 )
 def test_durations_as_people_write_them(text, seconds):
-    """Units, fractions and blanks are understood, and "inf" is no limit."""
+    """Units, fractions and spaces are accepted, and "inf" means no limit."""
     assert parse_duration(text) == seconds
 
 
@@ -76,14 +74,14 @@ def test_durations_as_people_write_them(text, seconds):
     "text", ["", "s", "5x", "-1s", "+1s", "1e3", "nan", "5 s s", "1h30m", "٣s", "5M", "9" * 400]
 )
 def test_what_is_no_duration_is_told_how_to_write_one(text):
-    """The error shows the text and the ways to write a duration."""
+    """The error shows the text and how to write a duration."""
     with pytest.raises(ValueError, match=r"is not a duration; write 500ms, 5s"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "0.0ms", "000"])
 def test_no_time_at_all_is_refused(text):
-    """Zero is neither "no limit" nor "at once": the error names the way to say the former."""
+    """Zero means neither "no limit" nor "at once"; the error says how to write the former."""
     with pytest.raises(ValueError, match=r"above 0, or inf for no limit"):
         parse_duration(text)
 
@@ -100,12 +98,12 @@ def test_no_time_at_all_is_refused(text):
     ],
 )
 def test_sizes_as_people_write_them(text, size):
-    """All units are powers of 1024, however they are written; a fraction of a byte is dropped."""
+    """Every unit is a power of 1024, in any spelling; a fraction of a byte is dropped."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "10x", "-1", "1e3", "inf", "10 Mi", "٣"])
 def test_what_is_no_size_is_told_how_to_write_one(text):
-    """The error shows the text and the ways to write a size."""
+    """The error shows the text and how to write a size."""
     with pytest.raises(ValueError, match=r"is not a size; write a number of bytes"):
         parse_size(text)

@@ -1,4 +1,4 @@
-"""Keys of a hook that are read, refused or warned of when the file is."""
+"""Keys of a hook that are accepted, refused, or warned about when the file is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def hook(entry, **environ):
 
 
 def test_what_the_new_keys_mean():
-    """They arrive at the hook."""
+    """The keys reach the hook."""
     made = hook("{command: x, hook: tool, rewrites: true, names: snake}")
     assert (made.rewrites, made.names) == (True, "snake")
     made = hook(
@@ -54,14 +54,14 @@ def test_what_the_new_keys_mean():
     ],
 )
 def test_what_is_refused(entry, words):
-    """Each with its place, and what to do."""
+    """The error names the place and says what to do."""
     with pytest.raises(InvalidConfigError) as caught:
         hook(entry, T="5")
     assert words in str(caught.value)
 
 
 def test_eval_hooks_with_a_mode_and_phases_load(caplog):
-    """As they do in the reference, which ignores both."""
+    """The reference implementation ignores both keys, so this only warns."""
     with caplog.at_level(logging.WARNING, "anyspawn"):
         made = hook("{command: x, hook: eval, mode: filter, phases: [before_call]}")
     assert made.mode == "observe"
@@ -69,7 +69,7 @@ def test_eval_hooks_with_a_mode_and_phases_load(caplog):
 
 
 def test_an_argument_that_names_a_file_beside_the_configuration(tmp_path, caplog):
-    """Is looked up elsewhere, and said so."""
+    """The program will not find the file in its working directory, so a warning says so."""
     (tmp_path / "guard.py").write_text("")
     file = tmp_path / "agent.yaml"
     file.write_text(HEAD + "{command: python3, args: [-u, guard.py, other.py], hook: tool}")

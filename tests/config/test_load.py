@@ -1,4 +1,4 @@
-"""Configuration files: their values, and each possible error with its place and its message."""
+"""Configuration files: their values, and every possible error with its place and message."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def problems(text, environ=None, **options):
 
 
 def test_every_field():
-    """Each becomes what it says, with paths that start from the file's folder and variables looked
-    up.
+    """Every field is read. Paths are relative to the file's folder, and variables are
+    substituted.
     """
     loaded = load_config(FILES / "every-field.yaml", environ={"PII_LEVEL": "7"})
     assert loaded.metadata == {"name": "every-field", "labels": {"team": "safety"}}
@@ -162,7 +162,7 @@ def test_every_field():
 
 
 def test_merge_keys_and_anchors():
-    """What an alias brings counts unless the entry says otherwise."""
+    """Values from an alias apply unless the entry overrides them."""
     hooks = load_config(FILES / "anchors.yaml").hooks
     assert [
         (hook.name, Path(hook.command).name, hook.phases, hook.timeout) for hook in hooks.values()
@@ -174,7 +174,7 @@ def test_merge_keys_and_anchors():
 
 
 def test_sections_may_be_empty_and_absent():
-    """`sandboxes:` with nothing after it is no mistake."""
+    """A section such as `sandboxes:` may be empty or missing."""
     assert not parse_config(HEAD).hooks
     assert not parse_config(f"{HEAD}spec:\n").hooks
     assert not parse_config(f"{HEAD}spec:\n  hooks:\n  sandboxes:\nmetadata:\n").sandboxes
@@ -184,7 +184,7 @@ def test_sections_may_be_empty_and_absent():
 
 
 def test_a_byte_order_mark_is_no_text():
-    """As some editors write one."""
+    """A byte order mark is ignored, since some editors write one."""
     assert parse_config(b"\xef\xbb\xbf" + HEAD.encode()).metadata == {}
 
 
@@ -288,7 +288,7 @@ def test_a_byte_order_mark_is_no_text():
     ],
 )  # fmt: skip
 def test_problems(text, path, message, place):
-    """One problem, at its place, with a message that says what to do."""
+    """Each file has one problem, reported at its place with a message that says what to do."""
     (problem,) = problems(text)
     assert problem.path == path
     assert message in problem.message
@@ -296,8 +296,8 @@ def test_problems(text, path, message, place):
 
 
 def test_all_problems_at_once():
-    """In the order of the file; a field that is wrong does not hide what else is wrong with its
-    entry.
+    """All problems are reported, in the order of the file; a wrong field does not hide other
+    problems of its entry.
     """
     text = f"""{HEAD}spec:
   sandboxes:
@@ -335,7 +335,7 @@ extra: 1
 
 @pytest.mark.parametrize("bomb", ["values", "merges"])
 def test_alias_bombs_are_bounded(bomb):
-    """A few lines cannot stand for a billion values."""
+    """Nested aliases that expand to a billion values are refused."""
     start = "a: &a [x, x]\n" if bomb == "values" else "a: &a {x: 1}\n"
     text = start + "".join(
         f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n"
@@ -361,7 +361,7 @@ def test_alias_bombs_are_bounded(bomb):
     ],
 )
 def test_variables(text, value):
-    """An empty one takes the default, as in a shell; what comes in is not looked through again."""
+    """An empty variable takes the default, as in a shell. A value is not expanded again."""
     hooks = parse_config(
         config(hooks=f"a: {{command: x, hook: tool, args: ['{text}']}}"),
         environ={"A": "1", "B": "", "D": "${A}"},
@@ -370,7 +370,7 @@ def test_variables(text, value):
 
 
 def test_variables_stand_for_numbers_and_booleans_too():
-    """Where one is expected; elsewhere for texts, whatever they look like."""
+    """A variable becomes a number or a boolean where one is expected, and a text elsewhere."""
     loaded = parse_config(
         config(
             "box: {mode: bubblewrap, network: '${N}', max_concurrent: '${M}', default_timeout: '${T}'}",
@@ -384,7 +384,7 @@ def test_variables_stand_for_numbers_and_booleans_too():
 
 
 def test_a_variable_cannot_change_the_documents_form():
-    """Nor does its value stand in a message, as it may be a secret."""
+    """A value cannot add YAML syntax, and does not appear in messages, since it may be a secret."""
     hostile = "x}, b: {command: evil, hook: tool"
     hooks = parse_config(
         config(hooks="a: {command: '${X}', hook: tool}"), environ={"X": hostile}
@@ -412,7 +412,7 @@ def test_a_variable_cannot_change_the_documents_form():
 
 
 def test_scalars_mean_what_they_look_like():
-    """YAML 1.1 would take these for a boolean, a number of minutes and a date."""
+    """YAML 1.1 would read these values as booleans, a number of minutes and a date."""
     hooks = parse_config(
         config(hooks="a: {command: x, hook: tool, args: [no, 12:30, 2026-01-01, off, ~/x, 'a']}")
     ).hooks
@@ -420,8 +420,8 @@ def test_scalars_mean_what_they_look_like():
 
 
 def test_paths(tmp_path, monkeypatch):
-    """A command with a slash starts from the file's folder, not from the working directory; a bare
-    name is left to PATH.
+    """A command with a slash is relative to the file's folder, not to the working directory; a bare
+    name is looked up on PATH.
     """
     file = tmp_path / "sub" / "agent.yaml"
     file.parent.mkdir()
@@ -441,8 +441,8 @@ def test_paths(tmp_path, monkeypatch):
 
 
 def test_other_registries():
-    """A factory that is no class of ours is given the settings, and whatever it raises is a
-    problem.
+    """A factory that is not one of our classes gets the settings, and an exception that it raises
+    is a problem.
     """
 
     def factory(name, settings):
@@ -464,7 +464,7 @@ def test_other_registries():
     assert problem.message == "KeyError: 'key'"
     registry.register("nothing", lambda name, settings: None)
     text = config("a: {mode: nothing}", "h: {command: x, hook: tool, sandbox: a}")
-    (problem,) = problems(text, registry=registry)  # and the hook does not run on this host instead
+    (problem,) = problems(text, registry=registry)  # the hook must not run on this host instead
     assert (problem.path, problem.message) == (
         "spec.sandboxes.a",
         "its factory gave NoneType, which is not a sandbox",
@@ -474,7 +474,7 @@ def test_other_registries():
 
 
 def test_lines_are_what_editors_jump_to():
-    """`file:line:column:`, with what is known of it."""
+    """A line has the form `file:line:column:`, as far as these are known."""
     error = InvalidConfigError(
         [ConfigProblem("b", "two", 2, 1), ConfigProblem("", "one")], "agent.yaml"
     )
@@ -482,7 +482,7 @@ def test_lines_are_what_editors_jump_to():
 
 
 def test_many_wrong_names_are_still_a_message_of_bounded_size():
-    """A file of hundreds of each does not take minutes, nor megabytes."""
+    """A file with hundreds of wrong names takes neither minutes nor megabytes."""
     sandboxes = ", ".join(f"sandbox{n}: {{mode: direct}}" for n in range(400))
     hooks = ", ".join(f"h{n}: {{command: x, hook: tool, sandbox: snadbox{n}}}" for n in range(400))
     found = problems(config(sandboxes, hooks))
@@ -496,7 +496,7 @@ SCHEMA = Draft202012Validator(json_schema())
 
 @pytest.mark.parametrize("file", sorted(FILES.glob("*.yaml")), ids=lambda file: file.name)
 def test_the_schema_accepts_the_examples(file):
-    """Every file that loads is valid by the schema."""
+    """A file that loads is valid by the schema."""
     import yaml
 
     load_config(file)
@@ -519,7 +519,7 @@ def test_the_schema_accepts_the_examples(file):
     ],
 )
 def test_the_schema_refuses_what_loading_refuses(hooks):
-    """Both say no to the same mistakes."""
+    """The schema and the loader refuse the same mistakes."""
     document = {
         "apiVersion": "promptkit.altairalabs.ai/v1alpha1",
         "kind": "RuntimeConfig",
@@ -569,7 +569,9 @@ HOOK_KEYS = {
 )
 @settings(max_examples=300, deadline=None)
 def test_the_schema_and_the_reader_agree(hook):
-    """Of what does not go together, too; but what variables hold, only the reader knows."""
+    """The two also agree on combinations of keys, except for variables, whose values only the
+    loader knows.
+    """
     assume(not any("${" in str(hook.get(key)) for key in ("hook", "mode", "matcher", "phases")))
     document = {
         "apiVersion": "promptkit.altairalabs.ai/v1alpha1",
@@ -608,7 +610,7 @@ def test_the_schema_and_the_reader_agree(hook):
     ],
 )
 def test_the_schema_and_the_reader_agree_on_variables_and_names(spec, valid):
-    """A variable stands for any of a list's words; a slip in a section's name is a problem."""
+    """A variable may stand for any value of a list; a misspelt section is a problem."""
     text = f"apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\nspec: {spec}\n"
     import yaml
 
@@ -617,7 +619,7 @@ def test_the_schema_and_the_reader_agree_on_variables_and_names(spec, valid):
 
 
 def test_the_schema_knows_modes_and_their_fields():
-    """With what the docstrings say of each."""
+    """The schema knows each mode's fields, and describes them with the text of their docstrings."""
     Draft202012Validator.check_schema(SCHEMA.schema)
     spec = {"sandboxes": {"a": {"mode": "bubblewrap", "network": "${N}"}}}
     head = {"apiVersion": "promptkit.altairalabs.ai/v1alpha1", "kind": "RuntimeConfig"}
@@ -638,7 +640,7 @@ def test_the_schema_knows_modes_and_their_fields():
 
 
 def test_the_schema_is_shipped():
-    """The file in the package is what the classes give; `anyspawn schema` writes it anew."""
+    """The shipped file is what `anyspawn schema` prints."""
     import anyspawn.config
 
     shipped = Path(anyspawn.config.__file__).with_name("schema.json")
@@ -649,7 +651,7 @@ def test_the_schema_is_shipped():
 
 @pytest.mark.parametrize("missing", ["cattrs", "yaml"])
 def test_without_its_extra_it_says_what_to_install(missing):
-    """The import fails with the command that mends it."""
+    """The ImportError has the command that installs the missing package."""
     code = f"import sys; sys.modules[{missing!r}] = None\nimport anyspawn.config"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"anyspawn.config needs {missing}: pip install 'anyspawn[config]'" in done.stderr
@@ -664,7 +666,7 @@ def test_without_its_extra_it_says_what_to_install(missing):
     ],
 )
 def test_references_that_are_not_looked_up_are_problems(name, arg, variable, path):
-    """In a default, and in keys: they would reach the program as they stand."""
+    """A reference in a default or in a key would reach the program unexpanded, so it is refused."""
     entry = f"{{command: echo, args: ['{arg}'], env: {{'{variable}': x}}, hook: tool}}"
     text = (
         "apiVersion: promptkit.altairalabs.ai/v1alpha1\nkind: RuntimeConfig\n"
@@ -684,7 +686,7 @@ def test_references_that_are_not_looked_up_are_problems(name, arg, variable, pat
     ],
 )
 def test_a_file_that_is_too_large_is_refused_with_its_place(text, words, tmp_path):
-    """Before it is read through: the last of these is not even YAML."""
+    """The size is checked before the file is parsed: the last file is not even YAML."""
     with pytest.raises(InvalidConfigError, match=words):
         parse_config(text)
     file = tmp_path / "large.yaml"
@@ -694,7 +696,9 @@ def test_a_file_that_is_too_large_is_refused_with_its_place(text, words, tmp_pat
 
 
 def test_a_registry_of_a_conversation():
-    """It knows what its parent knows, also what that is given later, and never leaks into it."""
+    """A registry sees its parent's modes, later ones too, and its own modes stay out of
+    the parent.
+    """
     above = Registry(parent=default_registry)
     own = Registry(parent=above)
     own.register("mine", lambda name, _: Direct(name=name))

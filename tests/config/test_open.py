@@ -1,4 +1,4 @@
-"""An open configuration: its hooks work, and leaving it closes everything."""
+"""The hooks of an open configuration work, and leaving its block closes everything."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ HOOKS = f"""{HEAD}spec:
 
 
 async def test_hooks_are_ready_and_observers_are_drained(tmp_path):
-    """The file's order is that in which denials count; what observes has finished when the block is
-    left.
-    """
+    """Denials follow the order of the file, and observers finish before the block is left."""
     deny = tmp_path / "deny.sh"
     deny.write_text('#!/bin/sh\necho \'{"allow": false, "reason": "by file"}\'\n')
     deny.chmod(0o755)
@@ -50,7 +48,9 @@ class Cloud:
 
 
 async def test_a_sandbox_that_cannot_be_closed_does_not_keep_the_others_open(caplog):
-    """It is logged; what the body raised goes on as it is."""
+    """The failure is logged, the other sandboxes are closed, and the body's exception continues
+    unchanged.
+    """
     closed = []
 
     class Bad(Cloud):
@@ -72,7 +72,7 @@ async def test_a_sandbox_that_cannot_be_closed_does_not_keep_the_others_open(cap
 
 @pytest.mark.parametrize("how", ["normal", "exception", "cancellation"])
 async def test_all_sandboxes_are_closed(how):
-    """However the block is left, also those that no hook uses."""
+    """Sandboxes without a hook are closed too, however the block is left."""
     closed = []
     registry = Registry()
     registry.register("cloud", lambda name, settings: Cloud(name, closed))
@@ -102,7 +102,7 @@ for line in sys.stdin:
 
 
 async def test_the_last_that_leaves_closes(tmp_path):
-    """Two conversations open one configuration; the first to leave ends neither the other's
+    """One configuration can be opened twice. The first block to be left closes neither the other's
     server nor its sandboxes.
     """
     closed = []

@@ -1,5 +1,5 @@
-"""Hooks of Codex, Gemini CLI, Cursor and GitHub Copilot CLI: what they read, and what their answers
-mean, event by event.
+"""Hooks of Codex, Gemini CLI, Cursor and GitHub Copilot CLI: their input and the meaning of their
+answers, event by event.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def says(protocol, phase, answer, **options):
 
 async def told(protocol, phase, payload, tmp_path):
     file = tmp_path / "told"
-    # A hook that prints nothing has no objection; what it read is in the file.
+    # A hook that prints nothing allows; the file has its input.
     await hook(protocol, phase, f"cat > {file}", mode="observe").run(phase, payload)
     return json.loads(file.read_text())
 
@@ -155,7 +155,7 @@ READ = {
 
 @pytest.mark.parametrize(("protocol", "phase"), READ)
 async def test_what_a_hook_reads(protocol, phase, tmp_path):
-    """The tool's own field names, made of the reference's payloads."""
+    """The hook reads the tool's own field names."""
     read = await told(protocol, phase, PAYLOADS[phase], tmp_path)
     wanted = READ[protocol, phase]
     assert {name: read.get(name) for name in wanted} == wanted
@@ -165,7 +165,9 @@ async def test_what_a_hook_reads(protocol, phase, tmp_path):
 
 
 async def test_events_of_a_tools_own_go_over_as_they_are(tmp_path):
-    """With the fields that all events have."""
+    """Events that only one tool has are passed on unchanged, with the fields that all
+    events have.
+    """
     read = await told("cursor", "beforeShellExecution", {"command": "ls", "cwd": "/x"}, tmp_path)
     assert (read["command"], read["cwd"], read["workspace_roots"]) == ("ls", "/x", [os.getcwd()])
     read = await told("copilot", "agentStop", {"stopReason": "end_turn"}, tmp_path)
@@ -247,7 +249,9 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("protocol", "phase", "answer", "allow"), ANSWERS)
 async def test_what_an_answer_means(protocol, phase, answer, allow):
-    """As the tool has it, with a denial where it would ask somebody, or knows no such key."""
+    """An answer means what the tool says. If the tool would ask a person, or does not know a key,
+    it is a denial.
+    """
     decision = await says(protocol, phase, answer).run(phase, PAYLOADS.get(phase, OWN))
     assert decision.allow is allow
     assert allow or decision.reason
@@ -268,7 +272,9 @@ STATUS_2 = [
 
 @pytest.mark.parametrize(("protocol", "phase", "allow"), STATUS_2)
 async def test_status_2(protocol, phase, allow):
-    """Denies everywhere, be it as a verdict or as a failure; as the tool has it, it may not."""
+    """By default status 2 always denies, as a verdict or as a failure. With the tool's own policy
+    it denies only at the events where the tool says so.
+    """
     payload = PAYLOADS.get(phase, OWN)
     decision = await hook(protocol, phase, "echo because >&2; exit 2").run(phase, payload)
     assert decision.allow is allow
@@ -280,9 +286,7 @@ async def test_status_2(protocol, phase, allow):
 
 
 async def test_failures_as_cursor_has_them():
-    """An answer that cannot be read blocks where a permission is asked for; other failures do
-    not.
-    """
+    """An unreadable answer blocks an event that asks for a permission; other failures do not."""
     for script, allow in (("echo '{oops'", False), ("exit 1", True), ("sleep 9", True)):
         guard = hook("cursor", "beforeShellExecution", script, on_failure="as_cursor", timeout=0.5)
         assert (await guard.run("beforeShellExecution", OWN)).allow is allow
@@ -307,7 +311,7 @@ CONTEXT = [
 
 @pytest.mark.parametrize(("protocol", "phase", "script", "context"), CONTEXT)
 async def test_context_for_the_model(protocol, phase, script, context):
-    """Is kept, as far as the tool takes it."""
+    """Context is kept if the tool accepts it at that event."""
     decision = await hook(protocol, phase, script).run(phase, SESSION)
     assert (decision.allow, decision.context) == (True, context)
 
@@ -323,14 +327,15 @@ MATCHERS = [
 
 @pytest.mark.parametrize(("protocol", "phase", "matcher", "names"), MATCHERS)
 async def test_matchers(protocol, phase, matcher, names):
-    """Each tool reads them in its own way."""
     for name, asked in names.items():
         guard = hook(protocol, phase, "echo no >&2; exit 2", matcher=matcher)
         assert (await guard.run(phase, ToolRequest(name=name))).blocks is asked
 
 
 async def test_a_matcher_of_a_command():
-    """Cursor holds it against the command; one that is too long to try is asked about."""
+    """Cursor matches against the command. If the command is too long to match, the hook
+    is asked.
+    """
     guard = hook("cursor", "beforeShellExecution", "exit 2", matcher="git push|rm ")
     for command, asked in (("git push", True), ("ls", False), ("ls " + "x" * 500, True)):
         decision = await guard.run("beforeShellExecution", {"command": command})
@@ -338,7 +343,7 @@ async def test_a_matcher_of_a_command():
 
 
 async def test_after_a_tool_of_gemini():
-    """The reason of a denial stands in for the result."""
+    """The reason of a denial replaces the tool's result."""
     answer = {"decision": "deny", "reason": "hidden"}
     decision = await says("gemini", "after_execution", answer).run(
         "after_execution", PAYLOADS["after_execution"]
@@ -362,7 +367,9 @@ async def test_after_a_tool_of_gemini():
     ],
 )
 async def test_payloads_that_could_be_read_in_two_ways_deny(protocol, payload):
-    """Whoever chose them would choose what is guarded."""
+    """Ambiguous payloads are denied: whoever writes them could choose which reading the hook
+    checks.
+    """
     decision = await hook(protocol, "before_execution", "exit 0").run("before_execution", payload)
     assert decision.blocks
     assert "hook 'h' was not asked: " in decision.reason
@@ -382,7 +389,9 @@ PROMPTS = [
 @pytest.mark.parametrize("protocol", ["claude", "codex", "gemini", "cursor", "copilot"])
 @pytest.mark.parametrize(("messages", "prompt"), PROMPTS)
 async def test_the_users_prompt(protocol, messages, prompt, tmp_path):
-    """The user's last message, all its parts; one of which no text can be read denies."""
+    """The prompt is the last message of the user with all its parts. If it has no readable text,
+    the hook denies.
+    """
     event = SessionEvent(messages=messages)
     if prompt is None:
         decision = await hook(protocol, "session_update", "exit 0").run("session_update", event)

@@ -1,4 +1,4 @@
-"""Programs written as command hooks of Claude Code, asked by way of `protocol="claude"`."""
+"""Programs written as command hooks of Claude Code work with `protocol="claude"`."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def pre(**output):
     ],
 )
 async def test_verdicts(script, allow, reason):
-    """Exit statuses and answers mean what they mean to Claude Code; what would ask a person
-    denies.
+    """Exit statuses and answers mean the same as in Claude Code, but an answer that would ask a
+    person denies.
     """
     decision = await sh(script).before_execution(BASH)
     assert decision.allow is allow
@@ -123,7 +123,7 @@ async def test_verdicts(script, allow, reason):
     ],
 )
 async def test_failures_deny_unless_told_otherwise(script, cause):
-    """Where Claude Code would go on after an error, this denies; `on_failure="allow"` is its
+    """Claude Code continues after an error, this denies; `on_failure="allow"` chooses Claude Code's
     policy.
     """
     timeout = 0.3 if cause == "timed out" else 10.0
@@ -145,7 +145,9 @@ PROSE = [
 
 @pytest.mark.parametrize(("script", "allow"), PROSE)
 async def test_text_for_the_model(script, allow):
-    """Is context, also with brackets and braces; what may be a verdict in it is not passed over."""
+    """Text is context, even with brackets and braces. If it may contain a verdict, it is a failure
+    instead.
+    """
     event = SessionEvent(messages=[{"role": "user", "content": "hi"}])
     decision = await sh(script, ExecSessionHook).run("session_update", event)
     assert decision.allow is allow
@@ -163,7 +165,9 @@ def folder(tmp_path, monkeypatch):
 
 
 async def test_what_a_hook_reads(folder):
-    """The common fields and the tool's; the project folder is in the environment."""
+    """A hook reads the common fields and the tool's, and the project's folder is in its
+    environment.
+    """
     await sh('cat > read.json; printf "$CLAUDE_PROJECT_DIR" > env').before_execution(BASH)
     assert json.loads((folder / "read.json").read_text()) == {
         "session_id": "",
@@ -179,8 +183,8 @@ async def test_what_a_hook_reads(folder):
 
 
 async def test_a_payload_in_claude_codes_own_form_goes_over_as_it_is(folder):
-    """So that an embedding application can give all fields there are; the event's name is the
-    phase's.
+    """An application can pass a payload in Claude Code's form with all its fields. Only the event's
+    name is replaced by the phase's.
     """
     payload = {
         "tool_name": "Edit",
@@ -197,7 +201,7 @@ async def test_a_payload_in_claude_codes_own_form_goes_over_as_it_is(folder):
 
 
 async def test_other_events(folder):
-    """The answer of a tool, and a session's course."""
+    """A tool's result and the events of a session reach the hook."""
     decision = await sh(f"{READ}; echo bad result >&2; exit 2").after_execution(
         BASH, {"stdout": "x"}
     )
@@ -232,7 +236,7 @@ async def test_other_events(folder):
 
 @pytest.mark.parametrize("payload", [None, "text", [], {}, {"Name": 3}])
 async def test_a_payload_that_names_no_tool_denies(payload):
-    """As there is nothing that a hook for tools could be asked."""
+    """A payload without a tool's name cannot be checked, so it is denied."""
     decision = await sh("exit 0").before_execution(payload)
     assert not decision.allow
     assert "hook 'guard' was not asked: the payload " in decision.reason
@@ -251,8 +255,8 @@ async def test_a_payload_that_names_no_tool_denies(payload):
     ],
 )
 async def test_matchers(matcher, asked):
-    """Names match whole, anything else is a regular expression; other tools are allowed, and
-    nothing is started.
+    """Names match as a whole; anything else is a regular expression. A tool that does not match is
+    allowed without starting the hook.
     """
     hook = sh("exit 2", matcher=matcher)
     for name in ("Bash", "Edit", "NotebookEdit", "mcp__memory__add"):
@@ -263,7 +267,9 @@ async def test_matchers(matcher, asked):
 
 
 async def test_payloads_that_cannot_be_told_deny():
-    """Also where the trouble is deep inside; an observer lets the work go on."""
+    """A payload that JSON cannot hold is denied, however deep the fault is. With an observer the
+    work continues.
+    """
     circle = []
     circle.append(circle)
     for args in ({1: 2}, circle, float("nan"), object()):
@@ -277,7 +283,7 @@ async def test_payloads_that_cannot_be_told_deny():
 
 
 async def test_the_reason_of_a_block_hides_the_values_of_variables_and_is_bounded():
-    """As other reasons do."""
+    """The reason hides the values of variables, and its length is limited."""
     hook = sh(
         "echo $TOKEN >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 2",
         env={"TOKEN": "s3cr3t-value"},
@@ -288,7 +294,7 @@ async def test_the_reason_of_a_block_hides_the_values_of_variables_and_is_bounde
 
 
 async def test_wrong_arguments():
-    """A matcher that is no pattern, and hooks that the protocol has no event for."""
+    """The error names the fault: a bad matcher, or hooks that the protocol has no event for."""
     for pattern in (" ", "|", ","):
         with pytest.raises(ConfigError, match="matcher names no tool"):
             sh("", matcher=pattern)
@@ -307,7 +313,7 @@ async def test_wrong_arguments():
     not bubblewrap_works(), reason="bwrap is not installed, or user namespaces are forbidden here"
 )
 async def test_in_a_sandbox(tmp_path):
-    """A hook in Python, as people publish them, decides from inside bubblewrap."""
+    """A published hook in Python decides from inside bubblewrap."""
     program = tmp_path / "guard.py"
     program.write_text(
         "import json, sys\n"

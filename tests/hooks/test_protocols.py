@@ -1,5 +1,5 @@
-"""Every protocol, held against outputs that are not what its owner describes: where that says
-nothing, the answer is a denial.
+"""Every protocol is tested with outputs that its documentation does not describe. Whatever the
+documentation does not allow is a denial.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def deep(answer, levels):
     return one(answer)[:-1] + b', "x": ' + b"[" * levels + b"]" * levels + b"}"
 
 
-# What an output is made of: the protocol's allow and its deny.
+# Makes an output from the protocol's allow and its deny.
 OUTPUTS = {
     "a denial": lambda allow, deny: one(deny),
     "a denial over many lines": lambda allow, deny: json.dumps(deny, indent=2).encode(),
@@ -106,7 +106,7 @@ OUTPUTS = {
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_what_is_not_one_clear_allow_denies(protocol, output, tmp_path):
-    """Whatever stands before, after or inside a verdict, and however the program ends."""
+    """Anything before, after or inside a verdict denies, and so does any end but exit 0."""
     made = OUTPUTS[output](ALLOW[protocol], DENY[protocol])
     data, status = made if isinstance(made, tuple) else (made, 0)
     file = tmp_path / "out"
@@ -122,7 +122,7 @@ async def test_what_is_not_one_clear_allow_denies(protocol, output, tmp_path):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_clear_verdicts(protocol):
-    """Mean what they say, in the protocol's own words."""
+    """A clear verdict has its meaning in each protocol."""
     for answer, allow in ((ALLOW[protocol], True), (DENY[protocol], False)):
         hook = ExecToolHook(name="h", command="echo", args=[json.dumps(answer)], protocol=protocol)
         decision = await hook.before_execution({"Name": "Bash", "Args": {}})
@@ -137,7 +137,7 @@ async def test_clear_verdicts(protocol):
 
 @pytest.mark.parametrize("protocol", ["claude", "codex"])
 async def test_text_that_holds_no_verdict_is_harmless(protocol):
-    """A log line alone is what it is, colours and brackets included."""
+    """A log line is not a verdict, even with colours and brackets."""
     for text in ("[hook] checked ok", "\x1b[32mchecked\x1b[0m ok", "3 rules", ""):
         hook = ExecToolHook(name="h", command="echo", args=[text], protocol=protocol)
         assert (await hook.before_execution({"Name": "Bash"})).allow
@@ -145,7 +145,7 @@ async def test_text_that_holds_no_verdict_is_harmless(protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_the_limit_of_an_output(protocol):
-    """An output of just as many bytes is read; one more is a failure."""
+    """An output of exactly the limit is read; one byte more is a failure."""
     data = json.dumps(ALLOW[protocol])
     for limit, allow in ((len(data), True), (len(data) - 1, False)):
         hook = ExecToolHook(
@@ -165,7 +165,7 @@ AFTERWARDS = {
 @pytest.mark.parametrize("after", AFTERWARDS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_what_happens_after_an_allow_counts(protocol, after):
-    """An allow of a program that did not end well, or whose output may go on, is none."""
+    """An allow does not count if the program then fails, or may go on writing."""
     code = f"echo '{json.dumps(ALLOW[protocol])}'; {AFTERWARDS[after]}"
     hook = ExecToolHook(
         name="h",

@@ -1,5 +1,5 @@
-"""Hooks whose sandbox is away deny in time, and work again when it is back; a configuration that
-changes is opened beside the old one.
+"""Hooks whose sandbox is unavailable deny in time, and work again when it is back. A changed
+configuration is opened beside the old one.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def hooks(sandbox, timeout):
 
 @pytest.mark.parametrize("state", ["refuses", "hangs"])
 async def test_a_daemon_that_is_away_and_back(state, tmp_path, monkeypatch):
-    """Both kinds of hooks deny within their timeout and a bounded clean-up, and say why; the next
-    call after its return is answered, without anybody's doing.
+    """While the daemon is away, both kinds of hooks deny within bounds and say why. When it is
+    back, the next call is answered without anyone's help.
     """
     docker, told = tmp_path / "docker", tmp_path / "state"
     docker.write_text(DOCKER.format(folder=tmp_path))
@@ -92,8 +92,8 @@ spec:
 
 
 async def test_a_configuration_that_changes_is_opened_beside_the_old_one(tmp_path):
-    """A reload opens the new one, then closes the old one, while calls go on without a gap: each
-    is answered by one of the two, and from the moment of the change by the new one.
+    """A reload opens the new configuration, then closes the old one. Every call is answered by one
+    of them, and after the change by the new one.
     """
     file = tmp_path / "agent.yaml"
 

@@ -1,4 +1,4 @@
-"""Hooks that change the payload: one after the other, and all others judge the last form."""
+"""Hooks that change the payload run one after the other; all other hooks judge the final form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from anyspawn.hooks import (
 
 pytestmark = pytest.mark.anyio
 
-# A program that edits what it reads by one statement: `r` is the request, `s` the response.
+# A program that edits its input with one statement: `r` is the request, `s` the response.
 EDIT = """
 import json, sys
 told = json.load(sys.stdin)
@@ -52,7 +52,9 @@ def says(answer, kind=ExecToolHook, **options):
 
 
 async def test_each_sees_what_the_one_before_made_and_all_others_judge_the_last_form():
-    """Wherever they stand in the declaration; observers are told the last form, too."""
+    """The declared order among the other hooks does not matter, and observers read the final form
+    too.
+    """
     hooks = [
         shows("first"),
         edits('r["Args"]["a"] += "1"', "one"),
@@ -69,7 +71,7 @@ async def test_each_sees_what_the_one_before_made_and_all_others_judge_the_last_
 
 
 async def test_a_denial_of_the_last_form_counts():
-    """And one of a hook that rewrites ends it at once."""
+    """Any hook can deny the final form. If a rewriting hook denies, no other hook is asked."""
     decision = await run_hooks(
         [shows("no", allow=False), edits('r["Args"] = {"b": 1}')], "before_execution", {"Name": "t"}
     )
@@ -81,7 +83,9 @@ async def test_a_denial_of_the_last_form_counts():
 
 
 async def test_a_sequential_filter_keeps_the_payload_from_those_behind(tmp_path):
-    """Filters and observers alike, and hooks that rewrite; what it has allowed goes on."""
+    """Later hooks see the payload only if the sequential filter allows it: filters, observers and
+    rewriting hooks.
+    """
     seen = tmp_path / "seen"
 
     def behind(name, **options):
@@ -99,11 +103,12 @@ async def test_a_sequential_filter_keeps_the_payload_from_those_behind(tmp_path)
     assert seen.read_text().count('"Name":"t"') == 3
     changed = edits('r["Args"] = 1', "changes")
     decision = await run_hooks([front, changed], "before_execution", {"Name": "t"})
-    assert decision.results["front"].metadata["front"] == {"Name": "t", "Args": 1}  # asked again
+    # it was asked again after the change
+    assert decision.results["front"].metadata["front"] == {"Name": "t", "Args": 1}
 
 
 async def test_the_payload_stays_of_its_kind():
-    """A payload class stays one; after a call or a tool the payload is the response."""
+    """A payload class stays the same class. After a call or a tool, the payload is the response."""
     request = ToolRequest(name="t", args={"a": "secret"}, call_id="7")
     hook = edits('r["Args"]["a"] = "***"')
     decision = await hook.before_execution(request)
@@ -127,7 +132,9 @@ async def test_the_payload_stays_of_its_kind():
 
 
 async def test_a_rewrite_by_a_hook_that_may_not_is_a_denial():
-    """That says so; the same payload is none."""
+    """The denial says that the hook must declare rewrites. Returning the same payload
+    is allowed.
+    """
     decision = await edits('r["Args"] = 1', rewrites=False).before_execution({"Name": "t"})
     assert decision.blocks
     assert "not declared to change it; set rewrites" in decision.reason
@@ -148,7 +155,7 @@ async def test_a_rewrite_by_a_hook_that_may_not_is_a_denial():
     ],
 )
 async def test_a_payload_that_does_not_fit_is_a_failure(statement, given, words):
-    """Which denies, and names the cause."""
+    """The failure denies, and names the cause."""
     decision = await edits(statement).before_execution(given)
     assert decision.blocks
     assert "hook 'edit' failed: " in decision.reason
@@ -156,7 +163,7 @@ async def test_a_payload_that_does_not_fit_is_a_failure(statement, given, words)
 
 
 async def test_names_in_snake_case_come_beside_and_go_back():
-    """A change under either name is one; two different ones contradict each other."""
+    """A change under either spelling counts; two different ones are a contradiction."""
     given = ToolRequest(name="t", args={"a": 1})
     for statement, args in (
         ('r["args"] = {"a": 2}', {"a": 2}),
@@ -189,7 +196,7 @@ BEFORE = {
 
 @pytest.mark.parametrize("protocol", BEFORE)
 async def test_arguments_in_the_protocols_of_agent_tools(protocol):
-    """In the payload's own spelling, whichever that is."""
+    """The changed arguments keep the spelling of the payload."""
     hook = says(BEFORE[protocol], protocol=protocol, rewrites=True)
     for given, wanted in (
         (
@@ -222,7 +229,7 @@ AFTER = {
 
 @pytest.mark.parametrize("protocol", AFTER)
 async def test_results_in_the_protocols_of_agent_tools(protocol):
-    """A text stays a text, also where the tool's own shape is an object."""
+    """Text stays text, even if the tool's own format is an object."""
     request = ToolRequest(name="Bash")
     hook = says(AFTER[protocol], protocol=protocol, rewrites=True)
     decision = await hook.after_execution(request, ToolResponse(name="Bash", content="secret"))
@@ -231,7 +238,7 @@ async def test_results_in_the_protocols_of_agent_tools(protocol):
 
 
 async def test_the_model_of_gemini():
-    """Its hooks change the request and the answer, and may answer in the model's place."""
+    """Gemini's hooks can change the request and the answer, or answer in the model's place."""
     messages = [{"role": "user", "content": "my card"}, {"role": "assistant", "content": "ok"}]
     given = ProviderRequest(model="big", messages=messages, system_prompt="be kind")
     changed = [
@@ -265,7 +272,7 @@ async def test_the_model_of_gemini():
 
 
 async def test_a_permission_with_changed_arguments():
-    """Under an event's own name."""
+    """A changed input also works at an event that has no phase."""
     hook = says(
         claude("PermissionRequest", decision={"behavior": "allow", "updatedInput": {"a": 2}}),
         ExecAgentHook,
@@ -278,7 +285,7 @@ async def test_a_permission_with_changed_arguments():
 
 
 async def test_from_a_server():
-    """As from a process for each call."""
+    """A server can rewrite like a process."""
     source = (
         "import json, sys\n"
         "for line in sys.stdin:\n"
@@ -298,6 +305,6 @@ async def test_from_a_server():
     [(ExecToolHook, {"mode": "observe"}), (ExecSessionHook, {})],
 )
 def test_hooks_whose_answer_is_not_read_cannot_rewrite(kind, options):
-    """Are refused when they are made."""
+    """Such a hook is refused when it is made."""
     with pytest.raises(ConfigError, match="rewrites needs a filter"):
         says({}, kind, rewrites=True, **options)

@@ -1,6 +1,4 @@
-"""Many hooks at once: which one decides, which are killed or waited for, and that nothing is
-left.
-"""
+"""Many hooks at once: which one decides, which are killed or waited for; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -47,7 +45,9 @@ ALLOW, DENY = answer(True), answer(False, reason="no")
 
 
 async def test_the_first_denial_in_declaration_order_decides(tmp_path):
-    """Not the first in time: a denial waits for the hooks before it, and not for those after it."""
+    """The order in time does not count: a denial waits for the hooks before it, but not for those
+    after it.
+    """
     gate = tmp_path / "gate"
     slow = f"while ! [ -e {gate} ]; do sleep 0.01; done; {answer(False, reason='slow')}"
     quick = f"touch {gate}; {answer(False, reason='quick')}"
@@ -56,7 +56,9 @@ async def test_the_first_denial_in_declaration_order_decides(tmp_path):
 
 
 async def test_filters_that_still_run_are_ended_once_the_decision_is_certain(tmp_path, monkeypatch):
-    """Their work with them; the results of those that finished are there."""
+    """Filters that still run are killed with all their processes; the results of the others are
+    kept.
+    """
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     started = tmp_path / "started"
     endless = sh("endless", f"touch {started}; sleep 1000", timeout=1000)
@@ -72,7 +74,7 @@ async def test_filters_that_still_run_are_ended_once_the_decision_is_certain(tmp
 
 
 async def test_all_allow():
-    """The metadata of all come together; the reason is the first there is."""
+    """The metadata of all hooks are merged, and the first reason counts."""
     hooks = [
         sh("a", answer(True, metadata={"x": 1, "y": 1})),
         sh("b", answer(True, metadata={"x": 2}, reason="noted")),
@@ -84,9 +86,9 @@ async def test_all_allow():
 
 
 async def test_an_enforced_denial_stops_what_has_not_happened_yet():
-    """Before a call or a tool a denial blocks, whatever ``enforced`` says; its text is there. After
-    one the pipeline goes on: what comes after is asked too, and the decision stays a denial, whose
-    text no allower replaces.
+    """Before a call or a tool a denial blocks, whatever ``enforced`` says. Afterwards an enforced
+    denial does not block, and later hooks are asked too; the decision is still a denial, and its
+    replacement is never overridden by a hook that allows.
     """
     stands_in = {"text": "***", "replacement": "I cannot do that."}
     enforced = sh("enforced", answer(False, enforced=True, reason="no", metadata=stands_in))
@@ -112,7 +114,7 @@ async def test_an_enforced_denial_stops_what_has_not_happened_yet():
 
 
 async def test_hooks_of_other_phases_are_left_out():
-    """Without any, the decision allows and names no hook."""
+    """Without a hook for the phase, the decision allows and names no hook."""
     hooks = [sh("a", DENY, phases=["after_execution"]), sh("b", DENY, ExecProviderHook)]
     assert await run_hooks(hooks, "before_execution", {}) == Decision(True)
     assert await run_hooks([], "session_end", {}) == Decision(True)
@@ -120,13 +122,13 @@ async def test_hooks_of_other_phases_are_left_out():
 
 
 async def test_a_session_filter_that_fails_denies():
-    """The same failure that raises in `on_session_start` is a denial here."""
+    """A failure that `on_session_start` raises is a denial in a runner."""
     decision = await run_hooks([sh("s", "exit 1", ExecSessionHook)], "session_start", {})
     assert (decision.allow, decision.hook) == (False, "s")
 
 
 async def test_observers_do_not_hold_the_caller(tmp_path):
-    """The decision is there while they run; leaving the runner waits for them."""
+    """The decision does not wait for observers; leaving the runner does."""
     gate, done = tmp_path / "gate", tmp_path / "done"
     observer = sh("o", f"while ! [ -e {gate} ]; do sleep 0.01; done; touch {done}", mode="observe")
     async with HookRunner([observer, sh("f", ALLOW)]) as hooks:
@@ -140,7 +142,7 @@ async def test_observers_do_not_hold_the_caller(tmp_path):
 
 
 async def test_draining_is_bounded(tmp_path, monkeypatch):
-    """Observers that do not end in time are ended."""
+    """Observers that do not finish in time are killed."""
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     observer = sh("o", f"touch {tmp_path}/started; sleep 1000", mode="observe", timeout=1000)
     with anyio.fail_after(60):
@@ -152,7 +154,7 @@ async def test_draining_is_bounded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", ["exception", "cancellation"])
 async def test_leaving_early_ends_observers_at_once(how, tmp_path, monkeypatch):
-    """What the body raised goes on as it is."""
+    """Observers are killed at once, and the exception continues unchanged."""
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     observer = sh("o", f"touch {tmp_path}/started; sleep 1000", mode="observe", timeout=1000)
     with anyio.fail_after(60):
@@ -174,7 +176,7 @@ async def test_leaving_early_ends_observers_at_once(how, tmp_path, monkeypatch):
 
 
 async def test_observers_are_bounded_in_number(tmp_path, caplog):
-    """Beyond the bound they are left out, which is logged; the caller is not held."""
+    """Observers above the limit are skipped, which is logged, and the caller does not wait."""
     gate, log = tmp_path / "gate", tmp_path / "log"
     observer = sh(
         "o", f"while ! [ -e {gate} ]; do sleep 0.01; done; echo x >> {log}", mode="observe"
@@ -190,7 +192,7 @@ async def test_observers_are_bounded_in_number(tmp_path, caplog):
 
 
 async def test_observers_are_bounded_in_bytes_and_share_them(tmp_path, caplog):
-    """Hooks that are told the same hold it once; what goes beyond the bound is left out."""
+    """Observers of one payload share it in memory; payloads above the limit are skipped."""
     gate, log = tmp_path / "gate", tmp_path / "log"
     script = f"cat >/dev/null; while ! [ -e {gate} ]; do sleep 0.01; done; echo x >> {log}"
     observers = [sh(f"o{n}", script, mode="observe") for n in range(3)]
@@ -205,7 +207,9 @@ async def test_observers_are_bounded_in_bytes_and_share_them(tmp_path, caplog):
 
 
 async def test_runners_are_left_in_any_order_and_from_any_task():
-    """A reload opens the new one, then closes the old one; start-up and shutdown are two tasks."""
+    """A reload opens the new runner before it closes the old one, and start-up and shutdown may be
+    two tasks.
+    """
     hooks = [sh("f", ALLOW), sh("o", "true", mode="observe")]
     old, new = HookRunner(hooks), HookRunner(hooks)
 
@@ -230,7 +234,7 @@ async def test_runners_are_left_in_any_order_and_from_any_task():
 
 
 async def test_calls_under_way_are_drained(tmp_path):
-    """Leaving waits for what other tasks ask."""
+    """Leaving the runner waits for calls of other tasks."""
     gate, decisions = tmp_path / "gate", []
 
     async def ask():
@@ -246,7 +250,7 @@ async def test_calls_under_way_are_drained(tmp_path):
 
 
 async def test_run_hooks_without_a_runner_does_not_wait_for_observers_either(tmp_path):
-    """They belong to the event loop then."""
+    """Observers without a runner belong to the event loop."""
     gate, done = tmp_path / "gate", tmp_path / "done"
     observer = sh("o", f"while ! [ -e {gate} ]; do sleep 0.01; done; touch {done}", mode="observe")
     with anyio.fail_after(8):
@@ -257,7 +261,7 @@ async def test_run_hooks_without_a_runner_does_not_wait_for_observers_either(tmp
 
 
 async def test_an_observer_is_told_the_payload_as_it_was(tmp_path):
-    """Whatever the caller does with it afterwards."""
+    """The caller may change its payload afterwards."""
     log = tmp_path / "log"
     async with HookRunner([sh("o", f"cat >> {log}", mode="observe")]) as hooks:
         for number in range(5):
@@ -268,9 +272,9 @@ async def test_an_observer_is_told_the_payload_as_it_was(tmp_path):
 
 
 async def test_run_hooks_goes_on_after_all_other_tasks_were_cancelled(on_trio):
-    """As an application does that shuts down, and asks its session hooks last."""
+    """An application that shuts down may cancel all tasks and then ask its session hooks."""
     if on_trio:
-        return  # its system tasks cannot be cancelled by others
+        return  # other tasks cannot cancel trio's system tasks
     observer = sh("o", "sleep 1000", mode="observe", timeout=1000)
     await run_hooks([observer], "before_execution", {})
     await anyio.sleep(0.1)
@@ -303,7 +307,7 @@ anyio.run(main, backend=backend, backend_options={"use_uvloop": True} if uvloop 
 
 
 async def test_observers_end_with_their_loop(anyio_backend, tmp_path, monkeypatch):
-    """None outlives it, on any loop."""
+    """No observer survives its event loop, whichever loop it is."""
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     backend, options = anyio_backend
     argv = [sys.executable, "-W", "error", "-c", OBSERVE_AND_END, backend, str(bool(options))]
@@ -313,9 +317,7 @@ async def test_observers_end_with_their_loop(anyio_backend, tmp_path, monkeypatc
 
 
 async def test_the_limiter_holds(tmp_path):
-    """Never more hook processes at once than `max_concurrent`; the wait counts for a hook's
-    timeout.
-    """
+    """Never do more than `max_concurrent` hook processes run at once."""
     log = tmp_path / "log"
     script = f"echo + >> {log}; until [ $(grep -c + {log}) -ge 2 ]; do sleep 0.01; done; echo - >> {log}; {ALLOW}"
     async with HookRunner(
@@ -330,7 +332,9 @@ async def test_the_limiter_holds(tmp_path):
 
 
 async def test_waiting_for_a_place_counts_for_the_timeout(tmp_path):
-    """A call returns in time however many others there are."""
+    """Waiting for a place counts towards the hook's timeout, so a call returns in time however many
+    others run.
+    """
     long = sh("long", f"touch {tmp_path}/started; sleep 1000", timeout=1000)
     async with HookRunner(max_concurrent=1) as runner, anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: runner.run("before_execution", {}, hooks=[long]))
@@ -343,7 +347,7 @@ async def test_waiting_for_a_place_counts_for_the_timeout(tmp_path):
 
 @pytest.mark.heavy
 async def test_two_hundred_turns_of_five_hooks():
-    """Each turn has its own right verdict; afterwards nothing is left."""
+    """Each of 200 turns gets its own right verdict, and nothing is left."""
     judge = """import json, sys
 request = json.load(sys.stdin)["request"]
 print(json.dumps({"allow": request["turn"] % 7 != int(sys.argv[1]), "reason": str(request["turn"])}))"""
@@ -370,7 +374,7 @@ print(json.dumps({"allow": request["turn"] % 7 != int(sys.argv[1]), "reason": st
 
 
 async def test_cancelling_a_run_ends_all_its_hooks(tmp_path, monkeypatch):
-    """Nothing of them is left when the cancellation arrives."""
+    """When the cancellation arrives, every hook is gone."""
     monkeypatch.setenv("ANYSPAWN_TEST_CASE", str(tmp_path))
     hooks = [sh(str(n), f"touch {tmp_path}/{n}; sleep 1000", timeout=1000) for n in range(3)]
     with anyio.CancelScope() as scope:
@@ -383,7 +387,7 @@ async def test_cancelling_a_run_ends_all_its_hooks(tmp_path, monkeypatch):
 
 
 async def test_a_runner_is_a_collection_of_its_hooks():
-    """By name, and in order; `run_hooks` takes it."""
+    """A runner gives its hooks by name and in order, and `run_hooks` accepts it."""
     first, second = sh("a", ALLOW), sh("b", DENY)
     async with HookRunner([first, second]) as hooks:
         assert hooks["b"] is second
@@ -394,7 +398,7 @@ async def test_a_runner_is_a_collection_of_its_hooks():
 
 
 async def test_wrong_use():
-    """Each is an error before anything starts."""
+    """Each mistake is an error before anything starts."""
     with pytest.raises(ConfigError, match="two have the name 'a'"):
         await run_hooks([sh("a", ALLOW), sh("a", DENY)], "before_execution", {})
     with pytest.raises(ConfigError, match="'guard' is not an ExecHook"):
@@ -412,7 +416,9 @@ async def test_wrong_use():
 
 
 def test_an_observer_that_is_cancelled_before_its_first_step_holds_nobody():
-    """On asyncio such a task runs nothing at all; the runner is left at once all the same."""
+    """On asyncio, a task that is cancelled before its first step runs no code at all. The runner
+    must not wait for it.
+    """
     watch = ExecToolHook(name="watch", command="true", mode="observe")
 
     async def main():

@@ -1,5 +1,5 @@
-"""Hooks with ``runtime="server"``: one process that answers JSON-RPC; each failure is a denial that
-says why.
+"""Hooks with ``runtime="server"``: one process answers JSON-RPC requests. Every failure is a denial
+that says why.
 """
 
 from __future__ import annotations
@@ -70,9 +70,11 @@ def running():
 
 
 async def test_one_process_answers_many_calls():
-    """All of them, in turn and at once, each with its own answer; it ends with the block."""
+    """One process answers all calls, in turn and at once, each with its own answer. It is gone
+    after the block.
+    """
     async with server() as hook:
-        assert running() == []  # not before the first call
+        assert running() == []  # it starts with the first call
         pids = set()
         for number in range(5):
             decision = await ask(hook, str(number))
@@ -90,9 +92,7 @@ async def test_one_process_answers_many_calls():
 
 
 async def test_a_verdict_is_a_verdict():
-    """A denial, enforced, metadata: as from a process for each call; what is no verdict is a
-    denial.
-    """
+    """Verdicts work as with a process for each call; anything else is a denial."""
     code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': args['result']}) + '\\n')"
     async with server(code) as hook:
         decision = await ask(
@@ -130,7 +130,7 @@ async def test_a_verdict_is_a_verdict():
     ],
 )
 async def test_errors_are_denials(tail, words):
-    """And the server goes on."""
+    """The call is denied, and the server continues."""
     code = f"if name == 'bad': say(json.dumps({{'jsonrpc': '2.0', 'id': call['id'], {tail}}}) + '\\n')\nelse: answer(call)"
     async with server(code) as hook:
         decision = await ask(hook, "bad")
@@ -140,7 +140,7 @@ async def test_errors_are_denials(tail, words):
 
 
 async def test_answers_in_another_order():
-    """Reach those who asked."""
+    """Each answer reaches the caller that it belongs to."""
     code = "held.append(call)\nif len(held) == 3:\n    for call in reversed(held): answer(call, reason=call['params']['request']['Name'])"
     async with server(code) as hook, anyio.create_task_group() as tasks:
 
@@ -214,7 +214,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("unusable", UNUSABLE)
 async def test_answers_that_cannot_be_used(unusable):
-    """Fail their call at once, with their true cause, whatever is answered after them."""
+    """The call fails at once with the actual cause, whatever the server answers afterwards."""
     say, cause = UNUSABLE[unusable]
     code = f"if name == 'bad':\n    sys.stdout.flush = lambda: None\n    {say}\n    del sys.stdout.flush\nanswer(call)"
     async with server(code) as hook:
@@ -227,7 +227,7 @@ async def test_answers_that_cannot_be_used(unusable):
 
 
 async def test_a_second_answer_that_comes_late_ends_the_server(caplog):
-    """The call is over; a server that answers twice is not trusted with another."""
+    """The first call is over, but a server that answers twice must not serve another."""
     code = "answer(call, metadata={'pid': os.getpid()})\nif name == 'twice': held.append(call)\nelif held: answer(held.pop())"
     async with server(code) as hook:
         first = (await ask(hook, "twice")).metadata["pid"]
@@ -239,7 +239,7 @@ async def test_a_second_answer_that_comes_late_ends_the_server(caplog):
 
 
 async def test_answers_before_their_question():
-    """Are nobody's: no request has such an id yet, or ever."""
+    """Answers without a request are ignored, because request ids cannot be known before."""
     early = (
         "for n in range(1, 200): "
         "print(json.dumps({'jsonrpc': '2.0', 'id': n, 'result': {'allow': True}}), flush=True)\n"
@@ -252,7 +252,9 @@ async def test_answers_before_their_question():
 
 
 async def test_a_payload_cannot_bring_its_own_verdict():
-    """Ids cannot be guessed, so that a payload that the server prints raw answers nothing."""
+    """Request ids cannot be guessed, so a payload that the server prints cannot answer its own
+    call.
+    """
     code = "print('checking', args['q'], flush=True)\nanswer(call, allow=False, reason='real')"
     async with server(code) as hook:
         for number in range(1, 6):
@@ -262,7 +264,7 @@ async def test_a_payload_cannot_bring_its_own_verdict():
 
 @pytest.mark.parametrize("noise", NOISE)
 async def test_garbage_on_stdout(noise, caplog):
-    """Is left out, and logged once without a word of it; the calls get their answers."""
+    """Other output is ignored and logged once, without its text; the calls get their answers."""
     code = f"{NOISE[noise]}\nsay('s3cret garbage\\n')\nanswer(call)"
     with caplog.at_level(logging.DEBUG, "anyspawn"):
         async with server(code) as hook:
@@ -274,9 +276,7 @@ async def test_garbage_on_stdout(noise, caplog):
 
 
 async def test_answers_in_pieces():
-    """A line that comes byte by byte, two in one write, and one without its end until later, are
-    whole lines.
-    """
+    """A line may arrive byte by byte, with another line, or in two parts."""
     code = """
 line = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True, "reason": "é" + name}}, ensure_ascii=False) + "\\n"
 for byte in line.encode():
@@ -288,7 +288,7 @@ for byte in line.encode():
 
 
 async def test_an_answer_that_is_too_long():
-    """Fails its call, and no other; more than output_limit is not kept."""
+    """The call fails, and no other does; the output beyond output_limit is not kept."""
     code = "answer(call, reason='x' * (10_000_000 if name == 'long' else 10))"
     async with server(code, output_limit=1000) as hook:
         decision = await ask(hook, "long")
@@ -305,8 +305,8 @@ async def test_an_answer_that_is_too_long():
 
 
 def briefly(hook):
-    """Return a hook with little time for a call, and the same server: what is short must not be
-    short for the start.
+    """Return a copy of a hook with a short timeout and the same server, so that the timeout does
+    not hit the server's start.
     """
     brief = attrs.evolve(hook, timeout=0.3)
     brief._servers.by_loop.update(hook._servers.by_loop)
@@ -314,7 +314,7 @@ def briefly(hook):
 
 
 async def test_a_call_that_takes_too_long():
-    """Fails as a timeout; the server goes on, and what it says too late reaches nobody."""
+    """The call times out, the server continues, and its late answer is ignored."""
     code = "held.append(call) if name == 'slow' else answer(call, reason=name)\nfor late in held if name != 'slow' else []: answer(late, reason='late')"
     async with server(code) as hook:
         await ask(hook, "warm up")
@@ -328,7 +328,9 @@ async def test_a_call_that_takes_too_long():
 
 
 async def test_a_server_that_answers_nothing_any_more():
-    """Is ended after three calls in a row, and the next call has a new one."""
+    """After three unanswered calls in a row the server is killed, and the next call starts a new
+    one.
+    """
     async with server(
         "if name == 'hang': time.sleep(1000)\nanswer(call, metadata={'pid': os.getpid()})"
     ) as hook:
@@ -341,7 +343,7 @@ async def test_a_server_that_answers_nothing_any_more():
 
 
 async def test_a_cancelled_call_leaves_the_server_to_others():
-    """Whatever moment it is cancelled at, half a request is never sent."""
+    """Whenever the call is cancelled, the server never receives half a request."""
     async with server() as hook:
         await ask(hook)
         pid = children()
@@ -353,7 +355,7 @@ async def test_a_cancelled_call_leaves_the_server_to_others():
 
 
 async def test_a_server_that_ended_between_calls():
-    """Is started again by the next call."""
+    """The next call starts the server again."""
     async with server() as hook:
         pid = (await ask(hook)).metadata["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -373,7 +375,9 @@ async def test_a_server_that_ended_between_calls():
     ],
 )
 async def test_a_server_that_ends_during_a_call(code, words, tmp_path):
-    """The call fails and says how, and is not asked again; the next one has a new server."""
+    """The call fails, says how the server ended, and is not repeated; the next one starts a new
+    server.
+    """
     log = tmp_path / "log"
     code = f"if name == 'end':\n    {code}\nanswer(call)"
     async with server(code, env={"LOG": str(log), "TOKEN": "s3cret-token"}) as hook:
@@ -385,7 +389,7 @@ async def test_a_server_that_ends_during_a_call(code, words, tmp_path):
 
 
 async def test_what_a_server_wrote_to_stderr_is_in_the_reason():
-    """Without the values of its variables."""
+    """The reason includes stderr, with the values of variables hidden."""
     code = "print('it broke:', os.environ['TOKEN'], file=sys.stderr)\nsys.exit(1)"
     async with server(code, env={"TOKEN": "s3cret-token"}) as hook:
         reason = (await ask(hook)).reason
@@ -393,8 +397,8 @@ async def test_what_a_server_wrote_to_stderr_is_in_the_reason():
 
 
 async def test_calls_that_were_not_sent_go_to_the_next_server(tmp_path):
-    """Of three at once the first ends its server; none that it had not been sent is lost, and none
-    runs twice.
+    """The first of three calls ends its server. Calls that were not sent yet go to the next server,
+    and none runs twice.
     """
     log = tmp_path / "log"
     code = "if name == 'end': sys.exit(3)\nanswer(call)"
@@ -414,7 +418,7 @@ async def test_calls_that_were_not_sent_go_to_the_next_server(tmp_path):
     ],
 )
 async def test_a_server_that_does_not_start(options, words):
-    """Each call is a denial that says why, and tries again."""
+    """Each call is a denial that says why, and tries to start the server again."""
     async with server(**options) as hook:
         for _ in range(2):
             decision = await ask(hook)
@@ -423,7 +427,7 @@ async def test_a_server_that_does_not_start(options, words):
 
 
 async def test_a_server_that_does_not_read():
-    """Calls wait no longer than their time, and nothing is piled up for it."""
+    """Calls wait no longer than their timeout, and nothing is queued for the server."""
     code = "time.sleep(1000)"
     async with server(code, timeout=0.5) as hook:
         async with anyio.create_task_group() as tasks:
@@ -435,8 +439,8 @@ async def test_a_server_that_does_not_read():
 
 
 async def test_observers_sessions_and_results():
-    """Are told by the server too; an observer's failure is nobody's, a session filter's is a
-    HookError.
+    """Other kinds of hooks can be servers too. A failing observer is ignored, a failing session
+    filter raises a HookError.
     """
     code = "say(json.dumps({'jsonrpc': '2.0', 'id': call['id'], 'result': {'ack': True}}) + '\\n')"
     source = (
@@ -459,7 +463,7 @@ async def test_observers_sessions_and_results():
 
 
 async def test_a_runner_ends_the_servers_of_its_hooks():
-    """Also when it is left by an exception."""
+    """The servers are gone even if an exception leaves the runner."""
     runner = HookRunner([server(), server("sys.exit(1)", name="other", on_failure="allow")])
     with pytest.raises(KeyError):
         async with runner:
@@ -470,7 +474,9 @@ async def test_a_runner_ends_the_servers_of_its_hooks():
 
 
 async def test_a_denial_does_not_end_the_servers_of_others():
-    """A filter that is no longer needed is not waited for, and its server serves the next call."""
+    """A filter that is not needed any more is not waited for, and its server still serves the next
+    call.
+    """
     slow = server(
         "held.append(call) if name == 'first' else answer(call, metadata={'pid': os.getpid()})",
         name="slow",
@@ -485,7 +491,9 @@ async def test_a_denial_does_not_end_the_servers_of_others():
 
 
 async def test_closing_while_calls_are_under_way():
-    """They fail truthfully; a later call starts another server."""
+    """Calls in progress fail and say that the server was closed; a later call starts
+    another one.
+    """
     hook = server("held.append(call) if name == 'hold' else answer(call)")
     async with anyio.create_task_group() as tasks:
 
@@ -506,7 +514,7 @@ async def test_closing_while_calls_are_under_way():
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_server_that_nobody_closes_ends_with_the_event_loop(backend):
-    """And the hook has another one in the next loop."""
+    """In the next event loop the hook starts another server."""
     hook = server()
     for _ in range(2):
         assert anyio.run(ask, hook, "x", backend=backend).allow
@@ -514,7 +522,7 @@ def test_a_server_that_nobody_closes_ends_with_the_event_loop(backend):
 
 
 def test_native_cancel_of_a_call_at_every_moment():
-    """asyncio.wait_for leaves the server to others, or to the end of the loop."""
+    """A cancelled call leaves the server usable, and the loop's end still ends it."""
 
     async def main():
         hook = server()
@@ -548,7 +556,7 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_caller_is_killed(backend):
-    """In the sandbox the server ends with it."""
+    """If the caller is killed, a server in Bubblewrap is killed too."""
     with subprocess.Popen(
         [sys.executable, "-c", HOST, backend, "."], stdout=subprocess.PIPE, text=True
     ) as host:
@@ -560,7 +568,9 @@ def test_the_caller_is_killed(backend):
 
 @pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
 async def test_in_the_sandbox():
-    """A server has the sandbox's walls, and holds a place of max_concurrent as long as it runs."""
+    """A server is confined by its sandbox, and holds a place of max_concurrent as long
+    as it runs.
+    """
     box = Bubblewrap(max_concurrent=1, bind_program=True)
     code = "answer(call, allow=not os.path.exists('/home') or not os.listdir('/home'))"
     async with server(code, sandbox=box) as hook:
@@ -585,7 +595,7 @@ class Cloud:
     ],
 )
 def test_wrong_arguments(options, words):
-    """Are refused when the hook is made."""
+    """The error is raised when the hook is made."""
     with pytest.raises(ConfigError, match=words):
         server(**options)
 
@@ -600,7 +610,7 @@ spec:
 
 
 async def test_from_a_configuration_file():
-    """``runtime: server`` is all that it takes; the servers end with the block."""
+    """``runtime: server`` is enough in a file, and the servers end with the block."""
     source = SERVER.replace("CODE", "    " + ECHO)
     text = CONFIG.replace("%r", "${SOURCE}").replace("%s", "")
     config = parse_config(text, environ={"SOURCE": source})
@@ -613,7 +623,7 @@ async def test_from_a_configuration_file():
 
 
 async def test_direct_is_as_good_a_place_as_any():
-    """A limiter of the runner counts calls to servers as it counts processes."""
+    """The runner's max_concurrent counts calls to servers like processes."""
     async with HookRunner([server(sandbox=Direct(max_concurrent=1))], max_concurrent=1) as runner:
 
         async def one():

@@ -1,4 +1,4 @@
-"""Settings files of Claude Code, as people have them."""
+"""Settings files of Claude Code as people write them."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ case "$cmd" in *"rm -rf"*) echo "Blocked by hook: $cmd" >&2; exit 2;; esac
 
 
 async def test_a_file_with_a_dozen_hooks(project):
-    """Shell lines, scripts by placeholder, matchers, context, background hooks and events of its
-    own: each does what it does there.
+    """Shell lines, scripts by placeholder, matchers, context, background hooks and further events
+    all work as in Claude Code.
     """
     guard = project / ".claude" / "hooks" / "guard.sh"
     guard.write_text(GUARD)
@@ -133,8 +133,8 @@ async def test_a_file_with_a_dozen_hooks(project):
 
 
 async def test_files_are_merged_as_there(project, caplog):
-    """Their hooks come together, the same one once; the last word on disabling counts, and not for
-    an administrator's.
+    """The hooks of all files are merged, and duplicates removed. The last file decides about
+    disabling, except for an administrator's hooks.
     """
     deny = {"PreToolUse": [group(command("exit 2"))]}
     other = {"PreToolUse": [group(command("exit 2")), group(command("true"), matcher="Edit")]}
@@ -153,7 +153,9 @@ async def test_files_are_merged_as_there(project, caplog):
 
 
 async def test_hooks_that_are_no_programs(project, caplog):
-    """Are refused with their place, or passed over as asked, which is logged."""
+    """Hooks that are not programs are refused with their place in the file, or skipped and logged
+    with others="skip".
+    """
     mixed = {"PreToolUse": [group({"type": "prompt", "prompt": "x"}, command("exit 2"))]}
     file = write(project, mixed)
     with pytest.raises(
@@ -185,7 +187,7 @@ async def test_hooks_that_are_no_programs(project, caplog):
     ],
 )
 async def test_what_cannot_be_done_is_refused(project, hooks, words):
-    """With its place; nothing of a file is dropped in silence."""
+    """The error names the place; nothing in a file is ignored silently."""
     file = write(project, hooks)
     if words is None:
         assert len(HookRunner.from_claude_settings(file).hooks) == 1
@@ -196,7 +198,7 @@ async def test_what_cannot_be_done_is_refused(project, hooks, words):
 
 
 async def test_a_file_that_is_no_json(project):
-    """Says where."""
+    """The error says where the file is not JSON."""
     file = project / ".claude" / "settings.json"
     file.write_text('{"hooks": {},}')
     with pytest.raises(
@@ -219,7 +221,9 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_the_failure_policies(project, failure):
-    """Failures deny; as Claude Code has it they let the work go on, unless the hook says block."""
+    """By default failures deny. With Claude Code's policy the work continues, unless the hook says
+    block.
+    """
     handler = command(FAILURES[failure], timeout=0.3 if "time" in failure else 30)
     file = write(project, {"PreToolUse": [group(handler)]})
     for policy, blocks, allow in (
@@ -238,7 +242,7 @@ async def test_the_failure_policies(project, failure):
 
 
 async def test_rewrites_are_by_name(project):
-    """Which hooks may change a tool's input is the application's to say."""
+    """The application decides by name which hooks may change a tool's input."""
     answer = {
         "hookSpecificOutput": {
             "hookEventName": "PreToolUse",
@@ -258,7 +262,7 @@ async def test_rewrites_are_by_name(project):
 
 @pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here")
 async def test_in_a_sandbox_the_project_is_what_is_there(project):
-    """The project's folder is visible, read-only; the variable and the field name it."""
+    """The project's folder must be visible inside; the variable and the cwd field name it there."""
     file = write(
         project,
         {
@@ -309,7 +313,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize(("rule", "line", "asked"), CONDITIONS)
 async def test_the_rule_that_narrows_a_hook(rule, line, asked):
-    """As the table of Claude Code's reference has it; in doubt the hook is asked."""
+    """Rules work as in Claude Code's documentation; in doubt the hook is asked."""
     hook = ExecToolHook(name="h", command="sh", args=["-c", "exit 2"], protocol="claude", when=rule)
     decision = await hook.before_execution({"Name": "Bash", "Args": {"command": line}})
     assert decision.blocks is asked
@@ -327,7 +331,7 @@ async def test_the_rule_that_narrows_a_hook(rule, line, asked):
     ],
 )
 async def test_the_rule_of_a_file(rule, path, asked):
-    """By its path in the project."""
+    """A rule matches the file's path relative to the project."""
     hook = ExecToolHook(name="h", command="sh", args=["-c", "exit 2"], protocol="claude", when=rule)
     told = {"file_path": os.path.join(os.getcwd(), path)}
     decision = await hook.before_execution({"Name": "Edit", "Args": told})

@@ -31,7 +31,7 @@ exec {setsid} -w {limited} {own}/sh "$@"
 TOOLS = ("setsid", "head", "dd", "cat", "grep", "sleep", "readlink")
 FAULTS = ("exit 0", "exit 1", "kill -9 $$", "kill -9 $PPID; exit 1")
 USERS = itertools.count(50_000 + os.getpid() % 5000 * 1000)
-"""Each has a user of its own, as processes are counted for each."""
+"""Limits of processes are counted per user, so each test takes a new one."""
 SIZES = (1000, 65_200)
 
 

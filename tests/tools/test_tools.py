@@ -1,4 +1,4 @@
-"""Tools, evaluators and selectors: real programs, and typed results."""
+"""Tools, evaluators and selectors: real programs with typed results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def server(statement, kind=ExecTool, **options):
 
 @pytest.mark.parametrize("args", [{"q": 1}, None, [1, "é"], "text"])
 async def test_what_a_tool_is_told(args):
-    """One JSON object with its arguments, whatever they are."""
+    """A tool reads one JSON object with its arguments, whatever they are."""
     assert await python(ECHO)(args) == ToolResult(result={"args": args})
 
 
@@ -81,7 +81,7 @@ async def test_what_a_tool_is_told(args):
     ],
 )
 async def test_what_a_tool_answers(answer, result):
-    """A result, an error or that it is pending, from a process and from a server."""
+    """A tool answers with a result, an error or a pending state, as a process and as a server."""
     assert await printing(json.dumps(answer))({}) == result
     if len(answer) == 1:
         async with server(f"answer['result'] = {answer!r}") as tool:
@@ -107,7 +107,7 @@ async def test_what_a_tool_answers(answer, result):
     ],
 )
 async def test_answers_that_cannot_be_used(text, words):
-    """Are errors that name the tool, and say why; they are never taken for a result."""
+    """Bad answers raise an error that names the tool and the cause; they are never a result."""
     with pytest.raises(AnswerError, match=words) as caught:
         await printing(text)({})
     assert str(caught.value).startswith("tool 't' failed: ")
@@ -115,7 +115,9 @@ async def test_answers_that_cannot_be_used(text, words):
 
 
 async def test_an_answer_that_may_go_on_is_none():
-    """Something that the program started holds its output; the message has the end of stderr."""
+    """The program left a process that holds its stdout, so more of the answer may follow. The
+    message includes the end of stderr.
+    """
     held = ExecTool(
         name="t",
         command="sh",
@@ -137,7 +139,7 @@ async def test_an_answer_that_may_go_on_is_none():
     ids=["exit", "timeout", "output", "missing"],
 )
 async def test_failures_of_a_process(tool, error, words):
-    """Each kind has its class, as for any call."""
+    """Failures raise the same classes as any other call."""
     with pytest.raises(error, match=words) as caught:
         await tool({})
     assert caught.value.completed is not None
@@ -154,8 +156,9 @@ async def test_failures_of_a_process(tool, error, words):
     ids=["exit", "timeout", "output", "answer"],
 )
 async def test_failures_of_a_server(statement, error, words):
-    """Are of the same kinds."""
-    timeout = 1 if error is SpawnTimeoutError else 60  # what is short must not be so for a start
+    """The same failures raise the same classes for a server."""
+    # a short timeout must not hit the server's start
+    timeout = 1 if error is SpawnTimeoutError else 60
     async with server(statement, output_limit=5000, timeout=timeout) as tool:
         with pytest.raises(error, match=words) as caught:
             await tool({})
@@ -163,13 +166,12 @@ async def test_failures_of_a_server(statement, error, words):
 
 
 async def test_a_server_that_does_not_start():
-    """Is a program that was not started."""
     with pytest.raises(NotStartedError, match="no/such/program"):
         await ExecTool(name="t", command="/no/such/program", runtime="server")({})
 
 
 async def test_a_server_that_is_closed_during_a_call():
-    """What it did is not known."""
+    """The error says that the tool may have done its work."""
     errors = []
     async with server("time.sleep(100)", timeout=60) as tool:
 
@@ -188,7 +190,9 @@ async def test_a_server_that_is_closed_during_a_call():
 
 
 async def test_a_servers_result_is_the_tools_own():
-    """Whatever JSON it is; its error by JSON-RPC is the tool's error. One process answers all."""
+    """The result can be any JSON value, and a JSON-RPC error is the tool's error. One process
+    answers all calls.
+    """
     async with server("answer['result'] = [told, __import__('os').getpid()]") as tool:
         first, second = await tool({"a": 1}), await tool({"a": 2})
         assert (first.result[0], second.result[0]) == ({"args": {"a": 1}}, {"args": {"a": 2}})
@@ -198,7 +202,7 @@ async def test_a_servers_result_is_the_tools_own():
 
 
 async def test_the_error_of_a_tool_hides_the_values_of_variables():
-    """But a result goes over as it is."""
+    """Errors hide the values; results are passed on unchanged."""
     code = "import json,os; t = os.environ['API_TOKEN']; print(json.dumps({%r: t}))"
     env = {"API_TOKEN": "sekrit-123456"}
     assert (await python(code % "error", env=env)({})).error == "***"
@@ -206,14 +210,14 @@ async def test_the_error_of_a_tool_hides_the_values_of_variables():
 
 
 async def test_arguments_that_json_cannot_hold():
-    """Are refused before anything starts."""
+    """The error is raised before anything starts."""
     for wrong in ({"a": float("nan")}, {"a": {1, 2}}, {1: 2}):
         with pytest.raises(ValueError, match=r"^args: "):
             await ExecTool(name="t", command="/no/such/program")(wrong)
 
 
 async def test_in_a_sandbox(tmp_path):
-    """A tool runs where it is told to, one call after the other and as a server."""
+    """A tool runs in its sandbox, as a process for each call and as a server."""
     mark = tmp_path / "mark"
     mark.touch()
     seen = f"__import__('os').path.exists('{mark}')"
@@ -226,7 +230,9 @@ async def test_in_a_sandbox(tmp_path):
 
 
 async def test_an_evaluator():
-    """Is told what there is of the conversation; its result is what eval hooks take."""
+    """An evaluator reads the available parts of the conversation, and its result fits
+    eval hooks.
+    """
     told = []
     code = (
         "import json,sys; t = json.load(sys.stdin); "
@@ -262,13 +268,13 @@ async def test_an_evaluator():
     ],
 )
 async def test_scores_that_cannot_be_used(text, words):
-    """A score that is missing or no number is an error, and not 0."""
+    """A missing score or one that is not a number is an error, not 0."""
     with pytest.raises(AnswerError, match=f"eval 't' failed: .*{words}"):
         await printing(text, ExecEval)("x")
 
 
 async def test_a_selector():
-    """Is told the query and the candidates, and gives ids of theirs."""
+    """A selector reads the query and the candidates, and answers with ids of candidates."""
     code = (
         "import json,sys; t = json.load(sys.stdin); ids = [c['id'] for c in t['candidates']]; "
         "print(json.dumps({'selected': ids[::-1] + ids, 'reason': t['query']['text']}))"
@@ -291,13 +297,13 @@ async def test_a_selector():
     ],
 )
 async def test_selections_that_cannot_be_used(text, words):
-    """What is not a candidate cannot be chosen."""
+    """An id that is not a candidate's is an error."""
     with pytest.raises(AnswerError, match=f"selector 't' failed: .*{words}"):
         await printing(text, ExecSelector)({}, [{"id": "a"}])
 
 
 async def test_evaluators_and_selectors_as_servers():
-    """Their result by JSON-RPC is what a process would print; their error is an error."""
+    """A JSON-RPC result has the form that a process prints; a JSON-RPC error raises."""
     async with server("answer['result'] = {'score': 1}", ExecEval) as tone:
         assert (await tone("x")).score == 1.0
     async with server("answer['result'] = {'selected': ['a']}", ExecSelector) as near:
@@ -311,7 +317,7 @@ async def test_evaluators_and_selectors_as_servers():
 
 
 async def test_wrong_calls():
-    """Are refused before anything starts, with the argument's name."""
+    """The error names the argument, and nothing starts."""
     tone = ExecEval(name="t", command="/no/such/program")
     near = ExecSelector(name="t", command="/no/such/program")
     with pytest.raises(TypeError, match=r"^content must be a text"):
@@ -325,7 +331,7 @@ async def test_wrong_calls():
 
 
 class Endless:
-    """A sandbox of somebody else's that never returns, or leaves out the error."""
+    """A third-party sandbox that never returns, or leaves out the error."""
 
     name = "endless"
     default_timeout = 0.01
@@ -353,13 +359,15 @@ class Endless:
     ],
 )
 def test_wrong_arguments(options, words):
-    """Are told by name."""
+    """The error names the argument."""
     with pytest.raises(ConfigError, match=words):
         ExecTool(**{"name": "t", "command": "x"} | options)
 
 
 async def test_bespoke_sandboxes(monkeypatch):
-    """One that does not return is given up; a status is an error, whatever it says of it."""
+    """A sandbox that does not return is given up, and a bad status is an error even without an
+    error object.
+    """
     monkeypatch.setattr("anyspawn.tools._exec.BACKSTOP", 0.1)
     with pytest.raises(SpawnTimeoutError, match="its sandbox did not return"):
         await ExecTool(name="t", command="x", sandbox=Endless())({})
@@ -382,7 +390,9 @@ def document(**spec):
 
 
 async def test_an_open_configuration_has_them_all():
-    """Hooks, tools, evaluators and selectors, each callable; servers end with it."""
+    """An open configuration has hooks, tools, evaluators and selectors, all callable; its servers
+    end with it.
+    """
     echo = {"command": sys.executable, "args": ["-c", ECHO], "timeout_ms": 30000}
     served = {**echo, "args": ["-c", SERVER % "answer['result'] = 7"], "runtime": "server"}
     scored = {**echo, "args": ["-c", "print('{\"score\": 2}')"]}
@@ -411,7 +421,7 @@ async def test_an_open_configuration_has_them_all():
 
 @pytest.mark.parametrize("runtime", ["exec", "server"])
 async def test_calls_under_way_are_drained(runtime, tmp_path):
-    """A configuration that is left while another task calls a tool lets that end."""
+    """Leaving the configuration waits for a tool that another task is calling."""
     (tmp_path / "go").touch()
     wait = "import json,os,sys,time\nopen('{0}/began', 'w').close()\nwhile os.path.exists('{0}/go'): time.sleep(0.01)\n"
     code = wait.format(tmp_path) + "print('{\"result\": 1}')"
@@ -461,13 +471,15 @@ async def test_calls_under_way_are_drained(runtime, tmp_path):
     ],
 )
 def test_what_a_configuration_may_not_say(spec, words):
-    """Each problem has its place."""
+    """Each problem has its place in the file."""
     with pytest.raises(ConfigError, match=words):
         parse_config(document(**spec))
 
 
 def test_what_is_bound_to_other_things_is_left_alone():
-    """Also where it has variables that are not set, or keys that only the reference knows."""
+    """Entries with another binding are ignored, even if they use unset variables or keys that only
+    the reference implementation knows.
+    """
     tools = {
         "web": {"mode": "live", "http": {"url": "${NOPE_X}"}, "timeout_ms": "5s"},
         "mock": None,
