@@ -20,7 +20,7 @@ BACKENDS = ("asyncio", "trio")
 
 
 class Host(subprocess.Popen):
-    """`faulty_host`, with a mark of its own."""
+    """A `faulty_host` with its own mark."""
 
     def __init__(self, mode, backend, *what, within=()):
         self.name = f"{mode} on {backend}"
@@ -43,7 +43,7 @@ class Host(subprocess.Popen):
             assert self.stdout.readline() == f"{line}\n", self.name
 
     def looks(self, use):
-        """What it says of a use is true."""
+        """Check that the host's report about a use is true."""
         line = self.stdout.readline()
         left = left_by(self.mark)
         cleanup, used = line.split()[:2]
@@ -54,7 +54,7 @@ class Host(subprocess.Popen):
 
 @contextmanager
 def hosts(*what, where, within=lambda number: ()):
-    """Start a host for each mode and event loop of ``where``, all at once."""
+    """Start a host for each mode and event loop in ``where``, all at once."""
     started = []
     try:
         for number, (mode, backend) in enumerate(where):
@@ -67,12 +67,12 @@ def hosts(*what, where, within=lambda number: ()):
 
 
 def outlast_a_stop(where):
-    """Stop hosts for longer than the timeout of their program, which ends meanwhile, in time."""
+    """Stop hosts for longer than the timeout of their program, which exits in time meanwhile."""
     with hosts("outlast", where=where) as started:
         for host in started:
             host.hears("ready")
             host.send_signal(signal.SIGSTOP)
-        time.sleep(9)  # the time is the point: longer than the timeout
+        time.sleep(9)  # longer than the program's timeout
         for host in started:
             host.send_signal(signal.SIGCONT)
         for host in started:

@@ -1,4 +1,4 @@
-"""Checks of Python sessions and ports in boxes, which the tests of each mode share."""
+"""Checks of Python sessions and ports in boxes, shared by the tests of each mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ IGNORES = "import time\nwhile True:\n    try: time.sleep(987)\n    except BaseEx
 
 
 async def python(box, program="python3"):
-    """State stays from run to run; what hangs is interrupted, else killed, and each is told."""
+    """State survives from run to run. Code that hangs is interrupted or killed, and the result says
+    which.
+    """
     async with box.python(program) as session:
         assert session.version.startswith("3.")
         result = await session.run("import time\nx = [1, (2,)]\ndef f(): return x\nprint('out')")
@@ -63,8 +65,8 @@ async def all_of(stream):
 
 
 async def connected(box, python, size):
-    """A stream to a port inside: both ways, as much as there is, with a half-close on either side;
-    what goes wrong is said, and what is closed, or cancelled, leaves no process.
+    """A stream to a port inside carries any amount of data both ways, with a half-close on either
+    side. Errors are reported, and a closed or cancelled stream leaves no process.
     """
     async with box.open_process([python, "-c", SERVER]) as server:
         port = int(await server.stdout.receive())

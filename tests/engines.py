@@ -52,8 +52,8 @@ def made_by_us(*states):
 
 
 def processes_in(container):
-    """Return the command lines of what runs in a container besides its own first process; zombies
-    are left out.
+    """Return the command lines of a container's processes, without its first process
+    and zombies.
     """
     first = json.loads(docker("inspect", container))[0]["State"]["Pid"]
     lines = docker("top", container, "-o", "pid,stat,args").splitlines()[1:]

@@ -13,7 +13,7 @@ __all__ = ["FAULTS", "FullTable"]
 
 
 class FullTable:
-    """A descriptor table with only so many places free."""
+    """Leaves only some descriptors free."""
 
     def __init__(self, free):
         self._free = free
@@ -38,7 +38,7 @@ class FullTable:
 
 
 def no_pidfd(monkeypatch, tmp_path, number=errno.ENOSYS):
-    """As on macOS, and on old kernels."""
+    """As on macOS and on old kernels."""
     real = os.pidfd_open
 
     def choose(pid, flags=0):
@@ -50,12 +50,12 @@ def no_pidfd(monkeypatch, tmp_path, number=errno.ENOSYS):
 
 
 def pidfd_refused(monkeypatch, tmp_path):
-    """As by a filter of system calls."""
+    """As a seccomp filter does."""
     no_pidfd(monkeypatch, tmp_path, errno.EPERM)
 
 
 def no_group_signal(monkeypatch, tmp_path):
-    """As by Linux before 6.9."""
+    """As on Linux before 6.9."""
     real = signal.pidfd_send_signal
 
     def refuse_group(fd, number, info=None, flags=0):
@@ -79,4 +79,4 @@ FAULTS = {
     "no group signal": no_group_signal,
     "cwd deleted": cwd_deleted,
 }
-"""Each puts itself in by pytest's monkeypatch."""
+"""Each function injects its fault with pytest's monkeypatch."""

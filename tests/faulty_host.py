@@ -23,7 +23,9 @@ from uses import ENGINES, LOCAL, TREE, left_by, use_once
 MODES = LOCAL | ENGINES
 
 AMBIENT, CLEAR_ALL = 47, 4
-"""PR_CAP_AMBIENT, and what removes them all: the programs shall not have what this one needs."""
+"""PR_CAP_AMBIENT and the argument that clears the set: programs must not inherit the capabilities
+of this process.
+"""
 
 POINTS = 5
 
@@ -34,7 +36,7 @@ def say(*words):
 
 
 async def use(mode, name):
-    """Use the mode in a way; say what came of it, and stay until this process is killed."""
+    """Use the mode in one way, report the outcome, and stay until this process is killed."""
     try:
         done = await use_once(MODES[mode](), name)
         say(done.cleanup.name, name, done)
@@ -44,14 +46,14 @@ async def use(mode, name):
 
 
 async def use_with_few_processes(mode, limit, name):
-    """The same, where this user may have so many processes."""
+    """Do the same while this user may have only some processes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (int(limit), hard))
     await use(mode, name)
 
 
 async def outlast(mode):
-    """A program that ends in time, of which this host may hear late."""
+    """Run a program that exits in time, while this host may be stopped."""
     argv = ["sh", "-c", "echo; sleep 0.5; exit 3"]
     async with MODES[mode]() as sandbox:
         done = await anyspawn.spawn(
@@ -61,7 +63,7 @@ async def outlast(mode):
 
 
 async def stay(mode):
-    """A call and a live process that do not end."""
+    """Run a call and a live process that do not end."""
 
     async def call():
         await anyspawn.spawn(
@@ -80,8 +82,8 @@ async def stay(mode):
 
 
 class Interrupt:
-    """SIGINT, sent by this process to itself as the n-th call of a C function returns that
-    anyspawn, or what starts processes for it, makes.
+    """Sends SIGINT to this process when the n-th call of a C function by anyspawn or subprocess
+    returns.
     """
 
     def __init__(self, number):
@@ -110,7 +112,7 @@ async def leave_block(mode):
 
 
 def interrupted(backend, mode):
-    """Interrupt calls at moments that are spread over them; say what is wrong then."""
+    """Interrupt calls at several moments spread over their duration, and report what goes wrong."""
     for work in (end_early, leave_block):
         interrupt_once(backend, mode, work, 0)
         total, _ = interrupt_once(backend, mode, work, 0)
@@ -133,7 +135,7 @@ def interrupted(backend, mode):
 
 
 def interrupt_once(backend, mode, work, number):
-    """Return how many moments there were, and what was raised."""
+    """Return the number of moments, and what was raised."""
     interrupt, raised = Interrupt(number), "nothing"
     sys.setprofile(interrupt)
     try:

@@ -1,4 +1,4 @@
-"""One stream of a supervisor, as the tests of its scripts read it."""
+"""Reads one stream of a supervisor, for the tests of its scripts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from anyspawn.supervisor.protocol import Decoder, Report
 
 
 class Frames:
-    """Takes the frames out of one stream, and keeps all that they said.
-
-    What is not here is asked of the `Report` of what was said.
+    """Removes the frames from one stream and keeps their words. Other attributes are those of the
+    `Report`.
     """
 
     def __init__(self, nonce, *, begun=False, wants=False):

@@ -1,4 +1,4 @@
-"""Network hosts for tests, on the loopback interface, with names."""
+"""Network hosts for tests on the loopback interface, with names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Says what was asked for, and sends a body back."""
+    """Records the request and sends a body back."""
 
     protocol_version = "HTTP/1.1"
 
@@ -60,12 +60,14 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     block_on_close = True
 
     def handle_error(self, request, client_address):
-        pass  # clients here go away as they please
+        pass  # clients may disconnect at any time
 
 
 @contextmanager
 def serving(name="web", handler=Handler, tls=None):
-    """Serve on 127.0.0.1; give the server, with its ``port`` and the requests it has ``seen``."""
+    """Serve on 127.0.0.1; return the server with its ``port`` and the requests that it has
+    ``seen``.
+    """
     with Server(("127.0.0.1", 0), handler) as server:
         server.name, server.seen, server.port = name, [], server.server_port
         if tls is not None:
@@ -82,7 +84,7 @@ def serving(name="web", handler=Handler, tls=None):
 
 
 class Names:
-    """A resolver: all names below ``test`` are this machine, unless said otherwise."""
+    """A resolver: names below ``test`` are this machine unless set otherwise."""
 
     def __init__(self):
         self.asked = []
@@ -106,7 +108,7 @@ def listening():
 
 @contextmanager
 def talking(talk):
-    """Serve connections by a function of the socket; give the port."""
+    """Serve connections with a function of the socket; return the port."""
 
     class Talk(socketserver.BaseRequestHandler):
         def handle(self):

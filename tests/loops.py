@@ -8,7 +8,7 @@ LOOPS = [
     pytest.param(("asyncio", {}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
 ]
-"""Those of most tests."""
+"""The loops of most tests."""
 
 EVERY_LOOP = [*LOOPS, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")]
-"""Those of the core, on which all else stands."""
+"""The loops of the core's tests."""

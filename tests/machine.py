@@ -1,5 +1,5 @@
-"""Queries of the tests to the machine: running processes, open descriptors. They read Linux's
-/proc; elsewhere nothing is known.
+"""Queries of the tests to the machine: running processes and open descriptors. They read Linux's
+/proc; elsewhere they find nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 MARK = "ANYSPAWN_TEST"
-"""A variable that every program of a test inherits, so that what a test leaves behind is found."""
+"""Every program of a test inherits this variable, so that its leftovers are found."""
 
 
 def processes_with(text: str) -> list[int]:
-    """Return the processes that have ``text`` in their environment, except this one."""
+    """Return the processes whose environment contains ``text``, except this one."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -47,7 +47,7 @@ def processes_with(text: str) -> list[int]:
 
 
 def kill_all(pids) -> None:
-    """Kill processes, some of which may be gone by then."""
+    """Kill processes, some of which may already be gone."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -59,8 +59,8 @@ def rss() -> int:
 
 
 def take_host_name(name: str) -> bool:
-    """Give this process and its children a host name, by which what they make tells its owner;
-    return whether that can be done.
+    """Give this process and its children a host name, which identifies the owner of what they make.
+    Return whether that worked.
     """
     try:
         os.unshare(os.CLONE_NEWUTS)
@@ -71,14 +71,13 @@ def take_host_name(name: str) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Return whether the process exists and is no zombie."""
+    """Return whether the process exists and is not a zombie."""
     return _stat(pid)[:1] not in ("Z", "X", "")
 
 
 def eventually(check, seconds: float = 10.0, looks: int = 10):
-    """Call ``check`` until what it returns is empty or false, and return the last answer.
-
-    It is called so often at least, as a single look can take a busy machine all of the time.
+    """Call ``check`` until its result is empty or false, and return the last result. Call it at
+    least ``looks`` times, because on a busy machine a single call can take all the time.
     """
     end = time.monotonic() + seconds
     while (answer := check()) and (looks > 0 or time.monotonic() < end):
@@ -88,9 +87,8 @@ def eventually(check, seconds: float = 10.0, looks: int = 10):
 
 
 def settled_below(host: int) -> list[int]:
-    """Return what a host's calls have started, once all of it waits for something.
-
-    bwrap asks to be ended with its parent only when it has nothing else to do any more.
+    """Return the processes that a host's calls have started, once all of them wait. bwrap asks to
+    be killed with its parent only at the end of its set-up.
     """
     found = [pid for pid in processes_with("ANYSPAWN_ID=") if _below(pid, host)]
     assert not eventually(lambda: [pid for pid in found if _stat(pid)[:1] not in ("S", "")])
@@ -98,7 +96,7 @@ def settled_below(host: int) -> list[int]:
 
 
 def _stat(pid: int) -> str:
-    """Return what stands behind the name in a process's line: its state first, then its parent."""
+    """Return the part of a process's stat line after its name: first its state, then its parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].strip()
     except (FileNotFoundError, ProcessLookupError):
@@ -114,7 +112,7 @@ def _below(pid: int, ancestor: int) -> bool:
 
 
 def bubblewrap_works() -> bool:
-    """Whether this machine has bwrap and lets us use it."""
+    """Whether this machine has bwrap and allows us to use it."""
     try:
         return (
             subprocess.run(

@@ -1,4 +1,4 @@
-"""The example of an MCP session, and what to ask its server."""
+"""The example of an MCP session, and calls to its server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SERVER = MCP / "calculator.py"
 
 
 async def calculate(argv, sandbox):
-    """List the tools of a server, use one, and have it refuse another."""
+    """List the tools of a server, and call one many times."""
     pytest.importorskip("mcp")
     spec = importlib.util.spec_from_file_location("session", MCP / "session.py")
     module = importlib.util.module_from_spec(spec)

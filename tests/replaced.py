@@ -1,4 +1,4 @@
-"""Outcomes of calls in a shared container in which root has replaced the supervisors' tools."""
+"""Outcomes of calls in a shared container where root has replaced the supervisors' tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Much data through a stream to a port of a box, as steps that a test of each mode takes."""
+"""A large transfer through a stream to a port of a box, for the tests of each mode."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import anyio
 import boxes
 
 SIZE = 32 * 2**20
-"""Bytes each way."""
+"""Bytes in each direction."""
 MOST = 16 * 2**20
-"""Bytes by which the host may grow meanwhile."""
+"""Bytes by which the host's memory may grow."""
 
 
 def block(number):
-    """Return 64 KiB that no other block has."""
+    """Return 64 KiB that differ from every other block."""
     return number.to_bytes(8, "big") * 8192
 
 
@@ -26,7 +26,7 @@ def resident():
 
 
 async def much(box, python):
-    """64 MiB in all go to an echo and come back as they were, and are never held at once."""
+    """32 MiB go to an echo server and come back unchanged, without ever being in memory at once."""
     sent, got = hashlib.sha256(), hashlib.sha256()
     async with (
         box.open_process([python, "-c", boxes.SERVER]) as server,
@@ -47,7 +47,7 @@ async def much(box, python):
             total, last = 0, b""
             async for data in stream:
                 total += len(data)
-                whole = last + data  # the echo's last word is no data of ours
+                whole = last + data  # the echo server's "end" is not our data
                 got.update(whole[:-3])
                 last = whole[-3:]
                 most = max(most, resident())

@@ -1,4 +1,4 @@
-"""Checks of programs with a terminal, which the tests of each mode share."""
+"""Checks of programs with a terminal, shared by the tests of each mode."""
 
 from __future__ import annotations
 

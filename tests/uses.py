@@ -1,4 +1,4 @@
-"""Calls in any mode under a fault: each must succeed with proof, or give a true error."""
+"""Calls in any mode under a fault: each must succeed provably, or give a true error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["ENGINES", "LOCAL", "TREE", "USES", "left_by", "look", "use_once"]
 
 @frozen(kw_only=True)
 class Supervised(SupervisedSandbox):
-    """The supervisor of the exec modes on this host, with no client in between."""
+    """The supervisor of the exec modes on this host, without a client in between."""
 
     name: str = "supervised"
     shared: str = field(default="trusted")
@@ -73,7 +73,7 @@ def lost(stderr, code, *, started):
 
 @asynccontextmanager
 async def boxed(sandbox):
-    """The sandbox of a box's calls, as long as the box is open."""
+    """The sandbox of a box's calls, while the box is open."""
     async with open_box(sandbox) as box:
         yield box._place.sandbox
 
@@ -96,7 +96,7 @@ ENGINES = {
     "docker_run": lambda: DockerRun("busybox"),
     "docker_run box": lambda: boxed(DockerRun("busybox", default_timeout=60)),
 }
-"""Those that need a daemon, and a container for the first two."""
+"""The sandboxes that need a daemon; the first two also need a container."""
 
 BOUND = 45.0
 DATA = bytes(range(256)) * 400
@@ -105,7 +105,7 @@ TREE = f"echo x; setsid sleep {LONG} & sleep {LONG}"
 
 
 def true_error(error):
-    """Whether an error may stand for a fault of the host: nothing else is blamed."""
+    """Whether an error can be the result of a fault of the host, and blames nothing else."""
     if isinstance(error, NotStartedError):
         return error.kind in ("resources", "other")
     return isinstance(error, (TransportError, SpawnTimeoutError))
@@ -170,19 +170,19 @@ USES = {use.__name__: use for use in (plain, exit_status, ended, live, live_tree
 
 
 async def use_once(sandbox, use):
-    """Use a sandbox or a box, close it, and return the outcome, in bounded time."""
+    """Use a sandbox or a box once within bounded time, close it, and return the outcome."""
     with anyio.fail_after(BOUND):
         try:
             async with sandbox as opened:
                 return await USES[use](opened)
-        except (SpawnError, OSError) as exc:  # of a box that could not be opened
+        except (SpawnError, OSError) as exc:  # the box could not be opened
             error = exc if isinstance(exc, SpawnError) else NotStartedError(str(exc), kind="other")
             assert true_error(error) or exc.errno in (errno.EMFILE, errno.EAGAIN), exc
             return error.completed or Completed(argv=(use,), error=error)
 
 
 def left_by(mark):
-    """Return what is left of a use's tree; hosts and residents are to end by themselves."""
+    """Return the processes of a use's tree; hosts and residents end by themselves."""
     return [pid for pid in processes_with(mark) if LONG in argv_of(pid)]
 
 
@@ -194,7 +194,7 @@ def argv_of(pid):
 
 
 def look(done, mark):
-    """See that what is said to be gone is gone; end what is said to be perhaps there."""
+    """Check that confirmed processes are gone, and kill the unconfirmed ones."""
     left = left_by(mark)
     assert done.cleanup is Cleanup.UNCONFIRMED or not left, done
     kill_all(left)

@@ -1,4 +1,4 @@
-"""The benchmarks run and report, without an engine and without the peers from elsewhere."""
+"""The benchmarks run and report without an engine and without foreign peers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def wrong(argv, stdin, timeout):
 
 
 async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
-    """Rows are there for each peer that works; one that is not installed or has no such field is
-    named with the reason.
+    """Each peer that works has its rows. A peer that is not installed, or lacks a field, is listed
+    with the reason.
     """
 
     @contextlib.asynccontextmanager
@@ -67,7 +67,7 @@ async def test_every_peer_of_a_round_is_measured_or_named(anyio_backend):
 
 
 async def test_calls_apart_and_in_a_burst(anyio_backend):
-    """The rest between them, and before them, is not theirs."""
+    """The time of a call does not include the pause before it."""
 
     async def call(argv, stdin, timeout):
         return b"x" * 1024
@@ -82,9 +82,7 @@ async def test_calls_apart_and_in_a_burst(anyio_backend):
 
 
 async def test_boxes_are_measured(anyio_backend):
-    """A call, what is written and read, and a box's life; a box that loses what was written has
-    failed.
-    """
+    """Calls, writes, reads and the life of a box are measured. A box that loses data has failed."""
 
     async def empty(name):
         return b""
@@ -111,16 +109,14 @@ async def test_boxes_are_measured(anyio_backend):
 
 
 async def test_lost_output_fails_the_case(anyio_backend):
-    """A peer that gives back something else than the program wrote has failed, however fast it
-    was.
-    """
+    """A peer whose output is wrong has failed, however fast it was."""
     cell = await in_flight(wrong, small(peer("wrong", wrong)), width=2, seconds=0.0)
     assert cell.failed == "WrongOutputError: 0 bytes came back instead of 1024"
 
 
 def test_what_a_stubborn_program_leaves_is_counted():
-    """On a timeout anyspawn leaves nothing; what killing the direct child alone leaves is seen, and
-    removed.
+    """After a timeout anyspawn leaves nothing. Killing only the direct child leaves processes,
+    which are counted and killed.
     """
     found = run_place(
         attrs.evolve(PLACES["local"], loops=("asyncio",), patience=0.5, peers=LITTLE), PROBE, "r"
@@ -138,8 +134,8 @@ PROBE = attrs.evolve(TINY, probes=("timeout", "flight"), widths=(1,), output=2**
 
 
 def test_every_place_can_be_named_and_measured_from_the_command_line(tmp_path, monkeypatch):
-    """Each place's first peer is no anyspawn, names are unique, and a run of a place that is not
-    here still writes a page.
+    """Each place's first peer is not anyspawn, names are unique, and a place that is not available
+    still gives a page.
     """
     for name, one in PLACES.items():
         names = [each.name for each in one.peers]
@@ -158,7 +154,7 @@ def test_every_place_can_be_named_and_measured_from_the_command_line(tmp_path, m
 
 
 def test_aims_name_what_is_measured():
-    """Each aim is about a peer and a case that there are."""
+    """Each aim refers to an existing peer and case."""
     for aim in targets.AIMS:
         where = PLACES[aim.place]
         assert aim.peer in {each.name for each in where.peers}
@@ -222,8 +218,8 @@ FOUND = {
 
 
 def test_losses_and_failures_are_on_the_page():
-    """Who is ahead of anyspawn is listed with the median ratio of the rounds; failures, absences
-    and survivors are too.
+    """Peers that are faster than anyspawn are listed with the median ratio of the rounds; failures,
+    missing peers and survivors are listed too.
     """
     page = report.render(FOUND)
     assert "| On this host | anyspawn Direct | asyncio | 1 | quick (2.00x) |" in page
@@ -240,7 +236,7 @@ def test_losses_and_failures_are_on_the_page():
 
 
 def test_boxes_on_the_page():
-    """Have times, of which fewer are better, and no plot."""
+    """For boxes the page shows times, where lower is better, and no plot."""
     cases = ("1", "write 1024", "read 67108864", "life")
     rows = [row("slow", [2.0], case) for case in cases]
     rows += [row("anyspawn Direct", [4.0], case, ratio=[2.0, 2.0, 2.0]) for case in cases]
@@ -260,7 +256,9 @@ def test_boxes_on_the_page():
 
 
 def test_the_page_begins_with_plots_and_what_is_left():
-    """Plots, what each peer leaves, where anyspawn is slower, the rest, and the method last."""
+    """The page shows plots, leftovers, where anyspawn is slower, the rest, and the method, in this
+    order.
+    """
     page = report.render(FOUND)
     order = [
         "![On this host: calls/s",
@@ -275,7 +273,9 @@ def test_the_page_begins_with_plots_and_what_is_left():
 
 
 def test_a_whole_run_is_written(tmp_path, monkeypatch):
-    """Page, figures and plots are written, and the figures are what was found."""
+    """The command writes the page, the figures and the plots, and the figures are the measured
+    ones.
+    """
     monkeypatch.setattr(command, "measure", lambda names, settings: FOUND)
     command.main(["--only", "local", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "benchmarks" / "results.json").read_text()) == FOUND
@@ -295,7 +295,7 @@ def test_a_whole_run_is_written(tmp_path, monkeypatch):
     ],
 )
 def test_plots_are_well_formed(svg):
-    """Titles are escaped, no coordinate is missing or infinite, and the drawing stays inside."""
+    """Titles are escaped, every coordinate is finite, and the drawing stays inside its box."""
     root = ET.fromstring(svg)
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     for line in root.iter("{http://www.w3.org/2000/svg}polyline"):
@@ -307,7 +307,7 @@ def test_plots_are_well_formed(svg):
 
 
 async def test_memory_of_children_is_part_of_the_peak(anyio_backend):
-    """Memory is counted over the whole tree: a child that holds 50 MiB is seen."""
+    """Memory is counted over the whole process tree: a child's 50 MiB are included."""
     with machine.Peak() as peak:
         code = "import sys; held = b'x' * 50 * 2**20; print(flush=True); sys.stdin.read()"
         async with await anyio.open_process([sys.executable, "-c", code]) as child:
@@ -316,5 +316,7 @@ async def test_memory_of_children_is_part_of_the_peak(anyio_backend):
 
 
 def test_a_cell_knows_its_rate():
-    """The rate is calls by seconds of the whole cell, not the inverse of a call's time."""
+    """The rate is the calls divided by the time of the whole cell, not the inverse of one call's
+    time.
+    """
     assert Cell(took=[1.0, 1.0], seconds=1.0).rate == 2.0

@@ -1,4 +1,4 @@
-"""The soak runs, and sees what grows."""
+"""The soak test runs, and detects growth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_each_kind_ends_as_the_mixture_says(anyio_backend, kind):
-    """Every kind of call has the outcome by which the soak judges it."""
+    """Every kind of call has the outcome that the soak test expects."""
     rng = random.Random(1)
     rng.uniform = lambda low, high: high
     with anyio.fail_after(30):
@@ -29,19 +29,19 @@ async def test_each_kind_ends_as_the_mixture_says(anyio_backend, kind):
 
 
 def test_ways_name_places_that_there_are():
-    """Each sandbox of the mixture has its target from a place of the benchmarks."""
+    """Each sandbox of the mixture gets its target from a place of the benchmarks."""
     assert {way.place for way in WAYS} <= PLACES.keys()
 
 
 @pytest.fixture
 def local_alone(monkeypatch):
-    """Direct alone, so that neither an engine nor bwrap is needed."""
+    """Use only Direct, so that the test needs neither an engine nor bwrap."""
     monkeypatch.setattr(soak, "WAYS", tuple(way for way in WAYS if way.name == "Direct"))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_short_soak_is_flat(local_alone, loop):
-    """Forty calls of all kinds leave nothing; what is held between batches is counted."""
+    """Forty calls of all kinds leave nothing, and resources are counted between batches."""
     plan = soak.Plan(
         loop=loop,
         calls=40,
@@ -101,15 +101,15 @@ def sample(**more):
     ],
 )
 def test_what_grew_or_was_left_is_told(samples, final, wrong, said):
-    """A count that is higher at the end, memory that grew, something left when closed, a wrong
-    outcome: each is a problem.
+    """A higher count at the end, more memory, leftovers after closing and a wrong outcome are all
+    problems.
     """
     seen = soak.Seen(samples=samples, final=final, wrong=wrong)
     assert soak.judge(seen, sample()) == said
 
 
 def test_a_problem_is_the_exit_status(monkeypatch, tmp_path):
-    """The command ends with 1 if anything was not as it should be, and the page says what."""
+    """The command exits with 1 if there was a problem, and the page describes it."""
     found = {
         "about": {"day": "today", "cores": 2, "python": "3"},
         "calls": 1,
@@ -127,8 +127,8 @@ def test_a_problem_is_the_exit_status(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_short_soak_of_hooks(loop):
-    """Ten turns among all kinds of hooks: what cannot allow is never overruled, and each turn has
-    its decision in time.
+    """In ten turns with all kinds of hooks, a hook that must not allow is never overruled, and each
+    turn gets its decision in time.
     """
     found, problems = soak_hooks.run(loop, 0, 1, turns=10)
     assert not found.seen.wrong
@@ -137,7 +137,7 @@ def test_a_short_soak_of_hooks(loop):
 
 
 def test_a_soak_of_hooks_sees_what_is_overruled(monkeypatch):
-    """A hook that allows where it is said that it cannot is found."""
+    """The soak test detects a hook that allows although it is declared as one that cannot."""
     made = soak_hooks.guards
 
     def wrong(sleep):

@@ -1,4 +1,4 @@
-"""`nox -s runtimes` installs the runtimes and names this folder; other sessions leave it out."""
+"""`nox -s runtimes` installs the runtimes and names this folder; other sessions skip it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {"google_adk": "google.adk", "openai_agents": "agents", "openai_agents_s
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave a test out where nobody asked for this folder, or its runtime is not installed."""
+    """Skip a test if this folder was not asked for, or if its runtime is not installed."""
     asked = any(Path(arg.partition("::")[0]).resolve().is_relative_to(HERE) for arg in config.args)
     if not asked:
         return True
@@ -26,11 +26,11 @@ def pytest_ignore_collect(collection_path, config):
 def installed(name):
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is not there
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_thread():
-    """Start the event loop of `anyspawn.sync`, which stays, before descriptors are counted."""
+    """Start the event loop of `anyspawn.sync` before descriptors are counted, because it stays."""
     anyspawn.sync.spawn(["true"])

@@ -32,7 +32,7 @@ def messages():
 
 
 def ask(event, **fields):
-    """Ask the first hook of an event; its answer, or none."""
+    """Ask the first hook of an event; return its answer, or an empty one."""
     if event not in hooks:
         return {}
     told = {"hook_event_name": event, "tool_name": "Bash", "session_id": "s", "cwd": ".", **fields}
@@ -45,7 +45,7 @@ def ask(event, **fields):
 
 
 def bash(command):
-    """Run a command as the tool does; what the model is shown."""
+    """Run a command as the tool does; return the result for the model."""
     specific = ask("PreToolUse", tool_input={"command": command}).get("hookSpecificOutput", {})
     if specific.get("permissionDecision") == "deny":
         return "denied: " + specific["permissionDecisionReason"]

@@ -1,5 +1,5 @@
-"""An MCP server of a chosen kind: ``hostile_server.py KIND MARK``. It starts a process that would
-outlive it, whose argument is the mark.
+"""An MCP server that misbehaves in a chosen way: ``hostile_server.py KIND MARK``. It starts a
+process that would survive it, with the mark as its argument.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if kind == "noisy":
 
 
 def say(**message):
-    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)  # noqa: T201  it is how it answers
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)  # noqa: T201  this is how it answers
 
 
 for line in sys.stdin:

@@ -46,7 +46,7 @@ async def box(mark):
 
 
 async def ask(box, prompt, **options):
-    """Send one prompt, and give the result."""
+    """Send one prompt and return the result."""
     options = ClaudeAgentOptions(cli_path=str(CLI), **options)
     transport = BoxTransport(box, options)
     with anyio.fail_after(60):
@@ -61,8 +61,8 @@ async def ask(box, prompt, **options):
     "place", [Direct(), Bubblewrap(readonly=[str(CLI)])], ids=["here", "bwrap"]
 )
 async def test_a_query(place, monkeypatch):
-    """The CLI gets the options and the variables of `env`, and in a sandbox no others; what else it
-    prints is passed over.
+    """The CLI gets the options and the variables of `env`; in a sandbox it gets no others. Its
+    other output is ignored.
     """
     monkeypatch.setenv("SECRET", "of the host")
     async with open_box(place) as box:
@@ -74,7 +74,7 @@ async def test_a_query(place, monkeypatch):
 
 
 async def test_a_client(box):
-    """Several prompts of one client reach the same CLI, whose files stay in the box."""
+    """Several prompts of one client reach the same CLI, and its files stay in the box."""
     options = ClaudeAgentOptions(cli_path=str(CLI))
     with anyio.fail_after(60):
         async with ClaudeSDKClient(options, BoxTransport(box, options)) as client:
@@ -89,8 +89,8 @@ async def test_a_client(box):
 
 
 async def test_what_goes_wrong(box):
-    """A CLI that is not there, or fails, is an error of the SDK that says why; so is one that says
-    what is no message.
+    """A CLI that is missing or fails raises an error of the SDK that says why; so does malformed
+    output.
     """
     options = ClaudeAgentOptions(cli_path="no-such-claude")
     with pytest.raises(CLIConnectionError, match="no-such-claude"):
@@ -106,8 +106,8 @@ async def test_what_goes_wrong(box):
 
 
 async def test_the_end(box, mark):
-    """A CLI that ignores the end of its input and SIGTERM is killed, with what it started; to
-    close twice is harmless.
+    """A CLI that ignores the end of its input and SIGTERM is killed with all its processes. Closing
+    twice does nothing.
     """
     options = ClaudeAgentOptions(cli_path=str(CLI))
     transport = BoxTransport(box, options, grace=0.3)
@@ -125,7 +125,7 @@ async def test_the_end(box, mark):
 
 @pytest.mark.parametrize("times", [1, 4])
 async def test_native_cancellation(box, mark, times, anyio_backend_name):
-    """However often the task of a client is cancelled, the CLI and what it started are gone."""
+    """However often the client's task is cancelled, the CLI and its processes are gone."""
     if anyio_backend_name != "asyncio":
         return
     up = asyncio.Event()
@@ -171,8 +171,8 @@ def hook(code, phase):
 
 
 async def test_hooks_judge_tools(box):
-    """A hook changes arguments and results; a denial keeps a tool from running, and a result, also
-    that of a failure, from the model.
+    """A hook can change arguments and results. A denial keeps the tool from running, or hides its
+    result, even that of a failure, from the model.
     """
     hooks = [hook(BEFORE, "before_execution"), hook(AFTER, "after_execution")]
     prompts = (
@@ -194,6 +194,6 @@ async def test_hooks_judge_tools(box):
 
 
 async def test_hooks_that_cannot_be_asked(box):
-    """The tool does not run."""
+    """If the hooks cannot be asked, the tool does not run."""
     runner = HookRunner([hook(BEFORE, "before_execution")])
     assert "stopped" in await ask(box, {"bash": "touch ran"}, hooks=tool_hooks(runner))

@@ -1,4 +1,4 @@
-"""deepagents' own suite of sandboxes, over a box."""
+"""deepagents' own test suite for sandboxes, over a box."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from machine import eventually
 
 pytestmark = pytest.mark.anyio
 SANDBOX = Bubblewrap(default_timeout=60)
-# langchain-tests asks for a deepagents that does not write over files, and globs relative paths;
-# these are methods of deepagents, not ours
+# langchain-tests expects a deepagents that does not overwrite files and that globs relative paths;
+# these methods are deepagents' own.
 DISAGREE = {
     "test_write_existing_file_fails",
     "test_glob",
@@ -31,7 +31,7 @@ DISAGREE = {
 
 
 class WithPython(BoxBackend):
-    """The suite calls Python "python", which Debian does not."""
+    """The suite calls Python "python", which Debian does not have."""
 
     async def aexecute(self, command, **fields):
         return await super().aexecute(f'python() {{ python3 "$@"; }}; {command}', **fields)
@@ -53,7 +53,7 @@ async def backend_of(box):
 
 
 class TestStandard(SandboxIntegrationTests):
-    """Blocking methods from a thread beside the box's loop; async ones in that loop."""
+    """Blocking methods run in a thread beside the box's loop, async ones in that loop."""
 
     @pytest.fixture(scope="class")
     def sandbox(self):
@@ -73,7 +73,7 @@ class TestStandard(SandboxIntegrationTests):
 
 
 async def test_a_cancelled_command_leaves_nothing(here):
-    """The command and what it started are gone when the cancelled call returns."""
+    """When the cancelled call returns, the command and its processes are gone."""
     mark = f"300.{str(uuid.uuid4().int)[:12]}"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(here.aexecute, f"sleep {mark} & echo up >up; sleep {mark}")
@@ -87,13 +87,13 @@ async def test_a_cancelled_command_leaves_nothing(here):
 
 
 async def test_a_timeout_is_told(here):
-    """A command that takes too long has status 124, what it wrote, and the reason."""
+    """A command that times out gives status 124, its output so far, and the reason."""
     done = await here.aexecute("echo begun; sleep 300", timeout=1)
     assert (done.exit_code, done.output.startswith("begun\n")) == (124, True)
     assert "timed out" in done.output
 
 
 async def test_a_blocking_method_in_the_loop_of_the_box(here):
-    """It would wait for itself: an error says what to call."""
+    """The method would wait for itself, so the error says what to call instead."""
     with pytest.raises(RuntimeError, match="await the 'a' method"):
         here.execute("true")

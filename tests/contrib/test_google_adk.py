@@ -1,4 +1,4 @@
-"""ADK's own tools over an environment that is a box, and an agent whose code runs in one."""
+"""ADK's own tools over an environment in a box, and an agent whose code runs in one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from anyspawn.contrib.google_adk import BoxCodeExecutor, BoxEnvironment
 from cases import command_lines
 from machine import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore")]  # ADK's own "experimental"
+# ADK warns that it is experimental
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ async def environment():
 
 
 async def test_the_tools_of_a_toolset(environment):
-    """What one tool writes, the others read, edit and run; a failing command is told."""
+    """Files that one tool writes can be read, edited and run by the others; a failing command is
+    reported.
+    """
     tools = {
         tool.name: tool for tool in await EnvironmentToolset(environment=environment).get_tools()
     }
@@ -57,13 +60,13 @@ async def test_the_tools_of_a_toolset(environment):
 
 
 async def test_a_timeout_is_told(environment):
-    """What a command wrote before it timed out is there."""
+    """The output before the timeout is kept."""
     done = await environment.execute("echo begun; sleep 300", timeout=1)
     assert (done.timed_out, done.stdout) == (True, "begun\n")
 
 
 async def test_a_cancelled_command_leaves_nothing(environment):
-    """The command and what it started are gone when the cancelled call returns."""
+    """When the cancelled call returns, the command and its processes are gone."""
     mark = f"300.{str(uuid.uuid4().int)[:12]}"
     command = asyncio.create_task(environment.execute(f"sleep {mark} & echo up >up; sleep {mark}"))
     with anyio.fail_after(30):
@@ -78,7 +81,7 @@ async def test_a_cancelled_command_leaves_nothing(environment):
 
 
 async def test_its_life(environment):
-    """Both ends may be asked for twice; between them there is a box, else an error says so."""
+    """initialize and close can be called twice. Without a box in between, an error says so."""
     await environment.initialize()
     assert (environment.is_initialized, environment.working_dir) == (True, Path("/work"))
     await environment.write_file(Path("a"), b"\xff")
@@ -93,7 +96,7 @@ async def test_its_life(environment):
 
 
 class Says(BaseLlm):
-    """Stands in for a model: each answer is the next text; it notes what it was shown."""
+    """A stand-in for a model: it answers with the next text and records its input."""
 
     answers: list[str]
     shown: list[str]
@@ -105,7 +108,7 @@ class Says(BaseLlm):
 
 
 async def test_code_of_an_agent():
-    """Its code runs in a box; the model is shown what it wrote, or its error, and goes on."""
+    """The agent's code runs in a box. The model sees its output or its error, and continues."""
     answers = ["```python\nprint(6 * 7)\n```", "```python\n1 / 0\n```", "done"]
     model = Says(model="says", answers=answers, shown=[])
     agent = LlmAgent(name="a", model=model, code_executor=BoxCodeExecutor(sandbox=Bubblewrap()))
@@ -120,8 +123,8 @@ async def test_code_of_an_agent():
 
 
 async def test_what_code_comes_to():
-    """A warning is no failure; a timeout, a status and a missing program are told; files are there,
-    and nothing of the run before.
+    """Output on stderr is not a failure; a timeout, a status and an exception are reported. Input
+    files are there, but nothing of an earlier run.
     """
     executor = BoxCodeExecutor(sandbox=Bubblewrap(), timeout_seconds=1)
     file = File("a.txt", base64.b64encode(b"one").decode())

@@ -22,7 +22,7 @@ SANDBOXES = {
 }
 CANNOT = {
     "bubblewrap": {"test_exec_as_user"},
-    # root may read and write everything
+    # root can read and write everything
     "docker_run": {
         "test_read_file_not_allowed",
         "test_write_binary_file_without_permissions",
@@ -32,7 +32,7 @@ CANNOT = {
 
 
 def test_the_example(tmp_path):
-    """Inspect evaluates a task whose sample has a box, with its own stand-in for a model."""
+    """Inspect evaluates a task whose sample has a box, with its mock model."""
     example = Path(__file__).parents[2] / "examples" / "runtimes" / "inspect_task.py"
     code = "import sys; from inspect_ai import eval; from inspect_task import boxed; (log,) = eval(boxed(), model='mockllm/model', display='none', log_dir=sys.argv[1]); print(log.status, log.results.scores[0].metrics['accuracy'].value)"
     env = {**os.environ, "PYTHONPATH": str(example.parent)}

@@ -1,4 +1,6 @@
-"""mcp's own session over our client: hostile servers, cancellation, and nothing left."""
+"""mcp's own session over our client, with hostile servers and cancellation; nothing is
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def parameters(kind, mark):
 
 @pytest.mark.parametrize("kind", ["good", "junk", "hang", "holder", "daemon", "noisy", "big"])
 async def test_a_session(kind, mark, sandbox):
-    """Calls are answered whatever the server writes beside; nothing of it is left after."""
+    """Calls are answered whatever else the server writes, and nothing of it is left."""
     if kind == "daemon" and sandbox is None:
         pytest.xfail("a daemon that closed its streams is beyond Direct")
     with anyio.fail_after(60), open(os.devnull, "w") as errlog:
@@ -60,7 +62,7 @@ async def test_a_session(kind, mark, sandbox):
 
 
 async def test_a_server_that_dies(mark, sandbox):
-    """The call that waits for it fails, and does not hang."""
+    """The call that waits for the server fails instead of hanging."""
     with anyio.fail_after(60), open(os.devnull, "w") as errlog, pytest.raises(Exception):  # noqa: B017, PT011  mcp's own
         async with (
             stdio_client(parameters("die", mark), errlog, sandbox=sandbox) as streams,
@@ -71,7 +73,7 @@ async def test_a_server_that_dies(mark, sandbox):
 
 
 def test_the_example():
-    """It lists the tools of a server in a sandbox."""
+    """The example lists the tools of a server in a sandbox."""
     example = Path(__file__).parents[2] / "examples" / "runtimes" / "mcp_session.py"
     done = subprocess.run([sys.executable, str(example)], capture_output=True, check=True)
     assert done.stdout == b"['add']\n"
@@ -80,7 +82,7 @@ def test_the_example():
 @pytest.mark.parametrize("kind", ["slow", "stubborn"])
 @pytest.mark.parametrize("times", [1, 2, 4])
 async def test_native_cancellation(kind, times, mark, sandbox, anyio_backend_name):
-    """However often a task is cancelled in the middle of a call, it ends, and its server too."""
+    """However often the task is cancelled during a call, it ends, and the server is gone."""
     if anyio_backend_name != "asyncio":
         return
     up = asyncio.Event()

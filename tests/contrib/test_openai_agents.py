@@ -57,7 +57,7 @@ def shell_output(result):
 
 
 async def test_a_shell_in_a_box(box):
-    """Commands share the box, and the model is told each one's output and status."""
+    """Commands share the box, and the model sees the output and status of each."""
     agent = shell_agent(box, "echo one >a", "cat a; pwd", "echo no >&2; exit 3")
     assert shell_output(await Runner.run(agent, "go", run_config=CONFIG)) == [
         ("", "", {"type": "exit", "exit_code": 0}),
@@ -67,7 +67,7 @@ async def test_a_shell_in_a_box(box):
 
 
 async def test_a_timeout_is_the_last_command(box):
-    """It is told with what was written; no further command runs."""
+    """The timeout is reported with the output so far, and no further command runs."""
     agent = shell_agent(box, "echo begun; sleep 300", "touch after", timeout_ms=1000)
     ((stdout, _, outcome),) = shell_output(await Runner.run(agent, "go", run_config=CONFIG))
     assert (stdout, outcome["type"]) == ("begun\n", "timeout")
@@ -75,7 +75,7 @@ async def test_a_timeout_is_the_last_command(box):
 
 
 async def test_a_cancelled_run_leaves_nothing(box):
-    """The command and what it started are gone when the cancelled run returns."""
+    """When the cancelled run returns, the command and its processes are gone."""
     mark = f"300.{str(uuid.uuid4().int)[:12]}"
     agent = shell_agent(box, f"sleep {mark} & echo up >up; sleep {mark}")
     run = asyncio.create_task(Runner.run(agent, "go", run_config=CONFIG))
@@ -91,7 +91,9 @@ async def test_a_cancelled_run_leaves_nothing(box):
 
 
 async def test_hooks_guard_tools():
-    """A denied tool does not run, and neither does one whose arguments a hook would change."""
+    """A denied tool does not run, and neither does one whose arguments a hook would change, since a
+    guardrail cannot change them.
+    """
     ran = []
     hook = ExecToolHook(name="guard", command=sys.executable, args=["-c", GUARD], rewrites=True)
     async with HookRunner([hook]) as hooks:

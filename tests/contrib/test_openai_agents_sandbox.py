@@ -1,4 +1,4 @@
-"""Sessions of the Agents SDK in boxes: what its own tests of Docker and of the host ask for."""
+"""Sessions of the Agents SDK in boxes meet the expectations of the SDK's own tests."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ async def read(session, path):
 
 @pytest.mark.parametrize("sandbox", SANDBOXES, ids=lambda sandbox: sandbox.name)
 async def test_a_workspace_and_its_snapshot(sandbox, tmp_path, monkeypatch):
-    """A manifest is laid out; what files, commands, patches and archives make of it is in the
-    snapshot, and in the box of a session that is resumed, with another client, from the state.
+    """The manifest is laid out. Later changes by files, commands, patches and archives are in the
+    snapshot, and in a session that another client resumes from the state.
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "src" / "below").mkdir(parents=True)
@@ -123,7 +123,9 @@ async def test_a_workspace_and_its_snapshot(sandbox, tmp_path, monkeypatch):
 
 
 async def test_paths_that_leave_the_workspace(session):
-    """They are refused, also by a link; what the manifest grants is not."""
+    """Paths out of the workspace are refused, even through a link; paths that the manifest grants
+    are not.
+    """
     await session.exec("ln -s /etc out; ln -s ../../etc/passwd up; ln -s inline in; echo x >inline")
     for path in ("../a", "/etc/passwd", "out/passwd", "up"):
         with pytest.raises(InvalidManifestPathError):
@@ -134,7 +136,9 @@ async def test_paths_that_leave_the_workspace(session):
 
 
 async def test_a_grant_lets_a_path_in():
-    """It is read, and written unless it is read-only; a path of the host binds nothing."""
+    """A granted path can be read, and written unless it is read-only. A path of the host cannot be
+    granted.
+    """
     grants = (SandboxPathGrant(path="/etc", read_only=True), SandboxPathGrant(path="/tmp"))
     async with await CLIENT.create(manifest=Manifest(extra_path_grants=grants)) as session:
         await write(session, "/tmp/new", b"here")
@@ -148,7 +152,9 @@ async def test_a_grant_lets_a_path_in():
 
 
 async def test_how_commands_fail(session):
-    """A timeout, a missing program and too much output are three things; none ends the session."""
+    """A timeout, a missing program and too much output are three different results, and the session
+    continues after each.
+    """
     with pytest.raises(ExecTimeoutError):
         await session.exec("sleep 300", timeout=0.2)
     with pytest.raises(ExecTimeoutError):
@@ -164,7 +170,9 @@ async def test_how_commands_fail(session):
 
 
 async def test_programs_that_stay(session):
-    """They are looked at and typed into by number, with a terminal or without."""
+    """Programs are addressed by number to read their output and to type, with a terminal or
+    without.
+    """
     echo = 'IFS= read -r line; printf "got %s\\n" "$line"'
     begun = await session.pty_exec_start(echo, tty=True, yield_time_s=0)
     told = await session.pty_write_stdin(
@@ -183,7 +191,7 @@ async def test_programs_that_stay(session):
 
 
 async def test_ctrl_c(session):
-    """It ends the program in the terminal."""
+    """Ctrl-C ends the program in the terminal."""
     begun = await session.pty_exec_start("echo up; sleep 300", tty=True, yield_time_s=1)
     told = await session.pty_write_stdin(session_id=begun.process_id, chars="\x03", yield_time_s=30)
     assert told.process_id is None
@@ -191,7 +199,7 @@ async def test_ctrl_c(session):
 
 
 async def test_a_session_that_ends_leaves_nothing():
-    """Neither programs that stay, nor what a command left, outlive it; until then they do."""
+    """Programs and background processes live until the session ends, and not longer."""
     here, left = marked(), marked()
     session = await CLIENT.create()
     async with session:
@@ -205,7 +213,7 @@ async def test_a_session_that_ends_leaves_nothing():
 
 
 async def test_an_agent(tmp_path):
-    """The SDK's own tools work in the box, and a run that ends has ended it."""
+    """The SDK's own tools work in the box, and the run's end closes it."""
     mark = marked()
     calls = [
         function_call("exec_command", {"cmd": f"echo hi >a; pwd; sleep {mark} & "}, call_id="1"),
@@ -227,7 +235,7 @@ async def test_an_agent(tmp_path):
 
 
 async def test_a_cancelled_run_leaves_nothing():
-    """Its command and its box are gone when it returns."""
+    """When the cancelled run returns, its command and its box are gone."""
     mark = marked()
     call = function_call("exec_command", {"cmd": f"sleep {mark}"}, call_id="1")
     model = ScriptedModel([[call], [assistant_message("done")]])
@@ -244,7 +252,7 @@ async def test_a_cancelled_run_leaves_nothing():
 
 
 async def test_a_start_that_fails_leaves_no_box(tmp_path):
-    """The box of a session whose manifest cannot be laid out has ended."""
+    """If the manifest cannot be laid out, the session's box is closed."""
     session = await CLIENT.create(manifest=Manifest(entries={"a": LocalDir(src=Path("missing"))}))
     with pytest.raises(Exception, match="local dir"):
         await session.start()

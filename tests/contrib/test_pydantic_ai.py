@@ -1,4 +1,4 @@
-"""Pydantic AI's own suite of workspaces over a box, and its test model over guarded tools."""
+"""Pydantic AI's own test suite for workspaces over a box, and its test model with guarded tools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SANDBOX = Bubblewrap(default_timeout=60)
 
 @pytest.fixture
 def anyio_backend():
-    """Agents of Pydantic AI know no other loop."""
+    """Agents of Pydantic AI support only asyncio."""
     return "asyncio"
 
 
@@ -54,7 +54,7 @@ class TestConformance(WorkspaceBackendSuite):
 
 
 async def test_what_a_command_leaves_ends_with_the_box():
-    """A background process stays for the next command, and not longer than the box."""
+    """A background process is still there for the next command, and is killed with the box."""
     mark = f"300.{str(uuid.uuid4().int)[:12]}"
     async with open_box(SANDBOX) as box:
         backend = BoxBackend(box)
@@ -73,7 +73,6 @@ async def test_too_much_output(backend):
 
 
 async def test_a_box_that_has_ended():
-    """Its workspace is unavailable."""
     box = await start_box(SANDBOX)
     await box.aclose()
     with pytest.raises(WorkspaceUnavailableError):
@@ -94,8 +93,8 @@ print(json.dumps({"allow": response["Content"] != "b!", "reason": "withheld"}))
 
 
 async def test_hooks_guard_tools():
-    """A hook changes arguments, a denial before the call keeps the tool from running, one after it
-    keeps the result; the model is told the reasons.
+    """A hook can change arguments. A denial before the call keeps the tool from running, one after
+    it hides the result; the model sees the reasons.
     """
     ran = []
 

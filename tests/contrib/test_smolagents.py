@@ -1,4 +1,4 @@
-"""smolagents' own agent, with a model that says what it is told, over a box."""
+"""smolagents' own agent over a box, with a scripted model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SANDBOXES = [Bubblewrap(default_timeout=30), DockerRun("python:3-slim", default_
 
 
 class Says(Model):
-    """Stands in for a model: each step is the next piece of code."""
+    """A stand-in for a model: each step is the next piece of code."""
 
     def __init__(self, *steps):
         super().__init__()
@@ -47,9 +47,7 @@ def executor(request):
 
 
 def test_an_agent(executor):
-    """Variables, files, tools and the state of the agent are there in each step; an error is the
-    agent's to see.
-    """
+    """Each step sees the variables, files, tools and the agent's state; the agent sees an error."""
     steps = (
         "x = double(given)\nopen('kept', 'w').write('file')\nprint('so far', x)",
         "1 / 0",
@@ -64,8 +62,8 @@ def test_an_agent(executor):
 
 
 def test_an_interpreter_that_is_lost():
-    """Code that cannot be interrupted is killed; the next step has the tools again, not the
-    variables, and is told so.
+    """Code that cannot be interrupted is killed. The next step has the tools but not the variables,
+    and the error says so.
     """
     stubborn = (
         "import signal\nx = 1\nprint('began')\n"
@@ -86,20 +84,19 @@ def test_an_interpreter_that_is_lost():
 
 
 def test_a_box_that_cannot_be_opened():
-    """The error is anyspawn's, and nothing is left."""
+    """The error is anyspawn's, and nothing is left behind."""
     with pytest.raises(ValueError, match="nowhere"):
         AnyspawnExecutor("nowhere")
 
 
 def test_the_example():
-    """Its agent answers."""
     example = Path(__file__).parents[2] / "examples" / "runtimes" / "smolagents_agent.py"
     done = subprocess.run([sys.executable, str(example)], capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == b"42"
 
 
 def test_cleanup_that_nobody_called():
-    """The box ends with the process, which ends."""
+    """Without cleanup() the box ends with the process, and the process exits."""
     code = (
         "from anyspawn import Bubblewrap; from anyspawn.contrib.smolagents import AnyspawnExecutor;"
         "executor = AnyspawnExecutor(Bubblewrap()); print(executor('6 * 7').output)"

@@ -1,4 +1,4 @@
-"""Every code block of README and documentation is what it says."""
+"""Every code block of the README and the documentation works as shown."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder for each page, with the examples as in a clone: what one block writes is there for
-    the next.
+    """A folder for each page with the examples as in a clone, so that later blocks see the files of
+    earlier ones.
     """
     found = {page: tmp_path_factory.mktemp("page") for page in PAGES}
     for folder in found.values():
-        folder.chmod(0o777)  # a container writes there as nobody
+        folder.chmod(0o777)  # a container writes here as nobody
     for folder in found.values():
         (folder / "examples").symlink_to(ROOT / "examples")
     return found
@@ -49,8 +49,8 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize(("page", "kind", "text"), BLOCKS)
 def test_block(page, kind, text, folders, request):
-    """Python runs, excerpts (py) stand in an example, consoles show what is shown, set-up names
-    real sessions and extras; nothing else may stand there.
+    """Python blocks run, excerpts (py) are part of an example, consoles print what they show, and
+    set-up commands name real sessions and extras. No other kind of block is allowed.
     """
     check = {
         "python": run_python,
@@ -64,7 +64,7 @@ def test_block(page, kind, text, folders, request):
             "{toctree}",
             "{eval-rst}",
             "{include} ../CHANGELOG.md",
-        )  # Sphinx's own, run when the documentation is built
+        )  # Sphinx runs these when it builds the documentation
     elif page.name == "docker.md" and not docker_works():
         pytest.skip("no docker daemon answers")
     elif page.name == "kubernetes.md" and not cluster_works():
@@ -77,8 +77,8 @@ def test_block(page, kind, text, folders, request):
 
 @pytest.fixture(scope="module")
 def space():
-    """The page's namespace under a name of this run's, so that the last run's need not be gone yet;
-    its pods are not waited for.
+    """Give the page's namespace a new name, because the namespace of the last run may still exist;
+    do not wait for its pods to end.
     """
     name = f"{SPACE}-{uuid.uuid4().hex[:8]}"
     yield name
@@ -141,6 +141,6 @@ def read_toml(text, folder):
 
 
 def test_every_block_was_found():
-    """The pattern that finds blocks misses none."""
+    """The pattern finds every block."""
     fences = sum(page.read_text().count("\n```") for page in PAGES)
     assert fences == 2 * len(BLOCKS)

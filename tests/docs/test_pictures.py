@@ -1,4 +1,4 @@
-"""Pictures of the documentation are drawn from the code, and from what commands print."""
+"""The documentation's pictures are drawn from the code and from the output of commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_picture_is_what_its_script_draws(script, file):
 
 
 def words(svg):
-    """What a terminal in a picture shows, without its numbers."""
+    """Return the text of a terminal's picture, with its numbers replaced."""
     shown = "".join(unescape(text) for text in re.findall(r"<text.*?>(.*?)</text>", svg))
     return re.sub(r"[\d.]+", "N", " ".join(shown.split()))
 
@@ -42,7 +42,7 @@ def test_the_recording_of_the_demo():
 
 
 def test_the_recording_of_doctor():
-    """`anyspawn doctor` looks for the things that the picture shows, in this order."""
+    """`anyspawn doctor` reports the things that the picture shows, in this order."""
     module = load("terminal_pictures")
     things = [module.plain(line)[4:22].strip() for line in module.record("anyspawn doctor")]
     shown = (DOCS / "doctor.svg").read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def test_the_recording_of_doctor():
 
 
 def test_colours_of_a_terminal():
-    """A line's colours are those that it was printed with; its words are quoted."""
+    """The picture keeps a line's colours and escapes its text."""
     drawn = load("terminal_pictures").picture("true", ["\x1b[32mok\x1b[0m  <a>"])
     assert 'fill="#7ee787">ok</text>' in drawn
     assert ">  &lt;a&gt;</text>" in drawn

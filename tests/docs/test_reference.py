@@ -1,4 +1,4 @@
-"""The reference has every public name."""
+"""The reference documents every public name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_each_public_name_is_in_the_reference(module):
-    """What is exported has an entry on a page of the reference."""
+    """Each exported name has an entry on a page of the reference."""
     names = importlib.import_module(f"anyspawn{module}").__all__
     missing = {f"anyspawn{module}.{name}" for name in names} - WRITTEN
     assert {name for name in missing if not name.endswith("__")} == set()

@@ -1,4 +1,4 @@
-"""The how-to page of the runtimes."""
+"""The how-to page about agent runtimes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_versions():
-    """The table has the versions that each extra installs."""
+    """The table shows the versions that each extra installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "how-to" / "runtimes.md").read_text()
     told = dict(re.findall(r"^\|.*'anyspawn\[(.+)\]'.*\| `(>=.*)` \|$", page, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The pages that compare and promise name tests that there are."""
+"""The pages about security and comparisons refer to existing tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KIT = ROOT / "src/anyspawn/testing/_boxes.py"
 
 
 def test_each_measure_has_its_test():
-    """The files are there, and the functions in them."""
+    """The files and the functions in each row exist."""
     page = (ROOT / "docs/security.md").read_text()
     rows = []
     for title in ("Each measure, and the test that shows it", "Compared with other sandboxes"):
@@ -23,7 +23,7 @@ def test_each_measure_has_its_test():
 
 
 def test_each_capability_of_a_box_has_its_test():
-    """In the column that says so."""
+    """The files and the functions in the column "shown by" exist."""
     page = (ROOT / "docs/compared.md").read_text()
     tables = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     rows = [cells[2] for cells in tables if cells[2] not in ("shown by", "---")]
@@ -33,13 +33,13 @@ def test_each_capability_of_a_box_has_its_test():
 
 
 def shown(rows):
-    """See that each row names files, and functions in them."""
+    """Check that each row names existing files, and functions in them."""
     for row in rows:
         places = [ROOT / "tests" / name for name in re.findall(r"`(\w+/(?:\w+\.py)?)`", row)]
         assert places, row
         assert all(place.exists() for place in places), row
         text = "".join(place.read_text() for place in places if place.is_file())
-        if "kit/" in row:  # whose tests are inherited
+        if "kit/" in row:  # the classes there inherit their tests
             text += KIT.read_text()
         for name in re.findall(r"`(test_\w+)`", row):
             assert f"def {name}(" in text, row

@@ -1,4 +1,4 @@
-"""The messages that the page on troubleshooting explains are anyspawn's."""
+"""The messages on the troubleshooting page are anyspawn's."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ JOINED = re.sub(r'"\s*\n\s*f?"', "", SOURCE)
 
 @pytest.mark.parametrize("words", QUOTED)
 def test_a_message_that_is_explained_exists(words):
-    """The words between the gaps of a heading are in the code."""
+    """The parts of each quoted message are in the code."""
     for part in words.split("..."):
         assert part.strip() in JOINED, f"no message has {part.strip()!r}"
 
 
 def test_headings_were_found():
-    """The pattern that finds quoted messages misses none."""
+    """The pattern finds every quoted message."""
     assert len(QUOTED) >= sum('"' in heading for heading in HEADINGS) > 10

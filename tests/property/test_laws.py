@@ -1,4 +1,4 @@
-"""The laws that every sandbox's `launch` keeps, whatever the command."""
+"""The laws that every sandbox's `launch` obeys, whatever the command."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_variables_once(mode, data):
 @modes
 @given(data=st.data())
 def test_no_secret_in_argv(mode, data):
-    """No variable's value and no byte of stdin stands in an argv."""
+    """No argv contains a variable's value or any byte of stdin."""
     sandbox, command = drawn(data, mode)
     words = "\0".join(sandbox.launch(command).argv)
     assert "s3cret-" not in words
@@ -53,8 +53,8 @@ def test_no_secret_in_argv(mode, data):
 @modes
 @given(data=st.data())
 def test_no_value_becomes_an_option(mode, data):
-    """Changing a value (a variable's, a folder, stdin) changes operands alone: the options stay
-    what they were.
+    """Changing a value (of a variable, a folder or stdin) changes operands only; the options stay
+    the same.
     """
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
@@ -65,7 +65,7 @@ def test_no_value_becomes_an_option(mode, data):
     )
     flags = [word for word in launch.argv[: -len(command.argv)] if word.startswith("-")]
     plain = [word for word in harmless.argv[: -len(command.argv)] if word.startswith("-")]
-    implied = {"--ro-bind-try"}  # one more or less for a folder of the command's own
+    implied = {"--ro-bind-try"}  # a folder of the command may add or remove one
     assert [word for word in flags if word not in implied] == [
         word for word in plain if word not in implied
     ]
@@ -80,7 +80,7 @@ def test_deterministic(mode, data):
 
 
 class Touched(AssertionError):
-    """The environment or the disk was looked at."""
+    """`launch` read the environment or the disk."""
 
 
 @modes
@@ -124,8 +124,8 @@ def test_names_that_look_like_options(mode, name):
 
 @given(entries=own.environments, host=own.environments)
 def test_env_is_a_mapping(entries, host):
-    """Env equals the mapping it was made of, in whichever form; bare names are the host's values,
-    or dropped.
+    """Env equals the mapping that it was made from, in either form. Bare names take the host's
+    values, or are dropped.
     """
     assert Env(entries) == entries
     assert Env(f"{name}={value}" for name, value in entries.items()) == entries

@@ -1,4 +1,4 @@
-"""The laws of which hosts may be reached, whatever a program writes."""
+"""The laws about the hosts that a program may reach, whatever it writes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refused(rule, host, port):
 
 @given(st.data(), names, ports)
 def test_a_name_is_itself(data, name, port):
-    """A rule without wildcard allows its name, however it is written, and no port but its own."""
+    """A rule without a wildcard allows its name in any spelling, and only its own port."""
     written = cased(data, name) + data.draw(st.sampled_from(["", "."]))
     assert not refused(f"{name}:{port}", parse_host(written), port)
     other = data.draw(ports.filter(lambda p: p != port))
@@ -48,14 +48,14 @@ def test_a_name_is_itself(data, name, port):
 
 @given(names, ports)
 def test_without_a_port_the_webs_are_meant(name, port):
-    """A rule that names no port allows 80 and 443, and ``:*`` allows any."""
+    """A rule without a port allows ports 80 and 443, and ``:*`` allows any port."""
     assert refused(name, name, port) == (port not in {80, 443})
     assert not refused(f"{name}:*", name, port)
 
 
 @given(names, names)
 def test_another_name_is_refused(rule, name):
-    """A name that is not the rule's is refused, also where it ends or begins with it."""
+    """Any other name is refused, even if it begins or ends with the rule's name."""
     assume(rule != name)
     for other in (name, f"{rule}.{name}", f"x{rule}", f"{rule}x"):
         if other != rule:
@@ -64,7 +64,9 @@ def test_another_name_is_refused(rule, name):
 
 @given(names, names)
 def test_a_wildcard_is_for_what_is_below(rule, name):
-    """``*.NAME`` allows each name below, at any depth; not NAME, nor what only ends alike."""
+    """``*.NAME`` allows every name below NAME, at any depth, but neither NAME itself nor a name
+    with the same ending.
+    """
     wildcard = f"*.{rule}"
     assert not refused(wildcard, parse_host(f"{name}.{rule}"), 443)
     assert refused(wildcard, rule, 443)
@@ -74,7 +76,7 @@ def test_a_wildcard_is_for_what_is_below(rule, name):
 
 @given(names, addresses, ports)
 def test_no_name_allows_an_address(name, address, port):
-    """An address is allowed by a rule for itself alone: by no name, and by no wildcard."""
+    """Only a rule for the address itself allows an address; no name and no wildcard does."""
     host = parse_host(str(address)) if "%" not in str(address) else address
     for rule in (f"{name}:*", f"*.{name}:*", "*:*"):
         assert refused(rule, host, port)
@@ -84,8 +86,8 @@ def test_no_name_allows_an_address(name, address, port):
 
 @given(st.text(max_size=40) | st.text("0123456789abcdefx.:[]%*-@/\\", max_size=40))
 def test_any_text_is_one_host_or_none(text):
-    """Whatever is written is a name in its one form, an address, or refused; and a name is never
-    one that the system's resolver would take for an address.
+    """Any text is parsed as a name in its canonical form or as an address, or it is refused. The
+    system's resolver must never read such a name as an address.
     """
     try:
         host = parse_host(text)
@@ -95,13 +97,13 @@ def test_any_text_is_one_host_or_none(text):
     if isinstance(host, str):
         assert host.isascii()
         assert not set(host) & set("%@/\\:*[] \0\r\n")
-        with pytest.raises(OSError):  # noqa: PT011  inet_aton has no kind of its own
+        with pytest.raises(OSError):  # noqa: PT011  inet_aton raises a plain OSError
             socket.inet_aton(host)
 
 
 @given(addresses_4)
 def test_odd_spellings_are_no_addresses(address):
-    """What ``inet_aton`` takes for an address beside its four decimal numbers is refused."""
+    """Spellings that ``inet_aton`` accepts besides four decimal numbers are refused."""
     number = int(address)
     parts = [(number >> shift) & 255 for shift in (24, 16, 8, 0)]
     for text in (
@@ -118,7 +120,7 @@ def test_odd_spellings_are_no_addresses(address):
 
 @given(addresses_4)
 def test_an_address_in_another(address):
-    """An IPv4 address inside an IPv6 one is judged as itself, or not as public."""
+    """An IPv4 address inside an IPv6 one is judged as the IPv4 address, or is not public."""
     for prefix in ("::ffff:0:0", "64:ff9b::"):
         wrapped = ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | int(address))
         assert unwrapped(wrapped) == address
@@ -134,7 +136,7 @@ def test_an_address_in_another(address):
 
 @given(addresses)
 def test_public_is_no_more_than_the_standard_library_says(address):
-    """What is public here is so for the standard library, too."""
+    """Every address that is public here is also public for the standard library."""
     if is_public(address):
         address = unwrapped(address)
         assert address.is_global
@@ -146,14 +148,14 @@ def test_public_is_no_more_than_the_standard_library_says(address):
     "8.8.8.8 1.1.1.1 151.101.0.223 2606:4700::6810:1 2a04:4e42::223 64:ff9b::808:808".split(),  # noqa: SIM905
 )
 def test_public_addresses(address):
-    """The internet's own hosts are public."""
+    """Well-known hosts of the internet are public."""
     assert is_public(ipaddress.ip_address(address))
 
 
 @given(names, ports, addresses)
 def test_a_private_address_takes_more_than_a_name(name, port, address):
-    """A name that is allowed may have a public address, and any other only where it is private by
-    name, or the address itself is allowed; link-local takes the latter.
+    """An allowed name may resolve to a public address. Another address needs a rule in `private`,
+    or a rule for the address itself; a link-local one always needs the latter.
     """
     address = unwrapped(address)
     rule = [Rule.parse(f"{name}:*")]
@@ -170,7 +172,7 @@ def test_a_private_address_takes_more_than_a_name(name, port, address):
     "169.254.169.254 fe80::1 168.63.129.16 100.100.100.200 192.0.0.192 fd00:ec2::254".split(),  # noqa: SIM905
 )
 def test_metadata_takes_its_address(address):
-    """A metadata service is reached by no name, private or not, unless its address is listed."""
+    """No name reaches a metadata service, private or not; only a rule for its address does."""
     rule, found = [Rule.parse("a.test:*")], ipaddress.ip_address(address)
     assert not may_have(rule, rule, "a.test", 80, found)
     listed = Rule.parse(f"[{address}]" if ":" in address else address)
@@ -188,7 +190,7 @@ def test_metadata_takes_its_address(address):
     ],
 )
 def test_international_names(written, name):
-    """Names beyond ASCII have one form, by IDNA 2008 with its mapping."""
+    """Names beyond ASCII have one form, that of IDNA 2008 with its mapping."""
     assert parse_host(written) == name
     assert not refused(written, name, 443)
 
@@ -197,7 +199,7 @@ def test_international_names(written, name):
     "written", ["\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "\u246b7.0.0.1"]
 )
 def test_no_address_in_other_digits(written):
-    """Digits of other scripts make no address that was not seen."""
+    """Digits of other scripts cannot spell an address unnoticed."""
     try:
         host = parse_host(written)
     except ValueError:
@@ -213,7 +215,7 @@ def test_no_address_in_other_digits(written):
      "a..b", "a b", "user@pypi.org", "[1.2.3.4]", "[::1", "fe80::1%eth0", "pypi.org:443:1"],
 )  # fmt: skip
 def test_entries_that_are_none(entry):
-    """A list of hosts with a wrong entry is refused when it is made, and says what would be one."""
+    """A wrong entry is refused when the Egress is made, and the error shows a right one."""
     with pytest.raises(ConfigError, match=r"^allow: .* is not a host such as pypi\.org"):
         Egress(allow=[entry])
     with pytest.raises(ConfigError, match=r"^private: "):
@@ -222,15 +224,15 @@ def test_entries_that_are_none(entry):
 
 @pytest.mark.parametrize("allow", ["pypi.org", 1, [1], None])
 def test_what_is_no_list(allow):
-    """A list of hosts is a list of texts."""
+    """A list of hosts must be a list of texts."""
     with pytest.raises(ConfigError, match=r"^allow"):
         Egress(allow=allow)
 
 
 @given(st.binary(max_size=40), st.binary(max_size=8))
 def test_socks_takes_any_bytes(data, more):
-    """Any bytes are a message, the beginning of one, or a ValueError; more of them change no
-    message that was whole.
+    """Any bytes are a message, the beginning of one, or a ValueError. More bytes never change a
+    complete message.
     """
     for read in (read_methods, read_request):
         try:
@@ -243,7 +245,7 @@ def test_socks_takes_any_bytes(data, more):
 
 @given(st.text(max_size=30))
 def test_any_authority(text):
-    """Any text is a host and a port, or a ValueError."""
+    """Any text gives a host and a port, or a ValueError."""
     try:
         _, port = parse_authority(text, 80)
     except ValueError:

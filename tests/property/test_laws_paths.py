@@ -1,4 +1,4 @@
-"""A law of bwrap's binds."""
+"""A law about bwrap's binds, and one about a flag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ spellings = st.lists(st.sampled_from(["/", "//", ".", "..", "usr", "-x", "home"]
 
 @given(cwd=spellings, program=spellings)
 def test_the_root_is_never_bound_unasked(cwd, program):
-    """No folder that the command implies, in whatever spelling, is the host's root."""
+    """No folder that the command implies is the host's root, in whatever spelling."""
     argv = Bubblewrap().launch(Command([program], cwd=cwd)).argv[:-2]
     sources = [
         argv[index + 1]
@@ -26,7 +26,7 @@ def test_the_root_is_never_bound_unasked(cwd, program):
 
 @given(value=st.sampled_from(["no", "false", 0, 1, None, "", [], "yes"]))
 def test_inherit_env_takes_nothing_but_a_flag(value):
-    """A wrong value of Direct's field is refused, and the message names it."""
+    """Direct refuses a wrong value of the field, and the message names it."""
     import pytest
 
     from anyspawn import ConfigError, lookup_sandbox

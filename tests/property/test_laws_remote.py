@@ -1,4 +1,4 @@
-"""The laws of `launch` for commands in containers; and the layouts that are fixed."""
+"""The laws of `launch` for commands in containers, and the fixed layouts of argvs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_suffix(mode, data):
 @modes
 @given(data=st.data())
 def test_bytes_that_are_not_text(mode, data):
-    """They go to a resident as they are; elsewhere they are refused, as engines would change
-    them.
+    """A resident gets the bytes unchanged. Elsewhere they are refused, because the engines would
+    change them.
     """
     sandbox, command = drawn(data, mode)
     command = attrs.evolve(command, argv=(*command.argv, "\udcff"))
@@ -65,7 +65,7 @@ def test_variables_once(mode, data):
 @modes
 @given(data=st.data())
 def test_no_secret_in_argv(mode, data):
-    """No variable's value and no byte of stdin stands in an argv, also not in those of the
+    """No argv contains a variable's value or any byte of stdin, including the argvs of the
     clean-up.
     """
     sandbox, command = drawn(data, mode)
@@ -78,9 +78,7 @@ def test_no_secret_in_argv(mode, data):
 @modes
 @given(data=st.data())
 def test_stdin_whole_and_last(mode, data):
-    """What the program reads is the end of what the client reads, and all of it without a
-    supervisor.
-    """
+    """The program's whole stdin is passed on unchanged, with a supervisor or without."""
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
     read = launch.stdin if launch.task is None else launch.task.stdin
@@ -100,7 +98,7 @@ def test_deterministic(mode, data):
 def test_pure(mode, data):
     """`launch` touches neither environment nor disk."""
     sandbox, command = drawn(data, mode)
-    script_line()  # read once, when the first supervisor is needed
+    script_line()  # the script is read once, when the first supervisor needs it
     with (
         mock.patch.object(builtins, "open", side_effect=AssertionError),
         mock.patch("os.environ", new=None),
@@ -110,7 +108,7 @@ def test_pure(mode, data):
 
 
 def test_a_program_that_is_given_the_script():
-    """It changes nothing of how the supervisor is begun."""
+    """An argument that equals the script does not change how the supervisor starts."""
     for sandbox in (DockerExec("box"), KubectlExec("pod")):
         plain, odd = (
             sandbox.launch(Command(["cat", arg], id="ab" * 8)) for arg in ("x", reading_script())
@@ -134,8 +132,8 @@ def target_of(mode, sandbox, command):
 @modes
 @given(data=st.data())
 def test_no_value_becomes_an_option(mode, data):
-    """Before the image or the container there are only the flags that the settings and the
-    variables' names call for.
+    """Before the image or the container, argv contains only the flags that the settings and the
+    variables' names need.
     """
     sandbox, command = drawn(data, mode)
     launch = sandbox.launch(command)
@@ -147,7 +145,7 @@ def test_no_value_becomes_an_option(mode, data):
 
 
 def test_layouts():
-    """Those of the reference, with what is added among the standard flags."""
+    """The layouts are those of the reference implementation, plus some standard flags."""
     plain = DockerExec(
         "box", workdir="/app", user="me", extra_args=["--privileged"], supervisor="off"
     )
@@ -213,7 +211,9 @@ def test_layouts():
 
 
 def test_kubectl_layouts():
-    """That of the reference, with the supervisor between the target and the command."""
+    """The layout is that of the reference implementation, with the supervisor between target and
+    command.
+    """
     plain = KubectlExec(
         *("agent",),
         namespace="ns",
@@ -341,9 +341,7 @@ def test_kubectl_layouts():
     ],
 )
 def test_wrong_values(make, message):
-    """Each is an error that names the field, before anything starts; no value of a variable is in
-    it.
-    """
+    """Each error names the field before anything starts, and contains no variable's value."""
     with pytest.raises(ConfigError) as caught:
         make()
     assert message in str(caught.value)
@@ -370,13 +368,13 @@ NONCE = "n" * 32
     impatient=st.booleans(),
 )
 def test_frames_are_taken_out_whatever_the_chunks_are(pieces, words, cuts, impatient):
-    """And nothing else is: output that looks like the beginning of a frame stays, and comes when
-    nothing follows it.
-
-    Of a frame that comes in two then, its first bytes stay, too.
+    """The parser removes the frames and nothing else. Output that looks like the beginning of a
+    frame stays, and is passed on if nothing follows. If a frame is split just then, its first bytes
+    stay in the output too.
     """
     frames = [b"\x1e" + NONCE.encode() + b" " + word.encode() + b"\x1e" for word in words]
-    output = [piece + b"." for piece in pieces]  # what would complete a frame is not output
+    # so that a piece and a frame cannot form another frame
+    output = [piece + b"." for piece in pieces]
     opening = b"the client's own words\n\x1eanyspawn ready\nand more"
     mixed = [opening, b"\x1e" + NONCE.encode() + b" start\x1e"] + [
         part
@@ -401,7 +399,7 @@ def test_frames_are_taken_out_whatever_the_chunks_are(pieces, words, cuts, impat
 
 
 def test_a_frame_of_another_nonce_is_output():
-    """As a program may print what it likes."""
+    """A program may print a frame of another nonce."""
     parser = Frames(NONCE)
     assert parser.feed(b"\x1e" + NONCE.encode() + b" start\x1e") == b""
     forged = b"\x1e" + b"m" * 32 + b" exit 0\x1e"

@@ -1,4 +1,4 @@
-"""Answers of tools, evaluators and selectors: whatever JSON they are, they are read or refused."""
+"""Any answer of a tool, an evaluator or a selector is read or refused."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ANSWERS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES
 
 @given(ANSWERS)
 def test_a_tool_that_names_an_error_gave_no_result(answer: object) -> None:
-    """An answer with an error, or that is pending, is never taken for a result, nor an answer
-    without a result for one.
+    """An answer with an error or a pending state never counts as a result, and neither does an
+    answer without a result.
     """
     try:
         read = tool_result(answer)
@@ -47,7 +47,7 @@ def test_a_tool_that_names_an_error_gave_no_result(answer: object) -> None:
 
 @given(ANSWERS, st.sets(st.text(max_size=5), max_size=3))
 def test_scores_and_selections(answer: object, known: set[str]) -> None:
-    """A score is the number that was said; only candidates are chosen, each once."""
+    """A score is the number in the answer. Only candidates are selected, each once."""
     try:
         found = score(answer)
     except WireError:
@@ -65,7 +65,7 @@ def test_scores_and_selections(answer: object, known: set[str]) -> None:
 
 @given(st.binary(max_size=50) | ANSWERS.map(lambda answer: json.dumps(answer).encode()))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """With one kind of error."""
+    """Any bytes are read, or refused with a WireError."""
     for read in (tool_result, score, lambda answer: selection(answer, ())):
         try:
             read(decode_object(data))

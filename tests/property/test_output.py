@@ -1,4 +1,4 @@
-"""What is kept of a stream: the beginning and the end, whatever the chunks are that it comes in."""
+"""Capture keeps the beginning and the end of a stream, whatever its chunks are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anyspawn._spawn.streams import Capture, _rotate
 
 @given(st.binary(max_size=80), st.integers(0, 80), st.integers(1, 12))
 def test_rotation(data, left, most):
-    """The first bytes come behind the others, however few may be held twice."""
+    """The first bytes move behind the others, however small the buffer is."""
     left = min(left, len(data))
     turned = bytearray(data)
     _rotate(memoryview(turned), left, most=most)
@@ -19,7 +19,9 @@ def test_rotation(data, left, most):
 
 @given(st.integers(0, 20), st.lists(st.binary(max_size=15), max_size=15))
 def test_head_and_tail(limit, chunks):
-    """Half each of what is too long, all of what is not, and the total."""
+    """Long output keeps half the limit at each end, shorter output is kept whole; both count the
+    total.
+    """
     output = Capture(limit, "truncate")
     for chunk in chunks:
         output.keep(chunk)
@@ -27,5 +29,5 @@ def test_head_and_tail(limit, chunks):
     kept = (
         whole if len(whole) <= limit else whole[: limit - tail] + (whole[-tail:] if tail else b"")
     )
-    output.value()  # looking changes nothing
+    output.value()  # reading the value must not change it
     assert (output.value(), output.total) == (kept, len(whole))

@@ -1,5 +1,5 @@
-"""One law for the parsers of hooks' answers, whatever a program prints: no output that holds a
-denial, in any spelling, is an allow. `nox -s fuzz` looks for longer.
+"""One law for the parsers of hooks' answers: an output that contains a denial, in any spelling, is
+never an allow. `nox -s fuzz` runs it longer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MESSAGES = {
     for name, agent in AGENTS.items()
 }
 GUARDS = [(name, phase) for name, phases in MESSAGES.items() for phase in phases]
-ENDINGS = {"Stop", "SubagentStop"}  # where "do not go on" is what the agent wants, too
+ENDINGS = {"Stop", "SubagentStop"}  # at these events the agent itself wants to stop
 
 DENIALS = (
     {"allow": False},
@@ -83,7 +83,7 @@ noise = st.one_of(
 
 @st.composite
 def denial(draw: st.DrawFn) -> str:
-    """A denial as JSON, in one of many spellings."""
+    """A denial as JSON in one of many spellings."""
     answer = dict(draw(st.sampled_from(DENIALS)))
     if draw(st.booleans()):
         answer[draw(words)] = draw(st.sampled_from([None, True, 1, "x", [], {}]))
@@ -112,7 +112,7 @@ def denial(draw: st.DrawFn) -> str:
 
 @st.composite
 def outputs(draw: st.DrawFn) -> bytes:
-    """What a program printed, with a denial in it."""
+    """The output of a program that contains a denial."""
     text = draw(noise) + draw(denial()) + draw(noise)
     if draw(st.booleans()):
         other = json.dumps(draw(st.sampled_from([{"allow": True}, {"decision": "approve"}, {}])))
@@ -124,7 +124,7 @@ def outputs(draw: st.DrawFn) -> bytes:
 
 @given(data=outputs())
 def test_our_own_protocol(data: bytes) -> None:
-    """An allow is one object whose ``allow`` is true, and which says nothing else."""
+    """An allow is a single object whose ``allow`` is true, without anything else in the output."""
     try:
         decision = decode_decision(data)
     except WireError:
@@ -135,7 +135,7 @@ def test_our_own_protocol(data: bytes) -> None:
 @pytest.mark.parametrize(("name", "phase"), GUARDS)
 @given(data=outputs())
 def test_protocols_of_agent_tools(name: str, phase: str, data: bytes) -> None:
-    """At every event that a hook can stop."""
+    """The law holds at every event that a hook can stop."""
     agent = AGENTS[name]
     event, message = agent.events[phase], MESSAGES[name][phase]
     try:
@@ -148,7 +148,7 @@ def test_protocols_of_agent_tools(name: str, phase: str, data: bytes) -> None:
 @pytest.mark.parametrize("name", AGENTS)
 @given(data=st.binary(max_size=200), status=st.sampled_from([0, 2]))
 def test_any_bytes_are_judged(name: str, data: bytes, status: int) -> None:
-    """A parser raises nothing but what it may."""
+    """A parser raises only a WireError."""
     agent = AGENTS[name]
     for phase, event in agent.events.items():
         outcome = Outcome(status=status, stdout=data, stderr=data)

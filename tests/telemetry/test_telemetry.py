@@ -1,5 +1,5 @@
-"""Telemetry of calls: log records, spans and durations; no secrets, and no work without a
-listener.
+"""Telemetry of calls: log records, spans and durations, without secrets, and without work if nobody
+listens.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def spans(exporter):
 
 
 async def test_a_span_for_each_call(spans):
-    """By OpenTelemetry's conventions for processes and errors, a child of the caller's span."""
+    """The span follows OpenTelemetry's conventions for processes and errors, and is a child of the
+    caller's span.
+    """
     with trace.get_tracer("test").start_as_current_span("caller") as caller:
         await Direct().spawn(
             Command(
@@ -83,7 +85,7 @@ async def test_a_span_for_each_call(spans):
 
 
 async def test_a_span_of_a_call_that_goes_well(spans):
-    """Has no error and an unset status."""
+    """The span has no error and an unset status."""
     await spawn(["true"])
     (span,) = spans()
     assert "error.type" not in span.attributes
@@ -92,7 +94,7 @@ async def test_a_span_of_a_call_that_goes_well(spans):
 
 
 async def test_a_span_of_a_call_that_never_started_or_was_cancelled(spans):
-    """Names the error, and has no exit code."""
+    """The span names the error and has no exit code."""
     await spawn(["no-such-program"])
     with anyio.move_on_after(0.2):
         await spawn(["sleep", "1000"])
@@ -104,7 +106,9 @@ async def test_a_span_of_a_call_that_never_started_or_was_cancelled(spans):
 
 
 async def test_a_span_for_each_hook(spans):
-    """With its call inside; also for observing hooks, whose parent is whoever ran them."""
+    """The span contains the span of its call. The parent of an observing hook's span is the
+    caller's.
+    """
     deny = ExecToolHook(name="deny", command="sh", args=["-c", "echo '{\"allow\": false}'"])
     broken = ExecToolHook(
         name="broken",
@@ -137,7 +141,9 @@ async def test_a_span_for_each_hook(spans):
 
 
 async def test_hooks_that_are_not_asked(spans):
-    """Have a span as well, which says why; a verdict's has the hook's reason."""
+    """Hooks that are not asked have a span that says why; the span of a verdict has the hook's
+    reason.
+    """
 
     def hook(name, answer="", **options):
         answer = answer or '{"allow": true}'
@@ -170,7 +176,7 @@ async def test_hooks_that_are_not_asked(spans):
 
 
 async def test_what_a_hook_rewrote(spans):
-    """A span has the names of the members that changed, and none of their values."""
+    """A span names the members that changed, without their values."""
     answer = {"allow": True, "payload": {"Name": "x", "Args": {"a": [2], "b": {"c": SECRET}}}}
     hook = ExecToolHook(name="edit", command="echo", args=[json.dumps(answer)], rewrites=True)
     async with HookRunner([hook]) as hooks:
@@ -186,7 +192,7 @@ async def test_what_a_hook_rewrote(spans):
 
 
 async def test_durations(reader):
-    """One histogram in seconds, by mode and error."""
+    """One histogram in seconds has the mode and the error as attributes."""
     await spawn(["false"], sandbox=Direct(name="measured"))
     await spawn(["true"], sandbox=Direct(name="measured"))
     (metric,) = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
@@ -201,7 +207,9 @@ async def test_durations(reader):
 
 
 async def test_log_records(caplog):
-    """Debug: the start and the end of each call, with its id, mode, duration and outcome."""
+    """At debug level the start and the end of each call are logged, with its id, mode, duration and
+    outcome.
+    """
     with caplog.at_level(logging.DEBUG, "anyspawn"):
         await Direct().spawn(
             Command(
@@ -222,14 +230,14 @@ async def test_log_records(caplog):
 
 
 async def test_nothing_is_logged_unless_asked_for(caplog):
-    """A call that goes as calls go is no news."""
+    """At info level ordinary calls are not logged, not even failed ones."""
     with caplog.at_level(logging.INFO, "anyspawn"):
         await spawn(["false"])
     assert not caplog.records
 
 
 async def test_an_unconfirmed_clean_up_is_a_warning(caplog, monkeypatch):
-    """As something may still run."""
+    """A program may still run, so this is a warning."""
 
     def cannot_look(mark):
         raise OSError(errno.EMFILE, "no descriptors")
@@ -242,7 +250,7 @@ async def test_an_unconfirmed_clean_up_is_a_warning(caplog, monkeypatch):
 
 
 def test_without_the_library_nothing_is_imported():
-    """A program that does not use OpenTelemetry or logging does not pay for them."""
+    """A program without OpenTelemetry or logging does not import them."""
     code = """
 import sys, trio, anyspawn
 before = {"logging", "opentelemetry"} & set(sys.modules)

@@ -1,5 +1,5 @@
-"""The conformance kit: the promises of anyspawn as pytest checks, for any sandbox and for boxes in
-it.
+"""The conformance kit: anyspawn's promises as pytest checks, for any sandbox and for
+boxes in it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ __all__ = ["BoxConformance"]
 _BYTES = bytes(range(256)) * 400
 _LARGE = 2**20
 _TOOL = "#!/bin/sh\necho tool\n"
-# Echoes what it is sent, with Python or BusyBox's nc, and says at which port.
+# Echoes its input with Python or BusyBox's nc, and prints its port.
 _ECHO = """
 import os, socket
 server = socket.create_server(("127.0.0.1", 0))
@@ -59,7 +59,7 @@ if python3 -I -S -c 'import socket' 2>/dev/null; then exec python3 -I -S -c "$2"
 echo "$1"
 exec nc -ll -p "$1" -e cat
 """
-# Folders that are, in most places, read-only even for root.
+# Folders that are usually read-only even for root.
 _READ_ONLY = "for d in /sys /usr /proc/sys; do [ -w $d ] || [ ! -d $d ] || { echo $d; exit; }; done"
 
 
@@ -88,7 +88,7 @@ class BoxConformance(Kit):
     own: ClassVar[bool] = True
 
     kept: str
-    """Like `mark`, for programs that run on after their call."""
+    """Like `mark`, for programs that survive their call."""
     folder: Path
     """The parent of a check's temporary folders."""
 
@@ -100,23 +100,23 @@ class BoxConformance(Kit):
         return [*self.folder.glob("anyspawn-box-*"), *self.folder.glob(".anyspawn-*")]
 
     def left(self) -> list[Any]:
-        """Return what is left of a check."""
+        """Return the leftovers of a check."""
         return [*super().left(), *self.survivors(self.kept), *self.remains()]
 
     @pytest.fixture(autouse=True)
     def _own_folder(
         self, _leaks_nothing: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Have temporary folders be the check's own, and have a second mark."""
+        """Give the check its own temporary folders and a second mark."""
         self.folder = tmp_path
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        self.kept = str(random.randrange(10**8, 10**9))  # noqa: S311  a name, and no secret
+        self.kept = str(random.randrange(10**8, 10**9))  # noqa: S311  a name, not a secret
 
     # What the checks do.
 
     @asynccontextmanager
     async def box(self, sandbox: Sandbox, **fields: Any) -> AsyncIterator[Box]:
-        """A box with an empty working directory of the check's own."""
+        """Open a box with an empty working directory of its own."""
         async with self.opening(sandbox, **fields) as box:
             try:
                 yield box
@@ -126,20 +126,22 @@ class BoxConformance(Kit):
                         await self.tidy(box)
 
     def opening(self, sandbox: Sandbox, **fields: Any) -> Any:
-        """The context manager of a box, which in a place that stays leaves its folder there."""
+        """Return the context manager of a box. In a place that stays, it leaves its
+        folder there.
+        """
         return anyspawn.open_box(sandbox, workdir=self.workdir, **fields)
 
     @property
     def workdir(self) -> str | None:
-        """Where a box's calls start; in a folder, as the box chooses it."""
+        """The working directory of a box; in a folder the box chooses it."""
         return f"/tmp/box-{int(self.mark):x}" if self.confines else None
 
     async def tidy(self, box: Box) -> None:
-        """Remove the box's folder, where it stays."""
+        """Remove the box's folder if it stays."""
         await box.spawn(["rm", "-rf", box.workdir], cwd="/", timeout=PATIENCE)
 
     async def run(self, box: Box, *argv: str, **fields: Any) -> Completed:
-        """Run a command that carries the mark; the outcome must be one, and come in time."""
+        """Run a command that carries the mark; it must return a `Completed` in time."""
         mark = self.kept if fields.get("leave") == "detached" else self.mark
         fields = {"timeout": PATIENCE, **fields}
         env = {MARK: mark, **fields.pop("env", {})}
@@ -155,24 +157,24 @@ class BoxConformance(Kit):
         return done
 
     async def says(self, box: Box, script: str, **fields: Any) -> str:
-        """Return what a shell script writes, which succeeds."""
+        """Return the output of a shell script, which must succeed."""
         done = await self.run(box, *self.script(script), **fields)
         return done.check().text
 
     def leaving(self, script: str) -> list[str]:
-        """A shell script whose long sleeps carry the mark of what is to stay."""
+        """Return a shell script whose long sleeps carry the mark of programs that may stay."""
         return ["sh", "-c", script.replace("999", self.kept)]
 
     async def fails(self, error: Any, call: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """A call raises an error of that kind."""
+        """Check that a call raises an error of that kind."""
         with pytest.raises(error):
             await call(*args)
 
     # Files.
 
     async def test_files(self, sandbox: Sandbox) -> None:
-        """What is written is read, by calls on files and by programs, whatever it holds and is
-        called; its folders are made, and what is removed is gone.
+        """Written files can be read by calls and by programs, with any content and any name.
+        Missing folders are created, and removed files are gone.
         """
         async with self.box(sandbox) as box:
             assert await box.list_dir() == []
@@ -198,14 +200,16 @@ class BoxConformance(Kit):
             ]
             await box.remove(f"names/{NAMES[0]}")
             assert NAMES[0] not in await box.list_dir("names")
-            await box.remove("folder")  # the link, not what it names
+            await box.remove("folder")  # the link, not its target
             assert await box.read_file("a/b/c") == "text ü".encode()
             for name in ("a", "names", "link", "empty"):
                 await box.remove(name)
             assert await box.list_dir() == ["program"]
 
     async def test_what_goes_wrong_with_files(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Is the error that Python has for it, or a limit's, and changes nothing."""
+        """Each mistake raises the error that Python has for it, or that of a limit, and changes
+        nothing.
+        """
         async with self.box(sandbox) as box:
             await box.write_file("file", b"12345")
             await self.says(box, "ln -s no-such dangling")
@@ -245,8 +249,8 @@ class BoxConformance(Kit):
             assert not no.exists()
 
     async def test_a_file_is_whole(self, sandbox: Sandbox) -> None:
-        """The old one or the new one, for all who read meanwhile, and if the write is cancelled at
-        any moment; nothing else is left in its folder.
+        """A reader sees the old or the new file, also if the write is cancelled at any moment, and
+        nothing else is left in the folder.
         """
         old, new = b"o" * _LARGE, b"n" * _LARGE
         async with self.box(sandbox) as box:
@@ -272,7 +276,9 @@ class BoxConformance(Kit):
             assert await box.list_dir("d") == ["file"]
 
     async def test_trees(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Go in and come out as they were, links and permissions too, as does what was saved."""
+        """Trees go in and come out unchanged with their links and permissions; so does
+        a saved box.
+        """
         source, out = tmp_path / "source", tmp_path / "out"
         (source / "deep/er").mkdir(parents=True)
         (source / "deep/er/x").write_bytes(_BYTES)
@@ -305,14 +311,14 @@ class BoxConformance(Kit):
         assert not (tmp_path / "no").exists()
 
     def is_the_tree(self, found: Path) -> None:
-        """What was uploaded is there."""
+        """The uploaded tree is complete."""
         assert (found / "deep/er/x").read_bytes() == _BYTES
         assert os.access(found / "deep/tool", os.X_OK)
         assert os.readlink(found / "link") == "deep/tool"
 
     async def test_no_path_leads_out(self, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Neither for a tree that comes out, by links or devices, nor for one that goes in, by
-        names and links of its tar; in a folder, neither for any call on files.
+        """No link or device leads out of a downloaded tree, and no name or link in a tar out of an
+        uploaded one. In a folder, no file call leads out either.
         """
         bad, out, inside = tmp_path / "bad.tar", tmp_path / "out", f"x-{self.mark}"
         with tarfile.open(bad, "w") as tar:
@@ -322,10 +328,10 @@ class BoxConformance(Kit):
             for name, target in (("up", ".."), ("root", "/tmp")):
                 _add(tar, name, target, tarfile.SYMTYPE)
                 _add(tar, f"{name}/{inside}", b"bad")
-        with suppress(SpawnError):  # to refuse it is as good
+        with suppress(SpawnError):  # refusing it is fine too
             async with self.opening(sandbox, restore=bad) as box:
                 assert not await self.outside(box, inside)
-        async with self.box(sandbox) as box:  # which sees the same folders, but for the box's own
+        async with self.box(sandbox) as box:  # sees the same folders except for the box's own
             assert not await self.outside(box, inside)
             (tmp_path / "secret").write_text("secret")
             for make in ("ln -s /etc/passwd", "ln -s ../../../secret", "ln -s /", "mkfifo"):
@@ -362,7 +368,7 @@ class BoxConformance(Kit):
         assert (tmp_path / "secret").read_text() == "secret"
 
     async def outside(self, box: Box, name: str) -> bool:
-        """Whether there is such a file beside the box's folder, or in /tmp."""
+        """Return whether such a file exists beside the box's folder or in /tmp."""
         done = await box.spawn(["ls", "..", "/tmp"], timeout=PATIENCE)
         assert done.returncode == 0, done
         return name in done.text.split()
@@ -370,8 +376,8 @@ class BoxConformance(Kit):
     # Calls.
 
     async def test_calls(self, sandbox: Sandbox) -> None:
-        """Each has its own streams, variables, folder and status; what cannot be started is told,
-        and does not blame the program for its folder.
+        """Each call has its own streams, variables, folder and status. The error for a call that
+        cannot start says why, and does not blame the program for a missing folder.
         """
         async with self.box(sandbox) as box:
             done = await self.run(box, "sh", "-c", "cat; pwd; exit 3", stdin=_BYTES)
@@ -395,7 +401,7 @@ class BoxConformance(Kit):
                 error = (await self.run(box, *argv, cwd=cwd)).error
                 assert isinstance(error, NotStartedError), error
                 assert error.kind == kind, error
-            with suppress(ConfigError):  # of a sandbox that cannot choose
+            with suppress(ConfigError):  # raised by a sandbox that cannot choose a user
                 error = (await self.run(box, "true", user="no-such-user")).error
                 assert isinstance(error, NotStartedError), error
                 assert error.kind == "user", error
@@ -406,8 +412,8 @@ class BoxConformance(Kit):
             assert await box.list_dir() == ["sub"]
 
     async def test_what_calls_share(self, sandbox: Sandbox) -> None:
-        """Files, /tmp, processes and the loopback interface; they run at once, beside calls on
-        files and live programs.
+        """Calls share files, /tmp, processes and the loopback interface. They can run at once,
+        beside file calls and live programs.
         """
         async with self.box(sandbox) as box:
             shared = f"/tmp/shared-{self.mark}"
@@ -432,17 +438,17 @@ class BoxConformance(Kit):
                     await process.stdin.send(b"in")
                     assert await exactly(process.stdout, 2) == b"in"
                 assert sorted(await box.list_dir()) == [f"{c}{n}" for c in "fn" for n in range(4)]
-            port = str(random.randrange(20_000, 32_000))  # noqa: S311  a number, and no secret
+            port = str(random.randrange(20_000, 32_000))  # noqa: S311  a number, not a secret
             async with self.live(box, "sh", "-c", _SERVE, "sh", port, _ECHO) as server:
                 listening = int(await server.stdout.receive())
                 await self.talks(box, listening)
             await self.fails(ConnectionRefusedError, box.connect, listening)
 
     async def talks(self, box: Box, port: int) -> None:
-        """A stream to a port carries any bytes both ways, to its end."""
+        """A stream to a port carries any bytes in both directions, until its end."""
         with anyio.fail_after(PATIENCE):
             while True:
-                with suppress(ConnectionRefusedError):  # until it listens
+                with suppress(ConnectionRefusedError):  # until the server listens
                     stream = await box.connect(port)
                     break
         got = b""
@@ -460,7 +466,7 @@ class BoxConformance(Kit):
 
     @asynccontextmanager
     async def live(self, box: Box, *argv: str, **fields: Any) -> AsyncIterator[anyspawn.Process]:
-        """A live process that carries the mark; nothing of it is there after the block."""
+        """Open a live process that carries the mark; nothing of it may be left after the block."""
         async with box.open_process(
             argv, env={MARK: self.mark}, timeout=PATIENCE, **fields
         ) as process:
@@ -471,8 +477,8 @@ class BoxConformance(Kit):
             assert self.survivors(self.mark) == [], process.completed
 
     async def test_live_programs(self, sandbox: Sandbox) -> None:
-        """Start where they are told, talk, and are killed with all that they started when their
-        block is left; the box goes on.
+        """Live programs start in their folder, talk, and are killed with all their processes when
+        their block is left; the box continues.
         """
         async with self.box(sandbox) as box:
             await box.write_file("sub/x", b"")
@@ -495,8 +501,8 @@ class BoxConformance(Kit):
             assert await box.list_dir() == ["sub"]
 
     async def test_calls_that_are_killed(self, sandbox: Sandbox) -> None:
-        """Too late, too much output, cancelled at any moment: all that a call started is gone, and
-        its outcome says so; what it wrote stays, and the box goes on.
+        """A call that times out, writes too much or is cancelled leaves no process, and its outcome
+        says so. Its files stay, and the box continues.
         """
         async with self.box(sandbox) as box:
             argv = self.script("touch here; echo x; setsid sleep 999 & sleep 999")
@@ -504,7 +510,7 @@ class BoxConformance(Kit):
             assert isinstance(late.error, SpawnTimeoutError), late
             assert (late.stdout, late.cleanup) == (b"x\n", Cleanup.CONFIRMED), late
             for name, tree in TREES.items():
-                if name != "env -i":  # of what gives up its mark, only the box's end is sure
+                if name != "env -i":  # a process without its mark is only sure to end with the box
                     done = await self.run(box, *self.script(f"echo; {tree}"), output_limit=0)
                     assert isinstance(done.error, OutputLimitError), done
                     assert done.cleanup is Cleanup.CONFIRMED, (name, done)
@@ -513,8 +519,8 @@ class BoxConformance(Kit):
             assert await self.says(box, "ls") == "here\n"
 
     async def cancelled(self, call: Callable[[], Any], fraction: float) -> None:
-        """Cancel ``call`` at moments from its first step on, by turns in each way that the loop
-        has, until such a fraction of `startup`.
+        """Cancel ``call`` at moments from its first step up to a fraction of `startup`, in turn in
+        each way that the loop has.
         """
         turns = itertools.cycle(ways())
         for moment in moments(self.startup * fraction, factor=3, steps=8):
@@ -522,8 +528,8 @@ class BoxConformance(Kit):
             assert self.survivors(self.mark) == []
 
     async def test_what_calls_leave_running(self, sandbox: Sandbox) -> None:
-        """Is killed, and the outcome says so; unless it is to stay, which a call that is killed
-        does not take part in.
+        """Processes that a call leaves are killed, and the outcome says so, unless they may stay.
+        Those of a killed call may not.
         """
         async with self.box(sandbox) as box:
             quiet = "sleep 999 >/dev/null 2>&1 & echo up"
@@ -555,8 +561,8 @@ class BoxConformance(Kit):
 
     @pytest.mark.parametrize("how", ["left", "raised", "closed"])
     async def test_the_end_of_a_box(self, sandbox: Sandbox, how: str) -> None:
-        """Of its block, by an exception, or by another task: nothing runs on, whatever it is; files
-        stay only where the place does.
+        """When the block is left, raises, or another task closes the box, nothing survives. Files
+        stay only if the place does.
         """
         mine = ZeroDivisionError("mine")
         trees = [tree for name, tree in TREES.items() if self.holds(name)]
@@ -587,7 +593,7 @@ class BoxConformance(Kit):
                 assert isinstance(done.error, TransportError), done
                 assert done.cleanup is Cleanup.CONFIRMED, done
         elif how == "raised":
-            with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  the block that is left is the point
+            with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  leaving the block is the point
                 async with self.opening(sandbox) as box:
                     await fill(box)
                     raise mine
@@ -606,11 +612,11 @@ class BoxConformance(Kit):
             assert await box.read_file("kept") == b"1"
 
     def holds(self, tree: str) -> bool:
-        """Whether the end of a box is the end of such a tree."""
+        """Whether the end of a box also ends such a tree."""
         return tree != "env -i" or (self.own and self.confines)
 
     async def test_a_box_that_is_cancelled(self, sandbox: Sandbox) -> None:
-        """While it is opened or used: nothing is left of it."""
+        """If the opening or the use of a box is cancelled, nothing of it is left."""
 
         async def use() -> None:
             async with self.opening(sandbox) as box:
@@ -627,8 +633,8 @@ class BoxConformance(Kit):
                 pass
 
     def test_the_host_is_killed(self, sandbox: Sandbox, anyio_backend: Any) -> None:
-        """In the midst of a call, a live program, and something that was to stay: all of it ends by
-        itself, with the place, if that is the box's own.
+        """The host is killed during a call, with a live program and a process that may stay. All of
+        them end, and so does the place if it is the box's own.
         """
         backend, options = (anyio_backend, {}) if isinstance(anyio_backend, str) else anyio_backend
 
@@ -653,7 +659,8 @@ class BoxConformance(Kit):
         ready, says = os.pipe()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which all wait
+                # about other threads, which all wait
+                warnings.simplefilter("ignore", DeprecationWarning)
                 host = os.fork()
             if not host:
                 try:
@@ -672,7 +679,7 @@ class BoxConformance(Kit):
             for fd in (ready, says):
                 if fd >= 0:
                     os.close(fd)
-        if not self.confines:  # nothing stands between the host and its programs
+        if not self.confines:  # without a sandbox nothing kills the host's programs
             for pid in self.survivors(self.mark):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

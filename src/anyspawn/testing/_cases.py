@@ -1,11 +1,11 @@
-"""Inputs on which sandboxes have failed."""
+"""Inputs that sandboxes have failed on."""
 
 from __future__ import annotations
 
 __all__ = ["NAMES", "NASTY", "PLACEHOLDERS", "TREES"]
 
 NAMES = ["-n", "a b*", ".ü", "line\nbreak", "'$(id)"]
-"""Names of files that shells may mistake for something else."""
+"""File names that shells may misread."""
 
 NASTY = {
     "A": "x",
@@ -22,7 +22,7 @@ NASTY = {
     "KUBECONFIG": "/none",
     "LD_PRELOAD": "",
 }
-"""Variables that shells and runners take for their own, and values that are hard to hand over."""
+"""Variables that shells and runners use themselves, and values that are hard to pass on."""
 
 TREES = {
     "a shell's tree": "sleep 999 & sh -c 'sleep 999 & sleep 999' & sleep 999",
@@ -32,7 +32,7 @@ TREES = {
     "TERM ignored": "trap '' TERM INT HUP; setsid sleep 999 & while :; do sleep 1; done",
     "streams closed": "exec >/dev/null 2>&1 </dev/null; setsid sleep 999 & sleep 999",
 }
-"""Scripts of processes that are hard to end. The second shell of "env -i" has lost its mark."""
+"""Scripts of processes that are hard to kill. The second shell of "env -i" has lost its mark."""
 
 PLACEHOLDERS = [
     "/dev/fd/?",

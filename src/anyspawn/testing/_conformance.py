@@ -70,7 +70,7 @@ class SandboxConformance(Kit):
     # What the checks do.
 
     async def run(self, sandbox: Sandbox, *argv: str, **fields: Any) -> Completed:
-        """Run a command that carries the mark; it must return a `Completed`, in time."""
+        """Run a command that carries the mark; it must return a `Completed` in time."""
         env = fields.pop("env", {})
         if isinstance(env, dict):
             env = [f"{name}={value}" for name, value in env.items()]
@@ -88,26 +88,28 @@ class SandboxConformance(Kit):
         return done
 
     def tells_the_truth(self, done: Completed) -> None:
-        """Whatever the outcome reports as gone, or as never started, does not exist."""
+        """Check that whatever the outcome reports as gone, or as never started, does not exist."""
         if done.cleanup is not Cleanup.UNCONFIRMED:
             assert self.survivors(self.mark) == [], done
 
     def killed(self, done: Completed) -> None:
-        """The work was killed, and ``cleanup`` reports it as far as the sandbox can see."""
+        """Check that the program was killed, and that ``cleanup`` reports it as far as the sandbox
+        can see.
+        """
         if self.confirms:
             assert done.cleanup is Cleanup.CONFIRMED, done
         else:
             assert done.cleanup is Cleanup.UNCONFIRMED, done
 
     def tree(self, name: str) -> str:
-        """A script that starts a tree of processes, of a kind that the sandbox must contain."""
+        """Return a script that starts a process tree which the sandbox must contain."""
         if name == "env -i" and not self.contains:
             return "env -i sleep 999 & sleep 999"
         return TREES[name]
 
     @asynccontextmanager
     async def opened(self, sandbox: Sandbox, *argv: str, **fields: Any) -> AsyncIterator[Process]:
-        """A live process that carries the mark; nothing of it is left after the block."""
+        """Open a live process that carries the mark; nothing of it may be left after the block."""
         process = None
         try:
             async with anyspawn.open_process(
@@ -121,7 +123,9 @@ class SandboxConformance(Kit):
                 self.tells_the_truth(process.completed)
 
     def refuses(self, sandbox: Sandbox) -> bool:
-        """Whether the sandbox cannot run live processes; it must say so before anything starts."""
+        """Return whether the sandbox cannot run live processes; it must say so before anything
+        starts.
+        """
         if self.live:
             return False
         with pytest.raises(TypeError):
@@ -144,7 +148,7 @@ class SandboxConformance(Kit):
         assert (done.error, done.stdout) == (None, b"end\n")
 
     async def test_stdout_and_stderr_are_apart_and_in_order(self, sandbox: Sandbox) -> None:
-        """Both streams at once, each complete and in order; `on_output` gets the same bytes."""
+        """Both streams are complete and in order, and `on_output` gets the same bytes."""
         seen: dict[str, bytes] = {"stdout": b"", "stderr": b""}
 
         def note(stream: str, chunk: bytes) -> None:
@@ -158,8 +162,8 @@ class SandboxConformance(Kit):
         assert seen == {"stdout": done.stdout, "stderr": done.stderr}
 
     async def test_both_streams_are_one_where_that_is_asked_for(self, sandbox: Sandbox) -> None:
-        """All output is in stdout, in order, also if the program fails; a program that did not
-        start has no output.
+        """All output is in stdout in order, also if the program fails. A program that did not start
+        has no output.
         """
         seen: list[tuple[str, bytes]] = []
         script = "i=0; while [ $i -lt 300 ]; do echo o$i; echo e$i >&2; i=$((i+1)); done; exit 3"
@@ -186,13 +190,13 @@ class SandboxConformance(Kit):
 
     @pytest.mark.parametrize("size", [10, 1_000_000])
     async def test_stdin_that_nobody_reads(self, sandbox: Sandbox, size: int) -> None:
-        """Does not delay the call, and changes neither status nor output."""
+        """Unread input does not delay the call, and changes neither status nor output."""
         done = await self.run(sandbox, "sh", "-c", "exec <&-; echo x; exit 3", stdin=bytes(size))
         assert isinstance(done.error, ExitError), done
         assert (done.returncode, done.stdout) == (3, b"x\n")
 
     async def test_more_output_than_the_limit_ends_the_work(self, sandbox: Sandbox) -> None:
-        """An `OutputLimitError`, with the output up to the limit."""
+        """The call is an `OutputLimitError` with the output up to the limit."""
         argv = self.script("sleep 999 & while :; do echo 0123456789; done")
         done = await self.run(sandbox, *argv, output_limit=1000)
         assert isinstance(done.error, OutputLimitError), done
@@ -211,7 +215,9 @@ class SandboxConformance(Kit):
         assert done.stdout.endswith(b"\nend\n")
 
     async def test_text_says_what_was_left_out(self, sandbox: Sandbox) -> None:
-        """How many bytes, and where, for each stream; also if both are merged."""
+        """The text says how many bytes are missing and where, for each stream and for
+        merged ones.
+        """
         script = "seq 1000; seq 1000 >&2"
         seq = "".join(f"{n}\n" for n in range(1, 1001))
         mark = f"[... {len(seq) - 18} bytes left out ...]\n"
@@ -231,7 +237,7 @@ class SandboxConformance(Kit):
         assert (done.error, done.text, done.stderr_text) == (None, mark + seq[-18:], "")
 
     async def test_an_exception_of_on_output(self, sandbox: Sandbox) -> None:
-        """Kills the work, and reaches the caller unchanged."""
+        """An exception of the callback kills the program, and reaches the caller unchanged."""
 
         class Mine(Exception):  # noqa: N818
             pass
@@ -246,20 +252,20 @@ class SandboxConformance(Kit):
     # Arguments, variables, folder.
 
     async def test_arguments_are_handed_over_as_they_are(self, sandbox: Sandbox) -> None:
-        """Arguments arrive unchanged, also those that look like placeholders, options or code."""
+        """Arguments arrive unchanged, even if they look like placeholders, options or code."""
         done = await self.run(sandbox, "sh", "-c", r'printf "%s\0" "$@"', "sh", *PLACEHOLDERS)
         assert done.error is None
         assert done.stdout.decode().split("\0")[:-1] == PLACEHOLDERS
 
     async def test_bytes_in_arguments(self, sandbox: Sandbox) -> None:
-        """Those that are not text arrive as they are, or the sandbox says before anything starts
-        that it cannot hand them over.
+        """Bytes that are not text arrive unchanged, or the sandbox refuses them before anything
+        starts.
         """
         script = 'printf "%s" "$1" | od -An -tx1'
         try:
             done = await self.run(sandbox, "sh", "-c", script, "sh", "\udcff\udc80")
         except ConfigError as error:
-            assert "argv" in str(error)  # noqa: PT017  an error or none
+            assert "argv" in str(error)  # noqa: PT017  an error is allowed, but not required
         else:
             assert (done.error, done.stdout.split()) == (None, [b"ff", b"80"])
 
@@ -299,7 +305,7 @@ class SandboxConformance(Kit):
         assert secret not in f"{done!r} {done} {done.error!r} {done.error}"
 
     async def test_the_working_directory(self, sandbox: Sandbox) -> None:
-        """Is the folder that the command names."""
+        """The program starts in the command's folder."""
         done = await self.run(sandbox, "pwd", cwd="/etc")
         assert (done.error, done.stdout) == (None, b"/etc\n")
 
@@ -315,14 +321,14 @@ class SandboxConformance(Kit):
             assert done.cleanup is Cleanup.NOT_NEEDED, done
 
     async def test_a_signal(self, sandbox: Sandbox) -> None:
-        """Is reported as a signal if the sandbox can tell."""
+        """The status is that of a signal if the sandbox can tell."""
         done = await self.run(sandbox, "sh", "-c", "sh -c 'kill -9 $PPID'; sleep 1")
         assert isinstance(done.error, ExitError), done
         assert done.returncode == (-9 if self.knows_signal else 137), done
 
     @pytest.mark.parametrize("status", [0, 4])
     async def test_a_descendant_that_holds_stdout(self, sandbox: Sandbox, status: int) -> None:
-        """The call waits for `wait_delay` at most; the program's own status counts."""
+        """The call waits at most for `wait_delay`, and the program's own status counts."""
         argv = self.script(f"echo x; sleep 999 & exit {status}")
         done = await self.run(sandbox, *argv, wait_delay=0.2)
         assert (done.returncode, done.stdout) == (status, b"x\n"), done
@@ -330,8 +336,8 @@ class SandboxConformance(Kit):
         assert done.duration < PATIENCE / 2
 
     async def test_what_a_program_leaves_behind(self, sandbox: Sandbox) -> None:
-        """A process that the program left, with all streams closed, does not survive the call; the
-        outcome says so.
+        """A process that the program left, with all streams closed, does not survive the call, and
+        the outcome says so.
         """
         argv = self.script("sleep 999 <&- >&- 2>&- & exit 0")
         for _ in range(2):
@@ -354,7 +360,7 @@ class SandboxConformance(Kit):
         assert isinstance(done.error, SpawnTimeoutError), done
 
     async def test_a_timeout(self, sandbox: Sandbox) -> None:
-        """A `SpawnTimeoutError`, with the output so far."""
+        """The call is a `SpawnTimeoutError` with the output so far."""
         argv = self.script("echo x; sleep 999 & sleep 999")
         done = await self.run(sandbox, *argv, timeout=self.startup)
         assert isinstance(done.error, SpawnTimeoutError), done
@@ -364,7 +370,9 @@ class SandboxConformance(Kit):
         self.killed(done)
 
     async def test_grace(self, sandbox: Sandbox) -> None:
-        """SIGTERM first: a program that handles it exits by itself, and its last output is kept."""
+        """SIGTERM comes first: a program that handles it exits by itself, and its last output is
+        kept.
+        """
         script = f"trap 'echo bye; exit 0' TERM; echo hi; {_FOREVER}"
         done = await self.run(sandbox, "sh", "-c", script, output_limit=2, grace=PATIENCE)
         assert isinstance(done.error, OutputLimitError), done
@@ -397,7 +405,9 @@ class SandboxConformance(Kit):
     # Errors.
 
     def is_not_started(self, done: Completed, kind: str, exit_code: int) -> None:
-        """The outcome says that the program never ran, as far as the sandbox can tell."""
+        """Check that the outcome says that the program never ran, as far as the sandbox
+        can tell.
+        """
         if self.knows_start:
             assert isinstance(done.error, NotStartedError), done
             assert (done.error.kind, done.error.exit_code) == (kind, exit_code)
@@ -463,7 +473,7 @@ class SandboxConformance(Kit):
                 assert self.survivors(self.mark) == [] or not self.confirms
 
     async def test_cancelled_before_the_start(self, sandbox: Sandbox) -> None:
-        """After a cancellation before the call, nothing is started."""
+        """If the cancellation comes before the call, nothing is started."""
         seen: list[bytes] = []
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -474,7 +484,7 @@ class SandboxConformance(Kit):
         assert seen == []
 
     async def test_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
-        """By a cancel scope, and by asyncio's `Task.cancel`: the work is gone when the caller gets
+        """By a cancel scope or by asyncio's `Task.cancel`: the program is gone when the caller gets
         the cancellation.
         """
         argv = self.script("sleep 999 & sleep 999")
@@ -483,7 +493,7 @@ class SandboxConformance(Kit):
     # Live processes.
 
     async def test_live_conversation(self, sandbox: Sandbox) -> None:
-        """A live program answers while it runs; the end of its stdin ends it."""
+        """A live program answers while it runs, and exits at the end of its stdin."""
         if self.refuses(sandbox):
             return
         async with self.opened(sandbox, "cat") as process:
@@ -527,7 +537,7 @@ class SandboxConformance(Kit):
             assert b"".join([chunk async for chunk in process.stderr]) == b""
 
     async def test_live_signal(self, sandbox: Sandbox) -> None:
-        """Reaches the program."""
+        """A signal reaches the live program."""
         if self.refuses(sandbox):
             return
         script = f"trap 'echo got; exit 4' USR1; echo; {_FOREVER}"
@@ -559,7 +569,7 @@ class SandboxConformance(Kit):
             return
         argv = self.script("echo; sleep 999 & sleep 999")
         mine = ZeroDivisionError("mine")
-        with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  the block that is left is the point
+        with pytest.raises(ZeroDivisionError) as caught:  # noqa: PT012  leaving the block is the point
             async with self.opened(sandbox, *argv) as process:
                 await process.stdout.receive()
                 raise mine
@@ -578,7 +588,7 @@ class SandboxConformance(Kit):
                 assert await process.wait() == 127
 
     async def test_live_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
-        """After a cancellation of the opening, or of the block, nothing is left."""
+        """If the opening or the block is cancelled, nothing is left."""
         if self.refuses(sandbox):
             return
         argv = self.script("sleep 999 & sleep 999")

@@ -25,9 +25,7 @@ Wait = Callable[[], Awaitable[None]]
 
 
 class Kit:
-    """A class of checks whose programs carry a mark. Each check ends with a look that nothing of
-    them is left.
-    """
+    """Checks whose programs carry a mark. At the end of each check, nothing of them may be left."""
 
     pytestmark: ClassVar[Any] = pytest.mark.anyio
 
@@ -55,7 +53,7 @@ class Kit:
 
     @pytest.fixture(autouse=True)
     def _leaks_nothing(self, anyio_backend: Any) -> Iterator[None]:
-        self.mark = str(random.randrange(10**9, 2 * 10**9))  # noqa: S311  a name, and no secret
+        self.mark = str(random.randrange(10**9, 2 * 10**9))  # noqa: S311  a name, not a secret
         backend, options = (anyio_backend, {}) if isinstance(anyio_backend, str) else anyio_backend
         _warm_up(backend, tuple(options.items()))
         before = _machine.open_fds()
@@ -71,24 +69,24 @@ class Kit:
         assert _machine.gone(more), {fd: what for fd, what in more().items() if fd not in before}
 
     def left(self) -> list[Any]:
-        """Return what is left of a check."""
+        """Return the leftovers of a check."""
         return self.survivors(self.mark)
 
     def script(self, text: str) -> list[str]:
-        """A shell script whose long sleeps carry the mark."""
+        """Return a shell script whose long sleeps carry the mark."""
         return ["sh", "-c", text.replace("999", self.mark)]
 
 
 @functools.cache
 def _warm_up(backend: str, options: tuple[tuple[str, Any], ...]) -> None:
-    """Have an event loop open what it keeps for the life of the process before anything is
+    """Start an event loop once, so that the descriptors that it keeps are open before any are
     counted.
     """
     run_in_thread(lambda: anyspawn.spawn(["true"]), backend, dict(options))
 
 
 def run_in_thread(work: Callable[[], Awaitable[Any]], backend: str, options: Any) -> None:
-    """Run an event loop in a thread, as a loop may be here that fixtures keep."""
+    """Run an event loop in a thread, because a fixture's loop may run in this one."""
     thread = threading.Thread(
         target=lambda: anyio.run(work, backend=backend, backend_options=options or None)
     )
@@ -97,7 +95,7 @@ def run_in_thread(work: Callable[[], Awaitable[Any]], backend: str, options: Any
 
 
 async def exactly(stream: Any, size: int) -> bytes:
-    """Receive so many bytes."""
+    """Receive exactly this many bytes."""
     data = b""
     while len(data) < size:
         data += await stream.receive(size - len(data))
@@ -105,7 +103,7 @@ async def exactly(stream: Any, size: int) -> bytes:
 
 
 def moments(last: float, factor: float = 2, steps: int = 3) -> Iterator[Wait]:
-    """Return waits from a call's first step on, up to so many seconds."""
+    """Return waits that end at a call's first steps and then later, up to so many seconds."""
     for number in range(0, 24, steps):
         yield functools.partial(_steps, number)
     delay = 0.001
@@ -120,7 +118,9 @@ async def _steps(number: int) -> None:
 
 
 def ways() -> list[Callable[[Callable[[], Any], Callable[[], Any]], Any]]:
-    """The ways in which this event loop cancels: each begins a call, waits, and cancels it."""
+    """Return the ways in which this event loop cancels: each starts a call, waits, and
+    cancels it.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -19,9 +19,7 @@ __all__ = ["all_command_lines", "children", "command_lines", "gone", "open_fds",
 
 
 def survivors(mark: str) -> list[int]:
-    """Return the processes that have ``mark`` among their variables or arguments, except this
-    one.
-    """
+    """Return the processes with ``mark`` in their variables or arguments, except this one."""
     word = mark.encode()
     found = {pid for pid, said in _said_of_each("environ") if word in said}
     found |= {pid for pid, argv in command_lines().items() if word in argv}
@@ -29,9 +27,7 @@ def survivors(mark: str) -> list[int]:
 
 
 def command_lines() -> dict[int, list[bytes]]:
-    """Return the argv of every process of this host, by pid; containers' processes are among
-    them.
-    """
+    """Return the argv of every process of this host by pid, including those in containers."""
     return {pid: said.split(b"\0") for pid, said in _said_of_each("cmdline")}
 
 
@@ -44,7 +40,7 @@ def _said_of_each(file: str) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def all_command_lines() -> Iterator[list[list[bytes]]]:
-    """Give a list that fills with every argv of this host, until the block ends."""
+    """Return a list that collects every argv of this host until the block ends."""
     seen: list[list[bytes]] = []
     stop = threading.Event()
 
@@ -65,7 +61,7 @@ def children() -> list[int]:
     """Return this process's children, zombies included."""
     found = []
     for task in Path("/proc/self/task").iterdir() if is_ours() else ():
-        with suppress(OSError):  # a thread that ended since hands its children to another one
+        with suppress(OSError):  # a thread that has ended hands its children to another one
             found += [int(pid) for pid in (task / "children").read_text().split()]
     return found
 
@@ -80,7 +76,7 @@ def open_fds() -> dict[str, str]:
 
 
 def gone(look: Callable[[], object], seconds: float = 10.0) -> bool:
-    """Look until nothing is left, for a bounded time; return whether nothing is left."""
+    """Look until nothing is left, or the time is up; return whether nothing is left."""
     end = time.monotonic() + seconds
     while look():
         if time.monotonic() > end:
