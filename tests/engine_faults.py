@@ -18,18 +18,18 @@ KUBERNETES = ("kubectl_exec", "kubectl_run")
 
 @frozen(kw_only=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault, and the error that it must cause.
 
     Args:
-        name: What, in the documentation.
+        name: Its name in the documentation.
         outcome: The error's class.
-        kind: Its kind.
-        started: Its ``started``, where it has one.
-        argv: The command, where it is to blame.
-        cwd: Its working directory.
-        settings: Those of the sandbox, which takes the ones that it has.
+        kind: The error's kind.
+        started: The error's ``started``, if it has one.
+        argv: The command, if it is to blame.
+        cwd: The command's working directory.
+        settings: Settings of the sandbox; fields that it does not have are ignored.
         environ: Variables of this process.
-        modes: The modes that it can come to, by default all four.
+        modes: The modes in which it can occur, by default all four.
     """
 
     name: str

@@ -37,11 +37,11 @@ def docker_works():
 
 
 def made_by_us(*states):
-    """Return the containers that anyspawn has made on this host, which is this process of the tests
-    and its children where each of these has a host name of its own.
+    """Return the containers that anyspawn has made on this host. If each test process has its own
+    host name, these are the containers of this process and its children.
 
     Args:
-        states: The states that they may be in. Default: any.
+        states: The states of the containers. Default: any.
     """
     form = '{{.ID}} {{.Label "io.anyspawn.owner"}}'
     filters = [f"--filter=status={state}" for state in states]

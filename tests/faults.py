@@ -38,7 +38,7 @@ class FullTable:
 
 
 def no_pidfd(monkeypatch, tmp_path, number=errno.ENOSYS):
-    """As on macOS and on old kernels."""
+    """pidfd_open is missing, as on macOS and on old kernels."""
     real = os.pidfd_open
 
     def choose(pid, flags=0):
@@ -50,12 +50,12 @@ def no_pidfd(monkeypatch, tmp_path, number=errno.ENOSYS):
 
 
 def pidfd_refused(monkeypatch, tmp_path):
-    """As a seccomp filter does."""
+    """pidfd_open is refused, as by a seccomp filter."""
     no_pidfd(monkeypatch, tmp_path, errno.EPERM)
 
 
 def no_group_signal(monkeypatch, tmp_path):
-    """As on Linux before 6.9."""
+    """Groups cannot be signalled by pidfd, as on Linux before 6.9."""
     real = signal.pidfd_send_signal
 
     def refuse_group(fd, number, info=None, flags=0):

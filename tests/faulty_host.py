@@ -1,7 +1,7 @@
 """A separate host process, in which a test injects faults that would harm the test itself.
 
-Run it with an event loop, a mode of `uses`, and what to do. It says a line for each thing that is
-under way, and one for the outcome.
+Run it with an event loop, a mode of `uses`, and the name of a function. It prints a line for each
+program that runs, and one for the outcome.
 """
 
 from __future__ import annotations

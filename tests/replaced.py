@@ -10,12 +10,13 @@ BUSYBOX = "/bin/busybox"
 
 
 async def check_replaced_tools(sandbox, call, running):
-    """Each outcome is the program's own, or an error; none says of what still runs that it is gone.
+    """Check that each outcome is the program's own or an error, and that no clean-up is confirmed
+    while the program still runs.
 
     Args:
-        sandbox: A place with busybox's tools, where programs are root; it is closed.
-        call: Calls a program in that place by its engine.
-        running: Returns the command lines of what runs there.
+        sandbox: A sandbox with busybox's tools in which programs are root. It is closed.
+        call: Calls a program in the container through its engine.
+        running: Returns the command lines of the container's processes.
     """
     for number, tool in enumerate(("sh", "setsid", "cat", "head", "grep")):
         path = call("which", tool)

@@ -105,7 +105,7 @@ TREE = f"echo x; setsid sleep {LONG} & sleep {LONG}"
 
 
 def true_error(error):
-    """Whether an error can be the result of a fault of the host, and blames nothing else."""
+    """Return whether an error blames only the host."""
     if isinstance(error, NotStartedError):
         return error.kind in ("resources", "other")
     return isinstance(error, (TransportError, SpawnTimeoutError))

@@ -1,4 +1,4 @@
-"""The benchmarks run and report without an engine and without foreign peers."""
+"""The benchmarks run and report without an engine and without other libraries."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ async def test_a_bind_has_another_path_inside(tmp_path):
 
 
 async def test_binds_and_their_nesting(tmp_path):
-    """For nested binds, the innermost decides whether a file can be written. A working directory in
+    """Of nested binds, the innermost decides whether a file can be written. A working directory in
     a writable folder is writable.
     """
     for name in ("out/sub", "out/kept", "shown"):

@@ -108,7 +108,7 @@ async def test_with_a_way_out():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user takes a host that is root")
 async def test_as_another_user():
-    """The limits work even without the right to set another user's limits."""
+    """The limits hold for another user too, even if this process cannot set that user's limits."""
     sandbox = Bubblewrap(limits=SMALL, user="nobody")
     done = await spawn(["sh", "-c", "ulimit -n; ulimit -f"], sandbox=sandbox)
     assert done.text.split() == ["50", "8192"]
@@ -172,13 +172,15 @@ async def test_defaults_and_none():
 
 
 def groups_for(limits):
-    """Return the control groups of this process whose limit of processes is that of some limits."""
+    """Return this process's control groups that allow as many processes as ``limits``."""
     paths = Path(homes()["pids"].path).glob(f"anyspawn.*-{os.getpid()}-*")
     return {path for path in paths if int((path / "pids.max").read_text()) == limits.processes}
 
 
 def charged(limits):
-    """Count the processes of those groups that are not reaped yet; without control groups, 0."""
+    """Count the processes of those groups that are not reaped yet. Without control
+    groups it is 0.
+    """
     groups = groups_for(limits) if "pids" in homes() else ()
     return sum(int((path / "pids.current").read_text()) for path in groups)
 

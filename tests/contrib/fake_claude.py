@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Stands in for the CLI of Claude Code.
 
-It speaks its stream-json on stdio, asks the hooks that it was told of, and runs the commands of its
-Bash tool. Each prompt is a JSON object:
+It speaks stream-json on stdio, asks the registered hooks, and runs the commands of its Bash tool.
+Each prompt is a JSON object:
 
-- `bash`: a command for the Bash tool; the answer is what the model would be shown of it.
-- `say`: what to print as it is, `complain`: what to write to stderr, `exit`: a status to end with.
+- `bash`: a command for the Bash tool; the answer is the result that the model would see.
+- `say`: text for stdout, `complain`: text for stderr, `exit`: the exit status.
 - `hang`: start a program that stays, with this mark among its arguments, ignore SIGTERM, and wait.
 """
 

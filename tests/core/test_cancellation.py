@@ -217,7 +217,7 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_interrupt_from_the_keyboard(backend):
-    """Ctrl-C kills the program first; then the host dies of KeyboardInterrupt as it does without
+    """Ctrl-C kills the program first; then the host ends with a KeyboardInterrupt, as without
     anyspawn.
     """
     with subprocess.Popen(

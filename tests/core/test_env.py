@@ -1,4 +1,4 @@
-"""Variables reach the program unchanged, and nothing else sees them."""
+"""Variables reach the program unchanged, and nothing else gets them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ READONLY = sorted({sys.prefix, sys.base_prefix})
 
 @pytest.fixture(scope="module", autouse=True)
 def loop():
-    """Stop the loop's thread after the module, so that it does not count as a leak of some test."""
+    """Start the event loop before the tests, because its thread and descriptors stay; stop it
+    afterwards.
+    """
     sync.spawn(["true"])
     yield
     _sync._loop.stop()

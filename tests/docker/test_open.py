@@ -67,8 +67,8 @@ async def test_a_conversation(sandbox):
 
 
 async def test_the_end_of_stdin_is_not_the_end(box):
-    """A program can go on after its stdin was closed, because the supervisor's lifeline is another
-    stream.
+    """A program can go on after its stdin was closed: that does not cut the
+    supervisor's lifeline.
     """
     script = "cat; echo on; sleep 0.2; echo err >&2; exit 3"
     async with anyspawn.open_process(

@@ -500,7 +500,9 @@ async def test_frames_that_a_program_forges_for_the_next(busybox):
 
 
 async def test_what_a_command_leaves_behind_is_gone_before_the_next(busybox):
-    """This holds for a process that holds a stream too, after `wait_delay`."""
+    """Processes that a command leaves are killed before the next one starts, and one that holds a
+    stream after `wait_delay`.
+    """
     async with DockerExec(busybox, resident=1, default_timeout=60) as sandbox:
         done = await spawn(
             ["sh", "-c", "setsid sleep 999 & env -i setsid sleep 999 & exit 4"],
@@ -607,8 +609,8 @@ async def test_containers_started_ahead():
 
 
 async def test_a_container_that_goes_away():
-    """During a call this is a TransportError; if it happens to a waiting container, the next call
-    gets another.
+    """If the container of a running call goes away, that is a TransportError. If a waiting one
+    does, the next call gets another.
     """
     async with DockerRun("busybox", resident=1, default_timeout=60) as sandbox:
         done = await spawn(["hostname"], sandbox=sandbox, check=True)

@@ -234,7 +234,7 @@ except TransportError as exc:
 
 
 class TestAttacks:
-    """A hostile program avoids the proxy, or abuses it."""
+    """A hostile program cannot get around the proxy."""
 
     @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6"])
     @pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM"])

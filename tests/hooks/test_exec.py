@@ -214,7 +214,7 @@ async def test_a_reason_hides_the_values_of_variables(monkeypatch):
     "options", [{"timeout": 2}, {"output_limit": 64}], ids=["timeout", "overflow"]
 )
 async def test_a_value_that_was_cut_off_is_hidden_too(options):
-    """The part of a value before the cut is hidden."""
+    """The beginning of a value is hidden too, if the output ends in the middle of it."""
     padding = "x" * 56 if "output_limit" in options else ""
     script = f"printf '{padding}{SECRET[:8]}' >&2; " + (
         "sleep 100" if "timeout" in options else f"printf '{SECRET[8:]}' >&2; sleep 100"

@@ -81,8 +81,8 @@ def test_the_host_is_stopped_for_a_while():
 @modes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_host_is_killed(mode, backend):
-    """When the host is killed, its programs end too. In Direct nothing can end them, so they
-    survive.
+    """When the host is killed, its programs end too. Direct has nothing beside the host that could
+    kill them, so they survive there.
     """
     with hosts("stay", where=[(mode, backend)]) as (host,):
         host.hears("ready", "ready")

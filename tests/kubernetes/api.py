@@ -28,7 +28,7 @@ class Api:
     """Answers kubectl's GET of a pod, and its exec over a WebSocket (v5.channel.k8s.io).
 
     Args:
-        fault: What goes wrong, if anything: ``hang``, ``drop``, ``drop at once``, ``no end``,
+        fault: The fault, if any: ``hang``, ``drop``, ``drop at once``, ``no end``,
             ``cut``, ``429``, ``503``, ``429 exec``.
     """
 

@@ -67,8 +67,8 @@ async def test_a_sandbox_that_is_called_again(space, busybox):
 
 
 async def test_a_resident_that_dies(space, own):
-    """Between calls the next one gets a new resident. During a call this is a TransportError, and
-    the program is killed.
+    """If it dies between calls, the next call gets a new one. If it dies during a call, that is a
+    TransportError, and the program is killed.
     """
     async with KubectlExec(own, namespace=space.name, resident=1, default_timeout=60) as box:
         await spawn(["true"], sandbox=box, check=True)

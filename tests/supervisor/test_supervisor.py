@@ -459,9 +459,7 @@ def test_the_lifeline_of_a_live_program(shell, tmp_path, monkeypatch):
 
 
 def test_a_live_program_that_ended(shell):
-    """A chunk that nobody reads does not delay the status, and neither does an exit before the
-    program was seen to run.
-    """
+    """Neither a chunk that nobody reads nor a very early exit delays the status."""
     call = Live(shell, ["sh", "-c", "exit 5"])
     call.until("exit 5")
     assert call.end()[2] == 5

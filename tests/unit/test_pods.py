@@ -13,12 +13,12 @@ pytestmark = pytest.mark.anyio
 
 
 class Cluster:
-    """What kubectl says, and how often it was asked.
+    """Answers in kubectl's place, and counts the questions.
 
     Args:
-        pods: The names of pods, and whether they are Ready.
-        seconds: How long an answer takes.
-        error: What it says instead.
+        pods: The names of the pods, and whether they are Ready.
+        seconds: The time that an answer takes.
+        error: An error to answer with instead.
     """
 
     def __init__(self, pods, seconds=0.0, error=None):

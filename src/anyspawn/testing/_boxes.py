@@ -133,7 +133,9 @@ class BoxConformance(Kit):
 
     @property
     def workdir(self) -> str | None:
-        """The working directory of a box; in a folder the box chooses it."""
+        """Where the calls of a box start. If the sandbox does not confine, the box chooses the
+        folder.
+        """
         return f"/tmp/box-{int(self.mark):x}" if self.confines else None
 
     async def tidy(self, box: Box) -> None:
@@ -528,8 +530,8 @@ class BoxConformance(Kit):
             assert self.survivors(self.mark) == []
 
     async def test_what_calls_leave_running(self, sandbox: Sandbox) -> None:
-        """Processes that a call leaves are killed, and the outcome says so, unless they may stay.
-        Those of a killed call may not.
+        """Processes that a call leaves are killed, and the outcome says so, unless the call lets
+        them stay. A call that is killed takes all of its processes with it.
         """
         async with self.box(sandbox) as box:
             quiet = "sleep 999 >/dev/null 2>&1 & echo up"
@@ -659,7 +661,7 @@ class BoxConformance(Kit):
         ready, says = os.pipe()
         try:
             with warnings.catch_warnings():
-                # about other threads, which all wait
+                # It warns about other threads, which all wait here.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 host = os.fork()
             if not host:

@@ -135,7 +135,7 @@ class SandboxConformance(Kit):
     # Streams.
 
     async def test_stdin_and_stdout_are_whole(self, sandbox: Sandbox) -> None:
-        """A megabyte of all byte values comes back as it was."""
+        """A megabyte of all byte values comes back unchanged."""
         done = await self.run(sandbox, "cat", stdin=_BYTES)
         assert (done.error, done.stderr, done.returncode) == (None, b"", 0)
         assert done.stdout == _BYTES
@@ -312,7 +312,7 @@ class SandboxConformance(Kit):
     # Ends.
 
     async def test_statuses(self, sandbox: Sandbox) -> None:
-        """Each is the program's own status, even if it has a special meaning for a runner."""
+        """The status is the program's own, even if it has a special meaning for a runner."""
         for status in (1, 2, 42, 125, 126, 127, 128, 137, 255):
             done = await self.run(sandbox, "sh", "-c", f"echo x; exit {status}")
             assert isinstance(done.error, ExitError), done
@@ -484,8 +484,8 @@ class SandboxConformance(Kit):
         assert seen == []
 
     async def test_cancelled_at_any_moment(self, sandbox: Sandbox) -> None:
-        """By a cancel scope or by asyncio's `Task.cancel`: the program is gone when the caller gets
-        the cancellation.
+        """The program is gone when the caller gets the cancellation, by a cancel scope or by
+        asyncio's `Task.cancel`.
         """
         argv = self.script("sleep 999 & sleep 999")
         await self.cancelled(lambda: self.run(sandbox, *argv))
@@ -576,7 +576,7 @@ class SandboxConformance(Kit):
         assert caught.value is mine
 
     async def test_live_program_that_is_missing(self, sandbox: Sandbox) -> None:
-        """The block is not entered."""
+        """If the program is missing, the block is not entered."""
         if self.refuses(sandbox):
             return
         if self.knows_start:
