@@ -51,7 +51,7 @@ def deep(answer, levels):
     return one(answer)[:-1] + b', "x": ' + b"[" * levels + b"]" * levels + b"}"
 
 
-# Makes an output from the protocol's allow and its deny.
+# Functions that make an output from the protocol's allow and its deny.
 OUTPUTS = {
     "a denial": lambda allow, deny: one(deny),
     "a denial over many lines": lambda allow, deny: json.dumps(deny, indent=2).encode(),

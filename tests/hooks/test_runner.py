@@ -74,7 +74,7 @@ async def test_filters_that_still_run_are_ended_once_the_decision_is_certain(tmp
 
 
 async def test_all_allow():
-    """The metadata of all hooks are merged, and the first reason counts."""
+    """The metadata of all hooks is merged, and the first reason counts."""
     hooks = [
         sh("a", answer(True, metadata={"x": 1, "y": 1})),
         sh("b", answer(True, metadata={"x": 2}, reason="noted")),

@@ -77,7 +77,7 @@ def test_the_clients_words_stand_for_a_program_that_never_began():
 
 
 def test_the_error_ends_with_the_last_lines_of_stderr(monkeypatch):
-    """The error quotes a few lines of stderr, with the values of variables masked; `message` and
+    """The error quotes the last lines of stderr, with the values of variables masked; `message` and
     ``args`` do not contain them.
     """
     monkeypatch.setenv("MY_TOKEN", "host-secret")
