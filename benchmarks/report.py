@@ -19,10 +19,10 @@ _STDIN = {"closed": "", "open": " ¹", "none": " ²"}
 _INTRO = """\
 # Benchmarks
 
-How fast is anyspawn beside the tool that you would use instead, and what does each of them leave
-behind? All of them were measured in one run, on one machine. The first plots show calls a second;
-higher is better, and the scales are logarithmic. Solid lines are anyspawn's, dashed lines are the
-others'.
+How fast is anyspawn compared with the tool that you would use instead, and what does each leave
+behind? One run on one machine measured all of them. The first plots show calls a second; higher is
+better, and the scales are logarithmic. Solid lines are anyspawn, dashed lines are the others.
+Below, a *peer* is one of these tools, or one mode of anyspawn.
 """
 """What the page begins with."""
 _LEFT = """\
@@ -30,11 +30,11 @@ _LEFT = """\
 
 How many processes still run after a call that went wrong:
 
-- **timeout**: the program is three processes that do not exit, one of them in a session of its own.
-  The call's time is up.
+- **timeout**: the program consists of three processes that do not exit, one of them in its own
+  session, and the call times out.
 - **held**: the program exits at once, but leaves a child that holds its stdout.
-- **killed**: the caller is killed by SIGKILL while the three processes run. They are counted after
-  5 s, or as soon as none is left.
+- **killed**: SIGKILL kills the caller while the three processes run. They are counted after 5 s, or
+  as soon as none is left.
 
 A call that has not returned 5 s after its timeout "did not return".
 """
@@ -42,32 +42,32 @@ _METHOD = """\
 ## How it is measured
 
 `nox -s bench` measures, and writes this page, its plots and [the figures as
-JSON](benchmarks/results.json). `-- --quick` takes a few minutes and `-- --only local` measures one
-place; both write to `build/bench` instead. `-- --render` writes the page again from the JSON. A
-place that the machine does not have is left out, and named.
+JSON](benchmarks/results.json). `-- --quick` takes a few minutes, and `-- --only local` measures one
+kind of sandbox; both write to `build/bench` instead. `-- --render` writes the page again from the
+JSON. What the machine does not have is left out, and the page says so.
 
-- **Rounds.** Each place and event loop is a process of its own. Every peer has a turn in each
-  round, and each round begins with another peer. Ratios are taken within a round, so a machine
-  whose speed drifts favours nobody. "x" is how many times the calls/s of the table's first peer a
-  peer makes: the median (least .. most) of the rounds.
-- **A call** sends 1 KiB through `cat`. ¹ This peer can send stdin but cannot close it, so `head -c
-  1024` stands for `cat`. ² This peer sends no stdin: the program writes 1 KiB by itself, which is
-  less work.
-- **Blocking libraries** run in threads, 64 at most. If a peer has a timeout of its own, that is
-  used. If it has none, the caller stops waiting, which is all that an async program can do.
-- **Calls apart** are made one at a time, a second after each other; the seconds between them do not
-  count. A peer that starts something ahead has had the time for it. **Calls in a burst** are five,
-  one after the other, after such a second. Other calls are kept up for 0.7 s, of which what was
-  started ahead serves a part; over a longer time calls come as fast as docker makes containers.
-- **A box** is a place with files that stay from one call to the next. The time of a call, of
-  writing and reading a file, and of starting and ending a whole box is in ms; "x" is still how many
-  times as fast it is as the first peer. `LocalShellBackend` has no sandbox. It, `Direct`,
-  llm-sandbox's bubblewrap and `deepagents-docker` keep the files in a folder of the host, which the
-  caller reads and writes by itself.
-- **Lost output.** The length of each answer is checked. A peer that loses output has failed the
-  case.
-- **Memory** is the most that the caller and everything that it started on this host held together,
-  with 16 calls in flight or during one large output, in a process for each peer.
+- **Rounds.** For each table and event loop, a new process measures all peers in rounds. In each
+  round, every peer has a turn, and another one begins. Ratios are taken within a round, so a
+  machine whose speed changes favours nobody. "x" is a peer's calls/s as a multiple of those of the
+  table's first peer: the median (least .. most) of the rounds.
+- **A call** sends 1 KiB through `cat`. ¹ This peer can send stdin but cannot close it, so it runs
+  `head -c 1024` instead. ² This peer cannot send stdin: the program writes 1 KiB by itself, which
+  is less work.
+- **Blocking libraries** run in threads, 64 at most. A peer's own timeout is used if it has one.
+  Otherwise the caller stops waiting, which is all that an async program can do.
+- **Calls apart** are made one at a time, with a second between them that does not count. In that
+  second, a peer can start something in advance. **Calls in a burst** are five, one after the other,
+  after such a second. Other cases make calls for 0.7 s. If a peer has started containers in
+  advance, they serve a part of these calls; over a longer time, calls are as fast as docker starts
+  containers.
+- **A box** is a sandbox that keeps its files between calls. A call, writing and reading a file, and
+  starting and ending a whole box are measured in ms; "x" is still how many times as fast a peer is
+  as the first one. `LocalShellBackend` has no sandbox. It, `Direct`, llm-sandbox's bubblewrap and
+  `deepagents-docker` keep the files in a folder of the host, which the caller reads and writes
+  itself.
+- **Lost output.** If the output of a call has not the right length, the peer has failed the case.
+- **Memory** is the peak of the caller and everything that it started on this host, with 16 calls in
+  flight or during one large output, in a new process for each peer.
 - **Processes left over** are counted everywhere on the machine, in containers too.
 """
 _FIRST = ("local", "docker_exec", "kubectl_exec")
