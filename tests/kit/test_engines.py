@@ -35,6 +35,7 @@ def pod():
 class TestDockerExec(SandboxConformance):
     knows_signal = False
     contains = False
+    startup = 3.0
 
     @pytest.fixture
     def sandbox(self, container):
@@ -44,6 +45,7 @@ class TestDockerExec(SandboxConformance):
 class TestDockerExecCalledAgain(SandboxConformance):
     knows_signal = False
     contains = False
+    startup = 3.0
 
     @pytest.fixture
     async def sandbox(self, container):

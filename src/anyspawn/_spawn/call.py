@@ -515,12 +515,15 @@ class EndsWithIt:
         connection, child = work.connection, work.connection.child
         grace = work.command.grace if not child.exited and work.state.why is not None else 0.0
         clean = False
+        # A client that exited by itself, with a status that may mean that its request goes on.
+        only_doubt = child.exited and not work.incomplete and work.talk is None
         with remote.patience(connection.launch, grace + BOUNDS.cleanup) as patience:
             if not child.exited:
                 await remote.end(work, grace if work.ready else 0.0, patience)
             await child.wait()
             await connection.leader_gone()
-            connection.signal_group(SIGKILL)
+            if connection.signal_group(SIGKILL):
+                only_doubt = False
             clean = await _sweep(connection.mark)
             await _group_gone(connection)
             clean = await remote.is_gone(work, patience) and clean
@@ -529,7 +532,9 @@ class EndsWithIt:
         work.incomplete = work.incomplete or work.streams_open
         clean = clean and not remote.may_come(work) and not work.streams_open
         sure = clean and child.exited and not patience.scope.cancelled_caught
-        work.cleanup = Cleanup.CONFIRMED if sure else Cleanup.UNCONFIRMED
+        needless = only_doubt and connection.launch.remote and not work.removed
+        proved = Cleanup.NOT_NEEDED if needless else Cleanup.CONFIRMED
+        work.cleanup = proved if sure else Cleanup.UNCONFIRMED
         connection.settled = sure
 
     def release(self, work: Work) -> None:
