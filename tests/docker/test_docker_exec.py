@@ -262,6 +262,7 @@ async def test_what_the_container_itself_starts_goes_on(containers):
                 assert not eventually(
                     lambda at=at: docker("exec", box, "wc", "-c", "/tmp/beat") == at, 10
                 )
+    docker("rm", "-f", box)  # its loop is work for the machine until the last test
 
 
 async def test_grace(box):
