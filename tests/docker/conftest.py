@@ -12,6 +12,7 @@ import pytest
 from anyspawn._spawn import resident
 from anyspawn.supervisor.encode import call_line
 from engines import LABEL, docker, docker_works, made_by_us
+from loops import pair
 from machine import eventually
 
 
@@ -66,15 +67,22 @@ class Box(str):
     __slots__ = ("resident",)
 
 
-@pytest.fixture(
-    params=[
-        "busybox",
-        "python",
-        "busybox with residents",
-        "python with residents",
-        "python with residents that know",
-    ]
-)
+BOXES = [
+    "busybox",
+    "python",
+    "python with residents",
+    "busybox with residents",
+    "python with residents that know",
+]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    if not hasattr(metafunc.module, "box"):
+        pair(metafunc, "box", BOXES)
+
+
+@pytest.fixture(params=BOXES)
 def box(request, monkeypatch):
     """A container with busybox's sh or with dash; with a new supervisor for each command or with
     residents. Those "that know" treat every program as one that they have executed before.

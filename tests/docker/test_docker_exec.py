@@ -92,12 +92,17 @@ async def test_variables_are_exact(box):
     assert not any(name.startswith("ANYSPAWN_") and name != "ANYSPAWN_ID" for name in found)
 
 
-@pytest.mark.parametrize("size", [0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 16 * 2**20])
-async def test_stdin_of_any_size(box, size):
+async def test_stdin_of_any_size(box):
     """Input of any size arrives complete and ends."""
-    data = os.urandom(size)
-    done = await run(box, "md5sum", stdin=data)
-    assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
+
+    async def one(size):
+        data = os.urandom(size)
+        done = await run(box, "md5sum", stdin=data)
+        assert done.stdout.split()[0].decode() == hashlib.md5(data).hexdigest(), done
+
+    async with anyio.create_task_group() as tasks:
+        for size in (0, 1, 4096, 65_000, 65_536, 65_537, 1_000_003, 16 * 2**20):
+            tasks.start_soon(one, size)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the time is docker's, not the loop's
@@ -128,16 +133,20 @@ async def test_much_output(python):
     assert digest.digest() == expected.digest()
 
 
-@pytest.mark.parametrize("code", [1, 2, 125, 126, 127, 137, 143, 255])
-async def test_the_programs_own_status(box, code):
+async def test_the_programs_own_status(box):
     """A status that docker also uses, with docker's own message on stderr, is still the
     program's.
     """
-    done = await run(
-        box, "sh", "-c", f"echo 'Error response from daemon: No such container: x' >&2; exit {code}"
-    )
-    assert isinstance(done.error, ExitError), done
-    assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
+
+    async def one(code):
+        said = "Error response from daemon: No such container: x"
+        done = await run(box, "sh", "-c", f"echo '{said}' >&2; exit {code}")
+        assert isinstance(done.error, ExitError), done
+        assert (done.returncode, done.cleanup) == (code, Cleanup.NOT_NEEDED)
+
+    async with anyio.create_task_group() as tasks:
+        for code in (1, 2, 125, 126, 127, 137, 143, 255):
+            tasks.start_soon(one, code)
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,31 @@ async def test_answers_that_cannot_be_used(unusable):
         assert (await ask(hook)).allow
 
 
+async def test_a_second_answer_that_comes_in_parts():
+    """An answer does not count while the next line, which may be a second one, is incomplete."""
+    code = r"""
+if name == "bad":
+    text = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True}})
+    held.append(text[9:] + "\n")
+    os.write(1, (text + "\n" + text[:9]).encode())
+else:
+    os.write(1, held.pop().encode())
+    answer(call)
+"""
+    decisions = {}
+    async with server(code) as hook:
+
+        async def one(name):
+            decisions[name] = await ask(hook, name)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one, "bad")
+                tasks.start_soon(one, "then")
+    assert "answered one request twice" in decisions["bad"].reason
+    assert decisions["then"].allow
+
+
 async def test_a_second_answer_that_comes_late_ends_the_server(caplog):
     """The first call is over, but a server that answers twice must not serve another."""
     code = "answer(call, metadata={'pid': os.getpid()})\nif name == 'twice': held.append(call)\nelif held: answer(held.pop())"

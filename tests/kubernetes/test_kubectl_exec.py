@@ -31,12 +31,20 @@ from anyspawn import (
 )
 from cases import NASTY, TREES, command_lines
 from cluster import until
+from loops import pair
 from machine import eventually
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["busybox", "python", "busybox with residents"])
+BOXES = ["busybox", "busybox with residents", "python"]
+
+
+def pytest_generate_tests(metafunc):
+    pair(metafunc, "box", BOXES)
+
+
+@pytest.fixture(params=BOXES)
 def box(request, space):
     """A pod with busybox's sh or with dash; with a new supervisor for each command or with
     residents.

@@ -390,6 +390,13 @@ class _Life:
                     self._too_long(bytes(line))
                     line.clear()
                     too_long = True
+            if not line.lstrip().startswith(b"{"):
+                self._deliver()  # otherwise the rest of that line may be a second answer
+
+    def _deliver(self) -> None:
+        for call in self._under_way.values():
+            if call.answer is not None:
+                call.done.set()
 
     # --- what the process says --------------------------------------------------------------------
 
@@ -420,7 +427,7 @@ class _Life:
             elif number not in self._given_up:
                 self._complain("it answered a request that was never made")
             return  # else a late answer, to a call that was given up
-        if call.done.is_set():
+        if call.answer is not None or call.error is not None:
             self._fail(call, "answered one request twice", WireError())
         elif ("result" in answer) == ("error" in answer):
             self._fail(call, "'s answer has not just one of result and error", WireError())
@@ -429,7 +436,6 @@ class _Life:
             self._fail(call, f" answered with {said}", ExitError(), answered=said)
         else:
             call.answer = answer
-            call.done.set()
 
     def _fail(
         self, call: _Call, what: str, cause: Exception, *, answered: str | None = None
