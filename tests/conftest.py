@@ -88,6 +88,12 @@ def succeeds(*argv):
     )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--both-loops", action="store_true", help="run each test of containers on both event loops"
+    )
+
+
 def pytest_collection_modifyitems(items):
     """Run the files that take longest first, so that processes wait less for each other
     at the end.

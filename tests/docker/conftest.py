@@ -12,7 +12,7 @@ import pytest
 from anyspawn._spawn import resident
 from anyspawn.supervisor.encode import call_line
 from engines import LABEL, docker, docker_works, made_by_us
-from loops import pair
+from loops import take_turns
 from machine import eventually
 
 
@@ -78,8 +78,8 @@ BOXES = [
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
-    if not hasattr(metafunc.module, "box"):
-        pair(metafunc, "box", BOXES)
+    own = hasattr(metafunc.module, "box")
+    take_turns(metafunc, *(() if own else ("box", BOXES)))
 
 
 @pytest.fixture(params=BOXES)

@@ -10,9 +10,14 @@ from anyspawn import DockerExec, DockerRun, KubectlExec, KubectlRun
 from anyspawn.testing import BoxConformance
 from cluster import Space, cluster_works
 from engines import LABEL, docker, docker_works, made_by_us
+from loops import take_turns
 
 pytestmark = pytest.mark.heavy
 FOREVER = "while :; do sleep 1000; done"
+
+
+def pytest_generate_tests(metafunc):
+    take_turns(metafunc)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from cluster import Space, clients, cluster_works
+from loops import take_turns
 from machine import eventually
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    if not hasattr(metafunc.module, "pytest_generate_tests"):
+        take_turns(metafunc)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,7 @@ from anyspawn import (
 )
 from cases import NASTY, TREES, command_lines
 from cluster import until
-from loops import pair
+from loops import take_turns
 from machine import eventually
 
 pytestmark = pytest.mark.anyio
@@ -40,8 +40,9 @@ pytestmark = pytest.mark.anyio
 BOXES = ["busybox", "busybox with residents", "python"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
-    pair(metafunc, "box", BOXES)
+    take_turns(metafunc, "box", BOXES)
 
 
 @pytest.fixture(params=BOXES)
