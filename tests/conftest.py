@@ -71,11 +71,20 @@ NEEDS = {
 """Requirements of skipped tests, by a word of the skip's reason."""
 
 SLOW = {
-    "tests/kubernetes/": 12,
-    "tests/docker/": 5,
-    "tests/kit/test_engine": 6,
-    "tests/benchmarks/": 20,
-    "tests/packaging/": 20,
+    "tests/docker/test_hogs": 50,
+    "tests/kubernetes/test_hogs": 50,
+    "tests/kubernetes/test_box_python": 50,
+    "tests/kit/test_engine_hosts": 50,
+    "tests/packaging/": 15,
+    "tests/kit/test_hosts": 15,
+    "tests/core/test_load": 10,
+    "tests/cli/test_config": 8,
+    "tests/kit/test_engine": 5,
+    "tests/unit/test_exports": 5,
+    "tests/supervisor/test_broken": 4,
+    "tests/kubernetes/": 4,
+    "tests/docker/": 3,
+    "tests/benchmarks/": 3,
 }
 """Weights of the tests in slow folders, compared with other tests."""
 
