@@ -17,6 +17,10 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
+CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Installers compile nothing; without a cache, each of some thousand Pythons that tests start would
+compile all that it imports.
+"""
 # Tests of load (marked `heavy`), of installation, and most of those that use a daemon or a cluster
 # take long: `tests` leaves them out, and `tests-all` runs them, and all that uses an engine, on the
 # newest Python alone.
@@ -44,11 +48,28 @@ RUNTIMES = (
     "smolagents",
 )
 """Extras for the adapters of anyspawn.contrib."""
-INTERPRETERS = tuple(f"tests/{name}" for name in ("core", "unit", "property", "kit", "bubblewrap"))
-"""Tests of what differs from one Python to the next."""
-WITHOUT_ENGINES = ("--ignore=tests/docker", "--ignore=tests/kubernetes")
-SHELL = ("--ignore=tests/supervisor",)
-"""Tests of shell scripts, to which Python is all the same."""
+INTERPRETERS = (
+    "tests/core",
+    "tests/unit/test_exports.py",
+    "tests/kit/test_ours.py",
+    "tests/kit/test_boxes.py",
+    "tests/bubblewrap",
+)
+"""Tests of what differs from one Python to the next: processes, event loops, imports."""
+ALIKE = tuple(
+    f"--ignore=tests/{path}"
+    for path in (
+        "docker",
+        "kubernetes",
+        "kit/test_engine_boxes.py",
+        "kit/test_engine_hosts.py",
+        "kit/test_engines.py",
+        "kit/test_third_party.py",
+        "supervisor",
+    )
+)
+"""Tests that use an engine, and of shell scripts, to which Python is all the same."""
+FEW = ("--hypothesis-profile=few",)
 NEWER = tuple(f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblewrap/test_mcp.py"))
 """Tests that need newer versions of what they use than the project does."""
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
@@ -75,7 +96,7 @@ def install(session: nox.Session, group: str, *extras: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that take minutes, on the newest Python that is installed."""
     install(session, "test", "cli", "bubblewrap", "egress")
-    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
+    session.run("pytest", *PARALLEL, *QUICK, *session.posargs, env=CACHED)
 
 
 def install_oldest(session: nox.Session) -> None:
@@ -109,17 +130,19 @@ def tests_all(session: nox.Session) -> None:
         cover(session)
     elif session.python == PYTHONS[0]:
         install_oldest(session)
-        session.run("pytest", *PARALLEL, *QUICK, *WITHOUT_ENGINES, *SHELL, *NEWER, *session.posargs)
+        which = (*QUICK, *ALIKE, *NEWER)
+        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs, env=CACHED)
     else:
         install(session, "test", "cli", "bubblewrap", "egress")
-        session.run("pytest", *PARALLEL, *QUICK, *INTERPRETERS, *session.posargs)
+        which = (*QUICK, *INTERPRETERS)
+        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs, env=CACHED)
 
 
 def cover(session: nox.Session) -> None:
     """Run all tests under coverage, and ask for the least of it where nothing was skipped."""
     folder = Path(session.virtualenv.location)
     report = folder / "tests.xml"
-    env = {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "sysmon"}
+    env = CACHED | {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "sysmon"}
     for old in folder.glob("coverage*"):
         old.unlink()
     result = f"--junitxml={report}"
@@ -144,7 +167,9 @@ def runtimes(session: nox.Session) -> None:
     """Run the adapters of anyspawn.contrib with the agent runtimes that they are for."""
     install(session, "test", "bubblewrap", *RUNTIMES)
     session.install("langchain-tests>=1.1.9,<2")  # deepagents' suite of sandboxes
-    session.run("pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs)
+    session.run(
+        "pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs, env=CACHED
+    )
 
 
 @nox.session

@@ -30,7 +30,6 @@ class Host(subprocess.Popen):
             MARK: self.mark,
             "FAULTS_MARK": self.mark,
             "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         argv = [*within, sys.executable, "-W", "ignore", str(TESTS / "faulty_host.py")]
         pipe = subprocess.PIPE

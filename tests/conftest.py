@@ -50,6 +50,7 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 # Examples have no deadline, because the machine may be busy with other tests.
 hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=15)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("any machine")
 

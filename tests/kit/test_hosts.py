@@ -1,9 +1,10 @@
-"""A host process that is killed, stopped or signalled, in every mode without an engine, on both
-event loops.
+"""A host process that is killed, stopped or signalled, in every mode without an engine. Direct and
+Bubblewrap are on both event loops; the modes that build on them take turns with the loops.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 
@@ -17,8 +18,13 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(not bubblewrap_works(), reason="bwrap does not work here"),
 ]
-EVERYWHERE = [(mode, backend) for mode in LOCAL for backend in BACKENDS]
-modes = pytest.mark.parametrize("mode", LOCAL)
+BOTH = ("direct", "bubblewrap")
+OTHERS = [mode for mode in LOCAL if mode not in BOTH]
+EVERYWHERE = [
+    *itertools.product(BOTH, BACKENDS),
+    *zip(OTHERS, itertools.cycle(BACKENDS), strict=False),
+]
+everywhere = pytest.mark.parametrize(("mode", "backend"), EVERYWHERE)
 
 
 def as_another_user(number):
@@ -78,8 +84,7 @@ def test_the_host_is_stopped_for_a_while():
     outlast_a_stop(EVERYWHERE)
 
 
-@modes
-@pytest.mark.parametrize("backend", BACKENDS)
+@everywhere
 def test_the_host_is_killed(mode, backend):
     """When the host is killed, its programs end too. Direct has nothing beside the host that could
     kill them, so they survive there.
@@ -95,8 +100,7 @@ def test_the_host_is_killed(mode, backend):
         assert not eventually(lambda: processes_with(host.mark), 30)
 
 
-@modes
-@pytest.mark.parametrize("backend", BACKENDS)
+@everywhere
 def test_an_interrupt_at_moments_of_a_call(mode, backend):
     """Ctrl-C at any moment raises KeyboardInterrupt unchanged, and leaves nothing behind."""
     with hosts("interrupted", where=[(mode, backend)]) as (host,):
