@@ -114,8 +114,8 @@ _BOX = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import what not every program needs when it is first asked for: most use one kind of sandbox,
-    and should not wait for the others.
+    """Import a name when it is first used: most programs use one kind of sandbox, and need not wait
+    for the others.
     """
     from anyspawn._registry import LATER
 

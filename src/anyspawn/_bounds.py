@@ -1,8 +1,8 @@
-"""What holds a program to its `Limits`: a control group of its own, and resource limits.
+"""Enforces a program's `Limits`: with a control group of its own, and with resource limits.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/ describe the files. A control
-group is made below one that this process may write to; where there is none, the kernel's resource
-limits of single processes are all that there is.
+group is created below one that this process can write to. Without such a group, there are only the
+kernel's resource limits for each process.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _PERIOD = 100_000
 _NEEDED = ("memory", "pids", "cpu")
 
 _left: set[str] = set()
-"""Control groups that could not be removed yet, as something of them was still there."""
+"""Control groups that could not be removed yet, because they still had processes."""
 _Wanted = tuple[tuple[str, float], ...]
 _spare: list[tuple[_Wanted, dict[str, str]]] = []
-"""Control groups that are empty, for a program with the same limits: to make one takes a
+"""Empty control groups, for the next program with the same limits: creating one takes a
 millisecond.
 """
 _MOST_SPARE = 16
 _LITTLE = 64
-"""What part of a group's limit may be charged to it already: memory for files that were read, and
-processes that are dead, but that nobody has reaped.
+"""How much of a reused group's limit may be charged already: memory for files that were read, and
+processes that are dead but not reaped.
 """
 
 
 @frozen
 class Home:
-    """A control group that this process may make others in.
+    """A control group in which this process can create others.
 
     Args:
         path: Its folder.
@@ -64,10 +64,10 @@ _known: dict[int, dict[str, Home]] = {}
 
 
 def homes() -> dict[str, Home]:
-    """Return where a control group can be made, for each controller that can be had."""
+    """Return where a control group can be created, for each available controller."""
     own = os.getpid()
     if own not in _known:
-        _known.clear()  # a copy of another process begins anew
+        _known.clear()  # after a fork, look again
         _left.clear()
         _spare.clear()
         atexit.register(_remove_spare, own)
@@ -104,7 +104,7 @@ def _homes() -> dict[str, Home]:
 
 
 def _mounts() -> dict[str, tuple[str, str]]:
-    """Return the root and the place of each mounted hierarchy, by controller; "" is version 2."""
+    """Return the root and the mount point of each hierarchy, by controller; "" is version 2."""
     found: dict[str, tuple[str, str]] = {}
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         for line in file:
@@ -120,7 +120,9 @@ def _mounts() -> dict[str, tuple[str, str]]:
 
 
 def _unified(own: str, place: str) -> dict[str, Home]:
-    """Return the nearest group of version 2, from our own up, that hands controllers on."""
+    """Return the nearest group of version 2, from this process's own upwards, that delegates
+    controllers.
+    """
     path = own
     while path.startswith(place):
         try:
@@ -139,15 +141,16 @@ def _writable(path: str) -> bool:
 
 
 class Bound:
-    """What holds one program to its limits.
+    """The limits of one program.
 
     Args:
         limits: The limits.
-        pid: The process that begins it, which has started no other yet.
-        alone: Its users are its own, as in a namespace: their processes are no others'.
+        pid: The program's first process, which has started no other yet.
+        alone: The program has its own users, as in a namespace, so their processes are only its
+            own.
 
     Raises:
-        OSError: The program has ended, or something that is there cannot be written.
+        OSError: The program has exited, or an existing file cannot be written.
     """
 
     def __init__(self, limits: Limits, pid: int, *, alone: bool) -> None:
@@ -166,7 +169,7 @@ class Bound:
         places = homes()
         while groups := _take_spare(_wanted(self._limits)):
             self._groups = groups
-            with suppress(FileNotFoundError):  # somebody has removed what was empty
+            with suppress(FileNotFoundError):  # somebody has removed the empty group
                 self._begin(pid)
                 return
         self._groups = {}
@@ -187,7 +190,7 @@ class Bound:
             if path not in self._groups.values():
                 try:
                     os.mkdir(path)
-                except OSError:  # somebody else's rules; the rest is what there is
+                except OSError:  # another program's rules; use the other hierarchies
                     continue
             self._groups[controller] = path
             for file, text in _settings(controller, value, unified=home.unified):
@@ -207,11 +210,11 @@ class Bound:
             resource.prlimit(pid, which, (least, least))
         if "cpu" not in self._groups and limits.cpu is not None:
             own = sorted(os.sched_getaffinity(pid))
-            first = pid % len(own)  # not all of them on the same ones
+            first = pid % len(own)  # the processes were not all in the same groups
             os.sched_setaffinity(pid, (own[first:] + own[:first])[: math.ceil(limits.cpu)])
 
     def reached(self) -> str:
-        """Return words about the limits that were met, as far as a control group has counted."""
+        """Describe the limits that were reached, as far as a control group has counted."""
         said = []
         if (path := self._groups.get("memory")) and _count(path, _OOM, "oom_kill"):
             said.append(f"it ran out of memory (limits.memory: {self._limits.memory})")
@@ -220,8 +223,8 @@ class Bound:
         return " and ".join(said)
 
     def lift(self) -> str:
-        """Keep the control group for another program, if it is whole and has met no limit; else
-        remove it, or later where it is not empty yet. Return what `reached` does.
+        """Keep the control group for another program, if it is complete and has reached no limit.
+        Otherwise remove it, now or when it is empty. Return what `reached` returns.
         """
         reached = self.reached()
         old = self._groups
@@ -244,7 +247,7 @@ def _wanted(limits: Limits) -> _Wanted:
 
 
 def _take_spare(wanted: _Wanted) -> dict[str, str]:
-    """Return a group that is kept for such limits and is as a new one; none where there is none."""
+    """Return a kept group with these limits that is like a new one, if there is one."""
     for spare in tuple(_spare):
         if spare[0] == wanted and _is_as_new(*spare):
             with suppress(ValueError):  # another thread has taken it
@@ -285,7 +288,7 @@ def _lists(path: str) -> bool:
 
 
 def _holds(path: str | None, *files: str) -> float:
-    """Return how much is charged to a control group; a process is until it is reaped."""
+    """Return how much is charged to a control group; a process counts until it is reaped."""
     for name in files if path is not None else ():
         with suppress(OSError), open(f"{path}/{name}", "rb", buffering=0) as file:
             return int(file.read())
@@ -293,7 +296,7 @@ def _holds(path: str | None, *files: str) -> float:
 
 
 def _values(limits: Limits, groups: Collection[str], *, alone: bool) -> dict[str, int]:
-    """Return the resource limits to be set, beside the control groups that there are."""
+    """Return the resource limits to set, besides the available control groups."""
     values = {"nofile": limits.files, "fsize": limits.bytes_of("file_size"), "core": 0}
     if "memory" not in groups:
         values["data"] = limits.bytes_of("memory")
@@ -303,14 +306,14 @@ def _values(limits: Limits, groups: Collection[str], *, alone: bool) -> dict[str
 
 
 def by_prlimit(limits: Limits) -> tuple[str, ...]:
-    """Return the beginning of an argv that sets the resource limits of what follows."""
+    """Return the beginning of an argv that sets the resource limits of the program after it."""
     values = _values(limits, homes(), alone=True)
     return ("prlimit", *(f"--{name}={most}" for name, most in values.items()), "--")
 
 
 def unbound(program: str, exc: OSError) -> TransportError:
-    """Return the error of a program that was not begun, as it could not be held to its limits."""
-    message = f"{program!r} could not be held to its limits: {exc}"
+    """Return the error of a program that was not started because its limits could not be set."""
+    message = f"{program!r} was not started, because its limits could not be set: {exc}"
     return TransportError(message, started=False, kind="resources")
 
 
@@ -348,7 +351,7 @@ def _count(path: str, files: tuple[str, ...], name: str) -> int:
 
 
 def _clear(home: str) -> None:
-    """Remove groups of hosts that were killed."""
+    """Remove groups of processes that were killed."""
     with suppress(OSError):
         for name in os.listdir(home):
             if name.startswith(_PREFIX):

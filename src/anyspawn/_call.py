@@ -54,7 +54,7 @@ def _to_sandbox(sandbox: Sandbox | str | None) -> Sandbox:
         from anyspawn._registry import lookup_sandbox
 
         return lookup_sandbox(sandbox)(sandbox, {})
-    if not isinstance(sandbox, (ArgvSandbox, Sandbox)):  # the protocol takes long to ask
+    if not isinstance(sandbox, (ArgvSandbox, Sandbox)):  # checking the protocol is slow
         raise TypeError(
             "sandbox must be a Sandbox, which has a name and an async spawn(command), or the name "
             f"of a mode, not {type(sandbox).__name__}"
@@ -101,9 +101,9 @@ async def spawn(
         cwd: The program's working directory. Default: the caller's, or the sandbox's own.
         user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
             A sandbox that cannot choose the user raises a `ConfigError`. Default: the sandbox's.
-        timeout: Seconds from the call to the end of the program, including the wait for a free
-            place. Left out: the sandbox's ``default_timeout``, 10 s unless it was changed.
-            ``None``: no limit.
+        timeout: Seconds from the call to the end of the program, including the wait for a slot.
+            Left out: the sandbox's ``default_timeout``, 10 s unless it was changed. ``None``: no
+            limit.
         wait_delay: Seconds to wait, once the program has exited, for its output streams to be
             closed by whatever inherited them. Default 0.5.
         grace: Seconds between SIGTERM and SIGKILL when anyspawn stops the program. Default 0:
@@ -173,8 +173,8 @@ def open_process(
             leave them out.
         sandbox: Where it runs: a sandbox, or the name of a mode. Default: `Direct`.
         env, cwd, user: As for `spawn`.
-        timeout: Seconds for the program to start, including the wait for a free place. It then runs
-            as long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
+        timeout: Seconds for the program to start, including the wait for a slot. It then runs as
+            long as the block. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         grace: Seconds between SIGTERM and SIGKILL if the program still runs when the block is left.
             Default 0: SIGKILL at once.
         merge_stderr: Send both streams to ``stdout``, in the order in which the program wrote;
@@ -202,7 +202,8 @@ def open_process(
     for name in ("stdin", "wait_delay", "output_limit", "overflow", "on_output"):
         if getattr(command, name) != getattr(plain, name):
             raise TypeError(
-                f"{name} of the Command is for spawn; the streams of an open process are yours"
+                f"{name} of the Command is for spawn; leave it out, because the caller of open_process "
+                "handles the streams"
             )
     place = _to_sandbox(sandbox)
     opener = getattr(place, "open_process", None)
@@ -213,7 +214,7 @@ def open_process(
         )
     if tty:
         if os.name == "nt" and isinstance(place, Direct):
-            raise ConfigError("tty: this system has no terminals to give; leave it out")
+            raise ConfigError("tty: this system has no terminals; leave it out")
         from anyspawn._terminal import open_terminal
 
         seconds = place._timeout_of(command) if isinstance(place, ArgvSandbox) else math.inf  # noqa: SLF001  this package's own class

@@ -1,7 +1,6 @@
-"""A live process, or a box, without a block: it may be started in one task and closed in another.
+"""A live process or a box without a block: one task starts it, and another can close it.
 
-A task of the event loop's own enters its context manager and leaves it, as the scopes in there
-belong to one task.
+A separate task enters and leaves its context manager, because cancel scopes belong to one task.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["Held"]
 
 
 class Closable(Protocol):
-    """What is closed by a function that can be set."""
+    """An object with a function that closes it."""
 
     _close: Callable[[], Awaitable[None]]
 
@@ -31,7 +30,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class Held(Generic[T]):
-    """Holds the context of what lives until it is released.
+    """Keeps a context manager open until it is released.
 
     Args:
         opening: The context manager.
@@ -47,7 +46,7 @@ class Held(Generic[T]):
         self._scope = anyio.CancelScope()
 
     async def start(self) -> T:
-        """Start it, and return it; cancelled meanwhile, end what was begun."""
+        """Enter the context, and return its value; if cancelled meanwhile, leave it again."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         start_in_background(
             self._hold, name=f"anyspawn hold {self._program}", if_cancelled=self._say_over
@@ -66,9 +65,9 @@ class Held(Generic[T]):
         return self._process
 
     async def release(self) -> None:
-        """Leave the context, which ends it, and wait for that."""
+        """Leave the context, and wait for that."""
         self._wanted_no_more.set()
-        await see_through(self._over.wait, math.inf)  # which is bounded by what it waits for
+        await see_through(self._over.wait, math.inf)  # the context's own clean-up is bounded
         self._raise()
 
     def _raise(self) -> None:
@@ -85,7 +84,7 @@ class Held(Generic[T]):
                 async with self._opening as self._process:
                     self._opened.set()
                     await self._wanted_no_more.wait()
-        except GeneratorExit:  # the loop is closed, and nobody waits any more
+        except GeneratorExit:  # the loop is closed, and no task waits any more
             self._say_forgotten()
             raise
         except BaseException as exc:
@@ -94,7 +93,7 @@ class Held(Generic[T]):
         self._say_over()
 
     def _say_forgotten(self) -> None:
-        """Warn where the event loop ended what nobody had closed."""
+        """Warn that the event loop ended something that was not closed."""
         if self._process is None or self._wanted_no_more.is_set():
             return
         message = (
@@ -102,7 +101,7 @@ class Held(Generic[T]):
         )
         try:
             warnings.warn(message, ResourceWarning, source=self._process, stacklevel=2)
-        except ResourceWarning:  # a filter makes it an error, which nobody could catch here
+        except ResourceWarning:  # a warning filter makes it an error, which no caller could catch
             warn("anyspawn.spawn", "%s", message)
 
     def _say_over(self) -> None:

@@ -87,7 +87,7 @@ class Limits:
     file_size: Size = field(default="2GiB", validator=_size)
 
     def bytes_of(self, name: str) -> int | None:
-        """Return a size in bytes, or ``None`` where there is no limit."""
+        """Return a size in bytes, or ``None`` for no limit."""
         value = getattr(self, name)
         return None if value is None else _bytes(value, name)
 

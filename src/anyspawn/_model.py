@@ -59,9 +59,7 @@ def _to_argv(value: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
         ]
     )
     try:
-        check_text(
-            "".join(argv), "argv"
-        )  # in one go; which item it is, is looked for where there is one
+        check_text("".join(argv), "argv")  # one check for all items; on an error, find the item
     except (TypeError, ValueError):
         for index, item in enumerate(argv):
             check_text(item, f"argv[{index}]")
@@ -187,8 +185,8 @@ class Command:
         cwd: The program's working directory. Default: the caller's.
         user: Who runs it: a name or a number, with or without a group (``nobody``, ``1000:1000``).
             A sandbox that cannot choose the user raises a `ConfigError`. Default: the sandbox's.
-        timeout: Seconds from the call to the end of the program, including the wait for a free
-            place. Left out: the sandbox's ``default_timeout``. ``None``: no limit.
+        timeout: Seconds from the call to the end of the program, including the wait for a slot.
+            Left out: the sandbox's ``default_timeout``. ``None``: no limit.
         wait_delay: Seconds to wait, once the program has exited, for its output streams to be
             closed by whatever inherited them. Default 0.5. As ``exec.Cmd.WaitDelay`` in Go.
         grace: Seconds between SIGTERM and SIGKILL when anyspawn stops the program. Default 0:
@@ -286,11 +284,11 @@ class Completed:
         stderr_total: The same for standard error.
         overflow: The command's ``overflow``: which part of a stream was kept.
         output_incomplete: A descendant still held a stream when ``wait_delay`` ran out.
-        duration: Seconds that the call took, including the wait for a place.
-        waited: Seconds that the call waited for a place (``max_concurrent``).
+        duration: Seconds that the call took, including the wait for a slot.
+        waited: Seconds that the call waited for a slot (``max_concurrent``).
         error: What went wrong, or ``None``.
         cleanup: The result of the clean-up.
-        egress: The connections that the program asked for, where the network is an `Egress`.
+        egress: The connections that the program asked for, if the network is an `Egress`.
     """
 
     argv: tuple[str, ...]
@@ -353,12 +351,12 @@ class FdArg:
 
     Args:
         index: The position in ``Launch.argv`` of the number; the item there is a placeholder.
-        data: What the runner reads from the descriptor: the place for values that must not stand in
-            an argv. ``None``: the runner writes to it, and ``Launch.explain`` gets these bytes.
+        data: What the runner reads from the descriptor, for values that must not appear in an argv.
+            ``None``: the runner writes to it, and ``Launch.explain`` gets these bytes.
         prefix: Text before the number. Default: empty.
         fd: A descriptor that is already open, instead of a new one; its owner closes it.
-        gate: The runner waits for ``data``, which anyspawn writes when ``Launch.limits`` hold for
-            the process that leads the work.
+        gate: The runner waits for ``data``, which anyspawn writes as soon as ``Launch.limits``
+            apply to the process that leads the work.
     """
 
     index: int
@@ -399,7 +397,7 @@ def _fill(argv: tuple[str, ...], values: Mapping[str, str]) -> tuple[str, ...]:
 
 @frozen(kw_only=True)
 class Task:
-    """The message that tells a supervisor, at the other end of a local process, its command.
+    """The command for a supervisor that the local process is connected to.
 
     Args:
         env: The command's variables.
@@ -431,9 +429,9 @@ class Launch:
         user: The numbers of the local process's user and group; it has no other groups. Only root
             can choose. Default: the caller's.
         stdin: What the local process reads; ``None`` shares the caller's standard input.
-        task: For a supervisor at the other end, which reads this instead of ``stdin``. anyspawn
-            takes its reports out of the output, and keeps its stdin open until the work is over;
-            closing it earlier tells the supervisor to kill the work.
+        task: For a supervisor that the local process is connected to, which reads this instead of
+            ``stdin``. anyspawn takes its reports out of the output, and keeps its stdin open until
+            the work is over; closing it earlier tells the supervisor to kill the work.
         fd_args: Arguments that are file descriptors.
         mark: Set the variable ``ANYSPAWN_ID`` (default), by which anyspawn finds and kills
             descendants that left the process group.
@@ -470,8 +468,8 @@ class Launch:
         changes: A local argv that prints, until it is killed, a line of JSON for each start of a
             command in a container and for each change of a container, like ``docker events``. A
             resident serves another command only if no line names its container.
-        guard: A local argv that runs beside the work. Its stdin ends when this process is gone; it
-            then kills the work.
+        guard: A local argv that runs during the call. Its stdin is closed when this process is
+            gone; it then kills the work.
     """
 
     argv: tuple[str, ...] = field(converter=_to_argv)

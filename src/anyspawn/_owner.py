@@ -61,7 +61,7 @@ def owner_label(owner: str) -> str:
 
 
 def is_dead(owner: str, *, all_boots: bool = False) -> bool:
-    """Whether the process that ``owner`` names is provably dead: it ran on this host, and is gone.
+    """Whether the process that ``owner`` names is certainly dead: it ran on this host, and is gone.
 
     Args:
         owner: An earlier result of `owner`.
@@ -84,7 +84,7 @@ def _is_number(text: str) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process exists, also if /proc hides those of other users."""
+    """Whether a process exists, even if /proc hides those of other users."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

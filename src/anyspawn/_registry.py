@@ -130,12 +130,12 @@ class Registry:
         self._check(mode, factory)
         if mode in self._factories or (self._parent and self._parent.knows(mode)):
             raise ConfigError(
-                f"mode {mode!r} is registered already; use replace to put another in its place"
+                f"mode {mode!r} is registered already; use replace to change its factory"
             )
         self._factories[mode] = factory
 
     def replace(self, mode: str, factory: SandboxFactory) -> None:
-        """Add a mode, or put another factory in its place."""
+        """Add a mode, or change its factory."""
         self._check(mode, factory)
         self._factories[mode] = factory
 

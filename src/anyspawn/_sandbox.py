@@ -40,7 +40,7 @@ def config_text(_: object, attribute: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"{attribute.name} is empty")
     if value.startswith("-"):
         raise ConfigError(
-            f"{attribute.name} must not start with '-', where it would be read as an option: {value!r}"
+            f"{attribute.name} must not start with '-', because it would be read as an option: {value!r}"
         )
 
 
@@ -95,14 +95,14 @@ class ArgvSandbox(ABC):
     """The base of sandboxes that run a command with a local process.
 
     Implement the pure method `launch`; timeouts, output, cancellation and clean-up are inherited. A
-    copy by `attrs.evolve` counts its own places (``max_concurrent``).
+    copy by `attrs.evolve` counts its own slots (``max_concurrent``).
 
     Args:
         name: The sandbox's name in messages. Default: its mode.
         default_timeout: Seconds for a command that gives no timeout. Default 10.
-        max_concurrent: How many commands can run at once. More wait for their turn, and their
-            timeout counts. ``None`` (default): no limit. Each event loop has its own count, so that
-            a stopped or busy loop does not block others.
+        max_concurrent: How many commands can run at once. Further commands wait for a slot, within
+            their own timeout. ``None`` (default): no limit. Each event loop has its own count, so
+            that a stopped or busy loop does not block others.
 
     Attributes:
         takes_user: `launch` supports a command's ``user``. If not, a command with a user is a

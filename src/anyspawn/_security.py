@@ -20,8 +20,8 @@ _LEAST_MEMORY = 6 * 2**20
 
 
 def parse_memory(text: str | int) -> int:
-    """Return the bytes that ``text`` stands for: ``512MB``, ``1.5GiB``, ``4g``, or bytes. All units
-    are powers of 1024.
+    """Return the size that ``text`` means, in bytes: ``512MB``, ``1.5GiB``, ``4g``, or bytes. All
+    units are powers of 1024.
 
     docker reads them in the same way.
 

@@ -46,7 +46,7 @@ U = TypeVar("U")
 
 
 class _Call(Generic[T]):
-    """One call, for which another thread waits.
+    """One call that another thread waits for.
 
     Args:
         step: The function to await.
@@ -61,7 +61,7 @@ class _Call(Generic[T]):
         self._raised: BaseException | None = None
 
     async def run(self) -> None:
-        """Run it to its end, in its own task."""
+        """Run it in its own task, until it ends."""
         try:
             with anyio.CancelScope() as self.scope:
                 # The thread that gives up sets this before it looks for the scope.
@@ -80,7 +80,7 @@ class _Call(Generic[T]):
             try:
                 raise self._raised
             finally:
-                self._raised = None  # it refers to this frame
+                self._raised = None  # break the reference cycle
         if not self._results:
             raise RuntimeError("the event loop of anyspawn.sync ended before the call did")
         return self._results[0]
@@ -101,13 +101,13 @@ class _Loop:
         self._lost: list[object] = []
 
     def wait(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Await something in the loop; return or raise what it does.
+        """Await something in the loop; return or raise its result.
 
-        Interrupted meanwhile, cancel it, and let the interrupt go on when it is over.
+        If the thread is interrupted, cancel it, and raise the interrupt after it has ended.
         """
         if threading.get_ident() == self._thread:
             raise RuntimeError(
-                "anyspawn.sync was called from one of its own callbacks, which it would wait for; "
+                "anyspawn.sync was called from one of its own callbacks, and would wait for itself; "
                 "make the callback async, and await anyspawn's own functions in it"
             )
         portal = self._started()
@@ -173,9 +173,7 @@ run_hooks = _blocking(hooks.run_hooks)
 
 
 class _Owned:
-    """An object of one event loop: it ends with the loop, and a process made by ``os.fork`` cannot
-    use it.
-    """
+    """An object of one event loop: it ends with the loop, and a forked process cannot use it."""
 
     def __init__(self) -> None:
         self._portal = _loop.portal
@@ -191,8 +189,8 @@ class _Owned:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if not self._there:
                 raise RuntimeError(
-                    "this ended with its event loop, or belongs to the process that this one is a "
-                    "copy of, by os.fork; open another one"
+                    "this ended with its event loop, or belongs to the parent of this forked process; "
+                    "open another one"
                 )
             return blocking(*args, **kwargs)
 
@@ -382,7 +380,9 @@ class Box(_Owned):
 
     @contextmanager
     def _block(self) -> Iterator[Box]:
-        """Give it, and close it; what goes wrong at its end does not hide what ended the block."""
+        """Give it, and close it; an error while closing does not hide the exception that ended the
+        block.
+        """
         try:
             yield self
         except BaseException as exc:

@@ -1,8 +1,8 @@
 """Telemetry of calls: log records, and OpenTelemetry's spans and durations. They never contain a
 variable's value or stdin.
 
-A program that watches has imported ``logging`` or ``opentelemetry`` before. So this module imports
-neither; without both, a call costs two look-ups in ``sys.modules``.
+A program that uses either has imported ``logging`` or ``opentelemetry`` itself. So this module
+imports neither; without both, a call costs two look-ups in ``sys.modules``.
 https://opentelemetry.io/docs/specs/semconv/ names the attributes (``process.*``, ``error.type``).
 """
 
@@ -122,7 +122,7 @@ class Watched:
         return self
 
     def came_to(self, completed: Completed) -> Completed:
-        """Note the outcome, and return it."""
+        """Record the outcome, and return it."""
         self._completed = completed
         return completed
 

@@ -1,7 +1,7 @@
 """A program with its own terminal, in any sandbox.
 
 A Python helper runs beside the program, in the sandbox, and holds the other side of the terminal.
-So the terminal is never the caller's, the caller needs none, and the clean-up covers it. The
+So the terminal is never the caller's, the caller needs none, and the clean-up includes it. The
 helper's stdin comes in frames, each small enough for an atomic write to a pipe: input, a size, or
 the end. Its stdout is the terminal's output, after a byte that means that the program was executed.
 """

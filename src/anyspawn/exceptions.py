@@ -63,7 +63,7 @@ class SpawnError(AnyspawnError):
 
     @property
     def message(self) -> str:
-        """What went wrong, without the program's own words."""
+        """What went wrong, without the program's stderr."""
         return super().__str__()
 
     def __str__(self) -> str:

@@ -296,7 +296,7 @@ async def test_settings(box):
             await session.run(b"1")
     for program, kind, words in (
         ("no-such", "not_found", "there is no Python in the box: .*no-such.* image"),
-        ("true", "other", "'true' is not Python 3.8 or later: it ended with status 0"),
+        ("true", "other", "'true' is not Python 3.8 or later: it exited with status 0"),
     ):
         with pytest.raises(NotStartedError, match=words) as caught:
             async with box.python(program):

@@ -267,7 +267,7 @@ async def test_many_at_once():
 
 async def test_the_callers_own_stdin():
     """A resident's stdin is its lifeline, so stdin=None is refused."""
-    with pytest.raises(ConfigError, match="lifeline"):
+    with pytest.raises(ConfigError, match="the supervisor reads that stream"):
         await spawn(["cat"], sandbox=Bubblewrap(resident=1), stdin=None)
 
 

@@ -426,7 +426,7 @@ class TestSignals:
             assert process.wait(BOUND) == status
             assert (
                 process.stderr.read().decode()
-                == f"anyspawn: ended by {number.name}, and the program with it\n"
+                == f"anyspawn: received {number.name}, and killed the program\n"
             )
         assert len(pids) == 3
         assert [pid for pid in pids if not is_gone(pid)] == []

@@ -301,7 +301,7 @@ THINGS = [
     "anyspawn",
     "bwrap",
     "user namespaces",
-    "sandbox walls",
+    "protections",
     "limits",
     "docker CLI",
     "docker daemon",
@@ -323,16 +323,16 @@ def test_doctor():
     assert b"\x1b" not in cli("doctor").stdout
 
 
-def test_doctor_tells_the_walls():
-    """A probe inside a sandbox tests the walls; versions would prove nothing."""
-    (walls,) = (
+def test_doctor_tells_the_protections():
+    """A probe inside a sandbox tests the protections; versions would prove nothing."""
+    (protections,) = (
         finding
         for finding in json.loads(cli("doctor", "--json").stdout)
-        if finding["name"] == "sandbox walls"
+        if finding["name"] == "protections"
     )
-    assert walls["status"] == "ok"
-    assert "system calls filtered" in walls["detail"]
-    assert "no network" in walls["detail"]
+    assert protections["status"] == "ok"
+    assert "system calls filtered" in protections["detail"]
+    assert "no network" in protections["detail"]
 
 
 def test_doctor_on_a_bare_machine(tmp_path):
@@ -449,7 +449,7 @@ class TestInit:
         (tmp_path / "guard.py").write_text("mine")
         done = cli("init", str(tmp_path))
         assert (done.returncode, done.stdout) == (1, b"")
-        assert b"guard.py is there already; nothing was written" in done.stderr
+        assert b"guard.py exists already; nothing was written" in done.stderr
         assert [file.name for file in tmp_path.iterdir()] == ["guard.py"]
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):

@@ -65,7 +65,7 @@ def test_eval_hooks_with_a_mode_and_phases_load(caplog):
     with caplog.at_level(logging.WARNING, "anyspawn"):
         made = hook("{command: x, hook: eval, mode: filter, phases: [before_call]}")
     assert made.mode == "observe"
-    assert "mode and phases mean nothing for eval hooks" in caplog.text
+    assert "mode and phases have no effect for eval hooks" in caplog.text
 
 
 def test_an_argument_that_names_a_file_beside_the_configuration(tmp_path, caplog):

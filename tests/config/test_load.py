@@ -205,7 +205,7 @@ def test_a_byte_order_mark_is_no_text():
         (HEAD + "kind: RuntimeConfig\n", "kind", "the key comes twice, first in line 2", (3, 1)),
         (HEAD + "spec: {hooks: {a: {hook: tool, command: x, command: y}}}", "spec.hooks.a.command", "comes twice", (3, 44)),
         (HEAD + "? [a, b]\n: c\n", "", "a key in line 3 is not text", (1, 1)),
-        (HEAD + "metadata: &a {x: *a}\n", "metadata.x", "something that it is itself a part of", (3, 15)),
+        (HEAD + "metadata: &a {x: *a}\n", "metadata.x", "inside the value that it refers to", (3, 15)),
         (HEAD + "metadata: {a: !!python/name:os.system x}\n", "metadata.a", "tags are not known here; put a text that begins with ! in quotes", (3, 12)),
         (HEAD + f"metadata: {{x: {'9' * 5000}}}\n", "metadata.x", "more digits than can be read", (3, 12)),
         (HEAD + "metadata: {<<: [1]}\n", "metadata", "<< takes an alias of a mapping", (3, 1)),

@@ -147,7 +147,7 @@ async def test_a_grant_lets_a_path_in():
         with pytest.raises(WorkspaceArchiveWriteError):
             await write(session, "/etc/new", b"")
     grant = SandboxPathGrant(path="/mnt/data", host_path="/srv")
-    with pytest.raises(ConfigError, match="give the sandbox readonly"):
+    with pytest.raises(ConfigError, match="use readonly or writable of the sandbox"):
         await CLIENT.create(manifest=Manifest(extra_path_grants=(grant,)))
 
 

@@ -361,7 +361,7 @@ async def test_a_place_is_held_as_long_as_the_block():
     """
     sandbox = Direct(max_concurrent=1)
     async with anyspawn.open_process(["sleep", "100"], sandbox=sandbox):
-        with pytest.raises(SpawnTimeoutError, match="no place was free"):
+        with pytest.raises(SpawnTimeoutError, match="no slot was free"):
             async with anyspawn.open_process(["true"], sandbox=sandbox, timeout=0.1):
                 raise AssertionError
         assert isinstance(

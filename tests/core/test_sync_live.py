@@ -111,7 +111,7 @@ def test_a_stream_to_a_port(box):
 
 
 def test_a_box_that_cannot_be_attached_to(box):
-    with pytest.raises(ConfigError, match="opener's alone"), sync.attach_box(box.id):
+    with pytest.raises(ConfigError, match="belongs to one process"), sync.attach_box(box.id):
         raise AssertionError
 
 

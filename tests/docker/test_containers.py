@@ -236,7 +236,7 @@ async def test_a_removal_that_docker_does_not_answer(fake_docker, monkeypatch, c
     with pytest.raises(TransportError, match="docker did not answer within 2 s"):
         async with running(ContainerSpec(image="busybox"), docker_path=path):
             pass
-    assert "may go on" in caplog.text
+    assert "may still run" in caplog.text
     await ContainerManager().remove(*made_by_us())
 
 

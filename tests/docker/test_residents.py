@@ -270,7 +270,7 @@ async def test_calls_beyond_their_number_wait(busybox):
         assert len(clients(busybox.encode())) == 2
         done = await spawn(["true"], sandbox=sandbox, timeout=0.3)
         assert isinstance(done.error, SpawnTimeoutError)
-        assert "no place was free" in str(done.error)
+        assert "no slot was free" in str(done.error)
         tasks.cancel_scope.cancel()
     assert not eventually(lambda: processes_in(busybox))
 
@@ -686,7 +686,7 @@ async def test_the_callers_own_stdin(busybox):
         DockerExec(busybox, resident=1, default_timeout=60),
         DockerRun("busybox", resident=1, default_timeout=60),
     ):
-        with pytest.raises(ConfigError, match="lifeline"):
+        with pytest.raises(ConfigError, match="the supervisor reads that stream"):
             await spawn(["cat"], sandbox=sandbox, stdin=None)
 
 

@@ -250,10 +250,10 @@ def done(**fields):
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
-        ({"returncode": 1}, "it ended with status 1"),
-        ({"returncode": None}, "it ended with status None"),
-        ({"returncode": 0, "stdout_total": 99}, "its answer may be cut off"),
-        ({"returncode": 0, "output_incomplete": True}, "its answer may be cut off"),
+        ({"returncode": 1}, "it exited with status 1"),
+        ({"returncode": None}, "it exited with status None"),
+        ({"returncode": 0, "stdout_total": 99}, "its answer may be incomplete"),
+        ({"returncode": 0, "output_incomplete": True}, "its answer may be incomplete"),
         ({"result": None}, "the sandbox gave NoneType, not a Completed"),
     ],
 )

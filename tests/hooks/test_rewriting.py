@@ -267,7 +267,8 @@ async def test_the_model_of_gemini():
     )
     answer = {"hookSpecificOutput": {"llm_request": {"config": {"temperature": 0}}}}
     assert (
-        "'config', which has no place" in (await says(answer, **options).before_call(given)).reason
+        "'config', which anyspawn cannot change"
+        in (await says(answer, **options).before_call(given)).reason
     )
 
 

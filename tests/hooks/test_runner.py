@@ -342,7 +342,7 @@ async def test_waiting_for_a_place_counts_for_the_timeout(tmp_path):
         decision = await runner.run("before_execution", {}, hooks=[sh("short", ALLOW, timeout=0.3)])
         tasks.cancel_scope.cancel()
     assert (decision.allow, decision.hook) == (False, "short")
-    assert "hook 'short' was not asked: no place was free within 0.3 s" in decision.reason
+    assert "hook 'short' was not asked: no slot was free within 0.3 s" in decision.reason
 
 
 @pytest.mark.heavy

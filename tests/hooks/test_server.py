@@ -124,9 +124,9 @@ async def test_a_verdict_is_a_verdict():
         ("'error': 'what?'", "an error that has no message"),
         (
             "'error': {'code': 1, 'message': 'x'}, 'result': {'allow': True}",
-            "not just one of result and error",
+            "must have either result or error",
         ),
-        ("'x': 1", "not just one of result and error"),
+        ("'x': 1", "must have either result or error"),
     ],
 )
 async def test_errors_are_denials(tail, words):

@@ -440,7 +440,7 @@ async def test_settings(space, box):
             {"overrides": {"spec": {"a": object()}}},
             "overrides must be a mapping that JSON can hold",
         ),
-        ({"overrides": {"metadata": {"name": "mine"}}}, "overrides: 'name' is not to be changed"),
+        ({"overrides": {"metadata": {"name": "mine"}}}, "overrides: 'name' cannot be changed"),
         (
             {"overrides": {"metadata": {"labels": {"io.anyspawn.id": None}}}},
             "overrides: 'io.anyspawn.id' is not",
@@ -449,7 +449,7 @@ async def test_settings(space, box):
             {"overrides": {"metadata": {"annotations": None}}},
             "overrides: annotations must be a mapping",
         ),
-        ({"overrides": {"kind": "Job"}}, "overrides: 'kind' is not to be changed"),
+        ({"overrides": {"kind": "Job"}}, "overrides: 'kind' cannot be changed"),
         (
             {"overrides": {"spec": {"containers": None}}},
             "overrides: spec.containers must be a list",

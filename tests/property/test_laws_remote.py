@@ -311,7 +311,7 @@ def test_kubectl_layouts():
         ),
         (
             lambda: KubectlExec("a").launch(Command(["x"], env={"a-b": "c"})),
-            "a shell cannot hand on 'a-b'",
+            "a shell cannot pass on 'a-b'",
         ),
         (
             lambda: DockerExec("a", supervisor="on"),
@@ -319,11 +319,11 @@ def test_kubectl_layouts():
         ),
         (
             lambda: DockerExec("a").launch(Command(["x"], env={"a-b": "c"})),
-            "a shell cannot hand on 'a-b'",
+            "a shell cannot pass on 'a-b'",
         ),
         (
             lambda: DockerRun("a", resident=1).launch(Command(["x"], env={"a-b": "c"})),
-            "a shell cannot hand on 'a-b'; use letters, digits and _, or leave out resident",
+            "a shell cannot pass on 'a-b'; use letters, digits and _, or leave out resident",
         ),
         (lambda: DockerExec("a").launch(Command(["x"], stdin=None)), "needs supervisor='off'"),
         (

@@ -124,7 +124,7 @@ async def test_an_answer_that_may_go_on_is_none():
         args=["-c", "echo '{\"result\": 1}'; echo why >&2; sleep 100 &"],
         timeout=30,
     )
-    with pytest.raises(AnswerError, match=r"may be cut off.*; stderr: why"):
+    with pytest.raises(AnswerError, match=r"may be incomplete.*; stderr: why"):
         await held({})
 
 
@@ -186,7 +186,7 @@ async def test_a_server_that_is_closed_during_a_call():
                 await anyio.sleep(0.01)
             await tool.aclose()
     assert errors[0].started is True
-    assert "was ended before it answered: it was closed" in str(errors[0])
+    assert "was killed before it answered: it was closed" in str(errors[0])
 
 
 async def test_a_servers_result_is_the_tools_own():
@@ -371,7 +371,7 @@ async def test_bespoke_sandboxes(monkeypatch):
     monkeypatch.setattr("anyspawn.tools._exec.BACKSTOP", 0.1)
     with pytest.raises(SpawnTimeoutError, match="its sandbox did not return"):
         await ExecTool(name="t", command="x", sandbox=Endless())({})
-    with pytest.raises(ExitError, match="it ended with status 4"):
+    with pytest.raises(ExitError, match="it exited with status 4"):
         await ExecTool(name="t", command="x", sandbox=Endless(4), timeout=5)({})
 
     class Broken(Endless):

@@ -110,7 +110,7 @@ async def test_no_list_at_all():
     assert {error.started for error in found} == {False}
     assert cluster.asked == 1
     found = await Cluster({}, seconds=60).choice().pick(deadline=soon(0.2))
-    assert "the API server did not say in time which pods there are" in str(found)
+    assert "the API server did not list the pods in time" in str(found)
 
 
 async def test_a_pod_that_was_lost():

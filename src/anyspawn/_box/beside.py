@@ -1,10 +1,10 @@
-"""A sandbox of `Bubblewrap` that stays, and calls beside each other in it.
+"""A box in `Bubblewrap`: a sandbox that stays, and calls in it, which can run at the same time.
 
 Its first program, the holder, starts a supervisor for each call. A client on the host, a few lines
-of sh, asks it to by a named pipe, and hands over the call's streams by three more. They lie in a
-folder of the host that is read-only inside, so that nothing inside can put another file, or a link,
-in their place. Nobody enters the sandbox's namespaces from outside: what runs there has been
-through the same filter of system calls, limits and dropped rights as the holder.
+of sh, requests it through a named pipe, and passes the call's streams through three more. The pipes
+are in a folder of the host that is read-only inside, so that a program cannot replace one with
+another file or a link. No process enters the sandbox's namespaces from outside: all programs there
+have the holder's system call filter, limits and dropped rights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["HOLDER", "InBubblewrap", "kept", "let_go", "let_go_when_over"]
 _INSIDE = "/dev/shm/.anyspawn"
 _POKE = 0.05
 
-# What it starts is given to the sandbox's first process, which reaps it.
+# Its children become orphans, which the sandbox's first process reaps.
 HOLDER = f"""
 exec 3<>{_INSIDE}/call </dev/null
 while read -r call <&3; do
@@ -63,8 +63,8 @@ rm -f "$c".*
 
 
 def kept(sandbox: Bubblewrap, pipes: str) -> Bubblewrap:
-    """Return the sandbox for the holder, with a folder of named pipes: of its own class, which may
-    be somebody's who derived it from `Bubblewrap`.
+    """Return the sandbox for the holder, with a folder of named pipes. It derives from the given
+    sandbox's class, which may itself derive from `Bubblewrap`.
     """
     kind: Any = type(sandbox)
 
@@ -77,7 +77,7 @@ def kept(sandbox: Bubblewrap, pipes: str) -> Bubblewrap:
                 *("--ro-bind", pipes, _INSIDE),
                 *launch.argv[before:],
             )
-            # The pipes go with this process, whatever ends it.
+            # The guard removes the pipes when this process ends, for whatever reason.
             guard = ("sh", "-c", 'read -r _; rm -rf "$0"', pipes)
             return attrs.evolve(launch, argv=argv, guard=guard)
 
@@ -125,7 +125,7 @@ class InBubblewrap(SupervisedSandbox):
 
 
 async def let_go_when_over(holder: Process, pipes: str) -> None:
-    """Wait for the holder's end; then let go the clients that wait for it at a pipe, until the
+    """Wait until the holder exits; then release the clients that wait for it at a pipe, until the
     folder is gone.
     """
     with suppress(SpawnError, anyio.ClosedResourceError):
@@ -137,12 +137,12 @@ async def let_go_when_over(holder: Process, pipes: str) -> None:
 
 
 def let_go(pipes: str) -> None:
-    """Remove the pipes, so that nobody waits for another end of one."""
+    """Remove the pipes, so that no client waits for the other end of one."""
     for name in os.listdir(pipes):
         path = os.path.join(pipes, name)
         if name.endswith((".in", ".out", ".err")):
             with suppress(OSError):
-                # Whoever waits has found another end before the name is gone, or finds none.
+                # A waiting client gets this end before the name is gone, or then finds no pipe.
                 fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                 try:
                     os.unlink(path)

@@ -418,8 +418,8 @@ class Box:
 
     @asynccontextmanager
     async def _writing(self, inside: str) -> AsyncIterator[str]:
-        """Give a word for a write's temporary file, which is gone afterwards, also where the write
-        was killed.
+        """Give a unique word for the name of a write's temporary file; afterwards the file is gone,
+        even if the write was killed.
         """
         word = os.urandom(8).hex()
         try:
@@ -494,7 +494,7 @@ async def open_box(
         OSError: ``restore`` cannot be read, or ``workdir`` cannot be made.
         PlantedError: At the end of the block, when the box has ended: something in it left a file
             in a folder of ``writable`` that the host would run later. If another exception ends the
-            block, that one goes on, with a note.
+            block, that one propagates, with a note.
     """
     given = None
     if workdir is not None:
@@ -544,23 +544,24 @@ async def attach_box(
     """Use a box that another process of yours has opened, by the same daemon or cluster, for as
     long as the block: the same files, processes and loopback interface.
 
-    The box stays its opener's, and ends when the opener closes it or dies, however many are
-    attached. From then on calls raise or hold a `TransportError` that says so. When the block is
-    left, its own calls end, and what they left by ``leave="detached"``; so they do if this process
-    is killed. Another's calls go on, and the files stay.
+    The process that opened the box owns it: the box ends when its opener closes it or dies, even if
+        others are attached. Their calls then fail with a `TransportError` that says so. At the end
+        of the block, or if this process is killed, its own calls end, with the processes that they
+        left by ``leave="detached"``. Calls of other processes continue, and the files stay.
 
     Args:
         box_id: The `Box.id`, of a box of `DockerRun`, `DockerExec`, `KubectlRun` or `KubectlExec`.
-            Take it from your own processes only: it says in which container calls run, and as whom.
-        sandbox: The sandbox that the box was opened with, of which the client, ``kubeconfig`` and
-            ``default_timeout`` count, and ``max_concurrent``, for this block alone. Default: one of
-            that mode with its defaults.
-        ends: Whether the box ends with this block, for its opener, too. Default: it stays.
+            Accept it only from your own processes: it decides in which container calls run, and as
+                which user.
+        sandbox: The sandbox that the box was opened with. Its client, ``kubeconfig``,
+            ``default_timeout`` and ``max_concurrent`` apply, to this block only. Default: a sandbox
+            of that mode with its defaults.
+        ends: Whether the box ends with this block, for its opener too. Default: it stays.
 
     Raises:
         TypeError, ConfigError: An argument is wrong, or such a box cannot be attached to; nothing
             was started.
-        TransportError: The box has ended, or cannot be reached; or, when the block is left, it
+        TransportError: The box has ended, or cannot be reached; or, at the end of the block, it
             could not be ended.
     """
     from anyspawn._box.engines import attached

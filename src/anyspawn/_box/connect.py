@@ -1,7 +1,7 @@
 """A stream to a port inside a box: a small relay runs there, and talks to the port.
 
-The relay is a program of the box like any other, so it ends as they do, and no port is published. A
-shell picks the first tool that it finds. The relays in Python and Perl write frames, four bytes of
+The relay is a program of the box like any other, so it ends with the box, and no port is published.
+A shell uses the first tool that it finds. The relays in Python and Perl write frames, four bytes of
 length and the data. The first frame is empty and means that the connection is made. A later empty
 frame means that the other side stopped sending; with a supervisor, the end of stdout would come too
 late. BusyBox's nc writes plain data, after a first byte that announces it.
@@ -93,7 +93,7 @@ defined $n or exit 1;
 frame("");
 waitpid($child, 0);
 """
-# nc does not report that it has connected, so ask the kernel whether the port has a listener.
+# nc does not report that it has connected, so look up in /proc whether the port has a listener.
 _RELAY = """
 port=$1
 if python3 -I -S -c 'import socket, threading' 2>/dev/null; then exec python3 -I -S -c "$2" "$port"; fi
@@ -224,7 +224,7 @@ class Relayed(ByteStream):
         """Send all of ``item``.
 
         Raises:
-            anyio.BrokenResourceError: The other side takes no more, or the box has ended.
+            anyio.BrokenResourceError: The other side stopped receiving, or the box has ended.
             anyio.ClosedResourceError: The stream was closed, or its sending side.
         """
         await self._process.stdin.send(item)
@@ -234,7 +234,7 @@ class Relayed(ByteStream):
         await self._process.stdin.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection; nothing of it is left in the box."""
+        """Close the connection, and kill its relay in the box."""
         self._closed = True
         self._among.discard(self)
         await self._process.aclose()

@@ -1,4 +1,4 @@
-"""Boxes in containers and pods: calls that say so where the box has ended, and boxes that another
+"""Boxes in containers and pods: errors that say that the box has ended, and boxes that another
 process has opened.
 """
 
@@ -49,10 +49,10 @@ _OURS = re.compile("anyspawn-[0-9a-f]{32}")
 
 @frozen(kw_only=True)
 class _InContainer(DockerExec):
-    """Runs commands in a container that a box holds."""
+    """Runs commands in the container of a box."""
 
     async def judged(self, completed: Completed) -> Completed:
-        """Return an outcome whose error says so where the box has ended."""
+        """Return the outcome; if the box has ended, its error says so."""
         if isinstance(completed.error, TransportError):
             look = ("ps", "-q", "--no-trunc", "--filter", f"name=^{self.container}$")
             found = await _run((self.docker_path, *look), _ASK_TIMEOUT)
@@ -63,10 +63,10 @@ class _InContainer(DockerExec):
 
 @frozen(kw_only=True)
 class _InPod(KubectlExec):
-    """Runs commands in a pod that a box holds."""
+    """Runs commands in the pod of a box."""
 
     async def judged(self, completed: Completed) -> Completed:
-        """Return an outcome whose error says so where the box has ended."""
+        """Return the outcome; if the box has ended, its error says so."""
         if isinstance(completed.error, TransportError):
             look = ("get", "pod", str(self.pod), "--ignore-not-found", "-o", "json")
             found = await self._ask(*look)
@@ -106,7 +106,7 @@ def in_pod(name: str, like: KubectlRun | None, **fields: str) -> KubectlExec:
     Args:
         name: The pod.
         like: The sandbox that the box was opened with.
-        fields: What is known better.
+        fields: Fields that replace those of ``like``.
     """
     names = ("name", "default_timeout", "max_concurrent")
     where = ("kubectl_path", "kubeconfig", "namespace", "context")
@@ -121,7 +121,7 @@ def _taken(like: object, names: tuple[str, ...]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def attached(box_id: str, sandbox: Any, *, ends: bool) -> AsyncIterator[Place]:
-    """Give the place of a box that another process has opened.
+    """Give the place of a box that another process has opened, for as long as the block.
 
     Args:
         box_id: The box's id.
@@ -129,20 +129,20 @@ async def attached(box_id: str, sandbox: Any, *, ends: bool) -> AsyncIterator[Pl
         ends: Whether it ends with the block.
 
     Raises:
-        ConfigError: No box that can be attached to has such an id, or the sandbox is of another
-            kind.
+        ConfigError: The id is not that of a box that can be attached to, or the sandbox is of
+            another mode.
         TransportError: It could not be ended.
     """
     mode, name, fields = _read(box_id)
     workdir = fields.pop("workdir", None)
     if sandbox is not None and not isinstance(sandbox, _KINDS[mode]):
         raise ConfigError(
-            f"sandbox: the box was opened with a {_KINDS[mode].__name__}; give that, or leave it out, "
-            f"not a {type(sandbox).__name__}"
+            f"sandbox: the box was opened with a {_KINDS[mode].__name__}, not a "
+            f"{type(sandbox).__name__}; pass such a sandbox, or leave it out"
         )
     if ends and mode not in ("docker_run", "kubectl_run"):
         raise ConfigError(
-            f"ends: a box of {mode} is in a place that is there without it, and stays; leave ends out"
+            f"ends: the container of a {mode} box existed before it, and stays; leave ends out"
         )
     one: Any
     if mode == "docker_run":
@@ -153,7 +153,7 @@ async def attached(box_id: str, sandbox: Any, *, ends: bool) -> AsyncIterator[Pl
         end = kubectl_argv(one, "delete", "pod", name, "--now", "--ignore-not-found")
     elif sandbox is not None:
         target = {"container": name} if mode == "docker_exec" else {"pod": name, "selector": None}
-        # Not closed here: what it keeps is the given sandbox's.
+        # Not closed here: its residents belong to the given sandbox.
         yield _place(sandbox._changed(**target, **fields), mode, name, fields, workdir)  # noqa: SLF001  one of us
         return
     else:
@@ -181,8 +181,8 @@ def _read(box_id: str) -> tuple[str, str, dict[str, str]]:
     name = unquote(name)
     if mode in ("direct", "bubblewrap"):
         raise ConfigError(
-            f"box_id: a box of {mode} is its opener's alone; one of docker_run, docker_exec, "
-            "kubectl_run or kubectl_exec can be attached to"
+            f"box_id: a box of {mode} belongs to one process; you can attach to those of "
+            "docker_run, docker_exec, kubectl_run and kubectl_exec"
         )
     try:
         fields = dict(parse_qsl(said, strict_parsing=True)) if said else {}
@@ -195,7 +195,7 @@ def _read(box_id: str) -> tuple[str, str, dict[str, str]]:
         or not fields.get("workdir", "/").startswith("/")
         or (mode in ("docker_run", "kubectl_run") and not _OURS.fullmatch(name))
     ):
-        raise ConfigError(f"box_id: {box_id!r} is not the id of a box; hand on Box.id as it is")
+        raise ConfigError(f"box_id: {box_id!r} is not the id of a box; pass Box.id unchanged")
     return mode, name, fields
 
 

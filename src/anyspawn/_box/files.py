@@ -27,7 +27,7 @@ __all__ = [
 
 _ERRNOS = {40: errno.ENOENT, 41: errno.EACCES, 42: errno.EISDIR, 43: errno.ENOTDIR}
 
-# Exits with the status that says why a path does not exist, or cannot be made.
+# Exits with a status that says why a path does not exist, or cannot be created.
 _WHY = """
 why() {
   p=$1
@@ -76,9 +76,9 @@ m=$4
 mv -f "$t" "$f" && trap - EXIT
 """
 )
-"""Writes stdin, of a known size, to a file: all of it, or nothing."""
+"""Writes stdin, whose size is known, to a file: all of it, or nothing."""
 UNWRITE = _BESIDE + 'rm -f "$t"'
-"""Removes what a write has left that was killed."""
+"""Removes the temporary file of a write that was killed."""
 REMOVE = (
     _WHY
     + """
@@ -137,7 +137,7 @@ def unpack(packed: IO[bytes], target: str) -> None:
     """Unpack the output of `PACK` at a path of the host; for a folder the path must not exist.
 
     Raises:
-        PermissionError: It has a name or a link that leads out of it, or a device.
+        PermissionError: It contains a name or a link that leads out of it, or a device.
         FileExistsError: The folder exists.
     """
     parent = os.path.dirname(os.path.abspath(target))
@@ -151,7 +151,7 @@ def unpack(packed: IO[bytes], target: str) -> None:
                 tar.extractall(place, members=members, filter="data")
             except tarfile.FilterError as exc:
                 raise PermissionError(
-                    errno.EACCES, f"what is downloaded would leave {target!r}: {exc}"
+                    errno.EACCES, f"the download would write outside of {target!r}: {exc}"
                 ) from None
         if members and members[0].isdir():
             if os.path.lexists(target):

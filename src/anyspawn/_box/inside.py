@@ -1,12 +1,14 @@
-"""A Python session's inner half: it is sent into the box, and runs there on Python 3.8 or later.
+"""The half of a Python session that anyspawn sends into the box, where it runs on Python 3.8 or
+later.
 
-Two processes. One talks to the host by its standard input and output, which the other never has.
-The other runs the code; its result comes by a pipe of its own, and its output by two more. So the
-code may print, close its streams, fork, or end itself, and what the host reads stays whole.
+It is two processes. One talks to the host through its standard input and output, which the other
+does not have. The other runs the code; its results come through one pipe, and its output through
+two more. So the code can print, close its streams, fork or exit without damaging the messages to
+the host.
 
 From the host: ``R number limit size`` and the code, ``I number`` to interrupt it. To the host:
 ``O size`` and ``E size`` with output, ``R size`` with a result; ``X status number``: the process
-that runs code ended, in that run or, with -1, between two.
+that runs code exited, during that run or, with -1, between two.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 CHUNK = 65536
 MOST_IN_PIPE = 2**20
 LAST = 1.0
-"""Seconds that code has to end when the session does."""
+"""Seconds that code has to exit when the session ends."""
 HERE = (lambda: 0).__code__.co_filename
 
 
@@ -57,11 +59,11 @@ class Code:
             self.streams()
             said = self.run(f"<run {number.decode()}>", source, int(limit))
             if os.getpid() != self.pid:
-                return  # a copy, made by the code, that came to the code's end
+                return  # a fork of this process, made by the code, that has finished the code
             self.send(said)
 
     def streams(self) -> None:
-        """Have the streams be the session's again, whatever earlier code did to them."""
+        """Restore the session's streams, whatever earlier code did to them."""
         for fd, output in enumerate(self.outputs, 1):
             name = ("stdout", "stderr")[fd - 1]
             try:
@@ -158,7 +160,7 @@ def told(exc: BaseException) -> list[str]:
 
 
 def cut(text: str, limit: int) -> bytes:
-    """Return text in UTF-8, its middle left out where it is too long."""
+    """Return text in UTF-8; if it is too long, without its middle."""
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= limit:
         return data
@@ -177,7 +179,7 @@ def text_stream(fd: int) -> Any:
 
 
 class Host:
-    """Hands on what the host asks for, and what comes of it."""
+    """Passes on the host's requests, and the results and output of the code."""
 
     def __init__(
         self, code: int, requests: int, results: int, outputs: dict[int, bytes], wake: int
@@ -194,7 +196,7 @@ class Host:
         self.started = self.wanted_no_more = False
 
     def serve(self) -> None:
-        """Do so until the host wants no more, or the code's process has ended."""
+        """Run until the host closes its side, or the code's process has exited."""
         while True:
             results = [self.results] if self.open else []
             ready, _, _ = select.select([0, self.wake, *results, *self.outputs], [], [])
@@ -230,7 +232,7 @@ class Host:
                 for letter, held in self.held.items():
                     self.tell(letter, held)
                     self.held[letter] = b""
-                with contextlib.suppress(BrokenPipeError):  # it has ended, which is told in turn
+                with contextlib.suppress(BrokenPipeError):  # it has exited, which `over` reports
                     write(self.requests, b" ".join([number, *sizes]) + b"\n" + rest[:size])
                 rest = rest[size:]
             self.said = rest
@@ -239,13 +241,13 @@ class Host:
     def interrupt(self) -> None:
         if self.started and self.wanted_no_more:
             self.started = False  # once
-            if os.getpgrp() == os.getpid():  # as Ctrl-C does: what the code waits for, too
+            if os.getpgrp() == os.getpid():  # like Ctrl-C: the code's children get it too
                 os.killpg(0, signal.SIGINT)
             else:
                 os.kill(self.code, signal.SIGINT)
 
     def take(self, fd: int) -> int:
-        """Hand on what is in a pipe of output; between two runs, keep its end for the next."""
+        """Pass on what is in a pipe of output; between two runs, keep its end for the next."""
         data = read(fd, CHUNK)
         if data == b"":  # closed by all
             del self.outputs[fd]
@@ -258,7 +260,7 @@ class Host:
         return len(data or b"")
 
     def rest(self) -> None:
-        """Hand on all that was written before now."""
+        """Pass on all output that was written before now."""
         for fd in list(self.outputs):
             taken = 0
             while taken < MOST_IN_PIPE:
@@ -285,7 +287,7 @@ class Host:
             self.number = -1
 
     def over(self) -> bool:
-        """Whether the code's process has ended; then tell the host so."""
+        """Whether the code's process has exited; if so, tell the host."""
         pid, status = os.waitpid(self.code, os.WNOHANG)
         if not pid:
             return False
@@ -302,7 +304,7 @@ class Host:
             write(1, letter + b" %d\n" % len(data) + data)
 
     def end(self) -> None:
-        """Have the code's process end; it has a moment for what it does at its exit."""
+        """Make the code's process exit; it has a moment for its exit handlers."""
         os.close(self.requests)
         while self.code and select.select([self.wake], [], [], LAST)[0]:
             os.read(self.wake, 4096)
@@ -311,7 +313,7 @@ class Host:
 
 
 def read(fd: int, size: int) -> bytes | None:
-    """Return what is there: ``b""`` at the end, ``None`` where there is nothing now."""
+    """Return the available bytes: ``b""`` at the end, ``None`` if there are none now."""
     try:
         return os.read(fd, size)
     except BlockingIOError:
@@ -325,7 +327,7 @@ def write(fd: int, data: bytes) -> None:
 
 
 def high(fd: int) -> int:
-    """Move a descriptor to where code does not meet it by chance."""
+    """Move a descriptor to a high number that code does not use by chance."""
     try:
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100)
     except OSError:  # so many are not allowed
@@ -335,7 +337,7 @@ def high(fd: int) -> int:
 
 
 def begin(nonce: str, first: list[str]) -> None:
-    """Start both processes; ``first`` is what the code's ``sys.path`` begins with."""
+    """Start both processes; ``first`` is the first entry of the code's ``sys.path``."""
     requests, results, out, err, wake = ([high(fd) for fd in os.pipe()] for _ in range(5))
     for fd in (results[0], out[0], err[0], *wake):
         os.set_blocking(fd, False)

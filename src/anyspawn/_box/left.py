@@ -31,7 +31,7 @@ class Left:
         self._over = False
 
     def keep(self, work: Work) -> bool:
-        """Take over the processes that a call left; return whether the box is still open."""
+        """Keep the processes that a call left; return whether the box is still open."""
         if self._over:
             return False
         kept = _Kept(work)
@@ -60,12 +60,12 @@ class Left:
             kept.drained.set()
 
     def stop(self) -> bool:
-        """Take over no more; return whether there is something to `end`."""
+        """Keep no more; return whether there is something to `end`."""
         self._over = True
         return bool(self._kept)
 
     async def end(self) -> None:
-        """Kill all of them, and look until they are gone, in bounded time."""
+        """Kill all of them, and check until they are gone, in bounded time."""
         async with anyio.create_task_group() as tasks:
             for kept in self._kept:
                 tasks.start_soon(uninterrupted(partial(self._end, kept)))

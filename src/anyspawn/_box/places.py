@@ -1,5 +1,5 @@
-"""Where a box is, for each kind of sandbox: something that holds a place, and a sandbox whose calls
-run in it.
+"""Where a box is, for each kind of sandbox: a holder that keeps the place, and a sandbox whose
+calls run in it.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from anyspawn.sandboxes.direct import Direct
 __all__ = ["Place", "place_of"]
 
 _HOLD = ["sh", "-c", "exec 3<&0; cat <&3 >/dev/null & wait $!"]
-"""Stays, and reaps what is given to it, until its stdin ends."""
+"""Stays, and reaps orphans, until its stdin is closed."""
 _REMOVE = 'chmod -R u+rwX "$1"; rm -rf "$1"'
 _CLEANUP = 30.0
 
 
 @frozen(kw_only=True)
 class Place:
-    """A place that is there.
+    """The place of a box.
 
     Args:
         sandbox: Runs a call in it.
         mode: The mode of the sandbox that it was opened with.
-        name: What it is called there.
+        name: The name of the container or pod, or a unique word.
         reached_by: What else another process needs to reach it; ``None``: none can.
         workdir: A path inside; ``None``: where a call starts.
         env: Variables that every call has.
-        root: The folder of the host that files must lie in; ``None``: the place has its own.
+        root: The folder of the host that contains all files; ``None``: the place has its own files.
     """
 
     sandbox: ArgvSandbox
@@ -64,17 +64,17 @@ class Place:
 
 
 def place_of(sandbox: Sandbox, workdir: str | None) -> AbstractAsyncContextManager[Place]:
-    """Return what gives a place for a box, and takes it back.
+    """Return a context manager that creates the place of a box, and removes it.
 
     Raises:
         ConfigError: A box cannot be there.
     """
     kind = type(sandbox)
-    for known in kind.__mro__:  # what is not asked for is not imported
+    for known in kind.__mro__:  # imported only if it is used
         maker = _MAKERS.get(known.__name__)
         if maker is not None and known.__module__.startswith("anyspawn.sandboxes."):
             if getattr(sandbox, "resident", 0) and known.__name__ not in _EXISTING:
-                raise ConfigError("sandbox: a box is one that stays; leave its resident at 0")
+                raise ConfigError("sandbox: a box keeps its own supervisors; leave resident at 0")
             return maker(sandbox, workdir)
     raise ConfigError(
         f"sandbox: a box can be in one of anyspawn's own sandboxes, not in a {kind.__name__}"
@@ -86,7 +86,7 @@ async def _existing(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]:
     pod = hasattr(sandbox, "pod")  # whose container is one of several
     target: str | None = sandbox._one_pod if pod else sandbox.container  # noqa: SLF001  one of us
     if target is None:
-        raise ConfigError("sandbox: a box is in one pod; name it by pod, without a selector")
+        raise ConfigError("sandbox: a box is in one pod; pass its name as pod, and no selector")
     names = ("namespace", "container", "context") if pod else ("user",)
     yield Place(
         sandbox=sandbox,
@@ -151,7 +151,7 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
     try:
         call = os.path.join(pipes, "call")
         os.mkfifo(call, 0o600)
-        # What is asked for before the holder reads would be lost with the last who has it open.
+        # A request before the holder reads would be lost when the last client closes the pipe.
         kept_open = os.open(call, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         if not own:
             os.chmod(pipes, 0o711)  # noqa: S103  to be gone through, by name, by the user inside
@@ -188,8 +188,8 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
 
 @asynccontextmanager
 async def _telling(opening: AbstractAsyncContextManager[Process]) -> AsyncIterator[Process]:
-    """Give the holder; at its end, tell what is new and the host would run later: by an error of
-    its own, or by a note to the one that goes on.
+    """Give the holder; at its end, report new files that the host would run later: by an error, or
+    by a note on the exception that ended the block.
     """
     holder: Process | None = None
     try:
@@ -213,7 +213,7 @@ def _planted(holder: Process | None) -> PlantedError | None:
 
 @frozen(kw_only=True)
 class _Guarded(Direct):
-    """A process beside which a guard waits that removes a folder if this process vanishes."""
+    """A process with a guard that removes a folder if this process is killed."""
 
     folder: str = field()
 
@@ -243,7 +243,9 @@ def _made(folder: str) -> str:
 
 
 async def _remove(folder: str) -> None:
-    """Remove a folder of the host, whatever cancels the caller, and whatever rights it lacks."""
+    """Remove a folder of the host, even if the caller is cancelled, or permissions in it are
+    missing.
+    """
 
     async def remove() -> None:
         await Direct().spawn(Command(["sh", "-c", _REMOVE, "sh", folder], timeout=_CLEANUP))

@@ -164,7 +164,7 @@ class PythonSession:
         self._default_timeout = default_timeout
         self._lock = anyio.Lock()
         self._process: Process | None = None
-        self._ahead = b""  # what was read, and not used yet
+        self._ahead = b""  # bytes that were read, and not used yet
         self._number = 0
         self._closed = False
 
@@ -289,7 +289,8 @@ class PythonSession:
         with anyio.move_on_after(grace) as scope:
             await run.sent.wait()
             if not run.done.is_set():
-                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # see the read
+                # the reading task notices a lost connection
+                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                     await process.stdin.send(b"I %d\n" % run.number)
             await run.done.wait()
         if scope.cancelled_caught:  # half a message would garble the next one
@@ -305,7 +306,8 @@ class PythonSession:
         caller is cancelled.
         """
         try:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # see the read
+            # the read below notices a lost connection
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 await process.stdin.send(request)
             run.sent.set()
             while not await self._frame(process, run):
@@ -402,7 +404,7 @@ class PythonSession:
         done = process.completed
         if done is not None and isinstance(done.error, (NotStartedError, TransportError)):
             raise done.error
-        said = f"it ended with status {done.returncode}" if done is not None else "it ended"
+        said = f"it exited with status {done.returncode}" if done is not None else "it exited"
         if done is not None and done.stderr.strip():
             said = done.stderr_text.strip()[-_QUOTED:]
         raise NotStartedError(f"{self._program!r} is not Python 3.8 or later: {said}")
@@ -444,14 +446,14 @@ def _failure(said: list[str | None]) -> PythonFailure | None:
 def _lost(
     process: Process, run: _Run, stopped: Literal["timeout", "output_limit"] | None, seconds: float
 ) -> PythonFailure:
-    """Return how an interpreter ended that sent no message.
+    """Return the failure of an interpreter that ended without sending a result.
 
     Raises:
         TransportError: The connection to it was lost.
     """
     gone = "the variables are lost"
     if run.between:
-        message = f"the interpreter ended before this code began, which did not run; {gone}"
+        message = f"the interpreter exited before this code, which did not run; {gone}"
         return PythonFailure(type="Exited", message=message)
     if run.status is not None:
         if run.status >= 0:

@@ -114,7 +114,7 @@ async def into_container(
 ) -> AsyncIterator[Way]:
     """Give the proxy to a container that the block will start.
 
-    A first container without a network only holds the network namespace, in which the command's
+    A container without a network, the holder, keeps the network namespace in which the command's
     container then starts.
 
     Args:
@@ -149,7 +149,7 @@ async def _container_pid(docker: str, container: str, word: str) -> int:
     pid = int(done.stdout) if done.error is None else 0
     if not pid:
         raise TransportError(
-            "an Egress holds its network by a container of the same image that runs sh, and that "
+            "an Egress needs a second container of the same image, to run sh, and that container "
             "has ended: the image may have no sh",
             started=False,
         )

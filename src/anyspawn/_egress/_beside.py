@@ -15,9 +15,9 @@ __all__ = ["beside"]
 async def beside(
     *tasks: Callable[[], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[anyio.CancelScope]:
-    """Run tasks as long as the block lasts; give what cancels the block and them.
+    """Run tasks as long as the block lasts; give a function that cancels the block and them.
 
-    An exception of the block is raised as it is, and in no group.
+    An exception of the block is raised as it is, not in a group.
     """
     raised: BaseException | None = None
     async with anyio.create_task_group() as group:

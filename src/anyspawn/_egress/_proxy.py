@@ -286,7 +286,7 @@ class _HttpConnection:
             async with beside(send_body) as scope:
                 await self._hand_back(http, server)
             if broken:
-                raise _BadRequestError("the body of the request is not whole")
+                raise _BadRequestError("the body of the request is incomplete")
         except (h11.ProtocolError, *_LOST, OSError) as exc:
             if self._http.our_state is not h11.SEND_RESPONSE:
                 raise anyio.BrokenResourceError from None  # cut the answer off there, too
@@ -352,12 +352,14 @@ async def _next_event(http: h11.Connection, stream: SocketStream) -> _Event:
 
 
 def _handed_on(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
-    """Return the headers for the other end, of a connection that serves one request."""
+    """Return the headers to pass on; the connection serves one request."""
     return [*_kept(headers), (b"Connection", b"close")]
 
 
 def _kept(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
-    """Return the headers that are not for a proxy. How long the body is, they say in one way."""
+    """Return the headers that are not for a proxy. They give the length of the body in one way
+    only.
+    """
     dropped = set(_HOP_BY_HOP)
     for name, value in headers:
         if name == b"connection":

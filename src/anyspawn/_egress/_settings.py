@@ -26,9 +26,10 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 def holder_id(command: Command) -> str:
-    """Return the id of the container in whose network a command's container is started.
+    """Return the id of the container in whose network a command's container starts.
 
-    docker takes the beginning of a name for the name where it is asked for events.
+    It must not begin with the other container's name: docker's filter of events matches the
+    beginning of a name.
     """
     return f"ee{command.id}"
 
@@ -103,8 +104,8 @@ class Egress:
     def env(self) -> dict[str, str]:
         """Return the variables that point a program to the proxy.
 
-        ``ALL_PROXY`` names it by HTTP, too: some clients need an extra for SOCKS, and without it
-        refuse to start with a SOCKS proxy.
+        ``ALL_PROXY`` names it as an HTTP proxy too: some clients refuse to start with a SOCKS proxy
+            unless an extra is installed.
         """
         from anyspawn._egress._rules import Rule, parse_host
 

@@ -1,4 +1,4 @@
-"""Connections, of which none is lost when a task is cancelled in the middle of making it."""
+"""Connections that are not leaked when the task that makes them is cancelled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def accept(listener: socket.socket) -> SocketStream:
 
 
 async def connect(address: IPv4Address | IPv6Address, port: int) -> SocketStream:
-    """Return a connection to an address, and to nothing else.
+    """Return a connection to an address, without a name look-up.
 
     Raises:
         OSError: It could not be made.

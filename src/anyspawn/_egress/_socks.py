@@ -1,6 +1,6 @@
-"""SOCKS 5 (RFC 1928), as far as a client needs it that connects: bytes in, messages out.
+"""SOCKS 5 (RFC 1928): bytes in, messages out.
 
-No method but "no authentication", no command but CONNECT.
+Only the method "no authentication" and the command CONNECT.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SocksRequest:
 
 
 def read_methods(data: bytes) -> tuple[bool, bytes] | None:
-    """Return whether the client can do without authentication, and what follows; ``None`` where
-    more is to come.
+    """Return whether the client offers no authentication, and the bytes that follow; ``None`` if
+    the message is incomplete.
 
     Raises:
         ValueError: It is not a greeting.
@@ -61,7 +61,7 @@ def read_methods(data: bytes) -> tuple[bool, bytes] | None:
 
 
 def read_request(data: bytes) -> tuple[SocksRequest, bytes] | None:
-    """Return the request, and what follows; ``None`` where more is to come.
+    """Return the request, and the bytes that follow; ``None`` if the message is incomplete.
 
     Raises:
         ValueError: It is not a request.
@@ -86,5 +86,5 @@ def read_request(data: bytes) -> tuple[SocksRequest, bytes] | None:
 
 
 def reply(code: int) -> bytes:
-    """Return an answer, which names no address of ours."""
+    """Return an answer, without an address of this host."""
     return bytes([VERSION, code, 0, _IPV4, 0, 0, 0, 0, 0, 0])

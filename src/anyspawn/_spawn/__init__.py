@@ -1,1 +1,1 @@
-"""The one room that opens processes: pipes, process groups, and the course of a call."""
+"""The only package that opens processes: pipes, process groups, and the phases of a call."""

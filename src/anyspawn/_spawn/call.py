@@ -1,8 +1,8 @@
 """One call, from its start to its outcome: read `run` first.
 
-As long as nothing must be killed, everything happens in the caller's own task. If something must,
-a task of its own does it under a shield (`see_through`), so that no cancellation of the caller,
-native or a scope's, leaves work behind.
+As long as nothing must be killed, everything happens in the caller's own task. Otherwise a separate
+task does it under a shield (`see_through`), so that no cancellation of the caller, by a scope or by
+asyncio, leaves processes behind.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _LAST_LOOKS = 64
 _PIDS_PER_TURN = 128
 
 Take = Callable[["Work", Output, bytes], Awaitable[None]]
-"""Is given each chunk of a work's output."""
+"""Gets each chunk of a work's output."""
 
 
 async def run(
     launch: Launch, command: Command, *, mode: str, began: float, timeout: float
 ) -> Completed:
-    """Start ``launch``, see it through, and return its outcome.
+    """Start ``launch``, take it through all its phases, and return its outcome.
 
     Args:
         launch: The local process.
-        command: The command that it stands for; its limits and callback apply.
-        mode: What the sandbox is called in logs and spans.
+        command: The command that it runs; its limits and callback apply.
+        mode: The sandbox's name in logs and spans.
         began: When the call began, on the event loop's clock.
-        timeout: Seconds from then on that the program has.
+        timeout: Seconds from then until the program times out.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
     with watch_spawn(command, mode) as watched:
@@ -82,14 +82,15 @@ async def see_to_its_end(
         await work.until_closed()
         await work.look_for_the_rest()
 
-    # A KeyboardInterrupt is raised where the call waits, not between a fork and what notes it.
+    # A KeyboardInterrupt is raised where the call waits, not between a fork and the line that
+    # records it.
     course = uninterrupted(partial(conduct, open_work, scope, Work.until_ended, finish, watched))
     work = await course()
     if isinstance(work, Work) and work.raised is not None:
         try:
             raise work.raised
         finally:
-            work.raised = None  # it refers to this frame
+            work.raised = None  # break the reference cycle
     return work
 
 
@@ -105,13 +106,13 @@ async def conduct(
     Args:
         open_work: Opens it.
         scope: Bounds its opening and `attend`.
-        attend: Moves its data until the program has ended.
+        attend: Moves its data until the program has exited.
         finish: Reads the rest; decides whether something must be killed.
-        watched: Is told of it.
+        watched: Records it.
 
     Returns:
-        The work, of which nothing is left, or why it did not start. What was raised meanwhile is
-        its ``raised``.
+        The work, of which nothing is left, or the error if it did not start. Its ``raised`` is an
+        exception that was raised meanwhile.
     """
     work: Work | None = None
     try:
@@ -126,7 +127,7 @@ async def conduct(
             if work is None:
                 return SpawnTimeoutError("the program was not started in time: no thread was free")
             await finish(work)
-        except GeneratorExit:  # the loop was closed under us: nothing can be awaited any more
+        except GeneratorExit:  # the loop was closed: nothing can be awaited any more
             raise
         except BaseException as exc:
             if work is not None:
@@ -150,7 +151,7 @@ async def open_work(launch: Launch, command: Command, take: Take | None = None) 
     Args:
         launch: The local process.
         command: The command that it stands for.
-        take: The program is a live one: this is given its output, and its stdin stays open.
+        take: For a live program: gets its output; its stdin stays open.
 
     Raises:
         SpawnError: It did not start.
@@ -183,29 +184,29 @@ async def open_work(launch: Launch, command: Command, take: Take | None = None) 
 
 def never_started(command: Command, error: SpawnError, began: float) -> Completed:
     """Return the outcome of a call whose local process did not start."""
-    # A place that could not be had may be left all the same; what could not be had says so.
+    # `place` may have left something although it failed; its error says so.
     cleanup = Cleanup.NOT_NEEDED if error.completed is None else error.completed.cleanup
     duration = anyio.current_time() - began
     return Completed(argv=command.argv, duration=duration, error=error, cleanup=cleanup)
 
 
 def no_place(command: Command, timeout: float) -> SpawnTimeoutError:
-    """Return the error of a call that timed out while it waited for a place."""
+    """Return the error of a call that timed out while it waited for a slot."""
     program = command.argv[0]
-    return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no place was free")
+    return SpawnTimeoutError(f"{program!r} was not started within {timeout:g} s: no slot was free")
 
 
 class Ending(Protocol):
-    """What becomes of a connection when its work is over."""
+    """Decides what happens to a connection when its work is over."""
 
     async def left_nothing(self, work: Work) -> bool:
         """Return whether the work is over with nothing to kill; in bounded time."""
 
     async def end(self, work: Work) -> None:
-        """Kill what is left, look until it is gone, and set ``work.cleanup``. Runs shielded."""
+        """Kill what is left, check until it is gone, and set ``work.cleanup``. Runs shielded."""
 
     def release(self, work: Work) -> None:
-        """Give back what the work holds; nothing can be awaited."""
+        """Release what the work holds, without awaiting anything."""
 
 
 class Work:
@@ -215,20 +216,20 @@ class Work:
         connection: The local process that carries it.
         command: The command.
         talk: The conversation with its supervisor, if there is one.
-        ending: What becomes of the connection. Default: it ends with the work.
-        take: Is given each chunk of output. Default: the command's callback is.
+        ending: Decides what happens to the connection. Default: it ends with the work.
+        take: Gets each chunk of output. Default: the command's callback gets it.
 
     Attributes:
         state: Its phase, and why it is being ended.
-        raised: What reaches the caller when all is settled.
-        deadline: When its time is over, on the event loop's clock.
+        raised: The exception that the caller gets when the call is settled.
+        deadline: When it times out, on the event loop's clock.
         incomplete: A stream was still held when `wait_delay` ran out.
-        cleanup: What became of what it left.
-        leaves: What it leaves running is to stay.
-        unbegun: Its resident ended before it had begun it: another one may be told.
-        removed: What a client had asked for was found, and removed.
-        task: What a resident is told as soon as it is ready.
-        long_stdin: What it is told when it asks for it.
+        cleanup: The result of the clean-up.
+        leaves: Processes that it leaves may run on.
+        unbegun: Its resident ended before it had started the command: another resident can take it.
+        removed: The container or pod that a client had asked for was found and removed.
+        task: The message for a resident as soon as it is ready.
+        long_stdin: The stdin that it gets when it asks for it.
     """
 
     def __init__(
@@ -259,7 +260,7 @@ class Work:
 
     @property
     def ended(self) -> bool:
-        """Whether the program has ended: the local process has, or the supervisor says so."""
+        """Whether the program has exited: the local process has, or the supervisor says so."""
         talk = self.talk
         return self.connection.child.exited or (
             talk is not None and talk.report.exit_status is not None
@@ -272,15 +273,15 @@ class Work:
 
     @property
     def ready(self) -> bool:
-        """Whether the program may have begun: a supervisor waits for its task before."""
+        """Whether the program may have started; a supervisor first waits for its task."""
         return self.talk is None or self.talk.report.ready
 
     def stop(self, why: Why) -> None:
-        """Have the work ended."""
+        """Start to end the work."""
         self.state = self.state.after(Event.STOPPED, why)
 
     def give_up(self, exc: BaseException) -> None:
-        """Have it ended for an exception, which reaches the caller afterwards."""
+        """End it because of an exception, which the caller gets afterwards."""
         cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         if self.raised is None or not cancelled:
             self.raised = exc
@@ -288,7 +289,7 @@ class Work:
             self.stop(Why.CANCELLED if cancelled else Why.RAISED)
 
     async def until_ended(self) -> None:
-        """Move data until the program has ended, or something says to end it."""
+        """Move data until the program has exited or must be killed."""
         while self.state.phase is Phase.RUNNING and not self.ended:
             await self.turn()
         self._note_end()
@@ -298,11 +299,10 @@ class Work:
             self.state = self.state.after(Event.EXITED)
 
     async def judge_deadline(self) -> None:
-        """Decide that it timed out, unless what has come meanwhile says that it ended in time.
-
-        The host may have been stopped, or its loop busy, when it ended.
+        """Decide that it timed out, unless the data that has arrived says that it exited in time:
+        this process may have been stopped, or its loop busy, when it did.
         """
-        with anyio.move_on_after(BOUNDS.settle):  # a callback may take its time
+        with anyio.move_on_after(BOUNDS.settle):  # a callback may have taken long
             await self.serve_all()
         self.connection.child.look()
         self._note_end()
@@ -310,13 +310,13 @@ class Work:
             self.stop(Why.TIMEOUT)
 
     async def until_closed(self) -> None:
-        """Read on until nobody holds the output streams any more, or `wait_delay` is over."""
+        """Read until no process holds the output streams any more, or `wait_delay` is over."""
         if self.take is None and self._is_draining():
-            await self.serve_all()  # what is there already counts, however short the delay
+            await self.serve_all()  # output that has arrived counts, however short the delay
         if self.leaves and self.talk is None:
-            return  # who holds a stream is to run on
+            return  # processes that hold a stream may run on
         if self.talk is not None and self._is_draining():
-            # The delay begins when the supervisor has looked, and found a stream held.
+            # The delay begins when the supervisor has found that a process holds a stream.
             with self._patient(BOUNDS.remote):
                 while self._is_draining() and not self.connection.child.exited:
                     if self.talk.report.held:
@@ -339,7 +339,7 @@ class Work:
         self._patience = None
 
     async def look_for_the_rest(self) -> None:
-        """See whether the work left something. Most leave nothing."""
+        """Check whether the work left something running. Most leave nothing."""
         if self.state.phase is not Phase.DRAINING or self.incomplete:
             return
         nothing = await self.ending.left_nothing(self)
@@ -348,14 +348,14 @@ class Work:
         self.state = self.state.after(Event.GONE if nothing else Event.LEFT_SOMETHING)
 
     async def end(self) -> None:
-        """Kill what is left, and look until it is gone, in bounded time."""
+        """Kill what is left, and check until it is gone, in bounded time."""
         if self.state.phase is Phase.DRAINING:
             self.state = self.state.after(Event.LEFT_SOMETHING)
         await self.ending.end(self)
         self.state = self.state.after(Event.GONE)
 
     def outcome(self, began: float, timeout: float) -> Completed:
-        """Return how it came out, as far as is known by now.
+        """Return the outcome, as far as it is known by now.
 
         Args:
             began: When the call began, on the event loop's clock.
@@ -386,24 +386,24 @@ class Work:
         return outcome(connection.launch, self.command, seen)
 
     async def beside(self, argv: tuple[str, ...], seconds: float = BOUNDS.remote) -> Completed:
-        """Run a command of the sandbox's own while the work goes on, or is being ended."""
+        """Run one of the sandbox's own commands while the work runs or is being ended."""
         command = Command(argv, timeout=seconds, output_limit=STATUS_LIMIT, overflow="truncate")
         now = anyio.current_time()
         return await run(Launch(argv=argv, stdin=b""), command, mode="", began=now, timeout=seconds)
 
     async def turn(self) -> None:
-        """Wait until something can be moved, or the process exits, and deal with all of it."""
+        """Wait until data can be moved or the process exits, and handle all of that."""
         await self.connection.wait()
         await self.serve()
 
     async def serve_all(self) -> None:
-        """Deal with what is there, without waiting for more."""
+        """Handle what is ready, without waiting for more."""
         for _ in range(_LAST_LOOKS):
             if not (self.streams_open and await self.serve()):
                 return
 
     async def serve(self) -> bool:
-        """Deal with all that is ready; return whether there was something."""
+        """Handle everything that is ready; return whether there was something."""
         sources = self.connection.ready()
         for source in sources:
             if isinstance(source, Output):
@@ -427,9 +427,10 @@ class Work:
             self.stop(Why.OVERFLOW)
 
     def _answer(self, output: Output, talk: Conversation) -> None:
-        """Tell the supervisor its task, and a long stdin when it asks for it.
+        """Send the supervisor its task, and a long stdin when it asks for it.
 
-        Hang up on one that cannot go on: what is left of it then kills what is left of the command.
+        Close the connection to a supervisor that cannot continue: its remaining process then kills
+        the rest of the command.
         """
         stdin = self.connection.stdin
         if stdin.fd < 0:
@@ -455,7 +456,7 @@ class Work:
         result = on_output(output.name, data) if on_output is not None and data else None
         if not inspect.isawaitable(result):
             return
-        # The callback's time is not the time that descendants have to let go of a stream.
+        # The time of the callback does not count as `wait_delay`.
         scope, began = self._patience, anyio.current_time()
         if scope is None:
             await result
@@ -466,7 +467,7 @@ class Work:
         scope.deadline = anyio.current_time() + left
 
     async def keep_raised(self, step: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Take a step of the clean-up; what the caller's callback raises does not stop the rest."""
+        """Run a step of the clean-up; if the caller's callback raises, the rest still runs."""
         try:
             await step(*args)
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
@@ -475,23 +476,23 @@ class Work:
             self.give_up(exc)
 
     async def until_exit(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
-        """Move data until the process has exited, or ``enough`` says so, for so long at most."""
+        """Move data until the process has exited, ``enough`` is true, or the time is up."""
 
         async def attend() -> None:
             while not self.connection.child.exited and not enough():
                 await self.turn()
 
         with anyio.move_on_after(seconds):
-            await anyio.lowlevel.checkpoint()  # whoever repeats this must come to an end
+            await anyio.lowlevel.checkpoint()  # a caller that repeats this must come to an end
             await self.keep_raised(attend)
-            await self.keep_raised(attend)  # a callback that raised is not called any more
+            await self.keep_raised(attend)  # a callback that raised is not called again
 
 
 class EndsWithIt:
-    """The ending of a connection that ends with its work."""
+    """Ends the connection together with its work."""
 
     async def left_nothing(self, work: Work) -> bool:
-        """Reap the process; return whether nothing of its group, or far away, is left."""
+        """Reap the process; return whether nothing of its group or of remote work is left."""
         connection = work.connection
         if isinstance(work.command, LeavingCommand) and await _leaves_something(work):
             if work.command.keep(work):
@@ -511,7 +512,7 @@ class EndsWithIt:
         return True
 
     async def end(self, work: Work) -> None:
-        """Ask it to end, kill it, and look for what it left."""
+        """Ask it to exit, kill it, and look for what it left."""
         connection, child = work.connection, work.connection.child
         grace = work.command.grace if not child.exited and work.state.why is not None else 0.0
         clean = False
@@ -538,7 +539,7 @@ class EndsWithIt:
         connection.settled = sure
 
     def release(self, work: Work) -> None:
-        """Close the connection, unless what was left runs on."""
+        """Close the connection, unless processes that were left run on."""
         if work.cleanup is not Cleanup.LEFT:
             work.connection.close()
 
@@ -556,16 +557,16 @@ async def _collect_rest(work: Work, seconds: float) -> None:
     with anyio.move_on_after(seconds):
         while work.streams_open:
             await work.turn()
-    if work.streams_open:  # a callback that took all the time hides the end of a stream
+    if work.streams_open:  # a slow callback can hide the end of a stream
         work.take = None
         await work.serve_all()
 
 
 async def _sweep(mark: bytes) -> bool:
-    """Kill what left the group but carries the mark, until a look finds none.
+    """Kill processes that left the group but carry the mark, until a search finds none.
 
     Returns:
-        Whether one could look.
+        Whether the search was possible.
     """
     if not mark:
         return False
@@ -584,7 +585,7 @@ async def _sweep(mark: bytes) -> bool:
                 return True
             await anyio.sleep(pause)
             pause = min(pause * 2, 0.05)
-    except OSError:  # no descriptor left to look with, or no /proc
+    except OSError:  # no descriptor left for the search, or no /proc
         return False
 
 

@@ -1,7 +1,7 @@
-"""Changes of the containers that residents are in, as a runner tells of them.
+"""Changes of the containers that residents run in, as a runner reports them.
 
-A resident stays in the container that had a name when it began. It must not serve a call once
-another container has that name, or the container is paused.
+A resident stays in the container in which it started. It must not serve a call if another container
+has that container's name now, or the container is paused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from anyspawn.exceptions import SpawnError
 __all__ = ["Changes"]
 
 _FOLLOW = '"$@" </dev/null 2>/dev/null & exec >&- 2>&-; read -r _; kill $!'
-"""Ends a client that reads no stdin when its own stdin ends."""
+"""Runs a client that does not read stdin, and kills it when this script's stdin is closed."""
 
 
 class Changes:
@@ -32,7 +32,7 @@ class Changes:
         connection: It.
 
     Attributes:
-        blind: It has not told of a resident yet.
+        blind: It has not reported a resident yet.
         done: Nothing of it is left.
     """
 
@@ -46,7 +46,7 @@ class Changes:
 
     @classmethod
     async def open(cls, argv: tuple[str, ...]) -> Changes | None:
-        """Start the client; ``None`` where it cannot be started."""
+        """Start the client; return ``None`` if it cannot be started."""
         launch = Launch(argv=("sh", "-c", _FOLLOW, "anyspawn", *argv))
         try:
             stdin = partial(Feed, hold=True)
@@ -59,25 +59,25 @@ class Changes:
 
     @property
     def alive(self) -> bool:
-        """Whether it goes on telling."""
+        """Whether it still reports events."""
         return self._connection.stdout.open
 
     def expect(self, resident_id: str) -> None:
-        """Note where a resident is, once its start is told of. Its last argument is
+        """Record the container of a resident when its start is reported. Its last argument is
         ``resident.`` and its id.
         """
         self._places[resident_id] = ""
 
     def forget(self, resident_id: str) -> None:
-        """Note nothing of a resident any more."""
+        """Forget a resident."""
         self._places.pop(resident_id, None)
 
     async def unchanged(self, resident_id: str, seconds: float) -> bool:
-        """Return whether a resident's beginning was told of, and no change of its place since.
+        """Return whether a resident's start was reported, and no change of its container since.
 
         Args:
             resident_id: The resident.
-            seconds: How long to wait for its beginning, which comes late.
+            seconds: How long to wait for the report of its start, which comes late.
         """
         self._look()
         if self._places.get(resident_id) == "":
@@ -87,7 +87,7 @@ class Changes:
         return self.alive and bool(self._places.get(resident_id))
 
     def end(self) -> None:
-        """End it, at once; `done` says when it is gone."""
+        """Kill it; `done` is set when it is gone."""
         self._connection.signal_group(signal.SIGKILL)
 
     async def _follow(self) -> None:
@@ -112,7 +112,7 @@ class Changes:
         self._connection.settled = True
 
     def _look(self) -> None:
-        """Take what was told; it must be read soon, or the daemon leaves some of it out."""
+        """Read the reported events; if they are not read soon, the daemon drops some."""
         for data in self._connection.stdout.read_rest():
             *lines, self._line = (self._line + data).split(b"\n")
             for line in lines:

@@ -1,9 +1,10 @@
 """The only place that starts processes, signals them and reaps them.
 
-`anyio.open_process` opens a process, with descriptors of ours. ``Popen``, on the event loop's
-thread, opens five kinds instead (docs/design.md says why): programs on loops that are neither
-asyncio's own nor trio's; on trio, runners that ask to die with their parent, and programs for which
-there is no worker thread; programs with a user of their own; guards, which outlive their loop.
+`anyio.open_process` opens a process, with descriptors that anyspawn opened. ``Popen``, on the event
+loop's thread, opens five kinds instead (docs/design.md says why): programs on loops that are
+neither asyncio's own nor trio's; on trio, runners that ask to die with their parent, and programs
+for which there is no worker thread; programs with a user of their own; guards, which outlive their
+loop.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Start:
 
     Args:
         argv, cwd, env, pass_fds, stdin, stdout, stderr: As for `subprocess.Popen`.
-        user: Whose it is, and which group's, without other groups; ``None``: this process's own.
+        user: The numbers of its user and group; it has no other groups. ``None``: this process's
+            own.
         dies_with_parent: It asks the kernel to kill it when the thread that started it ends.
     """
 
@@ -89,18 +91,17 @@ class Start:
 
 
 class Child:
-    """A child that leads a session and a process group of its own, and that group, which outlives
-    it.
+    """A child that leads its own session and process group, and that group, which can outlive it.
 
-    A pidfd pins the group's identity where the kernel has them (Linux 5.3 to watch, 6.9 to signal
-    the group). Elsewhere the group is signalled by number and, once its leader was reaped, only
-    while no process has that number: the kernel does not reuse a number while a group bears it.
+    A pidfd identifies the group (Linux 5.3 to watch it, 6.9 to signal it). Elsewhere the group is
+    signalled by number; after its leader was reaped, only if no process has that number: the kernel
+    does not reuse a number while a group has it.
 
     Attributes:
-        pid: Its number.
-        pidfd: Readable once it has exited; -1 where there is none.
-        returncode: Its status, once `wait` has returned; ``None`` where other code took it.
-        exited: It was seen to have exited.
+        pid: Its process number.
+        pidfd: Readable once it has exited; -1 if there is none.
+        returncode: Its status, once `wait` has returned; ``None`` if other code took it.
+        exited: Whether it is known to have exited.
     """
 
     def __init__(
@@ -119,17 +120,17 @@ class Child:
         self.pidfd = -1
         with suppress(OSError, AttributeError):  # AttributeError: macOS
             self.pidfd = os.pidfd_open(self.pid)
-        if not _is_our_child(self.pid):  # the loop has reaped it, and its number may be another's
+        if not _is_our_child(self.pid):  # the loop has reaped it; the number may be reused
             self.close()
             self.exited = True
 
     @classmethod
     async def open(cls, start: Start, mark: bytes) -> tuple[Self, BaseException | None]:
-        """Start a process; return it, and the cancellation that came as it was started, if one did.
+        """Start a process; return it, and the cancellation that came during the start, if any.
 
         Args:
             start: How.
-            mark: What it carries in its environment, to find it by where the loop loses it.
+            mark: The mark in its environment, to find it if the loop loses it.
 
         Raises:
             OSError: It could not be started.
@@ -150,17 +151,17 @@ class Child:
 
     @property
     def ours(self) -> bool:
-        """Whether this is the process that started it, not a copy of that by ``os.fork``."""
+        """Whether this is the process that started it, not a fork of that process."""
         return os.getpid() == self._host
 
     def look(self) -> bool:
-        """Return whether it has exited; do not reap it."""
+        """Return whether it has exited, without reaping it."""
         self.exited = self.exited or ended(self.pid)
         return self.exited
 
     @property
     def exited_by_itself(self) -> bool:
-        """Whether it has exited, and was not killed. Reaps it where no loop does."""
+        """Whether it has exited, and was not killed. Reaps it if no loop does."""
         if not self.look():
             return False
         self._is_reaped()
@@ -170,12 +171,12 @@ class Child:
         return code is not None and code >= 0
 
     async def wait(self) -> None:
-        """Wait until it has exited, reap it, and learn its status."""
+        """Wait until it has exited, reap it, and record its status."""
         if self._waited:
             return
         if isinstance(self._process, subprocess.Popen):
             await self._until_exited()
-            while not self._reap(self._process):  # macOS tells of the exit before it is there
+            while not self._reap(self._process):  # macOS reports the exit too early
                 await anyio.lowlevel.checkpoint()
         elif self._reaped_by_loop:
             self.returncode = await self._process.wait()
@@ -210,13 +211,13 @@ class Child:
         return bool(pid)
 
     def _is_reaped(self) -> bool:
-        """Reap it if it has exited; whether that is done, or left to the loop."""
+        """Reap it if it has exited; return whether that is done, or left to the loop."""
         if isinstance(self._process, subprocess.Popen):
             return self._waited or self._reap(self._process)
         return self._reaped_by_loop or self._process.returncode is not None  # to ask trio reaps
 
     def kill_now(self) -> None:
-        """Kill the group, and reap its leader where no loop does."""
+        """Kill the group, and reap its leader if no loop does."""
         if not self.ours:
             return
         with suppress(OSError):
@@ -232,7 +233,7 @@ class Child:
         """Signal every process of the group; return whether there was one.
 
         Raises:
-            PermissionError: None of them may be signalled by us (a set-user-ID program).
+            PermissionError: This process may not signal any of them (a set-user-ID program).
         """
         if not self.ours:
             return False
@@ -262,7 +263,7 @@ class Child:
                 return False
         try:
             alive = proc.members(self.pid)
-        except OSError:  # one cannot look: what can be signalled is there
+        except OSError:  # no way to look: a group that can be signalled exists
             alive = True
         if self._waited:
             with suppress(ChildProcessError):
@@ -279,10 +280,10 @@ class Child:
 
 
 class Guard:
-    """A process that runs beside, and may outlive its loop and this process.
+    """A process that runs during a call, and can outlive the event loop and this process.
 
     Args:
-        argv, cwd, env: As for `subprocess.Popen`. It begins when its standard input ends.
+        argv, cwd, env: As for `subprocess.Popen`. It acts when its standard input is closed.
 
     Raises:
         OSError: It could not be started.
@@ -302,7 +303,7 @@ class Guard:
         self._lifeline.drop_read_end()
 
     def let_go(self, *, needed: bool = False) -> None:
-        """Have it do its work if that is needed; else kill it."""
+        """Let it do its work if that is needed; otherwise kill it."""
         if needed:
             _reap_beside(self._popen)
         elif os.getpid() == self._host:
@@ -314,7 +315,7 @@ class Guard:
 def _reap_beside(popen: subprocess.Popen[bytes]) -> None:
     import threading
 
-    with suppress(RuntimeError):  # no thread can be had, or the interpreter exits
+    with suppress(RuntimeError):  # no thread is available, or the interpreter exits
         threading.Thread(target=popen.wait, name="anyspawn reaper", daemon=True).start()
 
 
@@ -327,9 +328,8 @@ def _trio_has_a_thread() -> bool:
 async def _open_on_asyncio(
     start: Start, mark: bytes
 ) -> tuple[anyio.abc.Process, BaseException | None]:
-    """Open a process in a bare task, which no cancellation of the caller reaches.
-
-    Cancelled, asyncio would kill the process, and leave its children.
+    """Open a process in a plain task, which no cancellation of the caller reaches: on a
+    cancellation asyncio would kill the process, but not its children.
     """
     import asyncio
 
@@ -361,9 +361,9 @@ async def _open_on_asyncio(
 
 
 def _end_lost(exc: BaseException) -> bool:
-    """Kill and reap the child that asyncio had started when it could not watch it, if it had.
-
-    asyncio tells nobody of it; what it told its child watcher stands in the traceback.
+    """Kill and reap the child that asyncio started but could not watch, if there is one. asyncio
+    raises without a reference to it, but the arguments of its child watcher are in the traceback's
+    frames.
     """
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         if frame.f_code.co_name == "add_child_handler":
@@ -378,10 +378,10 @@ def _end_lost(exc: BaseException) -> bool:
 
 
 def _make_room(highest: int) -> None:
-    """Check that there are the descriptors that the event loop needs after the fork.
+    """Check that enough descriptors are free for the event loop after the fork.
 
     Raises:
-        OSError: There are not.
+        OSError: There are not enough.
     """
     if resource is None:
         return
@@ -397,7 +397,7 @@ def _make_room(highest: int) -> None:
 
 
 def kill_marked(mark: bytes) -> bool:
-    """Kill what carries a mark, by one look; return whether there was something."""
+    """Kill the processes that carry a mark, in one search; return whether there was one."""
     if not mark:
         return False
     try:
@@ -407,17 +407,17 @@ def kill_marked(mark: bytes) -> bool:
 
 
 def ended(pid: int) -> bool:
-    """Whether the child ``pid`` has exited, waited for or not."""
+    """Whether the child ``pid`` has exited, reaped or not."""
     return _has_exited(pid) is not False
 
 
 def _is_our_child(pid: int) -> bool:
-    """Whether ``pid`` is a child that nobody has reaped yet, so that its number is still its."""
+    """Whether ``pid`` is a child that is not reaped yet, so that the number is still its own."""
     return _has_exited(pid) is not None
 
 
 def _has_exited(pid: int) -> bool | None:
-    """Whether a child has exited; ``None`` where it is not, or no longer, our child."""
+    """Whether a child has exited; ``None`` if it is not, or no longer, a child of this process."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""A local process with its pipes and its guard: what carries one piece of work, or many."""
+"""A local process with its pipes and its guard; it carries one piece of work, or many."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Bounds:
 
     Args:
         cleanup: All of the clean-up.
-        remote: One step of it that others take, such as a daemon or a supervisor.
-        each: What each other clean-up of remote work at the same time adds to both.
+        remote: One step that a daemon or a supervisor carries out.
+        each: The time that each other clean-up of remote work adds to both.
         settle: Reading the rest of a stream that something still holds.
-        exit_poll: Between two looks for the exit, where no pidfd tells of it.
-        doubt: Waiting for a process that is just executing a program, and may be the call's.
+        exit_poll: Between two checks for the exit, if there is no pidfd.
+        doubt: Waiting for a process that is just executing a program, and may belong to the call.
     """
 
     cleanup: float = 5.0
@@ -58,17 +58,17 @@ BOUNDS = Bounds()
 
 
 class Connection:
-    """A started process, and all that must be given back.
+    """A started process, and everything that must be released.
 
     Attributes:
-        launch: What was started, with every placeholder filled in.
-        mark: What its descendants carry in their environment; empty where they carry nothing.
+        launch: The launch, with every placeholder filled in.
+        mark: The mark in its descendants' environment; empty if they have none.
         child: The process.
-        cancelled: The cancellation that came as it was started, if one did.
+        cancelled: The cancellation that came during the start, if any.
         stdin: The pipe that it reads.
-        outputs: What it writes: stdout and stderr.
-        status: What it reports beside, where it does.
-        leader: The process that leads the work, where that is known and not the child.
+        outputs: The pipes that it writes to: stdout and stderr.
+        status: The pipe of the runner's reports, if there is one.
+        leader: The process that leads the work, if it is known and not the child.
         settled: Nothing of it is left, as far as is known.
         doubtful: A clean-up could not be confirmed.
     """
@@ -107,7 +107,7 @@ class Connection:
                 watch.exits(child.pidfd)
                 self._exit_is_watched = True
         if launch.limits is not None and launch.leader is None:
-            with suppress(OSError):  # it has ended already
+            with suppress(OSError):  # it has exited already
                 self._hold(child.pid)
         # The event loop may be closed and forgotten, or the interpreter exit, in the middle.
         self._last_resort = weakref.finalize(self, child.kill_now)
@@ -124,7 +124,7 @@ class Connection:
         self.child.look()
 
     def ready(self) -> list[Output | Feed]:
-        """Return what can be read or written; note the exit."""
+        """Return what can be read or written; record the exit."""
         found = self._watch.ready()
         if None in found:
             self.child.exited = True
@@ -142,21 +142,21 @@ class Connection:
             self._watch.writes(feed)
 
     def tell(self, data: bytes) -> None:
-        """Write more to stdin, as far as its pipe holds it now."""
+        """Write more to stdin, as much as its pipe takes now."""
         if self.stdin.fd >= 0:
             self.stdin.add(data)
             self.pump(self.stdin)
 
     def hang_up(self) -> None:
-        """Close stdin, which ends a supervisor with all that it looks after."""
+        """Close stdin, so that a supervisor ends with everything that it started."""
         self._watch.forget(self.stdin.fd)
         self.stdin.close()
         for feed in self._feeds:
-            if feed.waiting:  # the runner must learn that nobody comes any more
+            if feed.waiting:  # the runner must see that no data will come
                 feed.close()
 
     def pause(self, output: Output) -> None:
-        """Read no more of a stream, so that the program waits."""
+        """Stop reading a stream, so that the program waits."""
         self._watch.forget(output.fd)
 
     def resume(self, output: Output) -> None:
@@ -168,7 +168,7 @@ class Connection:
         output.close()
 
     def reported(self) -> bytes:
-        """Return all that was reported beside."""
+        """Return everything that the runner reported."""
         if self.status is None:
             return b""
         for _ in self.status.read_rest():
@@ -176,10 +176,10 @@ class Connection:
         return self.status.capture.value()
 
     def note_status(self) -> None:
-        """Look in what was reported for the work's leader, and hold it to its limits.
+        """Look for the work's leader in the runner's reports, and apply its limits.
 
         Raises:
-            TransportError: It cannot be held to them; it has not begun the program.
+            TransportError: Its limits could not be set; it has not started the program.
         """
         if self._led or self.launch.leader is None or self.status is None:
             return
@@ -191,7 +191,7 @@ class Connection:
         if not self.child.look():
             try:
                 self._hold(pid)
-            except ProcessLookupError:  # it has ended, and the runner tells why
+            except ProcessLookupError:  # it has exited, and the runner says why
                 pass
             except OSError as exc:
                 from anyspawn._bounds import unbound
@@ -210,11 +210,11 @@ class Connection:
             self._bound = Bound(self.launch.limits, pid, alone=alone)
 
     def reached(self) -> str:
-        """Return words about the limits that were met; empty where none was, as far as is known."""
+        """Describe the limits that were reached; empty if none is known to be."""
         return self._reached if self._bound is None else self._bound.reached()
 
     async def until_held(self) -> None:
-        """Wait until what leads the work is held to its limits, or has ended."""
+        """Wait until the limits apply to the work's leader, or it has exited."""
         while self.status is not None and not self._led and not self.child.exited:
             await self.wait()
             if self.status in self.ready():
@@ -225,7 +225,9 @@ class Connection:
                 self.note_status()
 
     def signal_group(self, signum: int) -> bool:
-        """Signal the process's group; return whether there was one, ours to signal or not."""
+        """Signal the process's group; return whether there was one, even if it may not be
+        signalled.
+        """
         try:
             return self.child.signal_group(signum)
         except PermissionError:
@@ -239,7 +241,7 @@ class Connection:
             self.leader.reap()
 
     def close(self) -> None:
-        """Close every descriptor, and kill what is still there. It needs no event loop."""
+        """Close every descriptor, and kill what still runs. It needs no event loop."""
         self._last_resort.detach()
         if not self.settled:
             self.child.kill_now()
@@ -267,7 +269,7 @@ async def open_connection(
         launch: It, with all placeholders but descriptors filled in.
         call_id: The call's id.
         make_stdin: Makes the pipe that it reads.
-        merged: What it writes to stderr goes where its stdout goes.
+        merged: Its stderr goes to its stdout.
 
     Raises:
         SpawnError: It did not start.
@@ -276,7 +278,8 @@ async def open_connection(
         raise NotStartedError(_SIGCHLD_IGNORED.format(launch.argv[0]))
     mark = ""
     if launch.mark:
-        # A client's mark is not the id that its supervisor, maybe in our namespace, looks for.
+        # A client's mark differs from the id that its supervisor looks for, because both may be in
+        # one pid namespace.
         mark = f"{'client.' if launch.task else ''}{call_id}.{os.urandom(4).hex()}"
     env = _environment(launch, mark)
     program = launch.argv[0]
@@ -333,7 +336,7 @@ async def open_connection(
 def _output(
     name: Literal["stdout", "stderr"], undo: list[Callable[[], object]], theirs: list[int]
 ) -> Output:
-    """Return a stream to read; the descriptor that the program writes to is the last of theirs."""
+    """Return a stream to read; append the descriptor that the program writes to."""
     read_end, write_end = make_pipe()
     theirs.append(write_end)
     output = Output(name, read_end)
@@ -344,7 +347,9 @@ def _output(
 def _fill_fds(
     launch: Launch, undo: list[Callable[[], object]], theirs: list[int]
 ) -> tuple[tuple[str, ...], Output | None, list[Feed], list[int]]:
-    """Return the argv with its descriptors' numbers, what reports, what is fed, and the numbers."""
+    """Return the argv with the descriptors' numbers, the pipe of reports, the fed pipes, and the
+    numbers.
+    """
     if not launch.fd_args:
         return launch.argv, None, [], []
     argv, status, feeds, fds = list(launch.argv), None, [], []

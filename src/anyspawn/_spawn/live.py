@@ -1,8 +1,8 @@
-"""A program that stays open: its caller reads and writes its streams while it runs.
+"""A live process: its caller reads and writes its streams while it runs.
 
-It is a `Work` like any other. A task of the event loop's own looks after it, so that no
-cancellation is in its way. Output is handed on instead of kept: if a reader is behind, its pipe is
-not read, and the program waits.
+It is a `Work` like any other. A separate task manages it, so that no cancellation interrupts that.
+Output is passed on instead of kept: if the reader is slow, the pipe is not read, and the program
+waits.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from anyspawn.supervisor.protocol import BROKE
 __all__ = ["Process", "open_live"]
 
 _AHEAD = 64 * 1024
-"""Bytes of a stream that are read before somebody asks for them."""
+"""Bytes of a stream that are read before the caller asks for them."""
 _KEPT = 64 * 1024
-"""Bytes of a stream that are kept beside, for an error to quote and to be judged by."""
+"""Bytes of a stream that are kept for errors to quote."""
 _LEFT = 2 * 2**20
-"""Bytes that are taken from a pipe at once when the program has ended: more than a pipe holds."""
+"""Bytes that are read from a pipe at once when the program has exited: more than a pipe holds."""
 _HELD = 0.1
 _LOOK = 0.001
 _ASK = 0.05
 _SETTLE = 0.5
-"""Seconds after which a program counts as started where nothing can prove it."""
+"""Seconds after which a program counts as started if nothing can prove it."""
 _SIGNAL_TIMEOUT = 5.0
 _WRITTEN = 2**20
 
@@ -49,7 +49,7 @@ _WRITTEN = 2**20
 async def open_live(
     launch: Launch, command: Command, *, mode: str, began: float, timeout: float
 ) -> AsyncIterator[Process]:
-    """Start ``launch``, give the live process, and end what is left of it on the way out.
+    """Start ``launch``, give the live process, and kill what is left of it at the end of the block.
 
     Args:
         launch: The local process.
@@ -70,16 +70,16 @@ async def open_live(
 
 
 class _Live:
-    """The course of one live process.
+    """One live process, from its start to its end.
 
     Args:
         launch, command, mode, began, timeout: As for `open_live`.
 
     Attributes:
-        started, ended, done: It has started; the program has ended; nothing is left to wait for.
-        returncode: The program's status, once it has ended.
-        error: What kept it from running, or broke.
-        completed: How it came out, once all is done.
+        started, ended, done: The program has started; it has exited; nothing is left to wait for.
+        returncode: The program's status, once it has exited.
+        error: Why it did not start, or what failed later.
+        completed: The outcome, once everything is done.
     """
 
     def __init__(
@@ -137,21 +137,21 @@ class _Live:
         raise self.completed.error
 
     async def close(self, why: Why) -> None:
-        """End what is left of it, and wait for that, whatever cancels the caller meanwhile."""
+        """Kill what is left of it, and wait for that, even if the caller is cancelled meanwhile."""
         if self._why is None:
             self._why = why
         if self._work is not None and not self._work.connection.child.ours:
-            return  # a copy of the host, made by os.fork, leaves the block
+            return  # a fork of this process leaves the block
         self._scope.cancel()
         if not self.done.is_set():
-            await see_through(self.done.wait, math.inf)  # which is bounded by what it waits for
+            await see_through(self.done.wait, math.inf)  # the clean-up is bounded
 
     async def _look_after(self) -> None:
-        """See it through, in a task of the loop's own, and never raise."""
+        """Run it to its end, in a separate task, and never raise."""
         try:
             with watch_spawn(self._command, self._mode) as watched:
                 self.completed = watched.came_to(await self._see_through(watched))
-        except GeneratorExit:  # the loop is closed, and nobody waits any more
+        except GeneratorExit:  # the loop is closed, and no task waits any more
             raise
         except BaseException as exc:
             self._raised = exc
@@ -180,7 +180,7 @@ class _Live:
         return completed
 
     async def _examined(self, completed: Completed) -> Completed:
-        """Return the outcome of what was killed, as those say who know more of it."""
+        """Return the outcome of a process that was killed, corrected by `Launch.examine`."""
         examine, known = self._launch.examine, [completed]
         if examine is None:
             return completed
@@ -219,7 +219,7 @@ class _Live:
             self.stdin.shut()
 
     async def _leave(self, work: Work) -> None:
-        """Read what is left, now that nobody else does, and see what has to be killed."""
+        """Read what is left, as the caller no longer does, and find out what must be killed."""
         self._shut_streams()
         for reader in (self.stdout, self.stderr):
             reader.catch_up()
@@ -245,7 +245,7 @@ class _Live:
                 return
 
     def _under_way(self, work: Work) -> bool:
-        """Whether it is sure that the program runs."""
+        """Whether it is certain that the program has started."""
         if work.talk is not None:
             # A client that waits for its stdout to be read does not pass the report on.
             wrote = self.stdout.full or self.stderr.full
@@ -256,7 +256,7 @@ class _Live:
         return self._launch.runner is None and not self._launch.remote
 
     async def _note_end(self, work: Work) -> None:
-        """See what it means if the program, or its client, has exited."""
+        """Handle the exit of the program or its client."""
         if work.connection.child.exited and self._judged is None:
             await self._judge_end(work)
         elif work.ended and not self.over and work.talk is not None and work.talk.report.started:
@@ -264,10 +264,10 @@ class _Live:
             self._say_ended()
 
     async def _judge_end(self, work: Work) -> None:
-        """Say how it came out, now that the local process has exited."""
+        """Determine the outcome, now that the local process has exited."""
         await work.connection.child.wait()
         for output, reader in self._streams(work):
-            for data in output.read_rest(_LEFT):  # maybe a client's last words
+            for data in output.read_rest(_LEFT):  # maybe a client's last message
                 reader.put(data)
             if not output.open:
                 work.connection.at_end(output)
@@ -311,7 +311,8 @@ class _Live:
     async def _take(self, work: Work, output: Output, data: bytes) -> None:
         self._count_chunks(work)
         reader = self.stdout if output.name == "stdout" else self.stderr
-        # Only when the client has exited is a lost connection told from the stream's end.
+        # A lost connection can be distinguished from the stream's end only when the client has
+        # exited.
         known = not self._launch.remote or self._judged is not None
         reader.put(data, end=not output.open and known)
         if reader.full and self._why is None and output.open:
@@ -322,8 +323,8 @@ class _Live:
         return talk is not None and (talk.doubtful("stdout") or talk.doubtful("stderr"))
 
     async def _turn_in_doubt(self, work: Work) -> None:
-        """Take a turn. If nothing follows what may begin a frame, hand it on: its reader may have
-        to answer.
+        """Wait for data. If nothing follows a possible beginning of a frame, pass it on: its reader
+        may have to answer first.
         """
         with anyio.move_on_after(_HELD):
             await work.turn()
@@ -341,12 +342,12 @@ class _Live:
                 self.stdin.taken(broken=answer == BROKE)
 
     def say(self, line: bytes) -> None:
-        """Tell the supervisor something."""
+        """Send a message to the supervisor."""
         if self._work is not None:
             self._work.connection.tell(line)
 
     async def send_signal(self, signum: int) -> None:
-        """Send the program's process group a signal, if it has not ended."""
+        """Send the program's process group a signal, if the program has not exited."""
         if self.over or self._work is None:
             return
         launch, connection = self._launch, self._work.connection
@@ -358,7 +359,7 @@ class _Live:
             if done.error is not None and not self.over:
                 raise TransportError(f"{program!r} was not sent {name}: {done.error}", started=True)
         elif launch.remote:
-            message = f"{program!r} cannot be sent a signal where it is without a supervisor"
+            message = f"{program!r} cannot get a signal without a supervisor"
             raise TransportError(message, started=True)
         elif connection.leader is not None:
             connection.leader.signal_group(signum)
@@ -383,7 +384,7 @@ class _Reader(ByteReceiveStream):
         return len(self._data) >= _AHEAD
 
     def put(self, data: bytes, *, end: bool = False) -> None:
-        """Take what came."""
+        """Take output that arrived."""
         if not self._shut:
             self._data += data
         self._at_end = self._at_end or end
@@ -391,19 +392,19 @@ class _Reader(ByteReceiveStream):
             self._news.set()
 
     def wait_for_it(self, connection: Connection, output: Output) -> None:
-        """Have the pipe not read until `catch_up`."""
+        """Stop reading the pipe until `catch_up`."""
         connection.pause(output)
         self._behind = connection, output
 
     def catch_up(self) -> None:
-        """Have the pipe read again."""
+        """Read the pipe again."""
         behind, self._behind = self._behind, None
         if behind is not None:
             connection, output = behind
             connection.resume(output)
 
     def shut(self) -> None:
-        """Take no more, and give no more: whoever reads gets an `anyio.ClosedResourceError`."""
+        """Close the stream: readers get an `anyio.ClosedResourceError`."""
         self._shut = True
         self._data.clear()
         self._news.set()
@@ -436,7 +437,7 @@ class _Reader(ByteReceiveStream):
             return chunk
 
     async def aclose(self) -> None:
-        """Throw away what the program writes from now on."""
+        """Discard what the program writes from now on."""
         self.shut()
         self.catch_up()
         await anyio.lowlevel.checkpoint()
@@ -452,9 +453,9 @@ class _PipeWriter(ByteSendStream):
         self._guard = anyio.ResourceGuard("writing to")
 
     async def send(self, item: bytes) -> None:
-        """Write all of ``item``; wait where the program does not read.
+        """Write all of ``item``; wait if the program does not read.
 
-        Cancelled meanwhile, part of it is written.
+        After a cancellation, part of it may be written.
 
         Raises:
             anyio.BrokenResourceError: The program has ended, or closed its standard input.
@@ -487,7 +488,7 @@ class _PipeWriter(ByteSendStream):
             self._waits = False
 
     def shut(self) -> None:
-        """Close the descriptor, whether there is an event loop or not."""
+        """Close the descriptor; this needs no event loop."""
         if self.feed is not None and self.feed.fd >= 0:
             if self._waits:
                 anyio.notify_closing(self.feed.fd)
@@ -500,10 +501,10 @@ class _PipeWriter(ByteSendStream):
 
 
 class _TalkWriter(ByteSendStream):
-    """The program's standard input, by way of the supervisor.
+    """The program's standard input, through the supervisor.
 
-    A chunk that was begun is finished, whatever becomes of who sent it: a line that were cut off
-    would be another line.
+    A chunk that was begun is finished even if its sender is cancelled: the supervisor would misread
+    a part of a line.
     """
 
     def __init__(self, live: _Live) -> None:
@@ -517,7 +518,7 @@ class _TalkWriter(ByteSendStream):
         self._guard = anyio.ResourceGuard("writing to")
 
     async def send(self, item: bytes) -> None:
-        """As `_PipeWriter.send`; what a cancelled call has written is a whole number of chunks."""
+        """Like `_PipeWriter.send`; a cancelled call has written a whole number of chunks."""
         with self._guard:
             await anyio.lowlevel.checkpoint()
             if self._closed:
@@ -541,7 +542,7 @@ class _TalkWriter(ByteSendStream):
                 rest = rest[CHUNK:]
 
     async def _last_word(self) -> None:
-        """Wait for the answer to a chunk, which may come after the word of the program's end."""
+        """Wait for the answer to a chunk, which may come after the report of the program's exit."""
         self._free = anyio.Event()
         try:
             with anyio.move_on_after(_SETTLE):
@@ -551,7 +552,7 @@ class _TalkWriter(ByteSendStream):
             self._free.set()
 
     def taken(self, *, broken: bool) -> None:
-        """Go on, now that a chunk was written, or refused."""
+        """Continue after a chunk was written, or refused."""
         self._owed = False
         self._broken = self._broken or broken
         if self._ending:
@@ -559,7 +560,7 @@ class _TalkWriter(ByteSendStream):
         self._free.set()
 
     def shut(self) -> None:
-        """Take no more."""
+        """Accept no more data."""
         self._shut = True
         self._free.set()
 
@@ -569,7 +570,7 @@ class _TalkWriter(ByteSendStream):
             if self._free.is_set():
                 self._live.say(CLOSE)
             else:
-                self._ending = True  # after the chunk that is on its way
+                self._ending = True  # after the current chunk
                 self._free.set()
         self._closed = True
         await anyio.lowlevel.checkpoint()
@@ -581,9 +582,9 @@ class Process:
     Attributes:
         stdin: Its standard input, an `anyio.abc.ByteSendStream`; ``await stdin.aclose()`` is its
             end of file.
-        stdout: Its standard output, an `anyio.abc.ByteReceiveStream`. What is not read makes the
-            program wait.
-        stderr: Its standard error, likewise.
+        stdout: Its standard output, an `anyio.abc.ByteReceiveStream`. If you do not read it, the
+            program waits.
+        stderr: Its standard error, in the same way.
     """
 
     def __init__(self, live: _Live) -> None:
@@ -595,33 +596,31 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The local process's number, the program's own with `Direct` and elsewhere its
-        runner's.
-        """
+        """The pid of the local process: with `Direct` the program's, otherwise its runner's."""
         return self._live.pid
 
     @property
     def returncode(self) -> int | None:
-        """The program's status, negative for a signal where `spawn` has it so; ``None`` while it
-        runs, or where it is not known.
+        """The program's status, negative for a signal if `spawn` reports it so; ``None`` while the
+        program runs, or if the status is unknown.
         """
         return self._live.returncode
 
     @property
     def completed(self) -> Completed | None:
-        """How it came out, once it is closed or the block is left; with the beginning and the end
-        of its output, 64 KiB of each stream.
+        """The outcome, once it is closed or the block is left, with the beginning and the end of
+        its output, 64 KiB of each stream.
         """
         return self._live.completed
 
     async def wait(self) -> int:
-        """Wait until the program has ended, and return its status.
+        """Wait until the program exits, and return its status.
 
-        A program that waits for its output to be read does not end: read both streams meanwhile.
+        A program that waits for its output to be read does not exit: read both streams meanwhile.
 
         Raises:
-            TransportError: The connection to it was lost, so that its status is not known.
-            anyio.ClosedResourceError: The block was left, and its status is not known.
+            TransportError: The connection to it was lost, so its status is unknown.
+            anyio.ClosedResourceError: The block was left, and its status is unknown.
         """
         await self._live.ended.wait()
         if self._live.returncode is not None:
@@ -631,8 +630,8 @@ class Process:
         raise anyio.ClosedResourceError
 
     async def send_signal(self, signum: int) -> None:
-        """Send the program, and what it started in its process group or container, a signal.
-        Nothing once it has ended.
+        """Send a signal to the program and to what it started in its process group or container.
+        Does nothing if the program has exited.
 
         Args:
             signum: Such as ``signal.SIGINT``.
@@ -643,8 +642,7 @@ class Process:
         await self._live.send_signal(signum)
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the program's terminal, where it has one (``tty=True``): it gets a
-        SIGWINCH.
+        """Set the size of the program's terminal (``tty=True``); the program gets a SIGWINCH.
 
         Args:
             rows, columns: 0 to 65535 characters. 24 by 80 at first.
@@ -657,10 +655,11 @@ class Process:
         raise RuntimeError("resize needs a terminal: open the process with tty=True")
 
     async def aclose(self) -> None:
-        """Kill the program, with all that it started, if it still runs, and give back what it
-        holds; ``completed`` says how it came out. May be called again, and from any task.
+        """Kill the program with everything that it started, if it still runs, and release all
+        resources; ``completed`` is then the outcome.
 
-        It is seen through whatever cancels the caller meanwhile; then the cancellation goes on.
+        Any task can call it, more than once. If the caller is cancelled, it finishes first; then
+        the cancellation continues.
         """
         await self._close()
 

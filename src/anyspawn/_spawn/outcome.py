@@ -1,4 +1,4 @@
-"""From what is known of a call to its `Completed`. Pure."""
+"""Makes the `Completed` of a call from what is known of it. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Seen", "outcome", "with_reached"]
 
 _OUT_OF_MEMORY = "the kernel killed a process of its container for lack of memory"
 _LONGEST = 128 * 1024
-"""Bytes of a text that no program is given (MAX_ARG_STRLEN in execve(2))."""
+"""Bytes of an argument or variable that Linux refuses (MAX_ARG_STRLEN in execve(2))."""
 
 
 @frozen(kw_only=True)
@@ -35,19 +35,19 @@ class Seen:
 
     Args:
         why: Why it was ended, if it was.
-        timeout: Seconds that it had.
-        returncode: The local process's status; ``None`` where it is not known.
+        timeout: Its timeout, in seconds.
+        returncode: The local process's status; ``None`` if it is unknown.
         exited: The local process has exited, whatever its status.
-        report: What its supervisor said, if it has one.
-        opening: What the client said before the command's start, in both streams.
-        status: What the runner reported beside.
+        report: The report of its supervisor, if it has one.
+        opening: What the client wrote to both streams before the command's start.
+        status: What the runner reported on its status descriptor.
         stdout, stderr, stdout_total, stderr_total: The program's output.
-        overflow: Which part of more output was kept.
-        overflowed: The stream of which there was too much.
+        overflow: Which part of the output was kept.
+        overflowed: The stream that exceeded the limit.
         incomplete: A stream was still held when `wait_delay` ran out.
         duration: Seconds that it took.
-        cleanup: What became of the work.
-        reached: Words about the limits that it met.
+        cleanup: The result of the clean-up.
+        reached: A description of the limits that it reached.
     """
 
     why: Why | None = None
@@ -70,7 +70,7 @@ class Seen:
 
 
 def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
-    """Return how a call came out."""
+    """Return the outcome of a call."""
     report, returncode = seen.report, seen.returncode if seen.exited else None
     stdout, stdout_total = seen.stdout, seen.stdout_total
     stderr, stderr_total = seen.stderr, seen.stderr_total
@@ -78,7 +78,7 @@ def outcome(launch: Launch, command: Command, seen: Seen) -> Completed:
         if report.exit_status is not None:
             returncode = report.exit_status
         if report.unstarted is not None:
-            stderr, stderr_total = b"", 0  # the shell's words, which the error says in ours
+            stderr, stderr_total = b"", 0  # the shell's message, which the error replaces
             if command.merge_stderr:
                 stdout, stdout_total = b"", 0
         elif not report.begun:
@@ -121,7 +121,9 @@ def _never_ran(error: SpawnError) -> bool:
 
 
 def _as_runners(command: Command, completed: Completed) -> Completed:
-    """Return an outcome with what may be a runner's words in its stderr, as `explain` reads it."""
+    """Return an outcome whose stderr has everything that may be the runner's, for `explain` to
+    read.
+    """
     if not command.merge_stderr or not completed.stdout:
         return completed
     said, total = completed.stdout, completed.stdout_total
@@ -166,7 +168,7 @@ def _judge(launch: Launch, command: Command, seen: Seen, completed: Completed) -
 
 
 def _is_too_long(command: Command) -> bool:
-    """Whether Linux executes no program with one of these arguments and variables."""
+    """Whether one of these arguments and variables is too long for Linux."""
     env = (f"{name}={value}" for name, value in command.env.known().items())
     return any(len(os.fsencode(text)) >= _LONGEST for text in (*command.argv, *env))
 
@@ -189,7 +191,7 @@ def _judge_status(launch: Launch, program: str, code: int | None) -> SpawnError 
 
 
 def with_reached(error: SpawnError | None, reached: str) -> SpawnError | None:
-    """Return an error that says which limits the program met, where it ended badly."""
+    """Return the error of a program that failed, with the limits that it reached."""
     if not reached or not isinstance(error, ExitError):
         return error
     told = ExitError(f"{error.message}; {reached}")

@@ -14,20 +14,21 @@ __all__ = ["NEXT", "Event", "Phase", "State", "Why"]
 
 
 class Phase(Enum):
-    """Where a call is in its course."""
+    """The phase of a call."""
 
     RUNNING = auto()
     """The local process runs, and so may the program."""
     DRAINING = auto()
-    """The program has ended; its output streams are read to their end, for `wait_delay` at most."""
+    """The program has exited; its output streams are read to their end, for `wait_delay` at most.
+    """
     ENDING = auto()
-    """What is left is being killed, and looked for until it is gone."""
+    """What is left is being killed, and checked until it is gone."""
     SETTLED = auto()
     """Nothing is left to wait for."""
 
 
 class Why(Enum):
-    """Why a program is ended before its time."""
+    """Why a program is killed before it exits."""
 
     TIMEOUT = auto()
     OVERFLOW = auto()
@@ -44,11 +45,11 @@ class Event(Enum):
     EXITED = auto()
     """The local process has exited, or the supervisor says that the program has."""
     STOPPED = auto()
-    """Somebody wants the end, for a reason of `Why`."""
+    """The call must end, for a reason of `Why`."""
     LEFT_SOMETHING = auto()
-    """The program has ended, but something of it may be left."""
+    """The program has exited, but something of it may be left."""
     GONE = auto()
-    """Nothing is left, or the time for looking is up."""
+    """Nothing is left, or the time of the clean-up is up."""
 
 
 NEXT = {

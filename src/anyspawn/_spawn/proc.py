@@ -1,4 +1,5 @@
-"""Processes that are not our children: what /proc tells of them, and the mark that finds a call's.
+"""Processes that are not children of this one: what /proc says of them, and the mark that finds
+those of a call.
 
 https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html has the fields. A /proc of another pid
 namespace numbers other processes; it counts as missing.
@@ -25,7 +26,7 @@ _LOOKS = 3
 
 
 def is_ours() -> bool:
-    """Whether /proc is there, and numbers processes as this one's namespace does."""
+    """Whether /proc exists, and belongs to this process's pid namespace."""
     try:
         return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
@@ -33,7 +34,7 @@ def is_ours() -> bool:
 
 
 def namespace() -> str:
-    """Return what tells this pid namespace from others; empty where /proc is another one's."""
+    """Return an id of this pid namespace; empty if /proc belongs to another one."""
     if is_ours():
         with suppress(OSError):
             return os.readlink("/proc/self/ns/pid").strip("pid:[]")
@@ -41,7 +42,7 @@ def namespace() -> str:
 
 
 def has_exited(namespace_of_it: str, pid: str) -> bool:
-    """Whether a process, told by its namespace and its number, is provably gone."""
+    """Whether a process, given by its namespace and its number, is certainly gone."""
     ours = namespace_of_it != "" and namespace_of_it == namespace()
     return ours and pid.isdigit() and not os.path.exists(f"/proc/{pid}")
 
@@ -50,7 +51,8 @@ def members(group: int) -> bool:
     """Whether a process group has a member that is not a zombie.
 
     Raises:
-        OSError: One cannot look: no descriptor is left, or there is no /proc of ours.
+        OSError: The search is not possible: no descriptor is left, or /proc does not show this
+            process.
     """
     stats = [stat for pid in _pids() if (stat := _stat(pid)) and stat[_GROUP] == b"%d" % group]
     return any(stat[_STATE] not in (b"Z", b"X") for stat in stats)
@@ -63,9 +65,8 @@ def _pids() -> list[int]:
 
 
 def _read(path: str) -> bytes | None:
-    """Return what a file of /proc says.
-
-    Nothing where the process is gone, ``None`` where it is not ours to look at.
+    """Return the content of a file of /proc; empty if the process is gone, ``None`` without
+    permission.
     """
     size = _USUAL
     try:
@@ -83,14 +84,13 @@ def _read(path: str) -> bytes | None:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """Return what is known of a process, from its state on, or nothing where it is gone."""
+    """Return the fields of a process from its state on, or nothing if it is gone."""
     return (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
 
 
 def _carries(pid: int, mark: bytes) -> bool | None:
-    """Return whether a process has ``mark`` in its environment.
-
-    ``None`` where it is just becoming another program, and has none to show.
+    """Return whether a process has ``mark`` in its environment; ``None`` if it is just executing
+    another program, and shows no environment.
     """
     for _ in range(_LOOKS):
         variables = _read(f"/proc/{pid}/environ")
@@ -102,7 +102,7 @@ def _carries(pid: int, mark: bytes) -> bool | None:
         if len(fields) <= _ENV_END:
             return False
         if fields[_STATE] == b"Z" and fields[_THREADS] != b"1":
-            # Its first thread has ended, others have not.
+            # Its first thread has exited, but others run.
             with suppress(FileNotFoundError, ProcessLookupError):
                 threads = os.listdir(f"/proc/{pid}/task")
                 paths = (f"/proc/{pid}/task/{thread}/environ" for thread in threads)
@@ -113,11 +113,11 @@ def _carries(pid: int, mark: bytes) -> bool | None:
             return None
         if fields[_ENV_START] == fields[_ENV_END]:
             return False
-    return False  # it took its variables away
+    return False  # it has removed its variables
 
 
 def is_carried(mark: bytes) -> bool:
-    """Whether another process carries ``mark`` in its environment, as far as one can look."""
+    """Whether another process carries ``mark`` in its environment, as far as it is visible."""
     own = os.getpid()
     try:
         return is_ours() and any(pid != own and _carries(pid, mark) for pid in _pids())
@@ -126,16 +126,17 @@ def is_carried(mark: bytes) -> bool:
 
 
 def sweep(mark: bytes) -> Iterator[bool | None]:
-    """Kill what carries ``mark`` in its environment, one process a step, and reap our children.
+    """Kill the processes that carry ``mark`` in their environment, one per step, and reap children
+    of this process.
 
-    A pidfd pins each process before its environment is read a second time, so that the signal
+    A pidfd is opened for each process before its environment is read again, so that the signal
     cannot reach another process with its number.
 
     Yields:
-        For each process whether it carried the mark, ``None`` where it could not tell yet.
+        For each process whether it carried the mark; ``None`` if it is not known yet.
 
     Raises:
-        OSError: One cannot look.
+        OSError: The search is not possible.
     """
     own = os.getpid()
     for pid in _pids():
@@ -159,13 +160,13 @@ def _kill(pid: int, mark: bytes) -> None:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
     except OSError:
-        pass  # it has ended, is somebody else's child, or may not be signalled by us
+        pass  # it has exited, is another process's child, or may not be signalled
     finally:
         os.close(fd)
 
 
 class Leader:
-    """A child of our child, which leads work; a pidfd holds its number.
+    """A grandchild that leads the work; a pidfd keeps its number unambiguous.
 
     Attributes:
         pidfd: Readable once it has exited.
@@ -177,7 +178,7 @@ class Leader:
 
     @classmethod
     def find(cls, pid: int, parent: int) -> Leader | None:
-        """Return ``pid`` if it is a child of ``parent``, as far as that is known."""
+        """Return the leader if ``pid`` is a child of ``parent``, as far as that is known."""
         try:
             leader = cls(pid, os.pidfd_open(pid))
         except (AttributeError, OSError):
@@ -189,10 +190,10 @@ class Leader:
         return None
 
     def signal_group(self, signum: int) -> None:
-        """Signal the group that it leads; by its number where the kernel needs that.
+        """Signal the group that it leads; by number on older kernels.
 
         Raises:
-            PermissionError: It may not be signalled by us.
+            PermissionError: This process may not signal it.
         """
         with suppress(ProcessLookupError):
             try:
@@ -200,7 +201,7 @@ class Leader:
             except OSError as exc:
                 if exc.errno not in (errno.EINVAL, errno.ENOSYS):
                     raise
-                signal.pidfd_send_signal(self.pidfd, 0)  # it is there: its number is still its own
+                signal.pidfd_send_signal(self.pidfd, 0)  # it exists, so the number is still its own
                 os.killpg(self._pid, signum)
 
     def kill(self) -> None:
@@ -208,12 +209,12 @@ class Leader:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Reap it once it has exited, if it was given to us when its parent exited."""
+        """Reap it once it has exited, if this process has become its parent."""
         with suppress(OSError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
 
     def has_become_another(self) -> bool:
-        """Whether a child of it has become another program than it is itself."""
+        """Whether a child of it executes another program than it does."""
         children = (_read(f"/proc/{self._pid}/task/{self._pid}/children") or b"").split()
         own = _read(f"/proc/{self._pid}/cmdline")
         return any(_read(f"/proc/{int(pid)}/cmdline") not in (b"", None, own) for pid in children)

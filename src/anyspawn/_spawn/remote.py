@@ -1,4 +1,6 @@
-"""Work that is not a descendant of its local process: how to end it, and to see that it is gone."""
+"""Work that is not a descendant of its local process: how to end it, and how to see that it is
+gone.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,13 @@ _RUNNER_FAILED = 125
 
 
 class Patience:
-    """How long a clean-up may take, and each step of it that others take: a daemon, a supervisor.
+    """How long a clean-up may take, and each of its steps that a daemon or a supervisor carries
+    out.
 
-    Each clean-up of remote work on the same loop at the same time adds to the time of all.
+    Clean-ups of remote work that run at the same time on the same loop add to each other's time.
 
     Args:
-        seconds: All of the clean-up, where it is alone.
+        seconds: All of the clean-up, if it is the only one.
 
     Attributes:
         scope: The clean-up's.
@@ -42,11 +45,11 @@ class Patience:
 
     @property
     def for_a_step(self) -> float:
-        """Seconds for a step that begins now."""
+        """The seconds for a step that begins now."""
         return BOUNDS.remote + self._more
 
     def add(self, seconds: float) -> None:
-        """Give it, and the step that it is in, more time."""
+        """Give the clean-up and its current step more time."""
         self._more += seconds
         for scope in self._scopes:
             scope.deadline += seconds
@@ -83,7 +86,7 @@ def patience(launch: Launch, seconds: float) -> Iterator[Patience]:
 
 
 async def end(work: Work, grace: float, patience: Patience) -> None:
-    """End the local process, and what it stands for: politely, then surely."""
+    """End the local process and its remote work: first with SIGTERM, then by force."""
     connection, child = work.connection, work.connection.child
     if grace > 0:
         await _ask_to_end(work, grace)
@@ -111,7 +114,7 @@ async def _ask_to_end(work: Work, grace: float) -> None:
 
 
 async def _ask_remote(work: Work, grace: float) -> None:
-    """Have a command beside send the signal; the grace begins when that has ended."""
+    """Send the signal with a separate command; the grace begins when that command has exited."""
     launch = work.connection.launch
     scope = anyio.CancelScope(deadline=anyio.current_time() + BOUNDS.remote + grace)
 
@@ -127,7 +130,9 @@ async def _ask_remote(work: Work, grace: float) -> None:
 
 
 async def _remove(work: Work, patience: Patience) -> None:
-    """End remote work before its client: a killed client may leave a request under way."""
+    """End remote work before its client: a client that is killed may leave a request with the
+    daemon.
+    """
     child = work.connection.child
 
     async def remove() -> None:
@@ -138,14 +143,14 @@ async def _remove(work: Work, patience: Patience) -> None:
 
     with patience.step():
         async with anyio.create_task_group() as tasks:
-            # beside: docker waits for its client to take all output
+            # as a task beside: docker waits until its client has taken all output
             tasks.start_soon(uninterrupted(remove))
             await work.until_exit(math.inf)
 
 
 async def _end_remote(work: Work, patience: Patience) -> None:
     done = await work.beside(work.connection.launch.end, patience.for_a_step)
-    if done.error is None and done.stdout.strip():  # it was there
+    if done.error is None and done.stdout.strip():  # it existed
         work.removed = True
 
 
@@ -173,13 +178,15 @@ def is_in_doubt(work: Work) -> bool:
 
 
 def may_come(work: Work) -> bool:
-    """Whether what a client had asked for may still come: it was killed before it could say."""
+    """Whether the container or pod that a client asked for may still appear: the client was killed
+    before it could report it.
+    """
     killed = (work.connection.child.returncode or 0) < 0
     return killed and work.talk is None and bool(work.connection.launch.end) and not work.removed
 
 
 async def is_gone(work: Work, patience: Patience) -> bool:
-    """See that nothing is left of remote work; return whether that could be seen."""
+    """Check that nothing is left of remote work; return whether that is certain."""
     launch, report = work.connection.launch, work.talk.report if work.talk is not None else None
     if not launch.remote or (report is not None and (report.left_nothing or not report.ready)):
         return True

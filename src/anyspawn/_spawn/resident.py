@@ -1,8 +1,8 @@
 """Residents: supervisors that stay, and the calls that they serve one after the other.
 
-The first call that needs a resident opens it. A call keeps it only if nothing was left of its
-command; otherwise the resident ends with the call, as a supervisor of its own would. So no call
-meets what another one left behind.
+The first call that needs a resident opens it. After a call it stays only if nothing is left of the
+call's command; otherwise it ends with the call, like a supervisor for one call. So calls never find
+processes of other calls.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = ["Pool", "Pools"]
 _KILL_AGAIN = 0.3
 _SIGNALLED = 128
 _OWN_STATUSES = 125
-"""What is above is also said of a program that was never executed."""
+"""Statuses above this can also mean that the program was never executed."""
 _SETSID_FAILED = re.compile(rb"setsid: [^\n]*\n")
 _MOST_KNOWN = 100
 _MOST_TOLD = 64 * 1024
-"""Bytes of arguments and variables that every system takes."""
+"""Bytes of arguments and variables that every system accepts."""
 _LONGEST_SLEEP = 3600.0  # an event loop may not know how to sleep forever
 
 
@@ -54,11 +54,11 @@ class _Resident:
     """A supervisor that stays.
 
     Attributes:
-        begun: It was given its script, and has begun a command.
-        known: The programs that it has executed, each with what it was found by, and whether any
-            exec executes them.
-        noted: It is watched for changes of its place.
-        close: Gives everything back, at once.
+        begun: It has its script, and has started a command.
+        known: The programs that it has executed, by name, PATH and directory, and whether any exec
+            can execute them.
+        noted: Its container is watched for changes.
+        close: Releases everything at once.
     """
 
     def __init__(self, connection: Connection, resident_id: str, changes: Changes | None) -> None:
@@ -71,16 +71,17 @@ class _Resident:
         for output in connection.outputs:
             output.stays = True
         self.close = finalize(self, _close, connection, os.getpid(), changes, resident_id)
-        # The interpreter's exit is not in the loop's thread, which may still be talking to it.
+        # The interpreter's exit runs in another thread than the loop, which may still use the
+        # connection.
         self.close.atexit = False
 
     @classmethod
     async def open(cls, launch: Launch, changes: Changes | None = None) -> _Resident:
-        """Begin one, which is told nothing yet.
+        """Start one, without a message yet.
 
         Args:
             launch: How.
-            changes: Is to note where it is.
+            changes: Records its container.
 
         Raises:
             SpawnError: It did not start.
@@ -97,7 +98,7 @@ class _Resident:
         return self.connection.stdin.fd >= 0 and not self.connection.child.look()
 
     def say(self, word: bytes) -> None:
-        """Tell it a word, unless it cannot take it."""
+        """Send it a message, unless it cannot accept one."""
         stdin = self.connection.stdin
         if stdin.fd >= 0 and stdin.done:
             with suppress(BlockingIOError):
@@ -105,7 +106,7 @@ class _Resident:
                 os.write(stdin.fd, word)
 
     async def retire(self) -> None:
-        """Have it end by itself; kill it where it does not."""
+        """Let it exit by itself; kill it if it does not."""
         connection = self.connection
         try:
             connection.hang_up()
@@ -129,12 +130,12 @@ def _close(connection: Connection, host: int, changes: Changes | None, resident_
 
 
 class _Lease:
-    """One call's use of a resident: its work, and what becomes of the resident after.
+    """One call's use of a resident: its work, and what happens to the resident afterwards.
 
     Args:
-        pool: Where the resident goes back to.
+        pool: The pool that the resident returns to.
         resident: It.
-        task: What it is told of the command.
+        task: The message about the command.
         command: The command.
     """
 
@@ -166,8 +167,8 @@ class _Lease:
         talk.report.wants = bool(work.long_stdin)
 
     def _known(self, told: bytes) -> str:
-        """Return what is known of the program there, as `call_line` takes it."""
-        # setsid heeds LD_..., and takes what begins with a hyphen for an option of its own.
+        """Return what the resident knows of the program, in the form of `call_line`."""
+        # setsid obeys LD_... variables, and reads a leading hyphen as an option.
         odd = any(name.startswith("LD_") for name in self._command.env)
         if odd or len(told) > _MOST_TOLD or self._command.argv[0].startswith("-"):
             return ""
@@ -181,7 +182,7 @@ class _Lease:
         return self._kept
 
     async def end(self, work: Work) -> None:
-        """Have the resident end the command; where that cannot be seen, end the resident."""
+        """Let the resident end the command; if that cannot be confirmed, end the resident."""
         if self._in_order(work):
             if not self._over():
                 await self._end_command(work)
@@ -193,13 +194,13 @@ class _Lease:
         await self._alone.end(work)
 
     def release(self, work: Work) -> None:
-        """Give the resident back to its pool, or close it."""
+        """Return the resident to its pool, or close it."""
         resident, report, connection = self._resident, self._report, work.connection
         connection.doubtful = work.cleanup is Cleanup.UNCONFIRMED
         given_up = work.state.why is not None or work.raised is not None
         unproven = given_up or connection.doubtful or report.begun or not resident.begun
         if not unproven and connection.child.exited:
-            # A client that exits with a status from afar has brought all that was said.
+            # A client that exits with a remote status has delivered all messages.
             from_afar = (connection.child.returncode or 0) > _SIGNALLED
             work.unbegun = from_afar or connection.stdin.unread() > 0
         resident.begun = resident.begun or report.begun
@@ -210,10 +211,10 @@ class _Lease:
             resident.close()
 
     async def _is_gone(self, work: Work) -> bool:
-        """Whether nothing is left of the command, nor of a place that was for it alone.
+        """Whether nothing is left of the command, nor of a sandbox that was only for it.
 
-        Such a place is ended here, where a process of this host leads it: what is in there could
-        have stopped the supervisor, and said in its stead that all is gone.
+        Such a sandbox is ended here, if a process of this host leads it: a program in it could have
+        stopped the supervisor, and imitated its report that all is gone.
         """
         if not (self._over() and self._report.left_nothing):
             return False
@@ -229,17 +230,17 @@ class _Lease:
         return connection.settled
 
     def _over(self) -> bool:
-        """Whether the resident has said all that there is to say of the command."""
+        """Whether the resident has reported everything about the command."""
         return self._report.whole and self._report.swept
 
     def _in_order(self, work: Work) -> bool:
-        """Whether the resident can be talked to: it is not in the middle of the command's stdin."""
+        """Whether the resident can read a message, as it is not in the middle of a stdin."""
         report, connection = self._report, work.connection
         sent = connection.stdin.done and not (work.task or work.long_stdin)
         return sent and report.ready and not report.stdin_lost and not connection.child.exited
 
     async def _end_command(self, work: Work) -> None:
-        """Have the resident end the command, and not itself."""
+        """Let the resident end the command, but not itself."""
         grace = self._command.grace if work.state.why is not None else 0.0
         with remote.patience(work.connection.launch, grace + BOUNDS.cleanup) as patience:
             await work.until_exit(patience.for_a_step, lambda: self._report.listens)
@@ -267,13 +268,12 @@ class _Lease:
 
 
 class Pool:
-    """The residents of one place, on one event loop.
+    """The residents of one target (a container, a pod or a sandbox), on one event loop.
 
     Args:
-        most: How many there may be; more calls wait for their turn, on their own timeout.
-        idle_timeout: Seconds after which one that serves nobody is closed.
-        once: Each serves one command; this is how many are started ahead then, and calls do not
-            wait.
+        most: How many there may be; further calls wait, within their own timeout.
+        idle_timeout: Seconds after which an idle one is closed.
+        once: If each serves one command: how many are started in advance; calls do not wait then.
     """
 
     def __init__(self, most: int, idle_timeout: float, *, once: bool) -> None:
@@ -294,8 +294,8 @@ class Pool:
 
     @contextmanager
     def visited(self) -> Iterator[bool]:
-        """Give whether a call that may do without is to have a resident, which is then free for it:
-        another call was here within ``idle_timeout``, or is.
+        """Decide whether a call with ``resident="auto"`` gets a resident, which is then free for
+        it: if another call runs, or ran within ``idle_timeout``.
         """
         now = time.monotonic()
         again = self._visits > 0 or now - self._last_visit <= self._idle_timeout
@@ -313,7 +313,7 @@ class Pool:
             self._last_visit = time.monotonic()
 
     def pause(self) -> None:
-        """Give none to those that may do without, for ``idle_timeout``."""
+        """Give calls with ``resident="auto"`` none, for ``idle_timeout``."""
         self._paused_until = time.monotonic() + self._idle_timeout
 
     async def run(
@@ -326,7 +326,7 @@ class Pool:
         began: float,
         timeout: float,
     ) -> Completed:
-        """See ``task`` through by a resident, which the argv of ``launch`` begins."""
+        """Run ``task`` in a resident, which the argv of ``launch`` starts."""
         with watch_spawn(command, mode) as watched:
             await anyio.lowlevel.checkpoint_if_cancelled()
             anywhere = nullcontext(enter_result=True)
@@ -366,7 +366,7 @@ class Pool:
     async def _lend(
         self, resident: _Resident | None, launch: Launch, task: Task, command: Command
     ) -> Work:
-        """Begin a command on a resident, if need be a new one.
+        """Start a command in a resident, if necessary a new one.
 
         Raises:
             SpawnError: It did not start.
@@ -379,10 +379,10 @@ class Pool:
         return _Lease(self, resident, task, command).work
 
     async def _take(self) -> _Resident | None:
-        """Return a resident that waits, if there is one that is alive, and in its place.
+        """Return a waiting resident that is alive and still in its container, if there is one.
 
-        The last one of those that stay, so that they end that are not needed; of those that are
-        started ahead the first, which is the likeliest to be ready.
+        Of residents that stay, take the last one, so that superfluous ones become idle; of those
+        that are started in advance, take the first, which is most likely ready.
         """
         while self._idle:
             resident = self._idle.pop(0 if self.once else -1)
@@ -396,11 +396,11 @@ class Pool:
                 raise
             if unchanged:
                 return resident
-            resident.close()  # a paused one would not end by itself
+            resident.close()  # a paused one would not exit by itself
         return None
 
     async def _unchanged(self, resident: _Resident) -> bool:
-        """Whether a resident is where it would be begun now, as far as that can be seen."""
+        """Whether a resident is where a new one would start now, as far as that can be known."""
         if not resident.noted or self._unseen:
             return True
         if self._changes is None:
@@ -411,14 +411,14 @@ class Pool:
         return False
 
     def _end_changes(self) -> None:
-        """Watch for changes no more where there is no resident that they would tell of."""
+        """Stop watching for changes if there is no resident left."""
         if self._changes is not None and not self._idle and not self._serving:
             self._busy = {done for done in self._busy if not done.is_set()} | {self._changes.done}
             self._changes.end()
             self._changes = None
 
     def give(self, resident: _Resident) -> None:
-        """Take back a resident whose command is gone."""
+        """Take a resident back, whose command is gone."""
         if self.once or self._closed or not resident.alive:
             self._retire(resident)
         else:
@@ -435,7 +435,7 @@ class Pool:
 
     async def _fill(self, launch: Launch, scope: anyio.CancelScope) -> None:
         try:
-            with scope, suppress(SpawnError):  # of what stands in the way the next call tells
+            with scope, suppress(SpawnError):  # the next call reports why it fails
                 while not self._closed and len(self._idle) < self._most:
                     resident = await _Resident.open(launch)
                     try:
@@ -459,7 +459,7 @@ class Pool:
         step: Callable[[], Awaitable[None]],
         at_last: Callable[[], object] = lambda: None,
     ) -> None:
-        """Take a step in a task of the event loop's own, for which `aclose` waits."""
+        """Run a step in a separate task, for which `aclose` waits."""
         done = anyio.Event()
         self._busy.add(done)
 
@@ -519,7 +519,7 @@ class Pool:
         self._idle.clear()
 
     async def aclose(self) -> None:
-        """Close the residents that wait; those that serve a call are closed with it."""
+        """Close the waiting residents; those that serve a call are closed with it."""
         self._closed = True
         for scope in (self._keeper, self._starter):
             if scope is not None:
@@ -538,13 +538,13 @@ class Pool:
 
 
 class Pools:
-    """The pools of a sandbox: one for each place and event loop."""
+    """The pools of a sandbox: one for each target and event loop."""
 
     def __init__(self) -> None:
         self._loops: PerLoop[dict[Hashable, Pool]] = PerLoop(dict)
 
     def get(self, place: Hashable, most: int, idle_timeout: float, *, once: bool = False) -> Pool:
-        """Return the running loop's pool for a place."""
+        """Return the running loop's pool for a target."""
         pools = self._loops.get()
         if place not in pools:
             pools[place] = Pool(most, idle_timeout, once=once)

@@ -1,4 +1,4 @@
-"""Pipes to and from a program: what is kept of its output, and what it is fed.
+"""Pipes to and from a program: keeping its output, and feeding its input.
 
 Everything that waits for a descriptor of one process is registered in one place, `Watch`.
 """
@@ -29,7 +29,7 @@ __all__ = ["Capture", "Feed", "Output", "Watch", "WriteEnd", "make_pipe"]
 
 _CHUNK = 64 * 1024
 _PIPE_LEAST = 4096
-"""What an empty pipe takes whole even where the user's share of pipe memory is spent."""
+"""What an empty pipe takes whole, even if the user's share of pipe memory is used up."""
 _WIDE = 1024 * 1024
 _TURN = 1024 * 1024
 """Bytes moved before the event loop gets its turn."""
@@ -54,7 +54,7 @@ def make_pipe() -> tuple[int, int]:
 
 
 def _widen(fd: int) -> None:
-    # Fewer, larger reads; refused where the user's share of pipe memory is spent.
+    # Fewer, larger reads; refused if the user's share of pipe memory is used up.
     if fcntl is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
         with suppress(OSError):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
@@ -91,18 +91,18 @@ def _rotate(view: memoryview, left: int, *, most: int = _WIDE) -> None:
 
 
 class Capture:
-    """What is kept of a stream: in memory never more than the limit and a constant.
+    """The kept part of a stream: never more memory than the limit and a constant.
 
     A ``BytesIO`` hands out its own buffer without a copy. The kept end of the stream is a ring in
     the second half of that buffer.
 
     Args:
         limit: Bytes that are kept.
-        overflow: Which ones, as `Command.overflow` has it.
+        overflow: Which bytes, as in `Command.overflow`.
 
     Attributes:
-        total: Bytes that came.
-        overflowed: There was too much, which is an error.
+        total: Bytes that arrived.
+        overflowed: The limit was exceeded, and that is an error.
     """
 
     def __init__(self, limit: int, overflow: Overflow) -> None:
@@ -115,7 +115,7 @@ class Capture:
         self._buffer = BytesIO()
 
     def keep(self, data: bytes) -> None:
-        """Keep what the limit lets of a chunk."""
+        """Keep as much of a chunk as the limit allows."""
         room = self._head - min(self.total, self._head)
         self.total += len(data)
         if len(data) <= room:
@@ -151,18 +151,18 @@ class Capture:
 
 
 class Output:
-    """One output stream: the pipe's read end, and whose it is now.
+    """One output stream: the pipe's read end, and its current command's state.
 
     Args:
         name: Which stream it is.
         fd: The read end.
 
     Attributes:
-        capture: What is kept of it.
+        capture: The kept part of it.
         talk: The conversation whose frames are in it, if there is one.
         at_end: The end of its command's output was read.
         eof: The end of the pipe was read.
-        stays: The pipe is a resident's: a command's end is where the frames say so.
+        stays: The pipe is a resident's: the frames say where a command's output ends.
     """
 
     def __init__(self, name: Literal["stdout", "stderr"], fd: int) -> None:
@@ -173,19 +173,19 @@ class Output:
         self.begin(Capture(0, "error"), None)
 
     def begin(self, capture: Capture, talk: Conversation | None) -> None:
-        """Take what is read from now on for a command's."""
+        """Treat what is read from now on as a command's."""
         self.capture, self.talk, self.at_end = capture, talk, self.eof
 
     @property
     def open(self) -> bool:
-        """Whether there may be more."""
+        """Whether more may come."""
         return self.fd >= 0 and not self.at_end
 
     def read(self) -> bytes:
         """Return the next chunk of the program's own output, without frames.
 
         Raises:
-            BlockingIOError: There is none, and the pipe does not wait.
+            BlockingIOError: There is none now.
         """
         data = os.read(self.fd, self._chunk)
         self.at_end = self.eof = not data
@@ -199,7 +199,7 @@ class Output:
         return data
 
     def read_rest(self, most: int = sys.maxsize) -> Iterator[bytes]:
-        """Read what is there, without waiting."""
+        """Read what has arrived, without waiting."""
         if self.open:
             os.set_blocking(self.fd, False)
             with suppress(BlockingIOError):
@@ -214,8 +214,8 @@ class Output:
 
 
 class WriteEnd:
-    """The write end of a pipe. A copy of this process (``os.fork``) closes its own, which would
-    hold the pipe open.
+    """The write end of a pipe. A fork of this process closes its copy, which would keep the pipe
+    open.
     """
 
     def __init__(self, fd: int) -> None:
@@ -227,7 +227,7 @@ class WriteEnd:
 
         Raises:
             BlockingIOError: The pipe is full.
-            BrokenPipeError: Nobody reads it any more.
+            BrokenPipeError: The other end is closed.
         """
         if not hasattr(signal, "SIGPIPE") or signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
             return os.write(self.fd, data)
@@ -266,13 +266,13 @@ class Feed(WriteEnd):
     not read, or exits early, causes neither a broken pipe nor a SIGPIPE.
 
     Args:
-        data: What it reads. ``None``: there is no pipe; it shares this process's own stdin.
-        hold: Keep the stream open when all is written.
+        data: What the program reads. ``None``: no pipe; it shares this process's stdin.
+        hold: Keep the stream open after everything is written.
         later: Write nothing before `begin`.
 
     Attributes:
         waiting: Nothing was written yet.
-        stays: What is held open is open on both ends, as more may be written.
+        stays: Both ends stay open, as more may be written.
     """
 
     def __init__(
@@ -293,7 +293,7 @@ class Feed(WriteEnd):
             self.begin()
 
     def begin(self) -> None:
-        """Write what the pipe holds."""
+        """Write as much as the pipe takes."""
         self.waiting = False
         if len(self._rest) > _CHUNK:
             _widen(self.fd)
@@ -303,11 +303,11 @@ class Feed(WriteEnd):
         self.finish()
 
     def load(self, data: bytes) -> None:
-        """Take what `begin` is to write."""
+        """Set what `begin` writes."""
         self._rest = memoryview(data)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Write more, after what is there already, as far as the pipe holds it."""
+        """Write more, after what is pending, as much as the pipe takes."""
         self._rest = memoryview(bytes(self._rest) + data) if self._rest else memoryview(data)
         os.set_blocking(self.fd, False)
         self.pump()
@@ -326,18 +326,18 @@ class Feed(WriteEnd):
                 budget -= sent
 
     def finish(self) -> None:
-        """Close the write end, once all is written, unless it is held open."""
+        """Close the write end after everything is written, unless it stays open."""
         if self.done and not self._hold:
             super().close()
 
     def drop_read_end(self) -> None:
-        """Close our copy of the program's end, once all is written."""
+        """Close this process's copy of the read end after everything is written."""
         if self.read_end >= 0 and self.done and not self.waiting and not self.stays:
             os.close(self.read_end)
             self.read_end = -1
 
     def unread(self) -> int:
-        """Return how many bytes wait in the pipe; 0 where this system does not tell."""
+        """Return how many bytes wait in the pipe; 0 if this system does not say."""
         if self.read_end < 0 or not hasattr(fcntl, "ioctl"):
             return 0
         import termios
@@ -364,17 +364,17 @@ else:
     _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
     class _Poll(selectors.DefaultSelector):
-        """A selector that is asked as an epoll is, which takes half the time."""
+        """A selector with the interface of an epoll, which takes half the time."""
 
         def poll(self, timeout: float) -> list[tuple[int, int]]:
             return [(key.fd, events) for key, events in self.select(timeout)]
 
 
 class Watch:
-    """Waits for the next thing that one process does: it writes, reads or exits.
+    """Waits for the next event of one process: it writes, reads or exits.
 
     Raises:
-        OSError: No descriptor is left for it.
+        OSError: No descriptor is left.
     """
 
     def __init__(self) -> None:
@@ -397,7 +397,7 @@ class Watch:
         self._sources[fd] = source
 
     def forget(self, fd: int) -> None:
-        """Wait for a descriptor no more. To close it is not enough: a fork may hold a copy."""
+        """Stop waiting for a descriptor. Closing it is not enough: a fork may have a copy."""
         if fd in self._sources:
             del self._sources[fd]
             with suppress(OSError, KeyError):  # somebody has closed it

@@ -1,4 +1,4 @@
-"""Tasks and event loops: tasks beside, steps that nothing interrupts, one thing for each loop."""
+"""Tasks and event loops: background tasks, uninterrupted steps, one object for each loop."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = [
 
 T = TypeVar("T")
 _kept: set[object] = set()
-"""asyncio's tasks that nobody else refers to, lest they be collected."""
+"""asyncio tasks without another reference, so that they are not garbage-collected."""
 
 
 def on_asyncio() -> bool:
-    """Whether the running event loop is asyncio's, or speaks its protocol, as uvloop does."""
+    """Whether the running event loop is asyncio's or a replacement, such as uvloop."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError
 
 
 async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> None:
-    """Take a step of a clean-up, in bounded time, whatever cancels or interrupts the caller.
+    """Run a step of a clean-up, in bounded time, even if the caller is cancelled or interrupted.
 
-    It runs in a task of its own, which neither ``asyncio.Task.cancel()`` nor trio's
-    KeyboardInterrupt reaches. The step must not raise.
+    It runs in a separate task, which neither ``asyncio.Task.cancel()`` nor trio's KeyboardInterrupt
+    reaches. The step must not raise.
     """
 
     async def shielded() -> None:
@@ -46,7 +46,7 @@ async def see_through(step: Callable[[], Awaitable[object]], seconds: float) -> 
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(uninterrupted(shielded))
-    except BaseExceptionGroup as group:  # of the one interrupt that struck the caller meanwhile
+    except BaseExceptionGroup as group:  # of the interrupt that the caller got meanwhile
         raised: BaseException = group
         while isinstance(raised, BaseExceptionGroup):
             raised = raised.exceptions[0]
@@ -58,7 +58,7 @@ def uninterrupted(
 ) -> Callable[[], Coroutine[Any, Any, T]]:
     """Return a step in which trio raises no KeyboardInterrupt.
 
-    A task does not pass its protection on to those that it starts: each needs its own.
+    A task does not pass its protection on to the tasks that it starts: each needs its own.
     """
     if on_asyncio():
         return step
@@ -73,8 +73,8 @@ def uninterrupted(
 def start_detached(work: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str) -> Any:
     """Start a task that belongs to the running event loop, and return it; it must not raise.
 
-    On asyncio a task that nobody refers to may be collected, so the caller keeps it: where the
-    loop is closed under it, it ends when the caller does.
+    asyncio may garbage-collect a task without a reference, so the caller keeps one: if the loop is
+    closed before the task ends, the task ends with the caller.
     """
     if on_asyncio():
         import asyncio
@@ -94,7 +94,7 @@ def start_in_background(
     """Start a task that belongs to the running event loop, which keeps it; it must not raise.
 
     asyncio runs nothing of a task that is cancelled before its first step, not even its
-    ``finally``: ``if_cancelled`` is called where the task was cancelled.
+    ``finally``. So ``if_cancelled`` is called if the task was cancelled.
     """
     task = start_detached(work, *args, name=name)
     if on_asyncio():
@@ -110,7 +110,7 @@ def start_in_background(
 
 @asynccontextmanager
 async def place_within(limiter: anyio.CapacityLimiter, deadline: float) -> AsyncIterator[bool]:
-    """Wait for one of a limiter's places, and hold it; give False where the deadline came first."""
+    """Wait for a slot of a limiter, and hold it; give False if the deadline came first."""
     place = object()
     with anyio.CancelScope(deadline=deadline) as scope:
         await limiter.acquire_on_behalf_of(place)
@@ -124,7 +124,7 @@ async def place_within(limiter: anyio.CapacityLimiter, deadline: float) -> Async
 
 
 class PerLoop(Generic[T]):
-    """One thing for each event loop, made when it is first asked for. A copy or a pickle has none.
+    """One object for each event loop, made at the first use. A copy or a pickle starts empty.
 
     Args:
         make: Makes it.

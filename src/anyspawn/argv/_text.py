@@ -1,4 +1,6 @@
-"""What clients of an engine hand on: text."""
+"""Checks that arguments and variables are text, because clients of docker and Kubernetes change
+other bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from anyspawn.exceptions import ConfigError
 
 
 def is_text(words: Iterable[str]) -> bool:
-    """Whether words are Unicode; other bytes, which Python holds as surrogates, would reach the
+    """Whether strings are Unicode. Other bytes, which Python stores as surrogates, would reach the
     program as U+FFFD.
     """
     try:
@@ -19,12 +21,12 @@ def is_text(words: Iterable[str]) -> bool:
 
 
 def check_text(what: str, words: Iterable[str], instead: str) -> None:
-    """Raise a ConfigError for words that are not text.
+    """Raise a ConfigError for strings that are not text.
 
     Args:
-        what: The argument that they come from.
-        words: The words; they are not quoted, as they may be secret.
-        instead: How to hand them over all the same.
+        what: The name of the argument.
+        words: The strings; the message does not quote them, because they may be secret.
+        instead: How to pass them nevertheless.
     """
     if not is_text(words):
         raise ConfigError(f"{what} has bytes that are not UTF-8, which engines change; {instead}")

@@ -36,7 +36,7 @@ __all__ = [
 
 _OWNER = Fill("io.anyspawn.owner=?", "owner")
 """The label that names the owner of a container."""
-_INSTEAD = "resident=1 hands on any"
+_INSTEAD = "resident=1 passes on any"
 _ENV_FILE = Fill("/dev/fd/?", "fd")
 """The path of the file of variables: a descriptor."""
 
@@ -78,7 +78,7 @@ def container_name(command: Command) -> str:
 
 
 def named_podman(docker_path: str) -> bool:
-    """Whether the client is podman, by its name; it differs from docker in a few places."""
+    """Whether the client is podman, by its name; it differs from docker in a few details."""
     return os.path.basename(docker_path).startswith("podman")
 
 
@@ -96,7 +96,7 @@ def docker_run_argv(config: DockerRun, command: Command) -> tuple[str, ...]:
     file of variables, and the names of a container that serves many commands.
 
     Raises:
-        ConfigError: An argument or a variable cannot be handed over.
+        ConfigError: An argument or a variable cannot be passed on.
     """
     name, label = f"anyspawn-{command.id}", f"io.anyspawn.id={command.id}"
     if config.resident:
@@ -203,8 +203,8 @@ def docker_exec_argv(config: DockerExec, command: Command) -> tuple[str, ...]:
                 "merge_stderr: docker exec itself does not keep the order of the two streams; it "
                 "needs the supervisor"
             )
-        check_text("argv", command.argv, "the supervisor's residents hand on any")
-        check_text("cwd", (cwd or "",), "the supervisor hands on any")
+        check_text("argv", command.argv, "the supervisor's residents pass on any")
+        check_text("cwd", (cwd or "",), "the supervisor passes on any")
         argv += env_args(command.env)
         return (*argv, *config.extra_args, config.container, *command.argv)
     if config.resident not in (0, "auto"):
@@ -248,7 +248,7 @@ def _lines(env: Env) -> Iterator[str]:
         if _fits_file(value):
             if name.startswith("#") or name != name.strip() or any(c.isspace() for c in name):
                 raise ConfigError(
-                    f"env: {name!r} cannot be handed to a container; use letters, digits and _"
+                    f"env: {name!r} cannot be passed to a container; use letters, digits and _"
                 )
             yield f"{name}={value}\n"
 

@@ -64,21 +64,21 @@ def kubectl_exec_argv(config: KubectlExec, command: Command) -> tuple[str, ...]:
         wanted = {"env": command.env, "cwd": command.cwd, "merge_stderr": command.merge_stderr}
         for name in (name for name, value in wanted.items() if value):
             raise ConfigError(
-                f"{name} cannot be handed over by kubectl exec itself; it needs the supervisor"
+                f"{name} cannot be passed on by kubectl exec itself; it needs the supervisor"
             )
-        check_text("argv", command.argv, "the supervisor's residents hand on any")
+        check_text("argv", command.argv, "the supervisor's residents pass on any")
         return kubectl_argv(config, "exec", *target, *command.argv)
     if config.resident not in (0, "auto"):
         begun: tuple[str, ...] = ("sh", "-c", resident_script(), "anyspawn")
     else:
-        check_text("argv", command.argv, "resident=1 hands on any")
+        check_text("argv", command.argv, "resident=1 passes on any")
         begun = ("sh", "-c", reading_script(), "anyspawn", *command.argv)
     return kubectl_argv(config, "exec", *target, *begun)
 
 
 def kubectl_run_argv(config: KubectlRun, command: Command) -> tuple[str, ...]:
     """Return the arguments of the ``kubectl exec`` that runs ``command`` in the pod made for it."""
-    check_text("argv", command.argv, "hand them over on stdin, or in a variable")
+    check_text("argv", command.argv, "pass them on stdin, or in a variable")
     target = ("-c", CONTAINER, pod_name(command), "--")
     return kubectl_argv(
         config, "exec", *target, "sh", "-c", reading_script(), "anyspawn", *command.argv

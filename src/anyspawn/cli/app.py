@@ -14,14 +14,13 @@ __all__ = ["start"]
 
 _COMMANDS = {
     "box": "Run PROGRAM in a fresh hardened container, with this folder as /work.",
-    "check": "Check RuntimeConfig files, and name all their problems with their places.",
-    "doctor": "Look at what anyspawn can use on this machine, and say what to do about what is missing "
-    "or broken.",
+    "check": "Check RuntimeConfig files, and report all problems with line and column.",
+    "doctor": "Check what anyspawn can use on this machine, and say how to get or repair the rest.",
     "hook": "Try the hooks of a configuration.",
-    "init": "Write a configuration, agent.yaml, and a hook that runs, guard.py, into FOLDER.",
+    "init": "Write a configuration (agent.yaml) and a working hook (guard.py) into FOLDER.",
     "modes": 'List the modes that "anyspawn run --mode" knows, installed plugins included.',
-    "prune": "List and remove the containers or pods, running or not, whose owner on this host is provably "
-    "dead.",
+    "prune": "Remove the containers or pods, running or not, whose owner on this host is dead, and list "
+    "them.",
     "run": "Run PROGRAM to its end, and kill what it leaves behind.",
     "schema": "Print the JSON Schema of RuntimeConfig files, for editors and other checkers.",
     "tool": "Try the tools of a configuration.",
@@ -71,7 +70,7 @@ def anyspawn(context: click.Context) -> None:
       anyspawn run --mode bubblewrap -- ls /home      in a sandbox without a daemon
       anyspawn run --timeout 2s -- sleep 60           killed after 2 seconds, exit status 124
       anyspawn modes                                  where programs can run
-      anyspawn doctor                                 what of that works on this machine
+      anyspawn doctor                                 what works on this machine
       anyspawn check agent.yaml                       what is wrong with a configuration
       anyspawn init                                   a configuration and a hook to start from
 

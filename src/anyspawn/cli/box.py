@@ -82,10 +82,10 @@ def box(
 ) -> int:
     """Run PROGRAM in a fresh hardened container, with this folder as /work.
 
-    No capabilities, no new privileges, a read-only root, limits on memory and processes, no network
-    unless asked for, and with your user's number (nobody's, if you are root). Of your variables it
-    sees language, terminal and time zone alone. It has a terminal if you have one. Programs in /tmp
-    can be run in the images of compilers alone (golang, rust, gcc and the like).
+    It has no capabilities, no new privileges, a read-only root, limits on memory and processes, no
+    network unless you ask for one, and your user's number (nobody's, if you are root). Of your
+    variables it gets only those for language, terminal and time zone. It has a terminal if you have
+    one. Programs in /tmp run only in images of compilers (golang, rust, gcc and the like).
 
     \b
     Examples:
@@ -93,8 +93,8 @@ def box(
       anyspawn box --network bridge --env API_TOKEN -- npm test
       anyspawn box --image alpine:latest -- sh
 
-    Exit status: the program's own; 125 where the container cannot be made or an option is wrong;
-    docker's own (1, 126, 127) where the container cannot be started.
+    Exit status: the program's own; 125 if the container cannot be created or an option is wrong;
+    docker's own (1, 126, 127) if the container cannot be started.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     fill_closed_streams()
     terminal = os.isatty(0) and os.isatty(1)

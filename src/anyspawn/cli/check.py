@@ -31,7 +31,7 @@ def load_valid(path: str) -> RuntimeConfig:
 @click.command()
 @click.argument("configs", metavar="CONFIG...", type=click.Path(), nargs=-1, required=True)
 def check(configs: tuple[str, ...]) -> int:
-    """Check RuntimeConfig files, and name all their problems with their places.
+    """Check RuntimeConfig files, and report all problems with line and column.
 
     Warnings are about things that are valid but may not be what you meant, such as a command that
     does not exist on this host.

@@ -1,4 +1,4 @@
-"""``anyspawn doctor``: which of the tools that anyspawn can use are there, and work."""
+"""``anyspawn doctor``: what anyspawn can use on this machine, and whether it works."""
 
 from __future__ import annotations
 
@@ -48,14 +48,13 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON array.")
 def doctor(*, as_json: bool) -> None:
-    """Look at what anyspawn can use on this machine, and say what to do about what is missing or
-    broken.
+    """Check what anyspawn can use on this machine, and say how to get or repair the rest.
 
     \b
     Example:
       anyspawn doctor
 
-    The exit status is 0 whatever is found: none of it is needed by all.
+    The exit status is always 0: you need only the parts that you use.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     findings = anyio.run(_examine)
     if as_json:
@@ -77,7 +76,7 @@ async def _examine() -> list[Finding]:
         "ok",
         f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
     )
-    checks = (_bwrap, _namespaces, _walls, _limits, _docker, _docker_daemon, _kubectl, _cluster)
+    checks = (_bwrap, _namespaces, _inside, _limits, _docker, _docker_daemon, _kubectl, _cluster)
     findings: list[Finding | None] = [None] * len(checks)
 
     async def examine(index: int) -> None:
@@ -131,7 +130,7 @@ _PROBE = """
 grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status
 echo Routes: $( (tail -n +2 /proc/net/route; grep -v ' lo$' /proc/net/if_inet6) 2>/dev/null | wc -l)
 """
-_WALLS = {
+_PROTECTIONS = {
     "CapEff": ("0000000000000000", "no capabilities", "capabilities"),
     "NoNewPrivs": ("1", "no new privileges", "new privileges"),
     "Seccomp": ("2", "system calls filtered", "system calls not filtered"),
@@ -139,19 +138,17 @@ _WALLS = {
 }
 
 
-async def _walls() -> Finding | None:
-    """Report the protections inside a sandbox, as a probe there sees them; nothing if none
-    starts.
-    """
+async def _inside() -> Finding | None:
+    """Report the protections that a probe in a sandbox sees; nothing if no sandbox starts."""
     completed = await Bubblewrap().spawn(Command(["sh", "-c", _PROBE], timeout=_TIMEOUT))
     if completed.error is not None:
         return None
     lines = (line.partition(":") for line in completed.stdout.decode().splitlines())
     seen = {name: value.strip() for name, _, value in lines}
-    missing = [bad for name, (good, _, bad) in _WALLS.items() if seen.get(name) != good]
+    missing = [bad for name, (good, _, bad) in _PROTECTIONS.items() if seen.get(name) != good]
     if missing:
-        return Finding("sandbox walls", "broken", ", ".join(missing), "see docs/security.md")
-    return Finding("sandbox walls", "ok", ", ".join(told for _, told, _ in _WALLS.values()))
+        return Finding("protections", "broken", ", ".join(missing), "see docs/security.md")
+    return Finding("protections", "ok", ", ".join(told for _, told, _ in _PROTECTIONS.values()))
 
 
 async def _limits() -> Finding | None:
@@ -171,7 +168,7 @@ async def _limits() -> Finding | None:
         "limits",
         "missing",
         f"{detail.lstrip(', ')} by resource limits",
-        "run this process where it may make control groups, such as by "
+        "run this process where it may create control groups, for example by "
         "systemd-run --user --scope -p Delegate=yes",
     )
 

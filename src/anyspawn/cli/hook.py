@@ -33,7 +33,7 @@ def hook() -> None:
 
 def _names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a hook of the configuration that was typed before it."""
-    with suppress(Exception):  # what cannot be read has no names, and Tab is no place to say why
+    with suppress(Exception):  # completion cannot report an error
         return [
             name for name in load(context.params["config"]).hooks if name.startswith(incomplete)
         ]
@@ -88,7 +88,7 @@ def run_hook(
     """  # noqa: D301  click is told by that very character to leave lines as they are
     if settings:
         if config is not None:
-            raise click.UsageError("--claude-settings takes the place of CONFIG and NAME", context)
+            raise click.UsageError("--claude-settings replaces CONFIG and NAME", context)
         return _run_settings(context, settings, phase)
     if config is None or name is None:
         raise click.UsageError("give CONFIG and NAME, or --claude-settings FILE", context)
@@ -124,8 +124,8 @@ def _run_settings(context: click.Context, files: tuple[str, ...], phase: str | N
 @click.pass_context
 def trace_hooks(context: click.Context, config: str, phase: str, *, as_json: bool) -> int:
     """Ask all hooks of the RuntimeConfig file CONFIG at PHASE about the JSON payload on stdin, and
-    show what each did: whether it was asked, where it ran, how long, its verdict, and what it made
-    of the payload.
+    show for each whether it was asked, where it ran, how long it took, its verdict, and how it
+    changed the payload.
 
     \b
     Example:

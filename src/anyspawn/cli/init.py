@@ -53,20 +53,20 @@ Wrote {files}. Try it:
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path) -> int:
-    """Write a configuration, agent.yaml, and a hook that runs, guard.py, into FOLDER.
+    """Write a configuration (agent.yaml) and a working hook (guard.py) into FOLDER.
 
-    FOLDER is made if it is not there; by default it is this one. No file is overwritten.
+    FOLDER is created if it does not exist; the default is this folder. No file is overwritten.
 
     \b
     Example:
       anyspawn init my-agent
 
-    Exit status: 0 written, 1 a file is there already or cannot be written, 2 wrong usage.
+    Exit status: 0 written, 1 a file exists already or cannot be written, 2 wrong usage.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     files = {folder / "agent.yaml": _CONFIG, folder / "guard.py": _GUARD}
     there = [file for file in files if file.exists() or file.is_symlink()]
     if there:
-        print(f"anyspawn: {there[0]} is there already; nothing was written", file=sys.stderr)
+        print(f"anyspawn: {there[0]} exists already; nothing was written", file=sys.stderr)
         return 1
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``anyspawn prune``: remove what a process that died has left behind."""
+"""``anyspawn prune``: remove containers and pods that a dead process left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["prune"]
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="List them, and remove nothing.")
-@click.option("--kept", is_flag=True, help="Also what was to stay, such as box --keep.")
-@click.option("--all-boots", is_flag=True, help="Also what was made before this host's last boot.")
+@click.option("--kept", is_flag=True, help="Also those that are meant to stay, as of box --keep.")
+@click.option("--all-boots", is_flag=True, help="Also those from before this host's last boot.")
 @click.option(
     "--mode",
     type=click.Choice(["docker_run", "kubectl_run"]),
@@ -48,19 +48,19 @@ __all__ = ["prune"]
     "--namespace", metavar="NAME", help="kubectl_run: where to look.  [default: in all namespaces]"
 )
 def prune(**options: Any) -> int:
-    """List and remove the containers or pods, running or not, whose owner on this host is provably
-    dead.
+    """Remove the containers or pods, running or not, whose owner on this host is dead, and list
+    them.
 
-    What living processes and other hosts made, and what anyspawn did not make, is never touched.
-    What was to stay (box --keep, ContainerManager) and what is older than this host's last boot is
-    left alone unless you ask for it.
+    Those of living processes and of other hosts, and those that anyspawn did not create, are never
+    removed. Those that are meant to stay (box --keep, ContainerManager), and those from before this
+    host's last boot, are removed only with --kept and --all-boots.
 
     \b
     Examples:
       anyspawn prune --dry-run
       anyspawn prune --mode kubectl_run --namespace hooks
 
-    Exit status: 0, or 1 where the daemon or the cluster could not be asked.
+    Exit status: 0, or 1 if the daemon or the cluster does not answer.
     """  # noqa: D301  click is told by that very character to leave lines as they are
 
     async def reap() -> list[Orphan]:

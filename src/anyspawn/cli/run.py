@@ -1,4 +1,4 @@
-"""``anyspawn run``: one program, as a shell would run it, but with an end."""
+"""``anyspawn run``: one program, as a shell would run it, but with a timeout and a clean-up."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     "--output-limit",
     metavar="SIZE",
     callback=_unit(parse_size),
-    help="End the program when it writes more than this to stdout or stderr: 10MiB, 10k (powers of 1024), a number of bytes.  "
+    help="Kill the program if it writes more than this to stdout or stderr: 10MiB, 10k (powers of 1024), a number of bytes.  "
     "[default: no limit; with --json 16MiB]",
 )
 @click.option(
@@ -180,7 +180,7 @@ def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     "--allow-host",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="bubblewrap, docker_run: reach HOST, by a proxy, and nothing else. Repeatable.",
+    help="bubblewrap, docker_run: allow HOST, through a proxy, and no other host. Repeatable.",
 )
 @click.option("--image", metavar="IMAGE", help="docker_run, kubectl_run: the image to run it in.")
 @click.option(
@@ -190,7 +190,7 @@ def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     metavar="SRC:DST[:ro]",
     help="docker_run: a volume. Repeatable.",
 )
-@click.option("--pull", is_flag=True, help="docker_run: pull the image if it is not there.")
+@click.option("--pull", is_flag=True, help="docker_run: pull the image if it is missing.")
 @click.option(
     "--container",
     metavar="NAME",
@@ -200,7 +200,9 @@ def _modes(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     "--pod", metavar="POD", help="kubectl_exec: the running pod, or deployment/NAME and the like."
 )
 @click.option(
-    "--selector", metavar="LABELS", help="kubectl_exec: one of the Ready pods of app=hooks, say."
+    "--selector",
+    metavar="LABELS",
+    help="kubectl_exec: one of the Ready pods with these labels, such as app=hooks.",
 )
 @click.option(
     "--namespace",
@@ -251,9 +253,9 @@ def run(
 ) -> int:
     """Run PROGRAM to its end, and kill what it leaves behind.
 
-    The program reads this command's standard input. Its output appears as it is written, through
-    pipes: it sees no terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT kill the program and everything
-    that it started.
+    The program reads this command's standard input. Its output appears as it is written. It does
+    not see a terminal. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT kill the program and everything that it
+    started.
 
     \b Examples:
       anyspawn run -- sort -u < names.txt
@@ -271,13 +273,13 @@ def run(
       127  it was not found
       128+N  it was killed by signal N; 130 after Ctrl-C, 141 when nobody reads the output any more
 
-    Where the status is not the program's own, or something is left in doubt, a line on stderr that
-    begins with "anyspawn: " says why; where nobody reads any more, nothing does. A program may
-    itself exit with any of these: "error" of --json tells them apart. The JSON object has
-    returncode (null where there is none, -N for signal N), stdout and stderr (stdout_base64 and
-    stderr_base64 where they are not UTF-8), stdout_total, stderr_total, output_incomplete, duration
-    (seconds), error (null, or kind and message) and cleanup, and with --allow-host egress (allowed,
-    denied and failed connections). There is none after a signal to this command or a wrong option.
+    If the status is not the program's own, or the clean-up could not be confirmed, a line on stderr
+    that begins with "anyspawn: " says why, except for 141. A program may itself exit with any of
+    these: "error" of --json distinguishes them. The JSON object has returncode (null if there is
+    none, -N for signal N), stdout and stderr (stdout_base64 and stderr_base64 if they are not
+    UTF-8), stdout_total, stderr_total, output_incomplete, duration (seconds), error (null, or kind
+    and message) and cleanup, and with --allow-host egress (allowed, denied and failed connections).
+    After a signal to this command, or a wrong option, no object is printed.
     """  # noqa: D301  click is told by that very character to leave lines as they are
     settings = _settings(context, mode, options)
     fill_closed_streams()
@@ -423,7 +425,7 @@ async def _run(
         if scope.cancelled_caught:
             status, line = (
                 128 + received[0],
-                f"ended by {received[0].name}, and the program with it",
+                f"received {received[0].name}, and killed the program",
             )
     except StreamError as exc:
         if exc.reader_is_gone:

@@ -1,4 +1,4 @@
-"""What each hook of a configuration did at one phase, for people and for programs."""
+"""What each hook of a configuration did at one phase, as a table or as JSON."""
 
 from __future__ import annotations
 

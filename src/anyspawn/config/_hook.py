@@ -65,8 +65,8 @@ class HookConfig(ProgramConfig):
         matcher: With the protocol of an agent tool, a matcher in that tool's syntax, such as
             ``Edit|Write``; ``*`` (default) matches everything.
         output_limit: The largest answer, in bytes. Default 1048576.
-        runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
-            answers in JSON-RPC 2.0, one line each.
+        runtime: ``exec`` (default): a process for each call. ``server``: one process that keeps
+            running and answers JSON-RPC 2.0 requests, each on one line.
         rewrites: Whether it can change the payload. Default: a change is a denial.
         sequential: Whether later hooks are asked only after this one has allowed the call.
         names: ``pascal`` (default); ``snake``: the names inside requests and responses also come in
@@ -94,7 +94,7 @@ class HookConfig(ProgramConfig):
         """Give warnings, as `ProgramConfig.notes` does."""
         yield from super().notes(sandbox, folder)
         if self.hook == "eval" and (self.mode is not None or self.phases is not None):
-            yield "mode and phases mean nothing for eval hooks, and are ignored"
+            yield "mode and phases have no effect for eval hooks"
 
     def make(self, name: str, sandbox: Sandbox | None, folder: str) -> ExecHook:
         """Return the hook.

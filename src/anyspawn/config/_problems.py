@@ -1,4 +1,4 @@
-"""The problems of a configuration, each with its place."""
+"""The problems of a configuration, each with its line and column."""
 
 from __future__ import annotations
 

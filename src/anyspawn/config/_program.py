@@ -44,8 +44,8 @@ class ProgramConfig:
             ``default_timeout``; 30000 for evals.
         sandbox: Where it runs: a name from ``spec.sandboxes``. Default: directly on this host.
         output_limit: The largest answer, in bytes. Default 1048576.
-        runtime: ``exec`` (default): a process for each call. ``server``: one process that stays and
-            answers in JSON-RPC 2.0, one line each.
+        runtime: ``exec`` (default): a process for each call. ``server``: one process that keeps
+            running and answers JSON-RPC 2.0 requests, each on one line.
     """
 
     command: str

@@ -134,8 +134,8 @@ class RuntimeConfig:
         selectors: By name.
         tool_selector: The selector of tools that ``spec.tool_selector`` names, if any.
         skills_selector: The selector of skills that ``spec.skills.selector`` names, if any.
-        warnings: Settings that are valid but probably not intended, each with its place. They are
-            logged, too.
+        warnings: Settings that are valid but probably not intended, each with its line and column.
+            They are logged, too.
     """
 
     metadata: Mapping[str, Any]
@@ -214,7 +214,7 @@ def load_config(
         environ: The values of its ``${NAME}`` references. Default: the environment.
 
     Raises:
-        InvalidConfigError: It has problems: all of them, each with its place.
+        InvalidConfigError: It has problems: all of them, each with its line and column.
         OSError: The file cannot be read.
     """
     name = os.fspath(path)
@@ -241,7 +241,7 @@ def parse_config(
         registry, environ: As for `load_config`.
 
     Raises:
-        InvalidConfigError: It has problems: all of them, each with its place.
+        InvalidConfigError: It has problems: all of them, each with its line and column.
     """
     if isinstance(text, bytes):
         try:

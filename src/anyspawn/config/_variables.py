@@ -34,7 +34,7 @@ def expand(
     if isinstance(value, dict):
         for key in value:
             if "${" in key:
-                problem((*path, key), "a variable is not looked up in a key; write the key itself")
+                problem((*path, key), "a key cannot contain a variable; write the key itself")
         return {key: expand(item, (*path, key), host, problem) for key, item in value.items()}
     if isinstance(value, list):
         return [expand(item, (*path, index), host, problem) for index, item in enumerate(value)]

@@ -151,7 +151,7 @@ class Document:
             raise _TooManyError(node.start_mark)
         self._places.setdefault(path, node.start_mark)
         if id(node) in parents:
-            self.problem(path, "the alias means something that it is itself a part of")
+            self.problem(path, "the alias is inside the value that it refers to")
             return None
         parents = (*parents, id(node))
         if isinstance(node, yaml.MappingNode):
@@ -179,7 +179,9 @@ class Document:
                         for name, value in found.items():
                             merged.setdefault(name, value)
                     else:
-                        self.problem(path, "<< takes an alias of a mapping, or a list of such")
+                        self.problem(
+                            path, "<< takes an alias of a mapping, or a list of such aliases"
+                        )
                 continue
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode):
@@ -188,7 +190,7 @@ class Document:
             line = key_node.start_mark.line + 1
             if not _encodes(key):
                 self.problem(
-                    path, f"a key in line {line} has a lone surrogate, which has no encoding"
+                    path, f"a key in line {line} has a lone surrogate, which UTF-8 cannot encode"
                 )
                 continue
             if key in seen:
@@ -207,7 +209,7 @@ class Document:
         kind, text = node.tag.rpartition(":")[2], node.value
         if kind == "str":
             if not _encodes(text):
-                self.problem(path, "the text has a lone surrogate, which has no encoding")
+                self.problem(path, "the text has a lone surrogate, which UTF-8 cannot encode")
             return text
         if not node.tag.startswith("tag:yaml.org,2002:") or kind not in _PATTERNS:
             self.problem(path, "tags are not known here; put a text that begins with ! in quotes")

@@ -60,8 +60,8 @@ def detect_image(argv: Sequence[str]) -> str:
     """Return the image that a command needs, by its program's name or its script's ending; else
     ``alpine:latest``.
 
-    ``env`` and the like in front, with their options and assignments, are passed over; so is a
-    version in the name (``python3.12``).
+    ``env`` and the like in front are skipped, with their options and assignments; so is a version
+    in the name (``python3.12``).
     """
     words = list(argv)
     while words and os.path.basename(words[0]) in _WRAPPERS:

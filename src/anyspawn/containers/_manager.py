@@ -87,7 +87,7 @@ def _workspace(value: Any) -> Any:
         raise ConfigError(f"workspace: {path!r} is not a directory")
     if ":" in path:
         raise ConfigError(
-            f"workspace: {path!r} has a colon, which docker takes for the end of the path"
+            f"workspace: {path!r} has a colon, which docker reads as the end of the path"
         )
     return path
 
@@ -171,7 +171,7 @@ class ContainerManager:
     """Creates, runs, inspects and removes containers: an async context manager.
 
     Labels on its containers name their owner, so that `reap_orphans` can remove them if this
-    process dies. Containers without ``remove_on_exit`` it removes only with ``kept=True``.
+    process dies. It removes containers without ``remove_on_exit`` only with ``kept=True``.
 
     Args:
         docker_path: The client. Default: ``docker``; ``podman`` works too.
@@ -396,7 +396,7 @@ class ContainerManager:
     async def _see_to(
         self, container: str, step: Callable[[], Awaitable[None]]
     ) -> SpawnError | None:
-        """Run a step in bounded time, also if the caller is cancelled; log and return its error."""
+        """Run a step in bounded time, even if the caller is cancelled; log and return its error."""
         failed: SpawnError | None = TransportError(
             f"docker did not answer within {_ASK:g} s", started=None
         )
@@ -411,7 +411,7 @@ class ContainerManager:
 
         await see_through(take, _ASK)
         if failed:
-            _log.warning("container %s may go on: %s", container, failed)
+            _log.warning("container %s may still run: %s", container, failed)
         return failed
 
     async def stop(self, container: str, *, grace: float = 10) -> None:
@@ -509,7 +509,7 @@ def _timeout_of(info: ContainerInfo) -> float:
         return float(label)
     except ValueError:
         raise TransportError(
-            f"the label {_TIMEOUT_LABEL} of container {info.name} is {label!r}, and no number",
+            f"the label {_TIMEOUT_LABEL} of container {info.name} is {label!r}, which is not a number",
             started=False,
         ) from None
 

@@ -9,12 +9,12 @@ from claude_agent_sdk import HookMatcher
 from anyspawn.hooks import Decision, HookRunner, ToolRequest, ToolResponse
 
 _PATIENCE = 3600.0
-"""Seconds that the CLI waits for an answer: more than hooks take, which have their own timeouts."""
+"""Seconds that the CLI waits for an answer: longer than the timeouts of the hooks."""
 
 
 def tool_hooks(hooks: HookRunner) -> dict[Any, list[HookMatcher]]:
-    """Return the ``hooks`` of `ClaudeAgentOptions` by which a runner's hooks judge each call of a
-    tool and its result, and may rewrite both. Who makes the runner closes it.
+    """Return ``hooks`` for `ClaudeAgentOptions`: a runner's hooks judge each call of a tool and its
+    result, and may rewrite both. The caller closes the runner.
     """
 
     async def ask(told: Any, call_id: str | None, _: Any) -> dict[str, Any]:

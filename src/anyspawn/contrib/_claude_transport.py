@@ -1,4 +1,4 @@
-"""The SDK's CLI as a live process of a box."""
+"""The SDK's CLI as a live process in a box."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from anyspawn._held import Held
 __all__ = ["GONE", "OneLoop", "finish", "lines", "needs", "run_shell", "start", "why_failed"]
 
 GONE = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError)
-"""The errors of a stream when either end of it is closed."""
+"""The errors of a stream after either end is closed."""
 
 
 @contextmanager
@@ -44,14 +44,14 @@ async def lines(stream: ByteReceiveStream, encoding: str = "utf-8") -> AsyncIter
 async def run_shell(
     box: anyspawn.Box, command: str, **fields: Any
 ) -> tuple[anyspawn.Completed, bool]:
-    """Run a command of the shell; return how it came out, and whether it timed out.
+    """Run a shell command; return its outcome, and whether it timed out.
 
     Args:
         box, command: Where, and what.
         fields: As for `Box.spawn`.
 
     Raises:
-        SpawnError: It was not started, or was lost: there is neither a status nor a timeout.
+        SpawnError: It did not start, or was lost, so there is neither a status nor a timeout.
     """
     done = await box.spawn(["sh", "-c", command], overflow="truncate", **fields)
     timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
@@ -66,8 +66,8 @@ async def start(box: anyspawn.Box, argv: Sequence[str], **fields: Any) -> anyspa
 
 
 async def finish(process: anyspawn.Process, seconds: float) -> None:
-    """End a program that serves its stdin: close that, throw away what it still answers, wait for
-    it to exit, and kill what is left.
+    """End a server on stdio: close its stdin, discard its output, wait for it to exit, and kill
+    what is left.
     """
     try:
         for stream in (process.stdin, process.stdout):
@@ -85,13 +85,13 @@ class OneLoop:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def wait(self, do: Any, *args: Any, **fields: Any) -> Any:
-        """Return what an async function of that loop does."""
+        """Return the result of an async function that runs in that loop."""
         if threading.get_ident() == self._thread:
             raise RuntimeError("this would block the event loop of the box: await the 'a' method")
         return asyncio.run_coroutine_threadsafe(do(*args, **fields), self._loop).result()
 
 
 def why_failed(done: anyspawn.PythonResult) -> str:
-    """Return what a code agent is told of code that failed."""
+    """Return the message for a code agent whose code failed."""
     stopped = f"The code was interrupted: {done.stopped}\n" if done.stopped else ""
     return stopped + (done.error.traceback or done.error.message if done.error else "")

@@ -12,8 +12,8 @@ import anyspawn.sync
 
 
 class BoxCodeExecutor(BaseCodeExecutor):  # type: ignore[misc]  # not installed everywhere
-    """Runs each piece of code in a new box of ``sandbox`` (default: `Bubblewrap`), which has to
-    have ``python3``, for ``timeout_seconds`` (default: the sandbox's ``default_timeout``).
+    """Runs each code block in a new box in ``sandbox`` (default: `Bubblewrap`), which needs
+    ``python3``, for up to ``timeout_seconds`` (default: the sandbox's ``default_timeout``).
     """
 
     sandbox: Any = "bubblewrap"

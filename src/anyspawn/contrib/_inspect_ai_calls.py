@@ -1,4 +1,4 @@
-"""Calls of a box with the outcomes and errors that Inspect knows."""
+"""Calls of a box, with the outcomes and errors that Inspect expects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def run(
     timeout: Any = None,
     **_: Any,
 ) -> ExecResult[str]:
-    """Run a program in the environment's box, as `SandboxEnvironment.exec` has to."""
+    """Run a program in the environment's box, as `SandboxEnvironment.exec` must."""
     stdin = input.encode() if isinstance(input, str) else input or b""
     fields = {"stdin": stdin, "cwd": cwd, "env": env or {}, "user": user, "timeout": timeout}
     try:
@@ -45,7 +45,7 @@ async def run(
 
 
 async def read(box: anyspawn.Box, path: str) -> bytes:
-    """Return what is in a file."""
+    """Return the content of a file."""
     try:
         return await box.read_file(path, limit=Limits.MAX_READ_FILE_SIZE)
     except anyspawn.OutputLimitError:

@@ -1,4 +1,4 @@
-"""What goes to an MCP server and comes from it."""
+"""The messages to and from an MCP server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["log", "receive", "send"]
 async def receive(
     process: anyspawn.Process, session: MemoryObjectSendStream[Any], encoding: str
 ) -> None:
-    """Hand the server's messages to the session, and as an exception each line that is none."""
+    """Pass the server's messages to the session; another line becomes an exception."""
     with suppress(*GONE):
         async with session:
             async for line in lines(process.stdout, encoding):
@@ -27,7 +27,7 @@ async def receive(
                     await session.send(SessionMessage(message))
                 except ValueError as exc:
                     await session.send(exc)
-    await process.stdout.aclose()  # what the server still writes is thrown away
+    await process.stdout.aclose()  # ignore what the server still writes
 
 
 async def send(

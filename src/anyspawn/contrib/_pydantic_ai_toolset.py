@@ -15,8 +15,8 @@ __all__ = ["GuardedToolset"]
 
 @dataclass
 class GuardedToolset(WrapperToolset[Any]):  # type: ignore[misc]  # not installed everywhere
-    """Another toolset, whose calls and results ``hooks`` judge, and may rewrite; the model gets the
-    reason of a denial as the tool's failure. Who makes the runner closes it.
+    """Wraps a toolset: ``hooks`` judge its calls and results, and may rewrite them; the model gets
+    the reason of a denial as the tool's failure. The caller closes the runner.
     """
 
     hooks: HookRunner

@@ -18,8 +18,8 @@ __all__ = ["BoxCodeExecutor", "BoxEnvironment"]
 
 
 class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed everywhere
-    """A box that is opened by `initialize` and ended by `close`, in one event loop. Commands start
-    in ``workdir``, inside, by default the sandbox's own.
+    """A box that `initialize` opens and `close` ends, in one event loop. Commands start in
+    ``workdir``, a path inside; default: the sandbox's own.
     """
 
     def __init__(self, sandbox: Sandbox | str = "bubblewrap", *, workdir: Any = None) -> None:
@@ -38,7 +38,7 @@ class BoxEnvironment(BaseEnvironment):  # type: ignore[misc]  # not installed ev
 
     @property
     def box(self) -> Box:
-        """The box, while there is one."""
+        """The open box."""
         if self._box is None:
             raise RuntimeError("the environment has no box: await initialize() first")
         return self._box

@@ -17,7 +17,7 @@ __all__ = ["AnyspawnEnvironment", "provider"]
 
 @sandboxenv(name="anyspawn")
 class AnyspawnEnvironment(SandboxEnvironment):  # type: ignore[misc]  # not installed everywhere
-    """A box for each sample: files, ``/tmp`` and background processes last as long as it."""
+    """A box for each sample: files, ``/tmp`` and background processes last as long as the box."""
 
     sandbox: anyspawn.Sandbox = anyspawn.Bubblewrap()
 

@@ -17,8 +17,8 @@ __all__ = ["shell_executor", "tool_guardrail"]
 
 
 def shell_executor(box: anyspawn.Box) -> agents.ShellExecutor:
-    """Return the ``executor`` of a `ShellTool` that runs commands in ``box``, one after the other;
-    the first that times out is the last one.
+    """Return an ``executor`` for a `ShellTool` that runs commands in ``box``, one after the other;
+    after a timeout the rest do not run.
     """
 
     async def execute(request: agents.ShellCommandRequest) -> agents.ShellResult:
@@ -36,8 +36,9 @@ def shell_executor(box: anyspawn.Box) -> agents.ShellExecutor:
 
 
 def tool_guardrail(hooks: HookRunner) -> agents.ToolInputGuardrail[Any]:
-    """Return a guardrail for function tools, by which hooks judge each call before it runs; the
-    model is told the reason of a denial. A rewritten call is refused, as a guardrail changes none.
+    """Return a guardrail for function tools: hooks judge each call before it runs, and the model
+    gets the reason of a denial. A rewritten call is refused, because a guardrail cannot change
+    calls.
     """
 
     async def ask(data: agents.ToolInputGuardrailData) -> Verdict:

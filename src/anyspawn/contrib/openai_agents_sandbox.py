@@ -18,7 +18,7 @@ __all__ = ["BoxClient"]
 
 
 class BoxState(SandboxSessionState):  # type: ignore[misc]  # not installed everywhere
-    """The state from which a session resumes; the client has the sandbox."""
+    """The state from which a session resumes; the client knows the sandbox."""
 
     type: Literal["anyspawn"] = "anyspawn"
 
@@ -48,7 +48,7 @@ class BoxClient(BaseSandboxClient[None]):  # type: ignore[misc]
         state.assert_path_grants_rebound()
         if any(grant.host_path for grant in state.manifest.extra_path_grants):
             raise anyspawn.ConfigError(
-                "extra_path_grants: host_path binds nothing; give the sandbox readonly or writable"
+                "extra_path_grants: host_path is not supported; use readonly or writable of the sandbox"
             )
         return self._wrap_session(BoxSession(self.sandbox, state))
 

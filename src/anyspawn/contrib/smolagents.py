@@ -1,4 +1,4 @@
-"""Code of smolagents' CodeAgent, run by a Python that stays in a box of any sandbox."""
+"""Runs the code of smolagents' CodeAgent in one Python interpreter in a box, in any sandbox."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ class AnyspawnExecutor(RemotePythonExecutor):  # type: ignore[misc]  # not insta
         return additional_imports  # they are in the sandbox, or the tool's import says so
 
     def cleanup(self) -> None:
-        """End the box, with all that is in it. May be called again."""
+        """End the box, with everything in it. It can be called more than once."""
         self._stack.close()

@@ -52,10 +52,10 @@ class Event:
         phase: anyspawn's phase: one of the reference's, or the name itself.
         subject: The field of the message that a matcher matches. Empty: no matcher. With ``=`` in
             front, the matcher must equal the value.
-        guards: Whether its hooks can stop anything.
+        guards: Whether its hooks can deny.
         context: Whether plain text on stdout is context for the model.
         specific: The keys of an answer's object for this event.
-        top: Further keys of an answer, beside those of every event.
+        top: Further keys of an answer, besides those of every event.
         timeout: The default timeout of its hooks, in seconds; ``None``: the tool's.
     """
 
@@ -71,7 +71,7 @@ class Event:
 
 @frozen
 class Place:
-    """The place in which a hook runs, as the hook sees it.
+    """Where a hook runs, as the hook sees it.
 
     Args:
         folder: The project's folder.
@@ -155,7 +155,7 @@ class Agent(Protocol):
         ...
 
     def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
-        """Whether the tool itself stops the action if a hook fails."""
+        """Whether the tool itself denies the action if a hook fails."""
         ...
 
 
@@ -182,8 +182,8 @@ def one_of(subject: dict[str, Any], names: tuple[str, ...], default: Any = None)
     """Return the value of one of several names.
 
     Raises:
-        WireError: Two of them have different values: their author could choose which one is
-            guarded.
+        WireError: Two of them have different values: the author of the payload could choose which
+            one the hook checks.
     """
     found = [name for name in names if name in subject]
     for name in found[1:]:
@@ -286,10 +286,10 @@ def _part(part: Any) -> str:
 
 
 def closed(answer: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    """Refuse keys that have no meaning there.
+    """Refuse unknown keys.
 
     Raises:
-        WireError: There is one; it can be a misspelt verdict.
+        WireError: There is one: it could be a misspelled verdict.
     """
     for name in answer:
         if name not in known:

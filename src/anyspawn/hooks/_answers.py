@@ -1,7 +1,7 @@
-"""The one JSON object in what an agent tool's hook printed, and the text where there is none. Pure.
+"""Reads the output of an agent tool's hook: one JSON object, or text.
 
-Strict, since a denial may hang on it: an object that is not all of the output is a failure, and so
-is text that looks like a verdict.
+Pure. It is strict, because a denial can depend on it: an object with other text around it is a
+failure, and so is text that looks like a verdict.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ _SHOWN = 10_000
 
 
 def read_answer(stdout: bytes, *, guards: bool, prose: bool) -> tuple[dict[str, Any] | None, str]:
-    """Return the answer and the text of an output; the answer is ``None`` where there is none.
+    """Return the answer and the text of an output; the answer is ``None`` if there is no JSON
+    object.
 
     Args:
         stdout: What the hook printed.
-        guards: Whether the event's hooks can stop anything; if so, text must not look like JSON.
-        prose: Whether plain text is context for the model, and so may well have a brace in it.
+        guards: Whether the event's hooks can deny; if so, text must not look like JSON.
+        prose: Whether plain text is context for the model, and so may contain a brace.
 
     Raises:
-        WireError: It cannot be read, or there is more than the object.
+        WireError: It cannot be read, or there is text around the object.
     """
     data = stdout.removeprefix(b"\xef\xbb\xbf").strip()
     if not data:
@@ -53,7 +54,7 @@ def read_answer(stdout: bytes, *, guards: bool, prose: bool) -> tuple[dict[str, 
 
 
 def _no_verdict(text: str, *, prose: bool) -> None:
-    """Refuse text that looks like a verdict, be it read with its colours or without."""
+    """Refuse text that looks like a verdict, with or without its terminal colors."""
     forms = {_printable(text), _printable(_COLOURS.sub("", text))}
     for plain in forms:
         braces = "{" in plain

@@ -1,4 +1,4 @@
-"""Arguments that programs have in common: hooks, tools, evaluators and selectors."""
+"""Checks of arguments that hooks, tools, evaluators and selectors share."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ As its hooks reference described it in July 2026 (Claude Code 2.1.218), with the
 on; 2: stop, with stderr as the reason; others: an error that stops nothing there) or, with status
 0, by a JSON object that is all of its stdout.
 
-What differs here, on purpose: a failure denies; an answer with a key that the event does not know
-is a failure; ``"ask"`` and ``"defer"`` deny, and so does a hook that has no answer to a request for
+anyspawn differs on purpose: a failure denies; an answer with a key that the event does not know is
+a failure; ``"ask"`` and ``"defer"`` deny, and so does a hook that has no answer to a request for
 permission.
 """
 
@@ -175,8 +175,8 @@ class Claude:
         return judge_claude(event, message, outcome)
 
     def fails_closed(self, event: Event, *, unreadable: bool) -> bool:
-        """Whether Claude Code itself stops the action: a worktree that could not be made, and a
-        switch of the model.
+        """Whether Claude Code itself denies the action: for a new worktree, and for a switch of the
+        model.
         """
         return event.name in {"WorktreeCreate", "PreModelSwitch"}
 
@@ -185,8 +185,8 @@ CLAUDE = Claude()
 
 
 def claude_message(event: Event, parts: dict[str, Any], place: Place, title: str) -> dict[str, Any]:
-    """Return what the hook reads: fields of the payload that are not the reference's go over as
-    they are.
+    """Return what the hook reads; fields of the payload that are not the reference's are passed on
+    unchanged.
 
     Raises:
         WireError: The payload is not an object, names no tool, or contradicts itself.
@@ -217,7 +217,7 @@ def claude_message(event: Event, parts: dict[str, Any], place: Place, title: str
 
 
 def _response(tool: str, content: Any, error: str) -> Any:
-    """Return a result in the shape that guards of that tool look for."""
+    """Return a result in the form that hooks expect for that tool."""
     if tool == "Bash" and (isinstance(content, str) or (content is None and error)):
         return {"stdout": content or "", "stderr": error, "interrupted": False, "isImage": False}
     if not error:
@@ -229,7 +229,7 @@ def judge_claude(event: Event, message: dict[str, Any], outcome: Outcome) -> Ver
     """Return what the outcome of a hook that exited with 0 or 2 means.
 
     Raises:
-        WireError: It cannot be read, or says what the event does not know.
+        WireError: It cannot be read, or has a key that the event does not know.
     """
     if outcome.status == BLOCKED:
         if not event.guards:

@@ -1,8 +1,8 @@
 """The ``if`` of Claude Code's hooks: a permission rule that narrows which calls a hook is asked
 about. Pure.
 
-It only spares a hook calls that it need not see. So where a rule or a command cannot be understood
-here, the hook is asked, as it is there.
+A rule only avoids needless calls of a hook. So if a rule or a command cannot be understood, the
+hook is asked, as in Claude Code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST = 10_000
 
 
 def condition(rule: str) -> Callable[[Mapping[str, Any], str], bool]:
-    """Return what tells whether a hook is asked about a message, in a project's folder.
+    """Return a function that says whether a hook is asked about a message, in a project's folder.
 
     Raises:
         ConfigError: It is not one permission rule.

@@ -1,4 +1,4 @@
-"""Events of agent tools that none of our phases stands for, under their own names."""
+"""Events of agent tools that match no phase of anyspawn, under their own names."""
 
 from __future__ import annotations
 

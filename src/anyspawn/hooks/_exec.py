@@ -93,8 +93,8 @@ class ExecHook(Served):
         command: The program. Without a slash it is looked up on ``PATH``.
         args: Its arguments.
         env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, including the wait for a free place. ``None``, 0 or negative:
-            the sandbox's ``default_timeout``, 10 unless it was changed; 5 for eval hooks.
+        timeout: Seconds for one call, including the wait for a slot. ``None``, 0 or negative: the
+            sandbox's ``default_timeout``, 10 unless it was changed; 5 for eval hooks.
         phases: The phases at which it is asked. Default: all phases of its kind. At others it
             allows, and nothing is started.
         mode: ``"filter"`` (default): its decision counts, and a failure denies. ``"observe"``: it
@@ -109,9 +109,9 @@ class ExecHook(Served):
         matcher: With the protocol of an agent tool, a matcher in that tool's syntax, such as
             ``Edit|Write``; ``*`` (default) matches everything.
         output_limit: The largest answer, in bytes; more is a failure. Default 1 MiB.
-        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
-            and answers in JSON-RPC 2.0, one line each. The first call starts it; `aclose`, the end
-            of the `HookRunner` or the end of the event loop stops it.
+        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that keeps
+            running and answers JSON-RPC 2.0 requests, each on one line. The first call starts it;
+            `aclose`, the end of the `HookRunner` or the end of the event loop stops it.
         rewrites: Whether it can change the payload. Default: a change is a denial.
         sequential: Whether later hooks are asked only after this filter has allowed the call, so
             that a denial keeps the payload from them. Default: all are asked at once.
@@ -177,7 +177,7 @@ class ExecHook(Served):
         object.__setattr__(self, "_matchers", self._made_matchers(agent))
         if self.when:
             if self.protocol != "claude":
-                raise ConfigError("when is of protocol 'claude'; leave one of them out")
+                raise ConfigError("when needs protocol 'claude'; leave one of them out")
             object.__setattr__(self, "_condition", condition(self.when))
         if self.on_failure.startswith("as_") and self.on_failure != f"as_{self.protocol}":
             raise ConfigError(
@@ -204,7 +204,7 @@ class ExecHook(Served):
                 "the protocol of an agent tool"
             )
         if self.sequential and self.mode == "observe":
-            raise ConfigError("sequential needs a filter, as nobody waits for an observer")
+            raise ConfigError("sequential needs a filter; no hook waits for an observer")
         for value, name in (
             (self.command, "command"),
             *((arg, f"args[{i}]") for i, arg in enumerate(self.args)),
@@ -274,8 +274,8 @@ class ExecHook(Served):
             phase: The phase. At a phase that is not the hook's it allows, and nothing is started.
             payload: The request, event or result: any JSON value, or one of the payload classes.
                 For a phase with both a request and a response: a tuple of the two.
-            places: A limiter to wait for before anything starts; the wait counts towards the
-                timeout.
+            places: A limiter whose slot the call needs before it starts; the wait counts towards
+                the timeout.
 
         Raises:
             ValueError, TypeError: The phase is unknown, or its payload is not complete.
@@ -405,14 +405,14 @@ class ExecHook(Served):
         if error is not None and not blocked:
             raise _no_verdict(f"failed: {error.message}", error, question, completed)
         if code != 0 and not blocked:
-            what = f"failed: it ended with status {code}"
+            what = f"failed: it exited with status {code}"
             raise _no_verdict(what, ExitError(), question, completed)
         if self.mode == "observe" or question.phase not in self._judging():
             return Decision(allow=True, hook=self.name, phase=question.phase)
         try:
             if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
                 raise WireError(
-                    "its answer may be cut off, as something that it started held its output open"
+                    "its answer may be incomplete, because a process that it started held its output open"
                 )
             if agent is None:
                 return self._settled(question, _verdict_of(decode_decision(completed.stdout)))
@@ -508,7 +508,7 @@ class ExecHook(Served):
         timeout: float,
         places: anyio.CapacityLimiter | None,
     ) -> _T:
-        """Ask when a place is free, in the rest of the timeout."""
+        """Ask when a slot is free, in the rest of the timeout."""
         if places is None:
             return await ask(timeout)
         began, place = anyio.current_time(), object()
@@ -516,7 +516,7 @@ class ExecHook(Served):
             await places.acquire_on_behalf_of(place)
         if scope.cancelled_caught:
             raise _NoVerdictError(
-                f"was not asked: no place was free within {timeout:g} s", TimeoutError()
+                f"was not asked: no slot was free within {timeout:g} s", TimeoutError()
             )
         try:
             # In whole milliseconds, as in messages.
@@ -590,7 +590,7 @@ class HookCall:
     Args:
         hook: Its name.
         asked: Whether it was asked; its matcher or its condition can exclude a payload.
-        seconds: How long that took, including the wait for a place.
+        seconds: How long that took, including the wait for a slot.
         payload: The payload's parts that it got, as they were then.
         decision: Its decision; ``None`` if it was killed first, because another hook had denied.
     """

@@ -159,7 +159,7 @@ GEMINI = Gemini()
 
 
 def _denied(event: Event, reason: str, answer: Mapping[str, Any]) -> Verdict:
-    """Return a denial; after a tool its reason stands in for the result."""
+    """Return a denial; after a tool, its reason replaces the result."""
     stands_in = reason if event.name == "AfterTool" and reason else None
     return denied(reason, answer, replacement=stands_in)
 
@@ -186,7 +186,7 @@ def _specific(
     response = get(specific, "llm_response", dict)
     if response is not None and event.name == "BeforeModel":
         text = _answer_text(response)
-        said = "the hook answered in the model's place"
+        said = "the hook answered instead of the model"
         return Verdict(allow=False, reason=said, metadata=answer, enforced=True, replacement=text)
     if response is not None and response != message["llm_response"]:
         fields["changed"] = ("message", _answer_text(response))

@@ -1,4 +1,4 @@
-"""What a JSON value is, for people and for type checkers."""
+"""Kinds of JSON values, as type guards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_array(value: object) -> TypeGuard[list[Any]]:
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a value that a caller gave stands for a JSON object."""
+    """Whether a caller's value represents a JSON object."""
     return isinstance(value, Mapping)
 
 

@@ -1,8 +1,8 @@
 """Which tools, sources or types a hook is asked about. Pure.
 
-A model chooses the names that a matcher is held against, and must not be able to make it take long.
-So a regular expression may have few places where it can go on in more than one way, and a name that
-is longer than any tool's is not tried: the hook is asked about it.
+A model chooses the names that a matcher is compared with, and must not be able to make a match
+slow. So a regular expression may have few choices, and a name that is longer than any tool's is not
+compared: the hook is asked about it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anyspawn.exceptions import ConfigError
 __all__ = ["Style", "matcher"]
 
 Style = Literal["names", "search", "full", "exact"]
-"""How a tool holds matchers against names.
+"""How a tool compares matchers with names.
 
 ``names``: names alone match whole, anything else is a regular expression found anywhere (Claude
 Code, Codex); ``search``: always that; ``full``: a regular expression of the whole name; ``exact``.
@@ -37,12 +37,12 @@ _RULE_SPELLING = (
 
 
 def matcher(pattern: str, style: Style, *, tools: bool) -> Callable[[str], bool]:
-    """Return what tells whether a name matches; ``*`` or nothing matches all.
+    """Return a function that says whether a name matches; ``*`` or nothing matches all.
 
     Args:
         pattern: The matcher.
         style: How it is read.
-        tools: Whether it is held against names of tools.
+        tools: Whether it is compared with names of tools.
 
     Raises:
         ConfigError: It is not valid, could take long, or could never match.
@@ -103,7 +103,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """Return the parts between the bars that stand outside of groups."""
+    """Return the parts between the bars that are outside of groups."""
     parts: list[str] = []
     depth = start = 0
     for index, character in enumerate(pattern):

@@ -1,6 +1,7 @@
-"""Payloads as hooks change them: what was given, with a part of it replaced. Pure.
+"""Applies a hook's change to a payload.
 
-The result is of the kind of the original: a payload class stays one, a mapping keeps its spelling.
+Pure. The result has the type of the original: a payload class stays one, a mapping keeps the
+spelling of its keys.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _ARGS = ("Args", "tool_input", "toolArgs")
 def rewritten(
     phase: str, told: Mapping[str, Any], part: str, value: Any, *, snake: bool = False
 ) -> Any:
-    """Return the payload with a part of it replaced; after a call or a tool the response. ``None``
-    where nothing has changed.
+    """Return the payload, or after a call the response, with a part of it replaced; ``None`` if
+    nothing changed.
 
     Args:
         phase: The moment.
         told: The payload's parts, as `parts` gives them.
         part: Which part: ``payload`` for all of it, or as `Verdict.changed` names it.
-        value: What the hook made of it.
-        snake: Whether the hook was told snake_case names too.
+        value: The hook's new value.
+        snake: Whether the hook got snake_case names too.
 
     Raises:
         WireError: It does not fit the phase.
@@ -144,13 +145,13 @@ def _said(message: Any, text: str) -> Any:
         for name in ("content", "Content"):
             if isinstance(message.get(name), str):
                 return {**message, name: text}
-    raise WireError("its llm_response cannot be put in the place of a message of this form")
+    raise WireError("its llm_response cannot replace a message of this form")
 
 
 def _with_request(original: Any, changed: Mapping[str, Any]) -> Any:
     unknown = changed.keys() - {"model", "messages"}
     if unknown:
-        raise WireError(f"its llm_request changes {min(unknown)!r}, which has no place here")
+        raise WireError(f"its llm_request changes {min(unknown)!r}, which anyspawn cannot change")
     fields: dict[str, Any] = {}
     if "model" in changed:
         fields["model"] = changed["model"]
@@ -165,7 +166,7 @@ def _with_request(original: Any, changed: Mapping[str, Any]) -> Any:
 
 
 def _plain(messages: Any) -> None:
-    """Refuse messages of which the hook saw only a part: replacing them would lose the rest."""
+    """Refuse messages of which the hook got only a part: replacing them would lose the rest."""
     found: list[Any] = messages or []
     for message in found:
         texts = is_object(message) and all(isinstance(v, str) for v in message.values())
@@ -198,8 +199,8 @@ def _messages(told: Any, names: tuple[str, str]) -> dict[str, Any]:
 
 
 def changed_places(before: Any, after: Any, at: str = "") -> Iterator[str]:
-    """Give the names of the members that differ in two JSON values, with dots between them; an
-    array is one value.
+    """Give the paths of the members that differ in two JSON values, such as ``Args.path``; an array
+    is one value.
     """
     if is_object(before) and is_object(after):
         for name in dict.fromkeys((*before, *after)):

@@ -1,4 +1,4 @@
-"""Many hooks at once: one decision of all filters, and a place for the observers."""
+"""Many hooks at once: one decision of all filters, and the tasks of the observers."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def _checked(hooks: Iterable[ExecHook]) -> tuple[ExecHook, ...]:
         if not isinstance(hook, ExecHook):
             raise ConfigError(f"hooks: {hook!r} is not an ExecHook")
         if hook.name in names:
-            raise ConfigError(
-                f"hooks: two have the name {hook.name!r}, by which results are told apart; rename one"
-            )
+            raise ConfigError(f"hooks: two have the name {hook.name!r}; rename one")
         names.add(hook.name)
     return found
 
@@ -68,8 +66,8 @@ class HookRunner:
     hooks.
 
     Args:
-        hooks: The hooks that `run` runs, in the order in which denials count.
-        max_concurrent: How many hook processes can run at once. Default 64. The wait for a place
+        hooks: The hooks that `run` runs; if several deny, the first in this order decides.
+        max_concurrent: How many hook processes can run at once. Default 64. The wait for a slot
             counts towards a hook's timeout.
         max_observing: How many observers can run or wait. Default 1000. More are dropped with a
             warning in the log; the caller never waits for them.
@@ -278,7 +276,7 @@ class _Desk:
             await self._wait()
 
     def stop(self) -> None:
-        """Take no more observers, and kill the running ones."""
+        """Start no more observers, and kill the running ones."""
         self._closed = True
         for scope in self._scopes:
             scope.cancel()
@@ -380,7 +378,7 @@ class _Desk:
         return 0 if id(stdin) in self._held else len(stdin)
 
     def _through(self, ask: Asking, scope: anyio.CancelScope) -> None:
-        """Note, once, that an observer has finished."""
+        """Record, once, that an observer has finished."""
         if scope not in self._scopes:
             return
         self._scopes.remove(scope)
@@ -505,7 +503,7 @@ async def _filter(hooks: Sequence[ExecHook], told: Told, places: anyio.CapacityL
     finished: list[Decision | None] = [None] * len(hooks)
 
     def decided() -> Decision | None:
-        """Return the denial that no earlier hook can overrule."""
+        """Return the denial that no earlier hook can replace."""
         for decision in finished:
             if decision is None:
                 return None

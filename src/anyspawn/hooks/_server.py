@@ -1,7 +1,6 @@
-"""A hook's program that stays: one process that answers JSON-RPC 2.0 requests, a line each, as long
-as there are calls.
+"""A hook's server: one process that answers JSON-RPC 2.0 requests, each on one line.
 
-The first call starts it, and so does the first call after it exits. If it exits, calls that were
+The first call starts it; if it exits, the next call starts another. If it exits, calls that were
 sent fail and are not sent again, because they can have had an effect. Calls that were not sent yet
 go to the next process.
 """
@@ -173,7 +172,7 @@ class Server:
             self._silent = 0
             warn(
                 "anyspawn.hooks",
-                "hook %r: its server is ended, as it answered none of %d calls",
+                "hook %r: its server answered none of %d calls, and is killed",
                 self._name,
                 _PATIENCE,
             )
@@ -229,7 +228,7 @@ class Served:
         return timeout if timeout > 0 else getattr(self.sandbox, "default_timeout", 10.0)
 
     def hold(self) -> None:
-        """Note another user of the program's server, which `release` ends with the last."""
+        """Count a user of the program's server; `release` of the last user stops it."""
         self._servers.hold()
 
     async def release(self) -> None:
@@ -254,12 +253,12 @@ class Served:
 
 
 class _Life:
-    """The life of one process, from its start to its end, in a task of the event loop's own.
+    """One process, from its start to its end, in a task that belongs to the event loop.
 
     Args:
         name: The hook's name.
         sandbox, command: What to start, and where.
-        limit: Bytes that a line of its may have.
+        limit: The longest line of its output, in bytes.
     """
 
     def __init__(self, name: str, sandbox: Sandbox, command: Command, limit: int) -> None:
@@ -286,14 +285,14 @@ class _Life:
     # --- what calls do ----------------------------------------------------------------------------
 
     def take(self, number: int, call: _Call) -> None:
-        """Have a call sent in its turn."""
+        """Queue a call to be sent."""
         self._under_way[number] = call
         self._ids[id(call)] = number
         self._to_send.append(call)
         self._news.set()
 
     def drop(self, call: _Call) -> None:
-        """Forget a call; what is still said to it is thrown away."""
+        """Forget a call; ignore later answers to it."""
         number = self._ids.pop(id(call), 0)
         self._under_way.pop(number, None)
         believed = call.done.is_set() and call.error is None
@@ -327,9 +326,9 @@ class _Life:
                     await self._serve(process)
         except (
             Exception
-        ) as exc:  # it did not start; or a sandbox of somebody else's, which may raise anything
+        ) as exc:  # it did not start; or the sandbox is third-party code, which can raise anything
             error = exc
-        except GeneratorExit:  # the loop was closed under it, and nobody waits any more
+        except GeneratorExit:  # the loop was closed, and no call waits any more
             raise
         except BaseException:  # the loop is about to end
             self._settle(process, None)
@@ -410,7 +409,7 @@ class _Life:
             return
         number = answer.get("id")
         if "method" in answer and not answer.keys() & {"result", "error"}:
-            self._complain("it printed a request, which was left out")  # an echo of ours, say
+            self._complain("it printed a request, which was ignored")  # an echo of ours, say
         elif answer.get("jsonrpc") != "2.0" or "method" in answer:
             self._unusable(line, "its answer is not one by JSON-RPC 2.0")
         elif isinstance(number, bool) or not isinstance(number, int):
@@ -422,7 +421,7 @@ class _Life:
         call = self._under_way.get(number)
         if call is None or not call.sent:
             if number in self._answered:
-                self._complain("it answered a request twice, and is ended")
+                self._complain("it answered a request twice, and is killed")
                 self.stop("it answered a request twice")
             elif number not in self._given_up:
                 self._complain("it answered a request that was never made")
@@ -430,7 +429,7 @@ class _Life:
         if call.answer is not None or call.error is not None:
             self._fail(call, "answered one request twice", WireError())
         elif ("result" in answer) == ("error" in answer):
-            self._fail(call, "'s answer has not just one of result and error", WireError())
+            self._fail(call, "'s answer must have either result or error", WireError())
         elif "error" in answer:
             said = _told(answer["error"])
             self._fail(call, f" answered with {said}", ExitError(), answered=said)
@@ -440,24 +439,25 @@ class _Life:
     def _fail(
         self, call: _Call, what: str, cause: Exception, *, answered: str | None = None
     ) -> None:
-        """Fail a call, whatever answer it has had; the first failure is the one that counts."""
+        """Fail a call, even if it has an answer already; the first failure counts."""
         said = what if what.startswith((" ", "'")) else f" {what}"
         error = CallError(f"failed: its server{said}", cause, answered=answered)
         call.error = call.error or error
         call.done.set()
 
     def _sent(self, line: bytes) -> list[_Call]:
-        """Return the calls that were sent whose ids stand in a line."""
+        """Return the calls that were sent and whose ids are in a line."""
         numbers = {int(digits) for digits in _NUMBER.findall(line.replace(b"\0", b""))}
         return [call for number, call in self._under_way.items() if number in numbers and call.sent]
 
     def _unusable(self, line: bytes, why: str, *, whoever: bool = False) -> None:
-        """Fail the calls that a line would answer, if it could be read; other lines are left out.
+        """Fail the calls whose answer an invalid line seems to be; ignore other lines.
 
         Args:
             line: The line.
             why: What is wrong with it.
-            whoever: Whether it is an answer, and so that of any call if it names none.
+            whoever: Whether it is certainly an answer: if it names no call, it may answer any of
+                them.
         """
         says = _SAYS.search(line.replace(b"\0", b""))
         calls = self._sent(line) if says else []
@@ -467,14 +467,12 @@ class _Life:
             self._fail(call, f"'s answer cannot be used: {why}", WireError())
         if not calls:
             self._complain(
-                "a line of its stdout is not a JSON-RPC 2.0 answer, and was left out; "
+                "a line of its stdout is not a JSON-RPC 2.0 answer, and was ignored; "
                 "diagnostics belong on stderr"
             )
 
     def _too_long(self, line: bytes) -> None:
-        """Fail the call that a line answers which is longer than it may be; all, if it may be that
-        of any.
-        """
+        """Fail the call that a too long line answers; all calls, if it may answer any of them."""
         calls = self._sent(line) or [
             call for call in self._under_way.values() if call.sent and not call.done.is_set()
         ]
@@ -482,11 +480,11 @@ class _Life:
             self._fail(call, f" answered more than {self._limit} bytes", OutputLimitError())
         if not calls:
             self._complain(
-                f"a line of its stdout has more than {self._limit} bytes, and was left out"
+                f"a line of its stdout has more than {self._limit} bytes, and was ignored"
             )
 
     def _complain(self, what: str) -> None:
-        """Log what is wrong with the process, once: never the line itself, which may be
+        """Log what is wrong with the process, once. Never log the line itself, which may contain
         anything.
         """
         if what not in self._said:
@@ -527,7 +525,7 @@ class _Life:
         )
         if self._why:
             how, cause = (
-                f"was ended before it answered: {self._why}",
+                f"was killed before it answered: {self._why}",
                 TransportError("", started=True),
             )
         elif isinstance(cause, TransportError) and str(cause):
@@ -537,7 +535,7 @@ class _Life:
         elif code is not None:
             how = f"was killed by signal {-code} before it answered"
         else:
-            how = "closed its stdout before it answered, and was ended"
+            how = "closed its stdout before it answered, and was killed"
         return CallError(f"failed: its server {how}", cause, completed)
 
 

@@ -1,4 +1,4 @@
-"""Settings files of Claude Code, as they are: their ``hooks`` section as hooks of ours. Pure.
+"""Reads settings files of Claude Code, and makes hooks of their ``hooks`` section. Pure.
 
 As its hooks reference described it in July 2026, with ``onFailure`` of 2.1.295 (October 2026).
 """
@@ -59,8 +59,8 @@ _PLACEHOLDER = "${CLAUDE_PROJECT_DIR}"
 
 
 def project_inside(path: str, sandbox: Sandbox | None) -> str | None:
-    """Return the project's folder of a settings file, the one that has its ``.claude``, as hooks in
-    a sandbox see it; ``None`` where that cannot be known.
+    """Return the project's folder of a settings file, which contains its ``.claude``, as hooks in a
+    sandbox see it; ``None`` if that cannot be known.
 
     Raises:
         ConfigError: The sandbox does not bind it.
@@ -75,8 +75,8 @@ def project_inside(path: str, sandbox: Sandbox | None) -> str | None:
         if os.path.commonpath([host, folder]) == host:
             return os.path.normpath(os.path.join(inside, os.path.relpath(folder, host)))
     raise ConfigError(
-        f"the hooks of {path} need the project's folder, which the sandbox does not have; add "
-        f"readonly=[{folder!r}], or say with project where it is"
+        f"the hooks of {path} need the project's folder, which the sandbox does not bind; add "
+        f"readonly=[{folder!r}], or pass its path inside as project"
     )
 
 
@@ -98,11 +98,11 @@ class _Handler:
 
 @frozen(kw_only=True)
 class ClaudeSettings:
-    """What one or several settings files say of hooks.
+    """The hooks of one or several settings files.
 
     Args:
-        handlers: Their commands, those that stand twice once.
-        skipped: What is not a program, and was passed over.
+        handlers: Their commands, without repeated ones.
+        skipped: Hooks that are not programs, and were skipped.
     """
 
     handlers: tuple[_Handler, ...]
@@ -116,16 +116,16 @@ class ClaudeSettings:
         managed: Sequence[tuple[str, bytes]] = (),
         others: Others = "refuse",
     ) -> ClaudeSettings:
-        """Return what files say.
+        """Read settings files.
 
         Args:
             files: Names and contents, the least important first: the user's, the project's, the
-                local ones. Where two say whether hooks are disabled, the later one counts.
-            managed: Those of an administrator, whose hooks the others cannot disable.
-            others: What becomes of hooks that are not programs: an error, or nothing.
+                local ones. If two say whether hooks are disabled, the later one counts.
+            managed: Files of an administrator, whose hooks the others cannot disable.
+            others: How to treat hooks that are not programs: refuse or skip them.
 
         Raises:
-            ConfigError: A file cannot be read, or has what could not be done.
+            ConfigError: A file cannot be read, or has a setting that anyspawn cannot apply.
         """
         own = [(name, _document(name, data)) for name, data in files]
         above = [(name, _document(name, data)) for name, data in managed]
@@ -188,7 +188,7 @@ def _document(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _flag(documents: Iterable[tuple[str, dict[str, Any]]], key: str) -> bool:
-    """Return what the last file says that says anything."""
+    """Return the value of the last file that has the key."""
     said = False
     for name, document in documents:
         value = document.get(key)
@@ -242,7 +242,7 @@ def _handler(event: Event, matcher: str, entry: dict[str, Any], at: str) -> _Han
         raise ConfigError(f"{at}.onFailure must be 'block' or 'continue', not {failure!r}")
     rule = _typed(entry.get("if", ""), str, f"{at}.if")
     if rule and event.subject != "tool_name":
-        raise ConfigError(f"{at}.if: {event.name} has no tool, so that the hook would never run")
+        raise ConfigError(f"{at}.if: {event.name} is not about a tool; the hook would never run")
     return _Handler(
         event=event,
         matcher=matcher,
@@ -258,13 +258,13 @@ def _handler(event: Event, matcher: str, entry: dict[str, Any], at: str) -> _Han
 
 
 def _argv(handler: _Handler, project: str | None) -> tuple[str, ...]:
-    """Return what to start: the command itself where it has ``args``, else a shell with it."""
+    """Return the argv: the command itself if it has ``args``, else a shell that runs it."""
     if handler.args is None:
         return (handler.shell, "-c", handler.command)
     argv = (handler.command, *handler.args)
     if project is None and any(_PLACEHOLDER in arg for arg in argv):
         raise ConfigError(
-            f"{handler.source} has {_PLACEHOLDER}; say with project where that is in the sandbox"
+            f"{handler.source} has {_PLACEHOLDER}; pass its path in the sandbox as project"
         )
     argv = tuple(arg.replace(_PLACEHOLDER, project or "") for arg in argv)
     if any("${CLAUDE_PLUGIN_" in arg for arg in argv):

@@ -177,7 +177,7 @@ def decode_object(data: bytes) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """Return a value with U+FFFD for each half of a pair, which has no encoding."""
+    """Return a value with U+FFFD for each lone surrogate, which UTF-8 cannot encode."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if is_array(value):

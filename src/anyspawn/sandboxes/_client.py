@@ -29,7 +29,8 @@ _KEPT = ("currentContext", "HttpHeaders")
 
 
 async def is_podman(docker_path: str, known: list[bool], timeout: float = _ASK_TIMEOUT) -> bool:
-    """Whether a client is podman, by its name or, since it may be called docker, by its version.
+    """Whether a client is podman: by its name or, because podman may be called docker, by its
+    version.
 
     Args:
         docker_path: The client.
@@ -88,7 +89,7 @@ def _other_configuration(folder: str, config: Mapping[str, Any]) -> str:
             _fill(other, folder, text)
             return other
     raise TransportError(
-        "docker's configuration has proxies, which no container is to get, and there is no place for "
+        "docker's configuration has proxies, which containers must not get, and a copy without them "
         f"one without: make {beside[0]} writable, or set XDG_CACHE_HOME",
         started=False,
         kind="resources",

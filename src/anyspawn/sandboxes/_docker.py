@@ -32,7 +32,8 @@ _IMAGE = "pull the image first, or set pull to 'missing'"
 _DAEMON = "start the daemon, or set DOCKER_HOST"
 _CLIENT = "correct DOCKER_CONTEXT, DOCKER_HOST and the certificates"
 _SAYINGS: tuple[tuple[str, TransportKind, str], ...] = (
-    # messages of docker, podman and their daemons, before anything runs; what broke; what to do
+    # messages of docker, podman and their daemons before anything runs; the kind of failure; what
+    # to do
     ("No such image", "image", _IMAGE),
     ("image not known", "image", _IMAGE),
     ("Unable to find image", "image", _IMAGE),

@@ -1,5 +1,5 @@
-"""The folder that bubblewrap sandboxes see as /etc: made once in a process, so that it costs a call
-one mount.
+"""The folder that bubblewrap sandboxes see as /etc: created once per process, so that it costs a
+call one mount.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _make(uid: int, gid: int) -> str:
 
 def _copy(source: str, target: str) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    with suppress(OSError):  # it is gone or not readable; no file here is indispensable
+    with suppress(OSError):  # it is gone or not readable; programs can do without it
         if os.path.isdir(source):
             shutil.copytree(source, target, symlinks=True, ignore=_not_for_all)
         else:
@@ -80,7 +80,7 @@ def _not_for_all(folder: str, names: list[str]) -> list[str]:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "wb") as file:  # a codec's import fails where the cwd was deleted (3.13.0)
+    with open(path, "wb") as file:  # a codec's import fails if the cwd was deleted (3.13.0)
         file.write(text.encode())
     os.chmod(path, 0o644)
 

@@ -113,12 +113,12 @@ _POD: tuple[_Failure, ...] = (
     (
         "does not have a host assigned",
         "target",
-        "wait until the pod is scheduled: kubectl describe pod tells what it waits for",
+        "wait until the pod is scheduled: kubectl describe pod says why it waits",
     ),
     (
         "container not found",
         "target",
-        "wait until the container runs: kubectl describe pod tells what it waits for",
+        "wait until the container runs: kubectl describe pod says why it waits",
     ),
 )
 _WORDS = (
@@ -148,7 +148,7 @@ def failure(text: str, code: int | None, *, started: bool | None) -> TransportEr
             return TransportError(f"{said}; {advice}", started=started, kind=kind)
     if code is not None and code < 0:
         return TransportError(f"kubectl was killed from outside by signal {-code}", started=started)
-    return TransportError(said or f"kubectl ended with status {code} and no word", started=started)
+    return TransportError(said or f"kubectl exited with status {code}", started=started)
 
 
 def about_the_pod(text: str) -> bool:

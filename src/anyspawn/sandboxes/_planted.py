@@ -17,7 +17,7 @@ __all__ = ["Planted"]
 
 
 class Planted:
-    """Finds the new ones.
+    """Finds the new files of one call.
 
     Args:
         writable: The folders that the program can write to: host path and inside path.
@@ -58,7 +58,7 @@ class Planted:
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Log the new ones at the end, also without an outcome."""
+        """Log the new files at the end of the block, even without an outcome."""
         try:
             yield
         finally:
@@ -66,7 +66,7 @@ class Planted:
                 warn("anyspawn.bubblewrap", "%s", _words(new))
 
     def judged(self, completed: Completed) -> Completed:
-        """Return the outcome with an error that names the new ones."""
+        """Return the outcome with an error that names the new files."""
         new = self._new()
         if not new:
             return completed

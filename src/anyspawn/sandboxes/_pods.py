@@ -22,7 +22,7 @@ _OLDEST = 30.0
 _PATIENCE = 2.0
 """Seconds that a new list can take while the last one still serves."""
 _FORGET = 1.0
-"""Seconds for which the failure of a list also answers the other calls that waited for it."""
+"""Seconds for which a failed list also fails the other calls that waited for it."""
 _LEAST = 0.1
 _COLUMNS = (
     "{range .items[*]}{.metadata.name}{'\\t'}{.metadata.uid}{'\\t'}{.metadata.deletionTimestamp}{'\\t'}{.status.phase}{'\\t'}"
@@ -37,7 +37,7 @@ class Pod:
 
     Args:
         name: Its name.
-        ready: Whether it was Ready in the last list, and has not been lost since.
+        ready: Whether it was Ready in the last list, and no call has lost it since.
         in_flight: How many calls it has now.
         used: When it last got a call: a count, not a time.
         without_sh: Whether it is known to have no sh.
@@ -90,7 +90,7 @@ class Pods:
                 return await self._choose(deadline)
         if not self._pods or anyio.current_time() - self._listed > _OLDEST:
             return SpawnTimeoutError(
-                "the API server did not say in time which pods there are; see kubectl get pods"
+                "the API server did not list the pods in time; see kubectl get pods"
             )
         return SpawnTimeoutError(
             "no pod was free in time; raise max_concurrent_per_pod, or add pods"
@@ -188,7 +188,7 @@ def _never_started(error: SpawnError) -> SpawnError:
     """Return the error of a failed list of pods, as that of a call that did not start."""
     if isinstance(error, SpawnTimeoutError):
         return SpawnTimeoutError(
-            "the API server did not say in time which pods there are; see kubectl get pods"
+            "the API server did not list the pods in time; see kubectl get pods"
         )
     return TransportError(str(error), started=False)
 

@@ -49,8 +49,9 @@ class ResidentSandbox(ArgvSandbox):
     """The base of sandboxes that can keep supervisors.
 
     Args:
-        resident: How many supervisors stay and serve one command after another or, in a sandbox
-            made for each command, wait for one command each. Default 0: each command has its own.
+        resident: How many supervisors stay and serve one command after another; in a sandbox that
+            is made for each command, how many wait for one command each. Default 0: each command
+            has its own.
         idle_timeout: Seconds after which an idle one exits. Default 60.
     """
 
@@ -75,8 +76,8 @@ class ResidentSandbox(ArgvSandbox):
     def _pool(self, launch: Launch) -> Pool:
         """Return the pool of the residents that a launch starts.
 
-        Copies of the sandbox share a pool if they start equal residents, for which the argv alone
-        does not say enough.
+        Copies of the sandbox share a pool if they start equal residents; the argv alone does not
+        decide that.
         """
         most = MOST_BY_ITSELF if self.resident == "auto" else self.resident
         place = (launch.argv, launch.fd_args, launch.limits, most, self.idle_timeout)
@@ -85,7 +86,7 @@ class ResidentSandbox(ArgvSandbox):
 
     @property
     def _once(self) -> bool:
-        """Whether a resident serves one command only, and the next one is started ahead."""
+        """Whether a resident serves only one command, and the next one is started in advance."""
         return False
 
     def alone(self) -> Self:
@@ -93,9 +94,7 @@ class ResidentSandbox(ArgvSandbox):
         return self._changed(resident=0) if self.resident else self
 
     def _changed(self, **changes: Any) -> Self:
-        """Return a copy that shares this sandbox's places, and its knowledge of containers or
-        pods.
-        """
+        """Return a copy that shares this sandbox's slots, and what it knows of its targets."""
         changed = attrs.evolve(self, **changes)
         for attribute in attrs.fields(type(self)):
             if not attribute.init:

@@ -39,7 +39,9 @@ _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 def clock() -> float:
-    """Return a time in seconds that is never set, and that goes on while the host sleeps."""
+    """Return the seconds of a clock that nobody sets, and that continues while the host is
+    suspended.
+    """
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -53,7 +55,7 @@ def supervised(
     without: str = "supervisor='off'",
     **fields: Any,
 ) -> Launch:
-    """Return the launch of a client with a supervisor at its other end.
+    """Return the launch of a client that runs a supervisor in the container.
 
     Args:
         command: The command.
@@ -67,7 +69,7 @@ def supervised(
     instead = f", or {'leave out resident' if without == 'resident=0' else without}"
     if command.stdin is None:
         raise ConfigError(
-            f"stdin=None, the caller's own stdin, needs {without}: it is the supervisor's lifeline"
+            f"stdin=None, the caller's own stdin, needs {without}: the supervisor reads that stream"
         )
     env = command.env.known()
     for name in env:
@@ -167,7 +169,7 @@ def explain_report(
 
 def _could_not_go_on(program: str) -> SpawnError:
     return TransportError(
-        f"what looks after {program!r} could not go on: the container, or its user, may be at a "
+        f"the supervisor of {program!r} could not go on: the container, or its user, may be at a "
         "limit of processes, memory or open files",
         started=None,
         kind="connection",
@@ -258,7 +260,7 @@ class SupervisedSandbox(ResidentSandbox):
                 pool = self._pool(launch)
                 text = is_text(command.argv)
                 with pool.visited() as wanted:
-                    if not text:  # which only residents hand on
+                    if not text:  # which only residents can pass on
                         examine = partial(self.examine, self, command, began)
                     elif wanted:
                         examine = partial(self._or_alone, pool, command, began)

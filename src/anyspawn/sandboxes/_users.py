@@ -20,7 +20,7 @@ def ids_of(user: str) -> tuple[int, int]:
         import grp
         import pwd
     except ImportError:  # Windows
-        raise ConfigError("user: this system has no other users for commands") from None
+        raise ConfigError("user: this system cannot run commands as another user") from None
     name, _, group = user.partition(":")
     try:
         known = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
@@ -38,7 +38,7 @@ def ids_of(user: str) -> tuple[int, int]:
 
 
 def as_root(user: str, mode: str) -> None:
-    """See that this process can start what is another user's.
+    """Check that this process can start programs as another user.
 
     Raises:
         ConfigError: It cannot.

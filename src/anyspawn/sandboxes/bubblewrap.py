@@ -191,8 +191,8 @@ class Bubblewrap(ResidentSandbox):
             ``None``: as much as this process.
         share_env: Names of the host's variables that the program sees.
         extra_args: Arguments for bwrap after all others.
-        resident: How many sandboxes anyspawn starts ahead, each for one command; a supervisor waits
-            in each. Default 0: none.
+        resident: How many sandboxes anyspawn starts in advance, each for one command; a supervisor
+            waits in each. Default 0: none.
         idle_timeout: Seconds after which an idle sandbox exits. Default 60.
     """
 
@@ -222,11 +222,11 @@ class Bubblewrap(ResidentSandbox):
     def __attrs_post_init__(self) -> None:
         if self.resident and isinstance(self.network, Egress):
             raise ConfigError(
-                "resident: an Egress is made for one command; leave resident at 0, or network out"
+                "resident cannot be combined with an Egress; leave resident at 0, or network out"
             )
 
     def for_hooks(self) -> Self:
-        """Return this sandbox with ``bind_program``; both share places and residents."""
+        """Return this sandbox with ``bind_program``; both share slots and residents."""
         return self._changed(bind_program=True)
 
     def launch(self, command: Command) -> Launch:
@@ -355,8 +355,8 @@ class Bubblewrap(ResidentSandbox):
 
     def _filters(self) -> tuple[bytes, ...]:
         """Return the system call filters. A filter cannot see which socket a program connects to.
-        So Unix sockets other than pairs are forbidden if one of the host's can be in sight;
-        abstract ones belong to the host's network.
+        So Unix sockets other than pairs are forbidden if the program could reach a socket of the
+        host: in a bound folder or, for abstract sockets, in the host's network.
         """
         shown = self.readonly or self.writable or self.bind_program or self.extra_args
         return filters(self.seccomp, sees_host=bool(shown) or self.network is True)
@@ -425,7 +425,7 @@ def _missed_a_file(completed: Completed) -> SpawnError | None:
 
 
 def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
-    """Add a hint to the error of a program that is missing inside but is there on the host."""
+    """Add a hint to the error of a program that is missing inside but exists on the host."""
     if not isinstance(failure, NotStartedError) or failure.kind != "not_found":
         return failure
     hidden = _hidden(completed, completed.argv[:1])
@@ -435,7 +435,7 @@ def _with_hint(failure: SpawnError, completed: Completed) -> SpawnError:
 
 
 def _hidden(completed: Completed, names: Iterable[str]) -> str:
-    """Return a hint about the first of some paths that is there on the host but not inside."""
+    """Return a hint about the first of some paths that exists on the host but not inside."""
     argv = completed.runner_argv
     options = zip(argv, argv[1:], argv[2:], strict=False)
     shown = [inside for option, _, inside in options if option in _BINDS]

@@ -22,7 +22,7 @@ __all__ = ["Direct"]
 def _limits(instance: object, attribute: Attribute[Any], value: Any) -> None:
     limits_or_none(instance, attribute, value)
     if value is not None and not sys.platform.startswith("linux"):
-        raise ConfigError("limits: this system cannot set them for another process; leave it out")
+        raise ConfigError("limits: this system cannot limit another process; leave it out")
 
 
 @frozen(kw_only=True)

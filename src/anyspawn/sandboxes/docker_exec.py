@@ -64,9 +64,9 @@ _CHANGES = (
 )
 _LOOKS = 5
 _SLACK = 1.0
-"""Seconds by which two clocks can drift apart during a call."""
+"""Seconds by which two clocks can differ more after a call than before."""
 _DOUBTFUL = {0, 1, 125, 126, 127, 255}
-"""Exit statuses of the client that need not be the program's. The client exits with 0 if it loses
+"""Exit statuses of the client that may not be the program's. The client exits with 0 if it loses
 the connection while the program still runs.
 """
 _ASKS_TOO_LATE = re.compile(r"/exec/[0-9a-f]+/json")
@@ -109,8 +109,8 @@ class DockerExec(SupervisedSandbox):
         resident: How many supervisors stay in the container and serve one command after another,
             each in a few milliseconds. ``auto`` (default): a sandbox that is called again within
             ``idle_timeout`` keeps one for each call that ran at once, up to 8; each call beyond
-            that starts its own supervisor and client. With a number, calls beyond it wait for their
-            turn, and their timeout counts. 0: none stays.
+            that starts its own supervisor and client. With a number, further calls wait for their
+            turn, within their own timeout. 0: none stays.
         idle_timeout: Seconds after which an idle resident exits. Default 60.
         shared: Whether you trust the other programs that run in the container as the same user.
             ``untrusted`` (default): a hostile one can stop the supervisor and forge the outcome of
@@ -267,7 +267,7 @@ def _failed(completed: Completed, code: int) -> SpawnError:
             return failure(stderr, code, started=False)
         return why
     return TransportError(
-        f"the connection to docker was lost before {program!r} was seen to exit; it may still run",
+        f"the connection to docker was lost before {program!r} exited; it may still run",
         started=True if late or completed.stdout or code == 0 else None,
         kind="connection",
     )

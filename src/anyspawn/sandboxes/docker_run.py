@@ -81,7 +81,7 @@ _WARNINGS = re.compile(
 """Warnings that the client prints before it starts a container (docker/cli and moby,
 container/create).
 """
-"""Statuses that docker also uses for its own failures, or that a kill for lack of memory gives."""
+"""Statuses that docker also uses for its own failures, or that mean a kill for lack of memory."""
 
 GUARD = """
 read -r _
@@ -97,7 +97,8 @@ while [ "$n" -lt 300 ]; do
   sleep 0.2
 done
 """
-"""A script that removes a container when its stdin ends, also one that docker is still making."""
+"""A script that removes a container when its stdin is closed, even if docker is still creating it.
+"""
 
 _OWN_WORDS = (
     "docker: ",
@@ -169,7 +170,7 @@ class DockerRun(ResidentSandbox):
 
     The image must be there (see ``pull``). Variables reach the program with their exact values, and
     are not in any argv. A program that was killed by signal N has the return code 128 + N. If this
-    process is killed, a guard beside it removes the container.
+    process is killed, a guard process removes the container.
 
     Args:
         image: The image.
@@ -190,7 +191,7 @@ class DockerRun(ResidentSandbox):
             ``security``.
         pull: ``never`` (default): a missing image is an error. ``missing``: pull it; the pull does
             not count towards the command's timeout.
-        resident: How many containers anyspawn starts ahead, each for one command; a supervisor
+        resident: How many containers anyspawn starts in advance, each for one command; a supervisor
             waits in each. Default 0: none.
         idle_timeout: Seconds after which an idle container exits. Default 60.
     """
@@ -216,7 +217,7 @@ class DockerRun(ResidentSandbox):
     def __attrs_post_init__(self) -> None:
         if isinstance(self.network, Egress) and self.resident:
             raise ConfigError(
-                "resident: an Egress is made for one command; leave resident at 0, or network out"
+                "resident cannot be combined with an Egress; leave resident at 0, or network out"
             )
         if self.entrypoint and self.resident:
             raise ConfigError(
@@ -375,7 +376,7 @@ class DockerRun(ResidentSandbox):
             bounds = (self.limits, self.security)
             if code == _KILLED and any(bound and bound.memory is not None for bound in bounds):
                 return ExitError(
-                    f"{program!r} was killed (status 137); that may be for the lack of memory, which docker can fail to notice"
+                    f"{program!r} was killed (status 137); the likely cause is a lack of memory, which docker does not always report"
                 )
             return ExitError(f"{program!r} exited with status {code}")
         # The daemon keeps only its last events: a missing start proves nothing unless docker says
@@ -383,7 +384,7 @@ class DockerRun(ResidentSandbox):
         own = any(line.startswith(_OWN_WORDS) for line in stderr.splitlines())
         if completed.stdout or not (own or "create" in actions):
             return TransportError(
-                f"docker's status {code} may be its own or the program's; its daemon does not remember",
+                f"docker's status {code} may be its own or the program's; its daemon has no record of it",
                 started=None,
             )
         if 'exec: "sh": ' in stderr and (command.cwd or command.merge_stderr):

@@ -72,7 +72,7 @@ def _extra_args(value: Iterable[str]) -> tuple[str, ...]:
         if found:
             name = found[1] or {"n": "namespace", "c": "container"}[found[2]]
             raise ConfigError(
-                f"extra_args: {arg!r} would reach some of the commands alone; use {name} instead"
+                f"extra_args: {arg!r} would reach only some of kubectl's commands; use {name} instead"
             )
     return args
 
@@ -102,7 +102,8 @@ class KubectlExec(SupervisedSandbox):
     return code 128 + N.
 
     With a ``selector``, or a workload as ``pod``, each call goes to the Ready pod with the fewest
-    calls. If a pod provably did not take a call, another pod gets it. A call never runs twice.
+    calls. If a call has certainly not started in a pod, another pod gets it. A call never runs
+    twice.
 
     Args:
         pod: A pod's name, or ``KIND/NAME`` as kubectl takes it: ``deployment/hooks``,
@@ -120,16 +121,16 @@ class KubectlExec(SupervisedSandbox):
         resident: How many supervisors stay in each pod and serve one command after another, each in
             a few milliseconds. ``auto`` (default): a sandbox that calls a pod again within
             ``idle_timeout`` keeps one there for each call that ran at once, up to 8; each call
-            beyond that starts its own supervisor and client. With a number, calls beyond it wait
-            for their turn, and their timeout counts. 0: none stays.
+            beyond that starts its own supervisor and client. With a number, further calls wait for
+            their turn, within their own timeout. 0: none stays.
         idle_timeout: Seconds after which an idle resident exits. Default 60.
         shared: Whether you trust the other programs that run in the pod as the same user.
             ``untrusted`` (default): a hostile one can stop the supervisor and forge the outcome of
             a call. The log says so once, and hooks that filter refuse the sandbox. ``trusted``: you
             trust all of them.
         max_concurrent_per_pod: How many commands can run at once in one pod of a selector or a
-            workload. More wait for their turn, and their timeout counts. ``None`` (default): no
-            limit.
+            workload. Further calls wait for their turn, within their own timeout. ``None``
+            (default): no limit.
     """
 
     pod: str | None = field(default=None, kw_only=False, validator=_pod)
@@ -210,7 +211,7 @@ class KubectlExec(SupervisedSandbox):
             pods.release(pod)
 
     async def _another(self, pod: Pod, launch: Launch, completed: Completed) -> Completed | None:
-        """Return the outcome, or ``None`` if the pod provably did not take the call."""
+        """Return the outcome, or ``None`` if the call has certainly not started in the pod."""
         examined = await launch.examine(completed) if launch.examine is not None else completed
         if examined is None or not _refused_by_pod(examined):
             return examined
@@ -285,7 +286,7 @@ class KubectlExec(SupervisedSandbox):
 
 
 def _refused_by_pod(completed: Completed) -> bool:
-    """Whether the pod provably did not take a call, so that another pod can get it."""
+    """Whether a call has certainly not started in the pod, so that another pod can get it."""
     error = completed.error
     if not isinstance(error, TransportError) or error.started is not False:
         return False

@@ -47,7 +47,7 @@ _REFUSED = re.compile(
     r"was refused|connection refused|no such host|context .* does not exist|context was not found|unknown (shorthand )?flag|Please enter |"
     r"no configuration has been provided|no such file or directory|getting credentials|error loading config"
 )
-"""Messages of kubectl after which the API server certainly did not do what it was asked."""
+"""Messages of kubectl that mean that the API server certainly did not do what was asked."""
 _IDLE = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait; done']
 
 GUARD = """
@@ -59,8 +59,8 @@ while [ "$n" -lt 20 ]; do
   sleep 1
 done
 """
-"""A script that deletes a pod when its stdin ends, also one that is still being made; its arguments
-are the command that deletes it.
+"""A script that deletes a pod when its stdin is closed, even if the pod is still being created; its
+arguments are the command that deletes the pod.
 """
 
 
@@ -107,7 +107,7 @@ _OURS = {
 
 
 def _own_fields(value: Mapping[str, Any]) -> None:
-    """Refuse overrides of the fields by which anyspawn finds and deletes the pod and runs the
+    """Refuse overrides of the fields that anyspawn needs to find and delete the pod and to run the
     command.
     """
     metadata = value.get("metadata", {})
@@ -118,7 +118,7 @@ def _own_fields(value: Mapping[str, Any]) -> None:
         if not isinstance(part, Mapping):
             raise ConfigError(f"overrides: {name} must be a mapping, not {type(part).__name__}")
         for key in _OURS[name] & part.keys():
-            raise ConfigError(f"overrides: {key!r} is not to be changed; the pod is found by it")
+            raise ConfigError(f"overrides: {key!r} cannot be changed; anyspawn finds the pod by it")
     spec = value.get("spec", {})
     if not isinstance(spec, Mapping) or not _are_named(spec.get("containers", [])):
         raise ConfigError("overrides: spec.containers must be a list of mappings with a name")
@@ -194,7 +194,7 @@ class KubectlRun(ArgvSandbox):
     )
 
     def alone(self) -> Self:
-        """Return the sandbox for a live process: its timeout is not that of its pod."""
+        """Return the sandbox for a live process, whose timeout does not limit its pod."""
         return attrs.evolve(self, _live=True)
 
     def launch(self, command: Command) -> Launch:
@@ -274,7 +274,7 @@ class KubectlRun(ArgvSandbox):
         if self._live:
             seconds = math.inf
         manifest = pod_manifest(self, command, seconds=seconds, owner=owner())
-        checked = str(bool(self.overrides)).lower()  # anyspawn itself misspells nothing
+        checked = str(bool(self.overrides)).lower()  # a wrong field can only come from overrides
         argv = kubectl_argv(self, "create", "-f", "-", f"--validate={checked}")
         within = min(_CREATE_TIMEOUT, max(0.0, deadline - anyio.current_time()) + _LATE)
         data = json.dumps(manifest).encode()
@@ -301,7 +301,7 @@ class KubectlRun(ArgvSandbox):
         not_in_time = f"{command.argv[0]!r} was not started in time"
         argv = kubectl_argv(self, "get", "pod", pod, "--watch", "-o", "json")
         seconds = deadline - anyio.current_time()
-        if seconds <= 0:  # the pod took all of it to be made
+        if seconds <= 0:  # creating the pod took all of it
             return SpawnTimeoutError(not_in_time)
         try:
             done = await self._kubectl(argv, pod, seconds=seconds, on_output=see)
@@ -318,7 +318,7 @@ class KubectlRun(ArgvSandbox):
 
     async def _delete(self, launch: Launch, name: str, pod: _Pod) -> bool:
         """Delete the pod; return whether nothing of the command can be left. If nothing of it runs,
-        the pod is deleted at once; if that is not known, by the kubelet.
+        delete the pod at once; if that is not known, let the kubelet end it first.
         """
         at_once = pod.idle or await self._ended(launch, name)
         how = ("--force", "--grace-period=0") if at_once else ("--now",)
@@ -382,7 +382,7 @@ class _Pod:
     """The pod of one command.
 
     Args:
-        made: It was certainly made. Otherwise a request can still make it.
+        made: It was certainly created. Otherwise a request can still create it.
         never_made: It was certainly not made.
         idle: Certainly nothing of the command runs in it.
         gone: It was deleted and is certainly gone; ``None``: not tried yet.
@@ -395,7 +395,7 @@ class _Pod:
 
 
 class _SeenEnoughError(Exception):
-    """The output has what the call waited for."""
+    """The output contains the line that the call waited for."""
 
 
 def _explain(completed: Completed, report: Report) -> SpawnError | None:

@@ -50,7 +50,7 @@ fi
 """
 """A script that lists the processes of a tag and an id; a third argument is a signal to send them.
 
-It tags itself, and fails unless it finds itself: where nothing can be seen, an empty list proves
+It tags itself, and fails unless it finds itself: if /proc shows nothing, an empty list proves
 nothing. Without a signal it also lists processes that may hide, by a lower limit, unless they are
 another call's.
 """
@@ -75,7 +75,7 @@ def script() -> str:
 def reading_script() -> str:
     """Return a script that reads `script_line` from stdin and executes it.
 
-    kubectl sends an argv in a request's address, of which some proxies take no more than 8 KiB.
+    kubectl sends an argv in a request's URL, which some proxies limit to 8 KiB.
     """
     return _READ_ONE
 
@@ -90,7 +90,7 @@ def resident_script(*, alone: bool = False) -> str:
     """Return the script that reads the first bytes of `resident_begin` from stdin.
 
     Args:
-        alone: The place is for one command.
+        alone: The container or sandbox is for one command.
     """
     return _READ_ON if alone else _READ_MANY
 
@@ -107,8 +107,8 @@ def resident_begin(resident_id: str, *, alone: bool = False, patience: int = 2) 
 
     Args:
         resident_id: The id of all its commands.
-        alone: The place is for one command: all that hides in it is the command's.
-        patience: Seconds for which it chases processes that start their like and exit.
+        alone: The container is for one command: every hidden process in it is the command's.
+        patience: Seconds for which it chases processes that start a copy and exit.
     """
     sole = "yes" if alone else ""
     known = f"_id={resident_id} _tag={tag_of(resident_id)} _alone={sole} _patience={patience}\n"

@@ -1,10 +1,10 @@
-# What both supervisors share: frames, starting a command, and finding and killing all that it
-# started. Names begin with _: assigning to a variable that the container exports would change what
-# its programs see.
+# The common part of both supervisors: frames, starting a command, and finding and killing
+# everything that it started. Names begin with _, because assigning to a variable that the container
+# exports would change the environment of its programs.
 _nl='
 '
 say() { printf "\036$_nonce $1\036" >&4; }
-# On the command's stdout: all that the command wrote comes before it.
+# A frame on the command's stdout comes after everything that the command wrote.
 say_out() { printf "\036$_nonce $1\036"; }
 _sight=$((_tag + 1))
 
@@ -16,7 +16,7 @@ tagged() {
   done <"$1"
   return 1
 }
-# A process that looks has a limit of its own: another one that looks does not kill it.
+# A process that searches has a limit of its own, so that another search does not kill it.
 candidates() {
   if command -v grep >/dev/null; then
     grep -H -e "^Max file locks  *$_tag " -e "^Max file locks  *$_sight " /proc/[0-9]*/limits
@@ -29,8 +29,9 @@ candidates() {
     done
   fi
 }
-# Zombies do not count: without an init they stay. A process whose first thread exited looks like
-# one, but lives while it has another thread. Sets the state, if there is a process.
+# Whether a process is dead. Zombies are: without an init they stay. A process whose first thread
+# exited looks like a zombie, but lives while it has another thread. Sets the state, if there is a
+# process.
 dead() {
   _state=
   IFS= read -r _state <"$1/stat" || return 0
@@ -39,8 +40,8 @@ dead() {
   *) return 1 ;;
   esac
 }
-# Lists what is left. Fails unless it finds itself: where nothing can be seen, an empty list proves
-# nothing. It tags its own process, so call it as $(left).
+# Lists the processes that are left. Fails unless it finds itself: if /proc shows nothing, an empty
+# list proves nothing. It tags its own process, so call it as $(left).
 left() {
   read -r _me _x </proc/self/stat
   { ulimit -x "$_sight" || ulimit -w "$_sight"; } >/dev/null
@@ -85,16 +86,16 @@ starved() {
   [ "$_ooms" = "$_starved" ] || say oom
 }
 
-# All that a command leaves descends from a new child of the container's first process, to which the
-# kernel gives orphans, or of this shell, to which CLONE_PARENT may give one. New children come last
-# in the list. One that is reaped while the list is read hides the next, so each known one must
-# still be there.
+# Every process that a command leaves descends from a new child of the container's first process, to
+# which the kernel gives orphans, or of this shell, to which CLONE_PARENT may give one. New children
+# come last in the list. A child that is reaped while the list is read hides the next one, so each
+# known child must still exist.
 before() {
   ooms
   _starved=$_ooms _old=
   read -r _began _x </proc/uptime
   [ -z "$_adopts" ] || read -r _old </proc/1/task/1/children
-  # where nothing reaps zombies, the list may become too long to read
+  # if nothing reaps zombies, the list may become too long to read
   [ "${#_old}" -lt 6000 ] || _adopts=
 }
 adopted() {
@@ -115,21 +116,21 @@ adopted() {
   [ "$_new" ]
 }
 # A program can hide: it can lower its limit, but not raise it again. A new process with a lower
-# limit is this command's or that of another one, whose supervisor kills it soon. In a place for one
+# limit is this command's, or another's whose supervisor will kill it soon. In a container for one
 # command (_alone) it is this command's.
 hides() {
   case $_limit in '' | *[!0-9]*) return 1 ;; esac
   [ "$_limit" -lt "$_tag" ]
 }
-# A process that starts its like and exits at once is gone before anyone looks at it. So after a few
-# rounds new processes are stopped for the look; those of others continue, and are known from then
-# on. It forks nothing, as that may be impossible. It ends before the caller's _patience does.
+# Kills processes that start a copy and exit before a search finds them: after a few rounds it stops
+# new processes to examine them. Those of other commands continue, and are known from then on. It
+# forks nothing, because that may be impossible. It ends within the caller's _patience.
 chase() {
   [ "$_adopts" ] || return 0
   read -r _self _x </proc/self/stat
   read -r _until _x </proc/uptime
   _until=$((${_until%.*} + ${_patience:-2})) _round=0
-  # the second look is for a process whose number was that of a known one
+  # the second check is for a process with the number of a known one
   while adopted || adopted; do
     [ "$_round" -lt 5 ] || kill -s STOP $_new
     _gone= _hidden=
@@ -157,15 +158,15 @@ chase() {
     _round=$((_round + 1))
   done
 }
-# Kills all that is left of a command, and says whether there was something.
+# Kills everything that is left of a command, and reports whether there was something.
 clear_up() {
   if sweep 20; then chase; else chase && sweep 300; fi
   _cleared=$?
   [ -z "$_slew" ] || say killed
   return "$_cleared"
 }
-# Whether nothing is left, by one look that forks nothing. It counts only if the command was short:
-# later, a known number may be that of another process.
+# Whether nothing is left, by one check without a fork. It counts only if the command was short:
+# later, another process may have a known number.
 alone() {
   [ "$_adopts" ] && read -r _now _x </proc/uptime || return 1
   [ "$((1${_now%.*}${_now#*.} - 1${_began%.*}${_began#*.}))" -lt "$_soon" ] || return 1
@@ -176,12 +177,12 @@ read -r _x _rest </proc/self/stat
 case $$,$PPID in
 "$_x",[01]) [ -e /proc/1/task/1/children ] && [ -e /proc/thread-self/children ] && _adopts=yes ;;
 esac
-# Hundredths of a second for which no number is reused, as no machine starts 330 processes a
+# Hundredths of a second in which no number is reused, because no machine starts 330 processes a
 # millisecond.
 _soon=0
 ! read -r _x </proc/sys/kernel/pid_max || _soon=$((_x / 3300 + 1))
 
-# Whether something that is left holds one of the command's streams.
+# Whether a process that is left holds one of the command's streams.
 held() {
   for _pid in $(left); do
     for _fd in /proc/"$_pid"/fd/*; do
@@ -190,7 +191,8 @@ held() {
   done
   return 1
 }
-# Kills all that is left of the command, once it holds no stream or nobody waits for that.
+# Kills everything that is left of the command, as soon as it holds no stream or the caller no
+# longer waits for that.
 finish() {
   _round=0
   while held && waited_for; do
@@ -201,8 +203,8 @@ finish() {
   clear_up
 }
 
-# Writes the command's stdin, and says whether all of it was written before it closes the pipe. If
-# it says nothing, the command may have read a stdin that was not whole.
+# Writes the command's stdin, and reports whether all of it was written before it closes the pipe.
+# Without a report, the command may have read an incomplete stdin.
 hand_over() {
   trap 'say lost' EXIT
   exec 5>&1
@@ -250,8 +252,8 @@ unset ANYSPAWN_COUNT ANYSPAWN_NONCE ANYSPAWN_MERGE ANYSPAWN_ASK
 exec "$@"
 exit'
 # Runs the command. Arguments: the working directory or nothing, its variables, an empty word, its
-# argv. Another shell (_start) sets the variables, and tells a program that cannot be executed from
-# one that returns 127. A program that a resident knows needs no such shell.
+# argv. Another shell (_start) sets the variables, and distinguishes a program that cannot be
+# executed from one that exits with 127. A program that a resident knows needs no such shell.
 work() (
   { ulimit -x "$_tag" || ulimit -w "$_tag"; } && $_proof /proc/self/limits || say untagged
   ANYSPAWN_ID=$_id ANYSPAWN_NONCE=$_nonce ANYSPAWN_COUNT=0 ANYSPAWN_MERGE=$_merge _cwd=$1

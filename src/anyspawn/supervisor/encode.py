@@ -1,4 +1,4 @@
-"""What a supervisor is told, as bytes: a command's head, a resident's tasks, chunks. Pure."""
+"""The messages to a supervisor, as bytes: a command's head, a resident's tasks, chunks. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = [
 ]
 
 SHORT = 4096
-"""Bytes that any pipe takes. A resident's task contains a stdin up to this size; a longer one
+"""Bytes that every pipe takes. A resident's task contains a stdin of up to this size; a longer one
 follows it.
 """
 CHUNK = 64 * 1024
-"""Bytes of a live program's stdin that go over at once: as many as a pipe holds."""
+"""Bytes of a live program's stdin that are sent at once: as many as a pipe holds."""
 CLOSE = b"-\n"
 """The line after the last chunk."""
 _IN_A_LINE = 1024
@@ -42,7 +42,9 @@ _FORMAT = [
 
 
 def tag_of(call_id: str) -> int:
-    """Return the number by which the processes of a call are known: 1 to 2**50, from its id."""
+    """Return the tag that marks the processes of a call: a number from 1 to 2**50, made from its
+    id.
+    """
     return int(call_id[:13] or "0", 16) % 2**50 + 1
 
 
@@ -65,7 +67,7 @@ def head(
         size: Bytes of stdin that follow. ``None``: stdin comes in chunks, see `chunk_line`.
         cwd: Where the command starts. Default: where the supervisor does.
         merge: The command's stderr goes to its stdout.
-        leaves: Processes that it leaves run on until the supervisor's stdin ends.
+        leaves: Processes that it leaves run on until the supervisor's stdin is closed.
     """
     told = {
         "nonce": nonce,
@@ -90,7 +92,7 @@ def check_name(name: str, instead: str) -> None:
         raise ConfigError(f"env: {name!r} is one of the supervisor's own names; use another")
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"env: a shell cannot hand on {name!r}; use letters, digits and _{instead}"
+            f"env: a shell cannot pass on {name!r}; use letters, digits and _{instead}"
         )
 
 

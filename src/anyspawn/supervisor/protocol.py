@@ -17,7 +17,7 @@ _ASKS = b"\x1eanyspawn asks\n"
 _READY = b"\x1eanyspawn ready\n"
 _LONGEST = 64
 _SURE = 8
-"""A program does not write so many bytes of a frame's beginning by chance."""
+"""No program writes this many bytes of a frame's beginning by chance."""
 _OPENING = 64 * 1024
 
 _STATUSES = {"unstarted": "unstarted", "gone": "gone", "exit": "exit_status"}
@@ -35,47 +35,49 @@ TOOK, BROKE = "took", "broke"
 
 @define
 class Report:
-    """What a supervisor has said of its command so far."""
+    """What a supervisor has reported of its command so far."""
 
     asks: bool = False  # a resident waits for its script
-    ready: bool = False  # it waits for its task, and is given none before
-    begun: bool = False  # it has set about the command
+    ready: bool = False  # it waits for its task, which is not sent before
+    begun: bool = False  # it has begun the command
     unstarted: int | None = None  # the shell's status when it could not execute the program
-    gone: int | None = None  # 126 or 127, of a program that was one before
+    gone: int | None = None  # 126 or 127, of a program that it had executed before
     nocwd: bool = False  # the working directory could not be entered
     running: bool = False  # the program has taken the place of the shell that starts it
     exit_status: int | None = None  # of the command
-    held: bool = False  # something that the command left holds one of its streams
+    held: bool = False  # a process that the command left holds one of its streams
     whole: bool = False  # the end of the command's stdout was seen
-    clean: bool = False  # nothing of the command was left, as far as the supervisor could look
-    swept: bool = False  # it has looked, whatever it found
+    clean: bool = False  # nothing of the command is left, and the search was possible
+    swept: bool = False  # it has searched, whatever it found
     killed: bool = False  # something was left, and was killed
     left: bool = False  # something was left, and stays as long as the supervisor does
-    untagged: bool = False  # the command does not bear the tag by which it is found
-    elusive: bool = False  # what was left starts its like faster than it can be looked at
-    lost: bool = False  # stdin did not arrive whole; after the command's end this does not count
-    failed: bool = False  # the supervisor's shell could not go on: no process left, for one
+    untagged: bool = False  # the command does not have its tag
+    elusive: bool = False  # what was left starts copies faster than they can be examined
+    lost: bool = False  # stdin did not arrive whole; ignored after the command's end
+    failed: bool = (
+        False  # the supervisor's shell could not continue, for example without a free process
+    )
     send: bool = False  # a resident waits for a long stdin
-    took: bool = False  # it has read that to its end
-    wants: bool = False  # the command has a stdin, so that one of the next two must be said
+    took: bool = False  # it has read the long stdin to its end
+    wants: bool = False  # the command has a stdin, so one of the next two must be reported
     fed: bool = False  # all of stdin was written to the command
-    unread: bool = False  # the process that writes it was there when the command ended
+    unread: bool = False  # the process that writes it still ran when the command ended
     fit: bool = False  # any exec executes the program: its first bytes show that
     oom: bool = False  # the kernel killed something in the container for lack of memory
 
     @property
     def started(self) -> bool:
-        """Whether the command was seen to start."""
+        """Whether the supervisor has reported the command's start."""
         return self.begun and self.unstarted is None
 
     @property
     def not_started(self) -> bool:
-        """Whether the supervisor said that it could not start the command."""
+        """Whether the supervisor has reported that it could not start the command."""
         return not self.started and (self.unstarted is not None or self.exit_status is not None)
 
     @property
     def listens(self) -> bool:
-        """Whether a resident heeds words about the command: it has read a long stdin to its end."""
+        """Whether a resident reads messages: it has read a long stdin to its end."""
         return self.begun and (not self.send or self.took)
 
     @property
@@ -86,11 +88,13 @@ class Report:
 
     @property
     def left_nothing(self) -> bool:
-        """Whether the supervisor looked for what the command left, could see, and saw nothing."""
+        """Whether the supervisor searched for processes that the command left, could see them, and
+        found none.
+        """
         return self.clean and not self.untagged
 
     def hear(self, word: str) -> None:
-        """Take a word of stderr."""
+        """Record a frame of stderr."""
         name, _, number = word.partition(" ")
         if name in _STATUSES and number.isdigit():
             if getattr(self, _STATUSES[name]) is None:
@@ -105,7 +109,7 @@ class Report:
 
 
 class Decoder:
-    """Takes the frames out of one stream, in whatever chunks it comes.
+    """Takes the frames out of one stream, however it is cut into chunks.
 
     Args:
         nonce: The random word of the frames.
@@ -159,16 +163,16 @@ class Decoder:
 
     @property
     def doubtful(self) -> bool:
-        """Whether it holds back what is hardly the beginning of a frame."""
+        """Whether it holds back bytes that are hardly the beginning of a frame."""
         return self._begun and self._passed < len(self._held) < _SURE
 
     def pass_on(self) -> bytes:
-        """Return what is held back; if it does begin a frame, the frame is found all the same."""
+        """Return the bytes that are held back; a frame that they begin is still found."""
         data, self._passed = self._held[self._passed :], len(self._held)
         return data
 
     def _own(self, data: bytes) -> bytes:
-        """Return what of ``data`` is the command's."""
+        """Return the part of ``data`` that is the command's."""
         if self._begun:
             return data
         opening = self.opening + data
@@ -182,12 +186,12 @@ class Decoder:
         return b""
 
     def rest(self) -> bytes:
-        """Return what is held back, at the end of the stream."""
+        """Return the bytes that are held back, at the end of the stream."""
         held, self._held, self._passed = self._held[self._passed :], b"", 0
         return self._own(held)
 
     def _partial(self, data: bytes) -> int:
-        """Return where at the end of ``data`` a frame may be beginning."""
+        """Return the position at the end of ``data`` where a frame may begin."""
         at = data.rfind(_RS, max(0, len(data) - len(self._start) + 1))
         return at if at >= 0 and self._start.startswith(data[at:]) else len(data)
 
@@ -212,11 +216,11 @@ class Conversation:
         self._decoders = {"stdout": Decoder(nonce, begun=begun), "stderr": Decoder(nonce)}
 
     def expect_chunks(self) -> None:
-        """Take `TOOK` for the answer to a chunk; without this, to a resident's long stdin."""
+        """Read `TOOK` as the answer to a chunk; otherwise it answers a resident's long stdin."""
         self._streaming = True
 
     def receive(self, stream: Literal["stdout", "stderr"], data: bytes) -> bytes:
-        """Return what of ``data`` is the program's; empty data is the stream's end."""
+        """Return the part of ``data`` that is the program's; empty data is the stream's end."""
         decoder = self._decoders[stream]
         own = decoder.feed(data) if data else decoder.rest()
         if stream == "stderr":
@@ -239,17 +243,17 @@ class Conversation:
         return own
 
     def over(self, stream: str) -> bool:
-        """Whether the supervisor has said all that there is to say in a stream."""
+        """Whether the supervisor has sent its last frame in a stream."""
         return self.report.whole if stream == "stdout" else self.report.swept
 
     def opening(self, stream: str) -> bytes:
-        """Return what the client said in a stream before the command's start."""
+        """Return what the client wrote to a stream before the command's start."""
         return self._decoders[stream].opening
 
     def doubtful(self, stream: str) -> bool:
-        """Whether a stream holds back what is hardly the beginning of a frame."""
+        """Whether a stream holds back bytes that are hardly the beginning of a frame."""
         return self._decoders[stream].doubtful
 
     def pass_on(self, stream: str) -> bytes:
-        """Return what a stream holds back."""
+        """Return the bytes that a stream holds back."""
         return self._decoders[stream].pass_on()

@@ -1,14 +1,14 @@
-# Looks after one command after the other inside a container. Its stdin is this script, and then a
-# line for each command, which calls `run`. While a command runs, another process (watch) reads a
-# word a line: t, send SIGTERM; k, kill; x, the caller knows that the command is over. When stdin
-# ends, all is killed.
+# Runs one command after the other inside a container. Its stdin is this script, and then a line for
+# each command, which calls `run`. While a command runs, another process (watch) reads messages, one
+# word a line: t, send SIGTERM; k, kill; x, the caller knows that the command is over. When stdin is
+# closed, it kills everything.
 exec 3<&0 4>&2 2>/dev/null
-# Words that come too early or too late do nothing.
+# Messages that come too early or too late have no effect.
 t() { :; }
 k() { :; }
-# It gets its turn (y) from the command itself, once the command can be found, or from the reader of
-# a long stdin; then the command says that it is there (h). If the command is over (o) and there was
-# no turn, its giver was killed, and the resident exits.
+# The command itself gives the watcher its turn (y) as soon as it can be found, or the reader of a
+# long stdin does; then the command reports that it exists (h). If the command is over (o) without a
+# turn, the process that should have given it was killed, and the resident exits.
 watch() {
   exec >/dev/null 4>&- 8>&- 9<&-
   _had=
@@ -28,7 +28,8 @@ watch() {
     echo >&6
   done
 }
-# The command may be about to begin: look again when it says that it is there, and when it is over.
+# The command may be about to start: search again when it reports that it exists, and when it is
+# over.
 hung_up() {
   sweep 300
   echo >&6
@@ -86,8 +87,8 @@ fi'$_become
 _look=$_settle'
 ANYSPAWN_FILE=$(command -v -- "$1") && [ "${ANYSPAWN_FILE#*/}" != "$ANYSPAWN_FILE" ] &&
   [ -x "$ANYSPAWN_FILE" ] && [ ! -d "$ANYSPAWN_FILE" ]'
-# Looks again at two ends of which nothing was said: a known program may be gone (setsid then says
-# so on stderr), and bash says nothing of arguments that are too long.
+# Examines two statuses without a report: a known program may be gone (setsid then says so on
+# stderr), and bash does not report arguments that are too long.
 attempt() {
   before
   work "$@"
@@ -154,7 +155,7 @@ run() {
 }
 waited_for() { [ "$_round" -lt 3000 ]; }
 cannot_sleep() { _round=3000; }
-# Kills what is left of the command. Sets the verdict, and the words that are still to be said.
+# Kills what is left of the command. Sets the verdict, and the reports that are still to be sent.
 judge() {
   _verdict=clean
   _told="\036$_nonce exit $_status\036"
@@ -165,8 +166,8 @@ judge() {
   fi
   say_out end
 }
-# No program is known where setsid may find another one than the shell, as PATH is not set, or has
-# statuses of its own.
+# No program is known if setsid may find another one than the shell does, because PATH is not set,
+# or if setsid has statuses of its own.
 _ran= _exact= _merge=
 _session=$(command -v setsid)
 case $(export -p) in

@@ -1,6 +1,6 @@
-# A process of its own reads each command's line, and exits with the command: no later command finds
-# what this one was given in anyone's memory. `.` reads in blocks, where the pipe can be opened; a
-# named one cannot, once nobody has its other end. `read` takes a byte at a time.
+# A separate process reads each command's line, and exits with the command, so that no later command
+# finds this one's variables and input in any memory. `.` reads in blocks, if the pipe can be
+# opened; a named pipe cannot, once its other end is closed. `read` reads one byte at a time.
 _blocks=
 case $BASH_VERSION$KSH_VERSION$ZSH_VERSION$YASH_VERSION$(readlink /proc/$$/fd/3) in
 pipe:*) ! : </proc/self/fd/3 || _blocks=yes ;;
@@ -18,7 +18,8 @@ while [ "$_served" = 0 ]; do
   _served=$?
   _ran=yes
 done
-# The watcher sees the end of stdin, too. Killed in its sweep, it would leave zombies.
+# The watcher also sees the end of stdin. If it were killed in its own sweep, it would leave
+# zombies.
 if [ "$_served" = 9 ]; then
   trap - EXIT
   exec 8>&-

@@ -1,6 +1,7 @@
-# Looks after one command inside a container. Its stdin is a line with the task, then the command's
-# stdin, and then stays open: when it ends, the caller is gone or wants the end, and all is killed.
-# The caller sends nothing before `ready`: a client that asks for a password must not read it.
+# Runs one command inside a container. Its stdin is a line with the task, then the command's stdin,
+# and then stays open: when it is closed, the caller is gone or ends the call, and the supervisor
+# kills everything. The caller sends nothing before `ready`: a client that asks for a password must
+# not read it.
 IFS= read -r _line || exit 125
 eval "$_line"
 exec 3<&0 4>&2 2>/dev/null
@@ -9,7 +10,8 @@ _alone= _known= _turn= _session= _proof=tagged
 
 # The stdin of a live program comes in lines: a format for printf, or . and the size of the chunk
 # that follows; "-" is the end. Another process (pass) writes it: a program that does not read must
-# not keep us from seeing the end of our own stdin. The next chunk waits for the answer to this one.
+# not prevent this one from seeing the end of its own stdin. The next chunk waits for the answer to
+# this one.
 stream() {
   while IFS= read -r _line <&3; do
     case $_line in
@@ -38,8 +40,8 @@ pass() {
     esac; then say took; else say broke; fi
   done
 }
-# Says when a live program has replaced the shell that starts it, as its environment shows; where
-# nothing can be seen, after a while.
+# Reports when a live program has replaced the shell that starts it, as its environment shows; if
+# that cannot be seen, after a while.
 announce() {
   trap exit TERM
   _n=0
@@ -77,7 +79,7 @@ feed() {
 _start=$_settle'
 printf "\036$ANYSPAWN_NONCE start\036"
 printf "\036$ANYSPAWN_NONCE start\036" >&2'$_become
-# Waits while something is left, and the caller does not want its end.
+# Waits while something is left, and the caller does not end it.
 leave() {
   _pids=$(left) && [ "$_pids" ] || return
   say_out end
@@ -102,7 +104,7 @@ look_after() {
   _status=$?
   [ "$_status" = 0 ] || starved
   if [ -n "$_announcer" ]; then exec </dev/null; kill "$_announcer"; wait "$_announcer"; fi
-  # A writer that is still there has not closed the pipe, or has said what became of the stdin.
+  # A writer that still runs has not closed the pipe, or has reported the result.
   [ "$_size" = - ] || [ "$_size" = 0 ] || dead "/proc/$_writer" || say unread
   say "exit $_status"
   if alone; then

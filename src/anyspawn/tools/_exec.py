@@ -1,5 +1,5 @@
-"""Tools, evaluators and selectors that are programs: a JSON object in, a JSON object out; one
-process a call, or one that stays.
+"""Tools, evaluators and selectors that are programs: a JSON object in, a JSON object out; a process
+for each call, or a server.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class ExecProgram(Served):
                 completed = await self._spawn(self._asking(told, env))
             if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
                 raise WireError(
-                    "its answer may be cut off, as something that it started held its output open"
+                    "its answer may be incomplete, because a process that it started held its output open"
                 )
             return read(decode_object(completed.stdout))
         except WireError as exc:
@@ -156,7 +156,7 @@ class ExecProgram(Served):
         if scope.cancelled_caught:
             raise SpawnTimeoutError(self._said(f"its sandbox did not return after {timeout:g} s"))
         if completed.error is None and completed.returncode != 0:
-            raise ExitError(self._said(f"it ended with status {completed.returncode}"))
+            raise ExitError(self._said(f"it exited with status {completed.returncode}"))
         return completed.check()
 
     async def _ask_server(self, told: bytes, env: Env) -> Any:
@@ -224,13 +224,14 @@ class ExecTool(ExecProgram):
         command: The program. Without a slash it is looked up on ``PATH``.
         args: Its arguments.
         env: Variables for it, as for `anyspawn.Command`.
-        timeout: Seconds for one call, including the wait for a free place. ``None``, 0 or negative:
-            the sandbox's ``default_timeout``, 10 unless it was changed; 30 for an evaluator.
+        timeout: Seconds for one call, including the wait for a slot. ``None``, 0 or negative: the
+            sandbox's ``default_timeout``, 10 unless it was changed; 30 for an evaluator.
         sandbox: Where it runs. Default: `anyspawn.Direct`, on this host, as this user.
         output_limit: The largest answer, in bytes; more is an error. Default 1 MiB.
-        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that stays
-            and answers in JSON-RPC 2.0, one line each. The first call starts it; `aclose`, the end
-            of the program's or the configuration's block, or the end of the event loop stops it.
+        runtime: ``"exec"`` (default): a process for each call. ``"server"``: one process that keeps
+            running and answers JSON-RPC 2.0 requests, each on one line. The first call starts it;
+            `aclose`, the end of the program's or the configuration's block, or the end of the event
+            loop stops it.
 
     Raises:
         ConfigError, TypeError, ValueError: An argument is wrong; the message names it.

@@ -105,7 +105,7 @@ def tool_result(answer: Any) -> ToolResult:
         if there
     ]
     if len(said) > 1:
-        raise WireError(f"its answer has {' and '.join(said)}, of which just one can be")
+        raise WireError(f"its answer has {' and '.join(said)}, of which only one is allowed")
     if said == ["error"]:
         return ToolResult(error=error)
     if pending is not None:

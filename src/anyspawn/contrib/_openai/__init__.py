@@ -1,1 +1,1 @@
-"""What a sandbox session of OpenAI's Agents SDK asks of a box, one part in each file."""
+"""The parts of a sandbox session of OpenAI's Agents SDK, one in each file."""

@@ -13,7 +13,7 @@ __all__ = ["Commands"]
 
 
 class Commands(BaseSandboxSession):  # type: ignore[misc]  # not installed everywhere
-    """What a command leaves running stays as long as the box."""
+    """Processes that a command leaves run until the box ends."""
 
     _box: anyspawn.Box | None = None
 

@@ -1,4 +1,4 @@
-"""The part of a session that reads and writes files, where the manifest lets it."""
+"""The part of a session that reads and writes files, where the manifest allows it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from anyspawn.contrib._openai.commands import Commands
 __all__ = ["Files"]
 
 _REAL = 'p=$1; until [ -e "${p:-/}" ] || [ -L "$p" ]; do p=${p%/*}; done; readlink -f "${p:-/}"'
-"""Prints where what is there of a path really is."""
+"""Prints the real path of the existing part of a path."""
 _WRITE = 'mkdir -p "${1%/*}" && cat >"$1"'
 
 
 class Files(Commands):
-    """What a link leads to has to be allowed, as the link itself has to be."""
+    """Both a link and its target must be allowed."""
 
     async def _validate_path_access(self, path: Any, *, for_write: bool = False) -> Path:
         inside: Path = self.normalize_path(path, for_write=for_write)

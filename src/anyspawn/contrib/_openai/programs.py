@@ -1,4 +1,4 @@
-"""A program that stays in a session's box, for a model to look at."""
+"""A program that runs on in a session's box while a model reads its output."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Program"]
 
 
 class Program:
-    """A task runs it, and keeps the newest 256 pieces of what it wrote since the last look.
+    """A task runs it, and keeps the newest 256 chunks of output since the last read.
 
     Attributes:
-        typed: What is typed in its terminal; ``None``: it has none.
-        task: Its status comes of it.
+        typed: The input of its terminal; ``None``: it has no terminal.
+        task: Returns its status.
     """
 
     def __init__(self, box: anyspawn.Box, argv: Sequence[str], *, tty: bool, **fields: Any) -> None:
@@ -44,7 +44,7 @@ class Program:
         self._news.set()
 
     async def look(self, seconds: float, most: int | None) -> Any:
-        """Return what it wrote, once it has ended or the time is up."""
+        """Return its output, once it has exited or the time is up."""
         return await collect_pty_output(
             output_chunks=self._chunks,
             output_lock=asyncio.Lock(),

@@ -14,11 +14,11 @@ import anyspawn
 __all__ = ["Take", "run", "run_in_terminal"]
 
 Take = Callable[[str, bytes], None]
-"""What is told the name of a stream, and what came from it."""
+"""Gets the name of a stream, and a chunk of it."""
 
 
 async def run(box: anyspawn.Box, argv: Sequence[str], take: Take, **fields: Any) -> int:
-    """Run it, and return its status; what it leaves running stays as long as the box."""
+    """Run it, and return its status; processes that it leaves run until the box ends."""
     done = await box.spawn(
         argv,
         timeout=None,
@@ -35,7 +35,7 @@ async def run(box: anyspawn.Box, argv: Sequence[str], take: Take, **fields: Any)
 async def run_in_terminal(
     box: anyspawn.Box, argv: Sequence[str], take: Take, typed: asyncio.Queue[str], **fields: Any
 ) -> int:
-    """Run it where ``typed`` is what is typed, and return its status; all it started is ended."""
+    """Run it in a terminal with ``typed`` as input, and return its status; kill what it started."""
     async with box.open_process(argv, tty=True, **fields) as process:
         typing = asyncio.create_task(_type(process, typed))
         try:

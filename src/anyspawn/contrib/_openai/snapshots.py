@@ -1,4 +1,4 @@
-"""The part of a session that keeps its workspace as a tar, and puts it back."""
+"""The part of a session that saves its workspace as a tar, and restores it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Snapshots"]
 
 
 class Snapshots(Files):
-    """A snapshot takes 1 GiB at most."""
+    """A snapshot may have 1 GiB."""
 
     def _should_compute_snapshot_fingerprint_on_persist(self) -> bool:
         return False  # it would tell that a box still has the snapshot's files; each is a new one

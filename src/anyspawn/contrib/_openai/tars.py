@@ -1,4 +1,4 @@
-"""Tars of a workspace, as the SDK wants them: files, folders and links, and no more."""
+"""Tars of a workspace, as the SDK accepts them: only files, folders and links."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ __all__ = ["extract", "without"]
 
 
 def without(path: str, skip: Iterable[Path]) -> io.IOBase:
-    """Return the tar at ``path`` without what is below the paths to skip."""
+    """Return the tar at ``path`` without the files below the paths to skip."""
     kept = tempfile.TemporaryFile()  # noqa: SIM115  who asks for it closes it
     with tarfile.open(path) as source, tarfile.open(fileobj=kept, mode="w") as target:
         for member in source.getmembers():
             if should_skip_tar_member(member.name, skip_rel_paths=skip, root_name=None):
                 continue
             content = None if member.issym() else source.extractfile(member)
-            if member.islnk():  # a file with two names becomes two, as the SDK restores no such
+            if (
+                member.islnk()
+            ):  # a hard link becomes a second file, as the SDK restores no hard links
                 member.size = source.getmember(member.linkname).size
                 member.type, member.linkname = tarfile.REGTYPE, ""
             if content is not None or member.isdir() or member.issym():
@@ -33,7 +35,7 @@ def without(path: str, skip: Iterable[Path]) -> io.IOBase:
 
 
 def extract(data: io.IOBase, folder: Path) -> None:
-    """Put the content of a tar into ``folder``, which is made, and nowhere else."""
+    """Extract a tar into ``folder``, which is created, and nowhere else."""
     with tempfile.TemporaryFile() as whole:
         shutil.copyfileobj(cast("io.BytesIO", data), whole)
         whole.seek(0)

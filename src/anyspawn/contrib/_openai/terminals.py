@@ -1,4 +1,4 @@
-"""The part of a session that keeps programs, for its model to look at and to type into."""
+"""The part of a session that keeps programs running, for its model to read and type into."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Terminals"]
 
 
 class Terminals(Commands):
-    """Each program has a number, until a look finds that it has ended, or the session stops."""
+    """Each program has a number, until a read finds that it has exited, or the session stops."""
 
     async def pty_exec_start(
         self, *command: Any, shell: Any = True, user: Any = None, tty: bool = False, **how: Any
