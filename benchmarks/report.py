@@ -65,7 +65,7 @@ JSON. What the machine does not have is left out, and the page says so.
   as the first one. `LocalShellBackend` has no sandbox. It, `Direct`, llm-sandbox's bubblewrap and
   `deepagents-docker` keep the files in a folder of the host, which the caller reads and writes
   itself.
-- **Lost output.** If the output of a call has not the right length, the peer has failed the case.
+- **Lost output.** If a call's output does not have the right length, the peer fails the case.
 - **Memory** is the peak of the caller and everything that it started on this host, with 16 calls in
   flight or during one large output, in a new process for each peer.
 - **Processes left over** are counted everywhere on the machine, in containers too.
