@@ -149,7 +149,7 @@ class ArgvSandbox(ABC):
 
         Args:
             launch: The local process.
-            command: What it stands for.
+            command: The command that it runs.
             began: When the call began, on the event loop's clock.
             timeout: Seconds from then until the program times out.
         """

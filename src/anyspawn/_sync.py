@@ -64,7 +64,7 @@ class _Call(Generic[T]):
         """Run it in its own task, until it ends."""
         try:
             with anyio.CancelScope() as self.scope:
-                # The thread that gives up sets this before it looks for the scope.
+                # A thread that gives up sets this before it reads the scope.
                 if not self.given_up:
                     self._results.append(await self._step())
         except (anyio.get_cancelled_exc_class(), GeneratorExit):  # the loop is ended

@@ -661,8 +661,8 @@ def test_without_its_extra_it_says_what_to_install(missing):
     ("name", "arg", "variable", "path"),
     [
         ("h", "${NOPE:-${HOME}}", "X", r"spec\.hooks\.h\.args\[0\]: the default of NOPE"),
-        ("${HOME}", "a", "X", r"spec\.hooks\.\$\{HOME\}: a variable is not looked up in a key"),
-        ("h", "a", "${HOME}", r"spec\.hooks\.h\.env\.\$\{HOME\}: a variable is not looked up"),
+        ("${HOME}", "a", "X", r"spec\.hooks\.\$\{HOME\}: a key cannot contain a variable"),
+        ("h", "a", "${HOME}", r"spec\.hooks\.h\.env\.\$\{HOME\}: a key cannot contain a variable"),
     ],
 )
 def test_references_that_are_not_looked_up_are_problems(name, arg, variable, path):

@@ -340,16 +340,16 @@ async def _open_on_asyncio(
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError as exc:
-            cancelled = exc  # a fork takes no time, and is seen through
-            if opening.cancelling():  # somebody cancels every task of the loop
-                # asyncio kills the process, and in 3.11 waits for ever to be told of its end, by a
-                # task that was cancelled as well.
+            cancelled = exc  # a fork takes no time, so finish it
+            if opening.cancelling():  # every task of the loop is being cancelled
+                # asyncio kills the process. In 3.11 it then waits forever for the exit, which a
+                # cancelled task should report.
                 asyncio.get_running_loop().call_later(_LOST, opening.cancel)
         except Exception:  # noqa: S110  `result` raises it
             pass
     try:
         process = opening.result()
-    except asyncio.CancelledError:  # somebody cancelled every task of the loop
+    except asyncio.CancelledError:  # every task of the loop was cancelled
         kill_marked(mark)
         raise
     except (OSError, RuntimeError) as exc:  # RuntimeError: no thread to watch it with (3.11)

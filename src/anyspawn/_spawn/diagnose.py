@@ -35,7 +35,7 @@ def cwd_problem(cwd: str | None) -> str:
 def describe(
     program: str, cwd: str | None, path: str, error: OSError
 ) -> tuple[NotStartedKind, str]:
-    """Return why ``program`` could not be started, from what the system said and what is on disk.
+    """Return why ``program`` could not be started, from the system's error and the files on disk.
 
     ``path`` is the search path. Not every event loop says which file an error is about, so they
     are looked at again.

@@ -154,7 +154,7 @@ def _kill(pid: int, mark: bytes) -> None:
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             raise
-        return  # without pidfds it can be seen to end, but not safely be signalled
+        return  # without pidfds its exit is visible, but it cannot be signalled safely
     try:
         if _carries(pid, mark):
             signal.pidfd_send_signal(fd, signal.SIGKILL)

@@ -63,10 +63,10 @@ _STOP = [
     if hasattr(signal, name)
 ]
 _OWN_STDIN = ("docker_exec", *_KUBECTL)
-"""The modes that keep the stream to themselves: what we have on stdin is handed on to them."""
+"""The modes in which the program cannot inherit stdin, so anyspawn passes it on."""
 _LIVE_LIMIT = (
     64 * 1024
-)  # kept beside what is passed on live: sandboxes read their runner's last words there
+)  # kept besides the live output: sandboxes read their runner's last messages there
 _JSON_LIMIT = 16 * 2**20
 _LAST_WORD = 1.0
 _SMALL = 2**20

@@ -63,14 +63,14 @@ class Writer:
                 self._write(memoryview(data))
             except OSError as exc:
                 error = StreamError(self._name, exc)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: no task waits any more
                 done.get_loop().call_soon_threadsafe(_settle, done, None, error)
 
     def _write(self, rest: memoryview) -> None:
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:  # whoever shares the stream has made it non-blocking
+            except BlockingIOError:  # a program that shares the stream has made it non-blocking
                 select.select([], [self._fd], [])
 
 
@@ -103,7 +103,7 @@ class Reader:
                 data = self._read(terminal=terminal)
             except OSError:
                 data = b""
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: no task waits any more
                 done.get_loop().call_soon_threadsafe(_settle, done, data)
 
     def _read(self, *, terminal: bool) -> bytes:
@@ -112,7 +112,7 @@ class Reader:
                 continue
             try:
                 return os.read(self._fd, _CHUNK)
-            except BlockingIOError:  # whoever shares the stream has made it non-blocking
+            except BlockingIOError:  # a program that shares the stream has made it non-blocking
                 select.select([self._fd], [], [])
 
     def _may_read(self) -> bool:

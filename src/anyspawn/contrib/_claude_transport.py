@@ -45,7 +45,7 @@ class BoxTransport(SubprocessCLITransport):  # type: ignore[misc]  # not install
         try:
             async for message in super().read_messages():
                 yield message
-        except ProcessError:  # ours also says what stood in stderr, and a lost connection
+        except ProcessError:  # ours also quotes stderr, and reports a lost connection
             await self._process.aclose()
             raise ProcessError(
                 str(self._process.completed.error), self._process.returncode

@@ -41,7 +41,7 @@ _LAST_WORDS = 1.0
 """Seconds that the process has to exit after it closed its stdout."""
 _MESSAGE = 500
 _IDS = 2**53
-"""Ids are random below this: every language's numbers can hold them, and nobody can guess them."""
+"""Ids are random below this: every language's numbers can hold them, and they cannot be guessed."""
 _NUMBER = re.compile(rb"\d{1,18}")
 _SAYS = re.compile(rb"result|error|allow|\\u00", re.IGNORECASE)
 _REMEMBERED = 1024
@@ -409,7 +409,7 @@ class _Life:
             return
         number = answer.get("id")
         if "method" in answer and not answer.keys() & {"result", "error"}:
-            self._complain("it printed a request, which was ignored")  # an echo of ours, say
+            self._complain("it printed a request, which was ignored")  # maybe an echo
         elif answer.get("jsonrpc") != "2.0" or "method" in answer:
             self._unusable(line, "its answer is not one by JSON-RPC 2.0")
         elif isinstance(number, bool) or not isinstance(number, int):

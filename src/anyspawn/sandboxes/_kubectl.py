@@ -190,7 +190,7 @@ class PodState:
 
     Args:
         running: The container runs, and the pod is not being deleted.
-        hopeless: It will not run again, or not without somebody's help.
+        hopeless: It will not run again by itself.
         text: The state in words.
         kind: What is to blame if it does not run.
     """

@@ -67,7 +67,7 @@ class Pods:
     _per_pod: int | None
     _pods: dict[str, Pod] = field(
         init=False, factory=dict
-    )  # by uid, which tells pods of one name apart
+    )  # by uid, which distinguishes pods of one name
     _listed: float = field(init=False, default=-float("inf"))
     _wanted: bool = field(init=False, default=False)
     _failed: tuple[float, SpawnError] | None = field(init=False, default=None)

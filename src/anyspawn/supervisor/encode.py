@@ -33,8 +33,8 @@ _IN_A_LINE = 1024
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = re.compile(rb"[^ -$&(-,/-\[\]-~]")
-"""Bytes that a format must escape: % ' \\ and all but printable ASCII; also - and ., which mean
-something else where they stand alone.
+"""Bytes that a format must escape: % ' \\ and all but printable ASCII; also - and ., which have a
+meaning if they are alone.
 """
 _FORMAT = [
     b"\\%03o" % byte if _SPECIAL.match(bytes([byte])) else bytes([byte]) for byte in range(256)
