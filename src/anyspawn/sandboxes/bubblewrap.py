@@ -222,7 +222,7 @@ class Bubblewrap(ResidentSandbox):
     def __attrs_post_init__(self) -> None:
         if self.resident and isinstance(self.network, Egress):
             raise ConfigError(
-                "resident cannot be combined with an Egress; leave resident at 0, or network out"
+                "resident: it cannot be combined with an Egress; leave resident at 0, or network out"
             )
 
     def for_hooks(self) -> Self:

@@ -217,7 +217,7 @@ class DockerRun(ResidentSandbox):
     def __attrs_post_init__(self) -> None:
         if isinstance(self.network, Egress) and self.resident:
             raise ConfigError(
-                "resident cannot be combined with an Egress; leave resident at 0, or network out"
+                "resident: it cannot be combined with an Egress; leave resident at 0, or network out"
             )
         if self.entrypoint and self.resident:
             raise ConfigError(
