@@ -443,7 +443,7 @@ async def test_settings(space, box):
         ({"overrides": {"metadata": {"name": "mine"}}}, "overrides: 'name' cannot be changed"),
         (
             {"overrides": {"metadata": {"labels": {"io.anyspawn.id": None}}}},
-            "overrides: 'io.anyspawn.id' is not",
+            "overrides: 'io.anyspawn.id' cannot",
         ),
         (
             {"overrides": {"metadata": {"annotations": None}}},
