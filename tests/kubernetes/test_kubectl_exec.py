@@ -426,7 +426,7 @@ async def test_without_a_shell(space, without_sh, caplog):
     assert done.stderr.endswith(b"No such file or directory\n")
     done = await run(box, "/app/cat", env={"A": "b"})
     assert isinstance(done.error, TransportError)
-    assert "has no sh, and so no supervisor: env cannot be handed over" in str(done.error)
+    assert "has no sh, and so no supervisor: env cannot be passed on" in str(done.error)
     warnings = [
         record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
     ]
@@ -449,9 +449,9 @@ async def test_supervisor_off(space, bare_box, client):
     done = await run(attrs.evolve(box, pod="no-such-pod"), "true")
     assert isinstance(done.error, TransportError)
     assert done.error.started is False
-    with pytest.raises(ConfigError, match="env cannot be handed over by kubectl exec itself"):
+    with pytest.raises(ConfigError, match="env cannot be passed on by kubectl exec itself"):
         await run(box, "true", env={"A": "b"})
-    with pytest.raises(ConfigError, match="cwd cannot be handed over"):
+    with pytest.raises(ConfigError, match="cwd cannot be passed on"):
         await run(box, "true", cwd="/")
     done = await run(box, "sh", "-c", "echo ready; sleep 3", output_limit=5)
     assert isinstance(done.error, OutputLimitError)

@@ -336,7 +336,7 @@ def test_kubectl_layouts():
         ),
         (
             lambda: DockerRun("a").launch(Command(["x"], env={"#a": "c"})),
-            "'#a' cannot be handed to a container",
+            "'#a' cannot be passed to a container",
         ),
     ],
 )
