@@ -15,6 +15,8 @@ import time
 import click
 import pytest
 
+from warm import cli
+
 CLI = [sys.executable, "-m", "anyspawn"]
 RUN = [*CLI, "run"]
 BOUND = 30
@@ -28,13 +30,14 @@ bubblewrap = pytest.mark.skipif(
 )
 
 
-def cli(*args, **options):
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": BOUND} | options
-    return subprocess.run([*CLI, *args], check=False, **options)
-
-
 def run(*args, **options):
     return cli("run", *args, **options)
+
+
+def fresh(*args, **options):
+    """Run the command line in an interpreter of its own."""
+    options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "timeout": BOUND} | options
+    return subprocess.run([*CLI, *args], check=False, **options)
 
 
 def start(*args, **options):
@@ -241,7 +244,7 @@ class TestStdin:
     def test_a_pipe_is_passed_through(self):
         """The program reads exactly the piped bytes, and then the end of file."""
         data = bytes(range(256)) * 4096
-        assert run("--", "cat", stdin=None, input=data).stdout == data
+        assert run("--", "cat", stdin=data).stdout == data
 
     def test_nothing_is_read_ahead(self):
         """Input that the program leaves unread is still there for the next reader."""
@@ -260,7 +263,10 @@ class TestStdin:
         """The call ends with the program, even if stdin stays open."""
         read_end, write_end = os.pipe()
         try:
-            assert run("--", "echo", "done", stdin=read_end).stdout == b"done\n"
+            assert (
+                fresh("run", "--", "echo", "done", stdin=read_end, stdout=subprocess.PIPE).stdout
+                == b"done\n"
+            )
         finally:
             os.close(read_end)
             os.close(write_end)
@@ -345,14 +351,7 @@ class TestOutput:
         read_end, write_end = os.pipe()
         os.close(read_end)
         try:
-            done = run(
-                "--json",
-                "--",
-                "true",
-                capture_output=False,
-                stdout=write_end,
-                stderr=subprocess.PIPE,
-            )
+            done = fresh("run", "--json", "--", "true", stdout=write_end)
         finally:
             os.close(write_end)
         assert (done.returncode, done.stderr) == (141, b"")
@@ -397,7 +396,7 @@ class TestOutput:
     def test_a_full_disk_is_said(self):
         """A failing write of the output is the command's failure: 125, with the reason."""
         with open("/dev/full", "wb") as full:
-            done = run("--", "echo", "x", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+            done = fresh("run", "--", "echo", "x", stdout=full)
         assert done.returncode == 125
         assert done.stderr == b"anyspawn: cannot write to stdout: No space left on device\n"
 
@@ -640,13 +639,14 @@ class TestModes:
             "[anyspawn.sandboxes]\nbroken = no_such_module:Sandbox\n"
         )
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-        done = cli("modes", env={**os.environ, "PYTHONPATH": path})
+        own = {"env": {**os.environ, "PYTHONPATH": path}, "stdout": subprocess.PIPE}
+        done = fresh("modes", **own)
         assert done.returncode == 0
         lines = done.stdout.decode().splitlines()
         known = ["bubblewrap", "direct", "docker_exec", "docker_run", "kubectl_exec", "kubectl_run"]
         assert [line.split()[0] for line in lines] == ["broken", *known]
         assert "no_such_module" in lines[0]
-        schema = cli("schema", env={**os.environ, "PYTHONPATH": path})
+        schema = fresh("schema", **own)
         assert (schema.returncode, b'"const": "broken"' in schema.stdout) == (0, True)
 
 

@@ -12,6 +12,7 @@ import sys
 import pytest
 from jsonschema import Draft202012Validator
 
+import warm
 from machine import bubblewrap_works
 
 CLI = [sys.executable, "-m", "anyspawn"]
@@ -27,8 +28,7 @@ spec:
 
 
 def cli(*args, **options):
-    options = {"input": b"{}", "capture_output": True, "timeout": 30} | options
-    return subprocess.run([*CLI, *args], check=False, **options)
+    return warm.cli(*args, **{"stdin": b"{}", **options})
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def config(tmp_path):
 def test_hook_run(config, name, status, allow):
     """The decision is one JSON object, and the exit status says whether the work may continue."""
     phase = ["--phase", "before_execution"] if name == "deny" else []
-    done = cli("hook", "run", config, name, *phase, input=b'{"Name": "x"}')
+    done = cli("hook", "run", config, name, *phase, stdin=b'{"Name": "x"}')
     assert (done.returncode, done.stderr) == (status, b"")
     decision = json.loads(done.stdout)
     assert (decision["allow"], decision["hook"]) == (allow, name)
@@ -88,7 +88,7 @@ def test_tool_run(tmp_path, name, status, told, said):
     """
     file = tmp_path / "agent.yaml"
     file.write_text(TOOLS)
-    done = cli("tool", "run", str(file), name, input=b'{"q": "x"}')
+    done = cli("tool", "run", str(file), name, stdin=b'{"q": "x"}')
     assert done.returncode == status
     assert said in done.stderr
     assert (json.loads(done.stdout) if done.stdout else None) == told
@@ -104,9 +104,9 @@ def test_hook_run_with_settings_of_claude_code(tmp_path):
     options = ("hook", "run", "--claude-settings", str(file), "--phase")
     told = b'{"tool_name": "Bash", "tool_input": {"command": "rm x"}}'
     for phase in ("PreToolUse", "before_execution"):
-        done = cli(*options, phase, input=told)
+        done = cli(*options, phase, stdin=told)
         assert (done.returncode, json.loads(done.stdout)["reason"]) == (3, "not that")
-    assert cli(*options, "PreToolUse", input=told.replace(b"rm x", b"ls")).returncode == 0
+    assert cli(*options, "PreToolUse", stdin=told.replace(b"rm x", b"ls")).returncode == 0
     assert json.loads(cli(*options, "SessionStart").stdout)["context"] == ["branch: main"]
     done = cli(*options, "PreTooluse")
     assert (done.returncode, b"did you mean 'PreToolUse'?" in done.stderr) == (2, True)
@@ -126,7 +126,7 @@ def test_hook_run_with_a_response(config):
         "deny",
         "--phase",
         "after_execution",
-        input=b'{"request": 1, "response": 2}',
+        stdin=b'{"request": 1, "response": 2}',
     )
     assert done.returncode == 3
     assert '"request":1,"response":2' in json.loads(done.stdout)["reason"]
@@ -158,7 +158,7 @@ def test_hook_run_with_a_response(config):
 )
 def test_hook_run_wrong_usage(config, args, stdin, message):
     """Wrong usage gives one line on stderr, status 2, and nothing on stdout."""
-    done = cli("hook", "run", config, *args, input=stdin)
+    done = cli("hook", "run", config, *args, stdin=stdin)
     assert (done.returncode, done.stdout) == (2, b"")
     assert message in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
@@ -206,7 +206,7 @@ def test_hook_trace(tmp_path):
     file.write_text(TRACED)
     asked = ("hook", "trace", str(file), "before_execution")
     told = b'{"Name": "x", "Args": {"t": "4111"}}'
-    done = cli(*asked, "--json", input=told)
+    done = cli(*asked, "--json", stdin=told)
     assert (done.returncode, done.stderr) == (3, b"")
     said = json.loads(done.stdout)
     rows = {row["hook"]: row for row in said["hooks"]}
@@ -231,12 +231,12 @@ def test_hook_trace(tmp_path):
     assert all(row["sandbox"] == "direct" for row in rows.values())
     assert 0 < rows["guard"]["seconds"] < 30
     assert said["decision"] == {"allow": False, "blocks": True, "hook": "guard", "reason": "no"}
-    lines = cli(*asked, input=told).stdout.decode().splitlines()
+    lines = cli(*asked, stdin=told).stdout.decode().splitlines()
     assert lines[0].startswith("redact  allow  direct  ")
     assert '  -    "t": "4111"' in lines
     assert '  +    "t": "[card]"' in lines
     assert lines[-1] == "denied by guard: no"
-    done = cli("hook", "trace", str(file), "before_executon", input=told)
+    done = cli("hook", "trace", str(file), "before_executon", stdin=told)
     assert (done.returncode, b"did you mean 'before_execution'?" in done.stderr) == (2, True)
 
 
@@ -438,7 +438,7 @@ class TestInit:
         file = tmp_path / "agent.yaml"
         file.write_text(file.read_text().replace("# sandbox: box", "sandbox: box"))
         done = cli(
-            "hook", "run", str(file), "guard", input=b'{"Name": "read", "Args": {"path": "/x"}}'
+            "hook", "run", str(file), "guard", stdin=b'{"Name": "read", "Args": {"path": "/x"}}'
         )
         if not bubblewrap_works():
             pytest.skip("bwrap does not work here")

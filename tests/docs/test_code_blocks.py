@@ -14,6 +14,7 @@ import pytest
 
 from cluster import cluster_works, kubectl
 from engines import docker_works
+from warm import Warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,6 +33,15 @@ BLOCKS = [
 SPACE = "hooks-demo"
 CLUSTER = {name: value for name, value in os.environ.items() if name == "KUBECONFIG"}
 SESSIONS = re.findall(r"^@nox.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+
+
+PYTHON = Warm("anyspawn.hooks", "anyspawn.sandboxes.bubblewrap", options=("-W", "error"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def python():
+    with PYTHON:
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +107,8 @@ def space():
 
 
 def run_python(text, folder):
-    subprocess.run([sys.executable, "-W", "error", "-c", text], cwd=folder, check=True, timeout=60)
+    done = PYTHON.run(text, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def find_excerpt(text, folder):
