@@ -545,14 +545,14 @@ async def attach_box(
     long as the block: the same files, processes and loopback interface.
 
     The process that opened the box owns it: the box ends when its opener closes it or dies, even if
-        others are attached. Their calls then fail with a `TransportError` that says so. At the end
-        of the block, or if this process is killed, its own calls end, with the processes that they
-        left by ``leave="detached"``. Calls of other processes continue, and the files stay.
+    others are attached. Their calls then fail with a `TransportError` that says so. At the end of
+    the block, or if this process is killed, its own calls end, with the processes that they left by
+    ``leave="detached"``. Calls of other processes continue, and the files stay.
 
     Args:
         box_id: The `Box.id`, of a box of `DockerRun`, `DockerExec`, `KubectlRun` or `KubectlExec`.
             Accept it only from your own processes: it decides in which container calls run, and as
-                which user.
+            which user.
         sandbox: The sandbox that the box was opened with. Its client, ``kubeconfig``,
             ``default_timeout`` and ``max_concurrent`` apply, to this block only. Default: a sandbox
             of that mode with its defaults.

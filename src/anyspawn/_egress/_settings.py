@@ -105,7 +105,7 @@ class Egress:
         """Return the variables that point a program to the proxy.
 
         ``ALL_PROXY`` names it as an HTTP proxy too: some clients refuse to start with a SOCKS proxy
-            unless an extra is installed.
+        unless an extra is installed.
         """
         from anyspawn._egress._rules import Rule, parse_host
 

@@ -596,7 +596,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The pid of the local process: with `Direct` the program's, otherwise its runner's."""
+        """The local process's pid. With `Direct` it is the program's, otherwise its runner's."""
         return self._live.pid
 
     @property
