@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 
+import anyio
 import pytest
 
 from anyspawn.hooks import ExecToolHook, ToolRequest
@@ -163,15 +164,20 @@ AFTERWARDS = {
 
 
 @pytest.mark.parametrize("after", AFTERWARDS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_what_happens_after_an_allow_counts(protocol, after):
+async def test_what_happens_after_an_allow_counts(after):
     """An allow does not count if the program then fails, or may go on writing."""
-    code = f"echo '{json.dumps(ALLOW[protocol])}'; {AFTERWARDS[after]}"
-    hook = ExecToolHook(
-        name="h",
-        command="sh",
-        args=["-c", code],
-        protocol=protocol,
-        timeout=2 if "time" in after else 20,
-    )
-    assert (await hook.before_execution({"Name": "Bash"})).blocks
+
+    async def ask(protocol):
+        code = f"echo '{json.dumps(ALLOW[protocol])}'; {AFTERWARDS[after]}"
+        hook = ExecToolHook(
+            name="h",
+            command="sh",
+            args=["-c", code],
+            protocol=protocol,
+            timeout=2 if "time" in after else 20,
+        )
+        assert (await hook.before_execution({"Name": "Bash"})).blocks, protocol
+
+    async with anyio.create_task_group() as tasks:
+        for protocol in PROTOCOLS:
+            tasks.start_soon(ask, protocol)

@@ -153,13 +153,14 @@ def test_one_after_the_other(make):
     assert one.run(["cat"]) == (b"", b"", 0, True)
 
 
-@pytest.mark.parametrize("size", [1, 255, SHORT, SHORT + 1, 65536, 3_000_000])
-def test_stdin_of_any_size(make, size):
+def test_stdin_of_any_size(make):
     """Input arrives byte for byte, and unread input does not reach the next command."""
-    one, data = make(), (bytes(range(256)) * (size // 256 + 1))[:size]
-    assert one.run(["cat"], stdin=data) == (data, b"", 0, True)
-    assert one.run(["sh", "-c", "exit 3"], stdin=data) == (b"", b"", 3, True)
-    assert one.run(["cat"], stdin=b"%s \\044 -n") == (b"%s \\044 -n", b"", 0, True)
+    one = make()
+    for size in (1, 255, SHORT, SHORT + 1, 65536, 1_000_000):
+        data = (bytes(range(256)) * (size // 256 + 1))[:size]
+        assert one.run(["cat"], stdin=data) == (data, b"", 0, True)
+        assert one.run(["sh", "-c", "exit 3"], stdin=data) == (b"", b"", 3, True)
+        assert one.run(["cat"], stdin=b"%s \\044 -n") == (b"%s \\044 -n", b"", 0, True)
 
 
 def test_arguments_and_variables_at_their_worst(make):
