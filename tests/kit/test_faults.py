@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
 
 from anyspawn import Cleanup
 from faults import FAULTS, FullTable
+from loops import LOOPS
 from machine import MARK, bubblewrap_works
 from uses import LOCAL, USES, look, use_once
 
@@ -24,7 +26,17 @@ def shared_mark(nothing_is_left, monkeypatch):
     monkeypatch.setenv("FAULTS_MARK", os.environ[MARK])
 
 
-MODES = pytest.mark.parametrize("mode", LOCAL)
+BOTH = ("direct", "bubblewrap")
+IN_TURN = zip((mode for mode in LOCAL if mode not in BOTH), itertools.cycle(LOOPS), strict=False)
+MODES = pytest.mark.parametrize(
+    ("mode", "anyio_backend"),
+    [
+        pytest.param(mode, loop.values[0], id=f"{loop.id}-{mode}")
+        for mode, loop in (*itertools.product(BOTH, LOOPS), *IN_TURN)
+    ],
+    indirect=["anyio_backend"],
+)
+"""Direct and Bubblewrap on both event loops; the modes that build on them take turns with those."""
 
 
 @MODES
