@@ -61,6 +61,8 @@ class TestStandard(SandboxIntegrationTests):
             anyio.from_thread.start_blocking_portal() as portal,
             portal.wrap_async_context_manager(open_box(SANDBOX)) as box,
         ):
+            # its resident starts with the first call, and stays from test to test
+            portal.call(box.spawn, ["true"])
             yield portal.call(backend_of, box)
 
     @pytest.fixture
@@ -84,6 +86,12 @@ async def test_a_cancelled_command_leaves_nothing(here):
     assert not eventually(
         lambda: [pid for pid, argv in command_lines().items() if mark.encode() in argv]
     )
+
+
+async def test_what_a_command_leaves_running(here):
+    """It is still there for the next command."""
+    await here.aexecute("sleep 300 & echo $! >left")
+    assert (await here.aexecute('kill "$(cat left)"')).exit_code == 0
 
 
 async def test_a_timeout_is_told(here):

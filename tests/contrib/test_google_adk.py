@@ -59,6 +59,12 @@ async def test_the_tools_of_a_toolset(environment):
     assert (await use("read", path="none"))["status"] == "error"
 
 
+async def test_what_a_command_leaves_running(environment):
+    """It is still there for the next command."""
+    await environment.execute("sleep 300 & echo $! >left")
+    assert (await environment.execute('kill "$(cat left)"')).exit_code == 0
+
+
 async def test_a_timeout_is_told(environment):
     """The output before the timeout is kept."""
     done = await environment.execute("echo begun; sleep 300", timeout=1)

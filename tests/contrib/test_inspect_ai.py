@@ -10,16 +10,12 @@ from pathlib import Path
 import pytest
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403  as its docstring says
 
-from anyspawn import Bubblewrap, DockerRun
-from anyspawn.containers import SecurityConfig
+from anyspawn import Bubblewrap
 from anyspawn.contrib.inspect_ai import provider
+from contrib.inspect_tools import DOCKER
 
 pytestmark = pytest.mark.anyio
-LOOSE = SecurityConfig(cap_drop=(), read_only=False, tmpfs=(), user=None, no_new_privileges=False)
-SANDBOXES = {
-    "bubblewrap": Bubblewrap(default_timeout=60),
-    "docker_run": DockerRun("python:3-slim", security=LOOSE, default_timeout=60),
-}
+SANDBOXES = {"bubblewrap": Bubblewrap(default_timeout=60), "docker_run": DOCKER}
 CANNOT = {
     "bubblewrap": {"test_exec_as_user"},
     # root can read and write everything
@@ -39,6 +35,18 @@ def test_the_example(tmp_path):
     argv = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == ["success", "1.0"], done
+
+
+@pytest.mark.parametrize("name", ["anyspawn", "docker"])
+def test_tools_that_inspect_injects(name, tmp_path):
+    """`exec_remote` and the tools reach the server that Inspect leaves running in the box. Inspect
+    finds the provider `anyspawn` by its entry point.
+    """
+    argv = [sys.executable, str(Path(__file__).with_name("inspect_tools.py")), name, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("3 out\n"), done
+    assert "edited" in done.stdout, done
+    assert done.stdout.endswith("success\n"), done
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ async def lines(stream: ByteReceiveStream, encoding: str = "utf-8") -> AsyncIter
 async def run_shell(
     box: anyspawn.Box, command: str, **fields: Any
 ) -> tuple[anyspawn.Completed, bool]:
-    """Run a shell command; return its outcome, and whether it timed out.
+    """Run a shell command, and keep what it leaves running; return its outcome, and whether it
+    timed out.
 
     Args:
         box, command: Where, and what.
@@ -53,7 +54,8 @@ async def run_shell(
     Raises:
         SpawnError: It did not start, or was lost, so there is neither a status nor a timeout.
     """
-    done = await box.spawn(["sh", "-c", command], overflow="truncate", **fields)
+    argv = ["sh", "-c", command]
+    done = await box.spawn(argv, overflow="truncate", leave="detached", **fields)
     timed_out = isinstance(done.error, anyspawn.SpawnTimeoutError)
     if done.returncode is None and not timed_out:
         done.check()

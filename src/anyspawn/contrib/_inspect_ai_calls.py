@@ -27,7 +27,9 @@ async def run(
     stdin = input.encode() if isinstance(input, str) else input or b""
     fields = {"stdin": stdin, "cwd": cwd, "env": env or {}, "user": user, "timeout": timeout}
     try:
-        done = await self.box.spawn(cmd, output_limit=Limits.MAX_EXEC_OUTPUT_SIZE, **fields)
+        done = await self.box.spawn(
+            cmd, output_limit=Limits.MAX_EXEC_OUTPUT_SIZE, leave="detached", **fields
+        )
     except anyspawn.ConfigError as exc:
         raise (SandboxUserUnsupportedError if user else ValueError)(str(exc)) from None
     match done.error:
