@@ -48,7 +48,7 @@ for line in sys.stdin:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind in {"slow", "stubborn"}:
             time.sleep(100)
-        text = "x" * 5_000_000 if kind == "big" else "ok"
+        text = "x" * 2_000_000 if kind == "big" else "ok"
         say(id=number, result={"content": [{"type": "text", "text": text}]})
     elif number is not None:
         say(id=number, error={"code": -32601, "message": "no"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -89,10 +90,10 @@ def test_a_box_that_cannot_be_opened():
         AnyspawnExecutor("nowhere")
 
 
-def test_the_example():
+def test_the_example(capsys):
     example = Path(__file__).parents[2] / "examples" / "runtimes" / "smolagents_agent.py"
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, check=True)
-    assert done.stdout.splitlines()[-1] == b"42"
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.splitlines()[-1] == "42"
 
 
 def test_cleanup_that_nobody_called():
