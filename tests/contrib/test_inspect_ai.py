@@ -26,7 +26,7 @@ CANNOT = {
 }
 
 
-@pytest.mark.parametrize("name", ["anyspawn", "docker"])
+@pytest.mark.parametrize("name", ["anyspawn", "docker_run"])
 def test_tools_that_inspect_injects(name, tmp_path):
     """`exec_remote` and the tools reach the server that Inspect leaves running in the box. Inspect
     finds the provider `anyspawn` by its entry point, and the example registers its own.
