@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -475,6 +476,19 @@ async def test_much_output(python):
         )
         assert (done.error, done.stdout_total) == (None, 2**28)
         assert (await spawn(["echo", "on"], sandbox=sandbox, check=True)).stdout == b"on\n"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_is_cancelled_while_clients_start(busybox):
+    """A cancellation that arrives while the client of docker's events starts is not lost."""
+    for steps in range(12):
+        async with DockerExec(busybox, resident=1) as sandbox:
+            task = asyncio.ensure_future(spawn(["sleep", "999"], sandbox=sandbox, timeout=None))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError), anyio.fail_after(30):
+                await task
 
 
 async def test_a_read_only_root(containers):

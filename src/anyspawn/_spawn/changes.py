@@ -32,12 +32,14 @@ class Changes:
         connection: It.
 
     Attributes:
+        cancelled: The cancellation that came while it was started, if there was one.
         blind: It has not reported a resident yet.
         done: Nothing of it is left.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.cancelled = connection.cancelled
         self.blind = True
         self.done = anyio.Event()
         self._line = b""

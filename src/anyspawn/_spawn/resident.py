@@ -375,6 +375,8 @@ class Pool:
             if launch.changes and not self._unseen and not (self._changes and self._changes.alive):
                 self._changes = await Changes.open(launch.changes)
                 self._unseen = self._changes is None
+                if self._changes is not None and self._changes.cancelled is not None:
+                    raise self._changes.cancelled
             resident = await _Resident.open(launch, self._changes)
         return _Lease(self, resident, task, command).work
 
