@@ -1,8 +1,9 @@
 """Compare anyspawn with its alternatives, and write one report: ``python -m benchmarks``.
 
 A whole run takes some 25 minutes, and writes docs/benchmarks.md with its figures and plots. A part
-of one (``--quick``, ``--only``) writes to build/bench, unless told where. Ctrl-C and SIGTERM remove
-what the run has made.
+of one (``--quick``, ``--only``) writes to build/bench, unless told where; ``--only P --out docs``
+replaces the figures of some places of the last whole run. Ctrl-C and SIGTERM remove what the run
+has made.
 """
 
 from __future__ import annotations
@@ -80,7 +81,13 @@ def main(argv: list[str] | None = None) -> None:
         write(json.loads((folder / "benchmarks" / "results.json").read_text()), folder)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        write(measure(given.only or list(PLACES), QUICK if given.quick else Settings()), folder)
+        found = measure(given.only or list(PLACES), QUICK if given.quick else Settings())
+        before = folder / "benchmarks" / "results.json"
+        if given.only and before.exists():
+            whole, day = json.loads(before.read_text()), found["about"]["day"]
+            apart = {name: place | {"apart": day} for name, place in found["places"].items()}
+            found = whole | {"places": whole["places"] | apart}
+        write(found, folder)
 
 
 if __name__ == "__main__":

@@ -241,6 +241,8 @@ def _behind(found: Found) -> Iterator[str]:
 
 def _place(name: str, place: Found, *, plot: bool) -> Iterator[str]:
     yield f"## {place['title']}\n"
+    if "apart" in place:
+        yield f"Measured by itself, on {place['apart']}.\n"
     loops = list(dict.fromkeys(row["loop"] for row in place.get("rows", [])))
     if loops and plot and not place.get("files"):
         yield _plot(name, place)

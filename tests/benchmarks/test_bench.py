@@ -283,6 +283,21 @@ def test_a_whole_run_is_written(tmp_path, monkeypatch):
     assert ET.fromstring((tmp_path / "benchmarks" / "local.svg").read_text()).tag.endswith("svg")
 
 
+def test_a_place_that_is_measured_again(tmp_path, monkeypatch):
+    """It replaces the figures of the last run, and the page says so; the others stay."""
+    monkeypatch.setattr(command, "measure", lambda names, settings: FOUND)
+    command.main(["--out", str(tmp_path)])
+    name, place = next(iter(FOUND["places"].items()))
+    again = FOUND | {"places": {name: place | {"title": "Again"}}}
+    monkeypatch.setattr(command, "measure", lambda names, settings: again)
+    command.main(["--only", name, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmarks" / "results.json").read_text())
+    assert found["places"].keys() == FOUND["places"].keys()
+    assert found["places"][name]["title"] == "Again"
+    day = FOUND["about"]["day"]
+    assert f"Measured by itself, on {day}." in (tmp_path / "benchmarks.md").read_text()
+
+
 @pytest.mark.parametrize(
     "svg",
     [
