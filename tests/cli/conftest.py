@@ -7,7 +7,7 @@ import pytest
 from warm import COMMAND_LINE
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def command_line():
     with COMMAND_LINE:
         yield
