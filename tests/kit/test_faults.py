@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 
 import pytest
 
@@ -58,12 +59,14 @@ async def test_a_fault(fault, mode, monkeypatch, tmp_path):
 
 @MODES
 @pytest.mark.parametrize("use", ["plain", "live"])
-async def test_so_many_descriptors_are_free(mode, use):
+async def test_so_many_descriptors_are_free(mode, use, monkeypatch, tmp_path):
     """From 0 free descriptors on, a call has a result or an error that says why; nothing leaks."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outcomes = []
     for free in range(16):
         sandbox = LOCAL[mode]()
         with FullTable(free):
             outcomes.append(await use_once(sandbox, use))
         look(outcomes[-1], os.environ[MARK])
+        assert not list(tmp_path.glob("anyspawn-box-*")), free
     assert outcomes[0].error is not None

@@ -5,9 +5,10 @@ calls run in it.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -29,6 +30,8 @@ _HOLD = ["sh", "-c", "exec 3<&0; cat <&3 >/dev/null & wait $!"]
 """Stays, and reaps orphans, until its stdin is closed."""
 _REMOVE = 'chmod -R u+rwX "$1"; rm -rf "$1"'
 _CLEANUP = 30.0
+_CALL = "call"
+"""The pipe of a box in Bubblewrap by which its holder is called."""
 
 
 @frozen(kw_only=True)
@@ -149,7 +152,7 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
     pipes = tempfile.mkdtemp(prefix="anyspawn-box-")
     over, watching, kept_open = anyio.Event(), [], -1
     try:
-        call = os.path.join(pipes, "call")
+        call = os.path.join(pipes, _CALL)
         os.mkfifo(call, 0o600)
         # A request before the holder reads would be lost when the last client closes the pipe.
         kept_open = os.open(call, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -180,7 +183,8 @@ async def _namespaces(sandbox: Any, workdir: str | None) -> AsyncIterator[Place]
     finally:
         if kept_open >= 0:
             os.close(kept_open)
-        let_go(pipes)
+        with suppress(OSError):  # no descriptor is left
+            let_go(pipes)
         await _remove(pipes)
         if watching:
             await see_through(over.wait, _CLEANUP)
@@ -248,7 +252,14 @@ async def _remove(folder: str) -> None:
     """
 
     async def remove() -> None:
-        await Direct().spawn(Command(["sh", "-c", _REMOVE, "sh", folder], timeout=_CLEANUP))
+        done = await Direct().spawn(Command(["sh", "-c", _REMOVE, "sh", folder], timeout=_CLEANUP))
+        if done.error is None:
+            return
+        with suppress(OSError):  # no process can start; this needs no descriptor either
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, _CALL))
+            os.rmdir(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     await see_through(remove, _CLEANUP)
 
