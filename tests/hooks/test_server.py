@@ -226,30 +226,32 @@ async def test_answers_that_cannot_be_used(unusable):
         assert (await ask(hook)).allow
 
 
-async def test_a_second_answer_that_comes_in_parts():
+async def test_a_second_answer_that_comes_in_parts(tmp_path):
     """An answer does not count while the next line, which may be a second one, is incomplete."""
     code = r"""
-if name == "bad":
+if held:
+    os.write(1, held.pop().encode())
+    answer(call)
+else:
     text = json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"allow": True}})
     held.append(text[9:] + "\n")
     os.write(1, (text + "\n" + text[:9]).encode())
-else:
-    os.write(1, held.pop().encode())
-    answer(call)
+    open(os.environ["WROTE"], "w").close()
 """
-    decisions = {}
-    async with server(code) as hook:
+    decisions, wrote = [], tmp_path / "wrote"
+    async with server(code, env={"WROTE": str(wrote)}) as hook:
 
-        async def one(name):
-            decisions[name] = await ask(hook, name)
+        async def one():
+            decisions.append(await ask(hook))
 
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(one, "bad")
-                await anyio.wait_all_tasks_blocked()  # trio starts tasks in any order
-                tasks.start_soon(one, "then")
-    assert "answered one request twice" in decisions["bad"].reason
-    assert decisions["then"].allow
+                tasks.start_soon(one)
+                while not wrote.exists():
+                    await anyio.sleep(0.01)
+                tasks.start_soon(one)
+    (denied,) = [decision for decision in decisions if decision.blocks]
+    assert "answered one request twice" in denied.reason
 
 
 async def test_a_second_answer_that_comes_late_ends_the_server(caplog):
