@@ -30,7 +30,7 @@ _HOLD = ["sh", "-c", "exec 3<&0; cat <&3 >/dev/null & wait $!"]
 """Stays, and reaps orphans, until its stdin is closed."""
 _REMOVE = 'chmod -R u+rwX "$1"; rm -rf "$1"'
 _CLEANUP = 30.0
-_TRIES = 40
+_TRIES, _PAUSE = 40, 0.05
 _CALL = "call"
 """The pipe of a box in Bubblewrap by which its holder is called."""
 
@@ -260,11 +260,11 @@ async def _remove(folder: str) -> None:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, _CALL))
             os.rmdir(folder)
-        for _ in range(_TRIES):
-            if not os.path.lexists(folder):
-                return
-            shutil.rmtree(folder, ignore_errors=True)
-            await anyio.sleep(0.05)  # a client of a box that ends may still make a pipe there
+        with suppress(FileNotFoundError):
+            for _ in range(_TRIES):  # a client of a box that ends may still make a pipe there
+                os.lstat(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                await anyio.sleep(_PAUSE)
 
     await see_through(remove, _CLEANUP)
 
