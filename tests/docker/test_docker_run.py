@@ -347,6 +347,13 @@ async def test_a_socket_that_is_not_permitted(tmp_path, fake_docker):
     assert "let this user use the daemon's socket (group docker)" in str(done.error)
 
 
+async def test_a_client_that_leaves_a_process(fake_docker):
+    """The process is killed, and the outcome says so, whatever the status of the client means."""
+    leaves = 'case $1 in run) sleep 999 >/dev/null 2>&1 & exit 125;; *) exec $real "$@";; esac'
+    done = await run("true", sandbox=attrs.evolve(BUSYBOX, docker_path=fake_docker(leaves)))
+    assert (done.ok, done.cleanup) == (False, Cleanup.CONFIRMED), done
+
+
 @pytest.fixture
 def guards():
     """Kill the guards after the test; otherwise they would wait for the daemon."""

@@ -491,6 +491,9 @@ class Work:
 class EndsWithIt:
     """Ends the connection together with its work."""
 
+    def __init__(self) -> None:
+        self._only_doubt = False  # the client exited by itself, but its request may go on
+
     async def left_nothing(self, work: Work) -> bool:
         """Reap the process; return whether nothing of its group or of remote work is left."""
         connection = work.connection
@@ -506,7 +509,10 @@ class EndsWithIt:
             return False
         await connection.child.wait()
         await connection.leader_gone()
-        if connection.signal_group(SIGKILL) or remote.is_in_doubt(work):
+        if connection.signal_group(SIGKILL):
+            return False
+        if remote.is_in_doubt(work):
+            self._only_doubt = work.talk is None
             return False
         connection.settled = True
         return True
@@ -516,15 +522,12 @@ class EndsWithIt:
         connection, child = work.connection, work.connection.child
         grace = work.command.grace if not child.exited and work.state.why is not None else 0.0
         clean = False
-        # A client that exited by itself, with a status that may mean that its request goes on.
-        only_doubt = child.exited and not work.incomplete and work.talk is None
         with remote.patience(connection.launch, grace + BOUNDS.cleanup) as patience:
             if not child.exited:
                 await remote.end(work, grace if work.ready else 0.0, patience)
             await child.wait()
             await connection.leader_gone()
-            if connection.signal_group(SIGKILL):
-                only_doubt = False
+            connection.signal_group(SIGKILL)
             clean = await _sweep(connection.mark)
             await _group_gone(connection)
             clean = await remote.is_gone(work, patience) and clean
@@ -533,7 +536,7 @@ class EndsWithIt:
         work.incomplete = work.incomplete or work.streams_open
         clean = clean and not remote.may_come(work) and not work.streams_open
         sure = clean and child.exited and not patience.scope.cancelled_caught
-        needless = only_doubt and connection.launch.remote and not work.removed
+        needless = self._only_doubt and not work.removed
         proved = Cleanup.NOT_NEEDED if needless else Cleanup.CONFIRMED
         work.cleanup = proved if sure else Cleanup.UNCONFIRMED
         connection.settled = sure
