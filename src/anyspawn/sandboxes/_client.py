@@ -90,7 +90,7 @@ def _other_configuration(folder: str, config: Mapping[str, Any]) -> str:
             return other
     raise TransportError(
         "docker's configuration has proxies, which containers must not get, and a copy without them "
-        f"one without: make {beside[0]} writable, or set XDG_CACHE_HOME",
+        f"cannot be written: make {beside[0]} writable, or set XDG_CACHE_HOME",
         started=False,
         kind="resources",
     )
