@@ -17,10 +17,6 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 PARALLEL = ("--numprocesses=4",)
-CACHED = {"PYTHONDONTWRITEBYTECODE": ""}
-"""Installers compile nothing; without a cache, each of some thousand Pythons that tests start would
-compile all that it imports.
-"""
 # Tests of load (marked `heavy`), of installation, and most of those that use a daemon or a cluster
 # take long: `tests` leaves them out, and `tests-all` runs them, and all that uses an engine, on the
 # newest Python alone.
@@ -74,6 +70,9 @@ NEWER = tuple(f"--ignore=tests/{name}" for name in ("docs", "examples", "bubblew
 """Tests that need newer versions of what they use than the project does."""
 QUICK = ("-m", "not heavy", *(f"--ignore={path}" for path in LAST_ALONE))
 
+# Installers compile nothing; without a cache, each of some thousand Pythons that tests start would
+# compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Interpreters that pyenv has installed but not activated are found too.
 os.environ["PATH"] = os.pathsep.join(
     [
@@ -96,7 +95,7 @@ def install(session: nox.Session, group: str, *extras: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that take minutes, on the newest Python that is installed."""
     install(session, "test", "cli", "bubblewrap", "egress")
-    session.run("pytest", *PARALLEL, *QUICK, *session.posargs, env=CACHED)
+    session.run("pytest", *PARALLEL, *QUICK, *session.posargs)
 
 
 def install_oldest(session: nox.Session) -> None:
@@ -131,18 +130,18 @@ def tests_all(session: nox.Session) -> None:
     elif session.python == PYTHONS[0]:
         install_oldest(session)
         which = (*QUICK, *ALIKE, *NEWER)
-        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs, env=CACHED)
+        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs)
     else:
         install(session, "test", "cli", "bubblewrap", "egress")
         which = (*QUICK, *INTERPRETERS)
-        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs, env=CACHED)
+        session.run("pytest", *PARALLEL, *FEW, *which, *session.posargs)
 
 
 def cover(session: nox.Session) -> None:
     """Run all tests under coverage, and ask for the least of it where nothing was skipped."""
     folder = Path(session.virtualenv.location)
     report = folder / "tests.xml"
-    env = CACHED | {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "sysmon"}
+    env = {"COVERAGE_FILE": str(folder / "coverage"), "COVERAGE_CORE": "sysmon"}
     for old in folder.glob("coverage*"):
         old.unlink()
     result = f"--junitxml={report}"
@@ -167,9 +166,7 @@ def runtimes(session: nox.Session) -> None:
     """Run the adapters of anyspawn.contrib with the agent runtimes that they are for."""
     install(session, "test", "bubblewrap", *RUNTIMES)
     session.install("langchain-tests>=1.1.9,<2")  # deepagents' suite of sandboxes
-    session.run(
-        "pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs, env=CACHED
-    )
+    session.run("pytest", "--numprocesses=2", "-W", "default", "tests/contrib", *session.posargs)
 
 
 @nox.session

@@ -40,7 +40,14 @@ from anyspawn.hooks._phases import AFTER, KINDS, PHASES, Phase, SessionPhase, ch
 from anyspawn.hooks._protocols import AGENTS, OnFailure, ProtocolName
 from anyspawn.hooks._rewrite import changed_places, rewritten
 from anyspawn.hooks._server import CallError, Served, Servers
-from anyspawn.hooks._wire import WireError, decision_of, decode_decision, encode, envelope
+from anyspawn.hooks._wire import (
+    WireError,
+    check_whole,
+    decision_of,
+    decode_decision,
+    encode,
+    envelope,
+)
 from anyspawn.sandboxes.bubblewrap import Bubblewrap
 from anyspawn.sandboxes.direct import Direct
 
@@ -410,10 +417,7 @@ class ExecHook(Served):
         if self.mode == "observe" or question.phase not in self._judging():
             return Decision(allow=True, hook=self.name, phase=question.phase)
         try:
-            if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
-                raise WireError(
-                    "its answer may be incomplete, because a process that it started held its output open"
-                )
+            check_whole(completed)
             if agent is None:
                 return self._settled(question, _verdict_of(decode_decision(completed.stdout)))
             outcome = Outcome(status=code or 0, stdout=completed.stdout, stderr=completed.stderr)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from anyspawn._model import Completed
 from anyspawn.hooks._decision import Decision
 from anyspawn.hooks._json import is_array, is_object
 from anyspawn.hooks._payloads import to_wire, with_snake_names
@@ -17,6 +18,7 @@ from anyspawn.hooks._phases import PHASES
 
 __all__ = [
     "WireError",
+    "check_whole",
     "decision_of",
     "decode_decision",
     "decode_object",
@@ -140,6 +142,18 @@ def _depth(text: str) -> int:
         else:
             depth -= 1
     return deepest
+
+
+def check_whole(completed: Completed) -> None:
+    """Check that a program's stdout, which holds its answer, has come to its end.
+
+    Raises:
+        WireError: It may go on.
+    """
+    if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
+        raise WireError(
+            "its answer may be incomplete, because a process that it started held its output open"
+        )
 
 
 def decode_object(data: bytes) -> dict[str, Any]:

@@ -89,9 +89,7 @@ class Pods:
             async with self._turn:  # first come, first served
                 return await self._choose(deadline)
         if not self._pods or anyio.current_time() - self._listed > _OLDEST:
-            return SpawnTimeoutError(
-                "the API server did not list the pods in time; see kubectl get pods"
-            )
+            return _not_listed()
         return SpawnTimeoutError(
             "no pod was free in time; raise max_concurrent_per_pod, or add pods"
         )
@@ -184,12 +182,14 @@ class Pods:
         return None
 
 
+def _not_listed() -> SpawnTimeoutError:
+    return SpawnTimeoutError("the API server did not list the pods in time; see kubectl get pods")
+
+
 def _never_started(error: SpawnError) -> SpawnError:
     """Return the error of a failed list of pods, as that of a call that did not start."""
     if isinstance(error, SpawnTimeoutError):
-        return SpawnTimeoutError(
-            "the API server did not list the pods in time; see kubectl get pods"
-        )
+        return _not_listed()
     return TransportError(str(error), started=False)
 
 

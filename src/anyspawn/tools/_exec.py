@@ -31,7 +31,7 @@ from anyspawn.hooks._exec import BACKSTOP
 from anyspawn.hooks._json import is_object
 from anyspawn.hooks._payloads import EvalResult
 from anyspawn.hooks._server import CallError, Served, Servers
-from anyspawn.hooks._wire import WireError, decode_object, encode
+from anyspawn.hooks._wire import WireError, check_whole, decode_object, encode
 from anyspawn.tools._results import Selection, ToolResult, score, selection, tool_result
 
 __all__ = ["AnswerError", "ExecEval", "ExecProgram", "ExecSelector", "ExecTool"]
@@ -141,10 +141,7 @@ class ExecProgram(Served):
                 if self.runtime == "server":
                     return read(await self._ask_server(told, env))
                 completed = await self._spawn(self._asking(told, env))
-            if completed.output_incomplete or completed.stdout_total > len(completed.stdout):
-                raise WireError(
-                    "its answer may be incomplete, because a process that it started held its output open"
-                )
+            check_whole(completed)
             return read(decode_object(completed.stdout))
         except WireError as exc:
             raise self._unusable(exc, completed) from None
