@@ -682,9 +682,7 @@ class BoxConformance(Kit):
                 if fd >= 0:
                     os.close(fd)
         if not self.confines:  # without a sandbox nothing kills the host's programs
-            for pid in self.survivors(self.mark):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _machine.gone(self._kill_survivors, PATIENCE)
         assert _machine.gone(self.left, PATIENCE), self.left()
         if not self.own:
 
@@ -693,6 +691,14 @@ class BoxConformance(Kit):
                     pass
 
             run_in_thread(tidy, backend, options)
+
+    def _kill_survivors(self) -> list[Any]:
+        """Kill the running programs, and return them: one of them may just start another."""
+        found = self.survivors(self.mark)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return found
 
 
 def _add(
