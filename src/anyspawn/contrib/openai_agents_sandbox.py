@@ -23,7 +23,7 @@ class BoxState(SandboxSessionState):  # type: ignore[misc]  # not installed ever
     type: Literal["anyspawn"] = "anyspawn"
 
 
-class BoxClient(BaseSandboxClient[None]):  # type: ignore[misc]
+class BoxClient(BaseSandboxClient[None]):  # type: ignore[misc]  # not installed everywhere
     """Gives each session its own box, whose ``workdir`` is the root of its manifest.
 
     Args:
